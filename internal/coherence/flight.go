@@ -1,0 +1,208 @@
+package coherence
+
+import (
+	"github.com/pgcache/go/internal/mono"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/localcache"
+)
+
+// A Flight is one read of one key from the database, shared by the callers that came while it was under way.
+type Flight struct {
+	t     *Tracker
+	key   Key
+	epoch uint64
+	dead  bool // under the shard's lock
+
+	done chan struct{}
+	row  store.Row
+	err  error
+}
+
+// Read joins the read of k that is under way, or begins one: then leader is true, and the caller must read the row in a
+// statement of its own that begins after this call, and call Finish.
+//
+// A read that is under way may be joined because whatever was told before this call has killed it. With no live listener
+// nothing is told, so there every caller reads for itself.
+func (t *Tracker) Read(k Key) (f *Flight, leader bool) {
+	s := t.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	epoch := t.epoch.Load()
+	live := t.current(epoch)
+	if f := s.flights[k]; f != nil && live && f.epoch == epoch {
+		return f, false
+	}
+	f = &Flight{t: t, key: k, epoch: epoch, dead: !live, done: make(chan struct{})}
+	if live {
+		s.flights[k] = f
+	}
+	return f, true
+}
+
+// ReadAlone begins a read of k that the caller makes by itself, whether or not another is under way.
+func (t *Tracker) ReadAlone(k Key) *Flight {
+	s := t.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := &Flight{t: t, key: k, epoch: t.epoch.Load(), done: make(chan struct{})}
+	// Only a flight that can be found can be killed, and only what can be killed may fill the local cache.
+	if f.dead = s.flights[k] != nil || !t.current(f.epoch); !f.dead {
+		s.flights[k] = f
+	}
+	return f
+}
+
+// Finish ends a flight with what was read and the entry to keep of it, nil for none.
+func (f *Flight) Finish(row store.Row, err error, e *localcache.Entry) {
+	t, s := f.t, f.t.shard(f.key)
+	s.mu.Lock()
+	if err == nil {
+		// A reader that saw one version must not be followed by a hit on another: nobody goes back for a key. And a
+		// Set of ours that is under way may be older than what was seen here.
+		t.evictOther(f.key, row.Version)
+		for _, w := range s.writers[f.key] {
+			if w.version != row.Version {
+				w.dead = true
+			}
+		}
+		if e != nil && !f.dead && t.current(f.epoch) {
+			t.store(f.key, e, f.epoch, row.Server)
+		}
+	}
+	if s.flights[f.key] == f {
+		delete(s.flights, f.key)
+	}
+	s.mu.Unlock()
+	f.row, f.err = row, err
+	close(f.done)
+}
+
+// Done is closed when the flight has ended; then Result says how.
+func (f *Flight) Done() <-chan struct{} { return f.done }
+
+// Result returns what was read.
+func (f *Flight) Result() (store.Row, error) { return f.row, f.err }
+
+// Replace keeps e in place of old, another form of the same version, if old is still there.
+func (t *Tracker) Replace(k Key, old, e *localcache.Entry) {
+	s := t.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.local.Get(k) == old && t.current(old.Epoch) {
+		e.Version, e.Deadline, e.Epoch = old.Version, old.Deadline, old.Epoch
+		t.local.Set(k, e)
+	}
+}
+
+// A Writer is one write of ours that is under way.
+type Writer struct {
+	t       *Tracker
+	key     Key
+	version int64
+	epoch   uint64
+	load    *Load
+	dead    bool // under the shard's lock
+}
+
+// Write begins a write of version to k. The caller sends its statement after this call and calls Finish with what came
+// of it. load is the load whose result is written, if it is one.
+func (t *Tracker) Write(k Key, version int64, load *Load) *Writer {
+	s := t.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := &Writer{t: t, key: k, version: version, epoch: t.epoch.Load(), load: load}
+	// Of two writes at once, nobody here knows which one the database takes last: neither is kept.
+	for _, other := range s.writers[k] {
+		other.dead, w.dead = true, true
+	}
+	s.writers[k] = append(s.writers[k], w)
+	t.local.Delete(k)
+	s.kill(k, load)
+	return w
+}
+
+// Finish ends a write. e is the entry to keep: nil after a delete, an error or an unknown outcome. server is where the
+// row was written.
+func (w *Writer) Finish(e *localcache.Entry, server int64) {
+	t, s := w.t, w.t.shard(w.key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ws := s.writers[w.key]
+	for i, other := range ws {
+		if other == w {
+			ws = append(ws[:i], ws[i+1:]...)
+			break
+		}
+	}
+	if len(ws) == 0 {
+		delete(s.writers, w.key)
+	} else {
+		s.writers[w.key] = ws
+	}
+	// A flight begun while the write was under way may have seen the row before it, and would break read-your-writes.
+	s.kill(w.key, w.load)
+	if e != nil && !w.dead && t.current(w.epoch) {
+		t.store(w.key, e, w.epoch, server)
+	} else {
+		t.local.Delete(w.key)
+	}
+}
+
+// A Watch is woken by the news of a key.
+type Watch struct {
+	c   chan<- struct{}
+	t   *Tracker
+	key Key
+}
+
+// Watch sends to c, which must be buffered, when something is heard of k, until Stop. Several keys may share c.
+func (t *Tracker) Watch(k Key, c chan<- struct{}) *Watch {
+	w := &Watch{c: c, t: t, key: k}
+	s := t.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watches[k] = append(s.watches[k], w)
+	return w
+}
+
+// Stop ends the watch.
+func (w *Watch) Stop() {
+	s := w.t.shard(w.key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ws := s.watches[w.key]
+	for i, other := range ws {
+		if other == w {
+			ws = append(ws[:i], ws[i+1:]...)
+			break
+		}
+	}
+	if len(ws) == 0 {
+		delete(s.watches, w.key)
+	} else {
+		s.watches[w.key] = ws
+	}
+}
+
+func (w *Watch) wake() {
+	select {
+	case w.c <- struct{}{}:
+	default:
+	}
+}
+
+func (t *Tracker) wakeAll() {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		for _, ws := range s.watches {
+			for _, w := range ws {
+				w.wake()
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
+// Now is the clock of all deadlines.
+func Now() int64 { return mono.Now() }

@@ -1,0 +1,212 @@
+// Package coherence decides what a node may keep in its local cache and how long it may hand it out.
+//
+// Three rules carry it. A read from the database is a token, a Flight: it may fill the local cache only if nothing was
+// heard of its key since it began. A version is an identity, never an order: an entry stays only while it is the very
+// version last heard of. And whatever is in doubt turns the epoch, with which every entry and every flight dies at once.
+//
+// The same race, a fill that overtakes an invalidation, was found in production by Hazelcast (issue 4671), lettuce (3481)
+// and FusionCache (613). internal/model checks these rules exhaustively, and shows that each of them is needed.
+package coherence
+
+import (
+	"hash/maphash"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgcache/go/internal/mono"
+	"github.com/pgcache/go/internal/notify"
+	"github.com/pgcache/go/localcache"
+)
+
+// Key identifies a row.
+type Key = localcache.Key
+
+// epochs are unique in the process, so that Caches which share one local cache never take each other's entries for
+// their own. 0 means: nothing is live.
+var epochs atomic.Uint64
+
+const shards = 64
+
+// Tracker keeps one local cache coherent. All methods are safe for concurrent use.
+type Tracker struct {
+	local  localcache.Cache
+	maxAge int64 // nanoseconds an entry is kept at most, 0: as long as its row lives
+
+	epoch   atomic.Uint64 // 0: bypass the local cache
+	trusted atomic.Int64  // silence means silence until this moment of the monotonic clock
+	server  atomic.Int64  // the server that the listener hears; rows of another don't enter. 0: any
+
+	seed   maphash.Seed
+	shards [shards]shard
+
+	Invalidations atomic.Uint64 // keys heard of
+	Flushes       atomic.Uint64 // times everything was forgotten
+}
+
+type shard struct {
+	mu      sync.Mutex
+	flights map[Key]*Flight
+	loads   map[Key]*Load
+	writers map[Key][]*Writer
+	watches map[Key][]*Watch
+	_       [24]byte
+}
+
+// New returns a tracker of local. Without a listener (Up is never called) it bypasses the local cache, unless maxAge
+// says how old an entry may get: then call AlwaysOn.
+func New(local localcache.Cache, maxAge time.Duration) *Tracker {
+	t := &Tracker{local: local, maxAge: int64(maxAge), seed: maphash.MakeSeed()}
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.flights, s.loads = map[Key]*Flight{}, map[Key]*Load{}
+		s.writers, s.watches = map[Key][]*Writer{}, map[Key][]*Watch{}
+	}
+	return t
+}
+
+// AlwaysOn makes the local cache live for good: no listener is there to be doubted, and maxAge bounds the staleness.
+func (t *Tracker) AlwaysOn() {
+	t.trusted.Store(math.MaxInt64)
+	t.epoch.Store(epochs.Add(1))
+}
+
+// Hit returns the entry of k that may be handed out at now, or nil. It takes no lock and allocates nothing.
+func (t *Tracker) Hit(k Key, now int64) *localcache.Entry {
+	e := t.local.Get(k)
+	if e == nil || e.Epoch != t.epoch.Load() || now >= e.Deadline || now >= t.trusted.Load() {
+		return nil
+	}
+	return e
+}
+
+// Live says whether the local cache is in use.
+func (t *Tracker) Live() bool { return t.epoch.Load() != 0 && mono.Now() < t.trusted.Load() }
+
+// Beat says that everything told before has been applied and that silence means silence until trusted. After a Down
+// it begins a new epoch.
+func (t *Tracker) Beat(trusted time.Time) {
+	t.trusted.Store(mono.At(trusted))
+	if t.epoch.Load() == 0 {
+		t.epoch.Store(epochs.Add(1))
+	}
+}
+
+// Hears says which server the listener hears.
+func (t *Tracker) Hears(server int64) { t.server.Store(server) }
+
+// Hearing returns it.
+func (t *Tracker) Hearing() int64 { return t.server.Load() }
+
+// Down bypasses the local cache until the next Beat.
+func (t *Tracker) Down() {
+	if t.epoch.Swap(0) != 0 {
+		t.Flushes.Add(1)
+	}
+	t.wakeAll()
+}
+
+// Forget makes every entry and every flight stale at once: everything may have changed.
+func (t *Tracker) Forget() {
+	for {
+		e := t.epoch.Load()
+		if e == 0 || t.epoch.CompareAndSwap(e, epochs.Add(1)) {
+			break
+		}
+	}
+	t.Flushes.Add(1)
+	t.wakeAll()
+}
+
+// Close forgets everything for good.
+func (t *Tracker) Close() {
+	t.Down()
+	t.local.Clear()
+}
+
+// Apply applies one payload. It is called by the goroutine that reads the listener's socket, in order: no queue stands
+// between, so nothing can overflow or be dropped. Any doubt about the payload forgets everything.
+func (t *Tracker) Apply(payload string, key func(row string) Key) error {
+	err := notify.Parse(payload, func(row string, versions []int64) { t.invalidate(key(row), versions[0]) }, t.Forget)
+	if err != nil {
+		t.Forget()
+	}
+	return err
+}
+
+// invalidate applies that version is now the newest of k, as far as this node has heard.
+func (t *Tracker) invalidate(k Key, version int64) {
+	t.Invalidations.Add(1)
+	s := t.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.evictOther(k, version)
+	// A read begun before may have seen what was there before:
+	//
+	//	Get: snapshot (v1)      another node: commits v2
+	//	                        invalidate(v2): nothing here to evict
+	//	Get: stores v1          <- stale until it expires, if the flight were still alive
+	s.kill(k, nil)
+	// A Set of ours that is still waiting for its reply may be the older of the two. Its own notification may come
+	// before its reply: the same version, no harm.
+	for _, w := range s.writers[k] {
+		if w.version != version {
+			w.dead = true
+		}
+	}
+	for _, w := range s.watches[k] {
+		w.wake()
+	}
+}
+
+// evictOther removes the entry of k unless it is of this version. The caller holds the shard's lock.
+func (t *Tracker) evictOther(k Key, version int64) {
+	if e := t.local.Get(k); e != nil && e.Version != version {
+		t.local.Delete(k)
+	}
+}
+
+func (t *Tracker) shard(k Key) *shard {
+	return &t.shards[maphash.Comparable(t.seed, k)%shards]
+}
+
+// current says whether an entry of this epoch may be kept now. The caller holds the shard's lock.
+func (t *Tracker) current(epoch uint64) bool {
+	return epoch != 0 && epoch == t.epoch.Load() && mono.Now() < t.trusted.Load()
+}
+
+// store keeps e under k, if it is of the server that the listener hears. The caller holds the shard's lock and has
+// checked everything else.
+func (t *Tracker) store(k Key, e *localcache.Entry, epoch uint64, server int64) {
+	if heard := t.server.Load(); e == nil || (heard != 0 && server != heard) {
+		t.local.Delete(k)
+		return
+	}
+	e.Epoch = epoch
+	t.local.Set(k, e)
+}
+
+// Deadline is until when a value may be served that was asked for at sent and lives for remaining.
+func (t *Tracker) Deadline(sent int64, remaining time.Duration) int64 {
+	age := int64(remaining)
+	if t.maxAge > 0 {
+		age = min(age, t.maxAge)
+	}
+	if age > math.MaxInt64-sent {
+		return math.MaxInt64
+	}
+	return sent + age
+}
+
+// kill ends the flights of k: their callers still get their result, but it is not stored and nobody joins any more.
+// keep is a load that must stay: the one whose own store is the news.
+func (s *shard) kill(k Key, keep *Load) {
+	if f := s.flights[k]; f != nil {
+		f.dead = true
+		delete(s.flights, k)
+	}
+	if l := s.loads[k]; l != nil && l != keep {
+		delete(s.loads, k)
+	}
+}

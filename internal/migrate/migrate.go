@@ -1,0 +1,173 @@
+// Package migrate brings the objects of one cache up to date: numbered migrations, each in a transaction of its own,
+// under an advisory lock, so that any number of processes may start at once.
+package migrate
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	"github.com/pgcache/go/internal/sqlerr"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/sqlc"
+)
+
+// Migration is one numbered step.
+type Migration struct {
+	Version int
+	Name    string
+	SQL     string // for this cache: all templates are filled in
+}
+
+// All returns the migrations of the cache that n names, in their order. They are embedded, and their names are checked
+// by a test: there is nothing that could fail at run time.
+func All(n store.Names) []Migration {
+	files, err := fs.Glob(sqlc.Migrations, "migrations/*.sql")
+	if err != nil {
+		panic(err)
+	}
+	var all []Migration
+	for _, f := range files {
+		text, err := fs.ReadFile(sqlc.Migrations, f)
+		if err != nil {
+			panic(err)
+		}
+		base := strings.TrimSuffix(strings.TrimPrefix(f, "migrations/"), ".sql")
+		number, name, _ := strings.Cut(base, "_")
+		version, err := strconv.Atoi(number)
+		if err != nil || version != len(all)+1 {
+			panic("migrations are not numbered 1, 2, 3: " + f)
+		}
+		all = append(all, Migration{version, name, n.Render(string(text)) + "\n" + n.Render(recordState(version, n))})
+	}
+	return all
+}
+
+// Latest is the version that this release works with.
+func Latest() int { return len(All(store.Names{})) }
+
+// recordState is the last statement of every migration: so the state is right too where people run the printed SQL with
+// a tool of their own.
+func recordState(version int, n store.Names) string {
+	if version == 1 {
+		return fmt.Sprintf("INSERT INTO /* TEMPLATE: prefix */cache_state (schema_version, channel) VALUES (1, '%s');\n", n.Channel)
+	}
+	return fmt.Sprintf("UPDATE /* TEMPLATE: prefix */cache_state SET schema_version = %d;\n", version)
+}
+
+// lockID is the second number of the migration's advisory lock; the first is the cache's.
+const lockID = -1
+
+// Run applies what is missing. It is idempotent. NewerError says that the database is ahead of this release.
+func Run(ctx context.Context, db *sql.DB, n store.Names) error {
+	for {
+		done, err := step(ctx, db, n)
+		if err != nil || done {
+			return err
+		}
+	}
+}
+
+// step applies the next missing migration in one transaction, and says whether none is missing.
+func step(ctx context.Context, db *sql.DB, n store.Names) (done bool, err error) {
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		return false, err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a Commit it does nothing, before one the first error counts
+
+	// Two at once would meet in the catalogs (23505 pg_type_typname_nsp_index, XX000 tuple concurrently updated).
+	if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1::int, $2::int)", n.Class(), lockID); err != nil {
+		return false, err
+	}
+	if n.Schema != "" {
+		// IF NOT EXISTS asks for the right to create schemas even where it exists.
+		var there bool
+		if err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1::text)", n.Schema).Scan(&there); err != nil {
+			return false, err
+		}
+		if !there {
+			if _, err := tx.ExecContext(ctx, `CREATE SCHEMA "`+n.Schema+`"`); err != nil {
+				return false, err
+			}
+		}
+	}
+	have, err := current(ctx, tx, n)
+	if err != nil {
+		return false, err
+	}
+	all := All(n)
+	if have >= len(all) {
+		return true, nil
+	}
+	next := all[have]
+	for _, statement := range split(next.SQL) {
+		if _, err := tx.ExecContext(ctx, statement); err != nil {
+			return false, fmt.Errorf("migration %d (%s): %w", next.Version, next.Name, err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return false, fmt.Errorf("migration %d (%s): %w", next.Version, next.Name, err)
+	}
+	return have+1 == len(all), nil
+}
+
+// current is the version that tx finds, 0 for a database without our tables.
+func current(ctx context.Context, tx *sql.Tx, n store.Names) (int, error) {
+	var there bool
+	if err := tx.QueryRowContext(ctx, "SELECT to_regclass($1::text) IS NOT NULL", n.State()).Scan(&there); err != nil || !there {
+		return 0, err
+	}
+	var version int
+	err := tx.QueryRowContext(ctx, "SELECT schema_version FROM "+n.State()).Scan(&version) //nolint:gosec // a quoted, checked identifier
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, fmt.Errorf("%s is empty: its row was removed by hand; drop the cache's tables and migrate again", n.State())
+	}
+	return version, err
+}
+
+// Have reads the version without writing anything or taking a lock: 0 if there are no tables yet.
+func Have(ctx context.Context, s *store.Store) (int, error) {
+	version, _, err := s.State(ctx)
+	if sqlerr.NoObject(err) {
+		return 0, nil
+	}
+	return version, err
+}
+
+// split cuts a migration at the semicolons that end its statements: drivers differ in whether they take several at once.
+// It knows dollar quotes, strings and comments, as far as our own files use them.
+func split(text string) []string {
+	var statements []string
+	start := 0
+	add := func(end int) {
+		if s := strings.TrimSpace(text[start:end]); s != "" {
+			statements = append(statements, s)
+		}
+		start = end
+	}
+	for i := 0; i < len(text); i++ {
+		skip := func(open, end string) bool {
+			if !strings.HasPrefix(text[i:], open) {
+				return false
+			}
+			if n := strings.Index(text[i+len(open):], end); n >= 0 {
+				i += len(open) + n + len(end) - 1
+			} else {
+				i = len(text) - 1
+			}
+			return true
+		}
+		switch {
+		case skip("--", "\n"), skip("/*", "*/"), skip("$$", "$$"), skip("'", "'"):
+		case text[i] == ';':
+			add(i + 1)
+		}
+	}
+	add(len(text))
+	return statements
+}

@@ -1,0 +1,62 @@
+// Package sqlerr sorts the errors of a database by what can be done about them, without knowing a driver: both lib/pq
+// and pgx errors have a method SQLState.
+package sqlerr
+
+import (
+	"database/sql/driver"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+)
+
+// State returns the SQLSTATE of err, or "" if the server did not say one.
+func State(err error) string {
+	var s interface{ SQLState() string }
+	if errors.As(err, &s) {
+		return s.SQLState()
+	}
+	return ""
+}
+
+// Connection says that err is about the connection, not the statement: it may be sent again on another one. Whether the
+// server did it is unknown.
+func Connection(err error) bool {
+	switch s := State(err); {
+	case strings.HasPrefix(s, "08"), s == "57P01", s == "57P02", s == "57P05", s == "25P03":
+		return true
+	case s != "":
+		return false
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return !op.Timeout()
+	}
+	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// Conflict says that the server asks for the statement to be sent again: a serialization failure or a deadlock.
+func Conflict(err error) bool {
+	s := State(err)
+	return s == "40001" || s == "40P01"
+}
+
+// NoObject says that a table, a column, a function or a schema is missing: nobody has run Migrate.
+func NoObject(err error) bool {
+	switch State(err) {
+	case "42P01", "42703", "42883", "3F000":
+		return true
+	}
+	return false
+}
+
+// Config says that trying again won't help: something must be set up, granted or configured first.
+func Config(err error) bool {
+	switch s := State(err); {
+	case NoObject(err), s == "42501", s == "3D000", s == "28P01", s == "28000":
+		return true
+	}
+	return false
+}

@@ -1,0 +1,135 @@
+package store
+
+import (
+	"fmt"
+	"hash/fnv"
+	"regexp"
+	"strings"
+)
+
+// maxIdentifier is what Postgres keeps of a name, in bytes; beyond it names are cut off and may collide.
+const maxIdentifier = 63
+
+// longestName is the longest name of an object of ours. The library's own test holds it against the migrations.
+const longestName = "cache_entries_pkey"
+
+// Names says what the objects of one cache are called.
+type Names struct {
+	Schema  string // "" follows search_path
+	Prefix  string
+	Channel string // "" is made of schema and prefix
+	Durable bool   // a logged table
+}
+
+var identifier = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
+
+// Resolve checks the names and fills in the channel. Every error names the option and what is wrong with it.
+func (n Names) Resolve() (Names, error) {
+	check := func(option, s string, limit int) error {
+		switch {
+		case s != "" && !identifier.MatchString(s):
+			return fmt.Errorf("%s %.70q: only letters, digits and _ are allowed", option, s)
+		case len(s) > limit:
+			return fmt.Errorf("%s %.70q: %d bytes, at most %d are allowed", option, s, len(s), limit)
+		}
+		return nil
+	}
+	if err := check("Schema", n.Schema, maxIdentifier); err != nil {
+		return n, err
+	}
+	if err := check("Prefix", n.Prefix, maxIdentifier-len(longestName)); err != nil {
+		return n, err
+	}
+	if err := check("Channel", n.Channel, maxIdentifier); err != nil {
+		return n, err
+	}
+	if n.Channel == "" {
+		// Channels belong to the database, not to a schema: two caches of one prefix in two schemas need two.
+		n.Channel = n.Prefix + "cache_events"
+		if n.Schema != "" {
+			n.Channel = n.Schema + "_" + n.Channel
+		}
+		if len(n.Channel) > maxIdentifier {
+			h := fnv.New64a()
+			h.Write([]byte(n.Schema + "." + n.Prefix))
+			n.Channel = fmt.Sprintf("cache_events_%016x", h.Sum64())
+		}
+	}
+	return n, nil
+}
+
+// Table is the full quoted name of the table of entries.
+func (n Names) Table() string { return n.object("cache_entries") }
+
+// State is the full quoted name of the table that says what is there.
+func (n Names) State() string { return n.object("cache_state") }
+
+func (n Names) object(name string) string {
+	quoted := `"` + n.Prefix + name + `"`
+	if n.Schema != "" {
+		quoted = `"` + n.Schema + `".` + quoted
+	}
+	return quoted
+}
+
+var template = regexp.MustCompile(`/\* TEMPLATE: (\w+) \*/('?\w+'?)`)
+
+// Render fills in the templates of a statement or a migration. A template is a comment before the word that it replaces,
+// so the text is valid SQL as it stands, for sqlc and for psql.
+func (n Names) Render(sql string) string {
+	return template.ReplaceAllStringFunc(sql, func(s string) string {
+		m := template.FindStringSubmatch(s)
+		switch kind, word := m[1], m[2]; kind {
+		case "prefix":
+			return n.object(word)
+		case "channel":
+			return "'" + n.Channel + "'"
+		case "persistence":
+			if n.Durable {
+				return ""
+			}
+			return word
+		default:
+			return s
+		}
+	})
+}
+
+// Class is the first number of the advisory locks of this cache. The two-number key space keeps them apart from the
+// single-number locks that applications and migration tools use.
+func (n Names) Class() int32 { return Hash(n.Schema + "." + n.Prefix + "cache") }
+
+// Hash makes a lock number of a name. Two names of one number only wait for each other.
+func Hash(name string) int32 {
+	h := fnv.New32a()
+	h.Write([]byte(name))
+	return int32(h.Sum32())
+}
+
+// arrayOf writes an array literal for Postgres.
+func arrayOf(n int, element func(b *strings.Builder, i int)) string {
+	var b strings.Builder
+	b.Grow(2 + 8*n)
+	b.WriteByte('{')
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		element(&b, i)
+	}
+	b.WriteByte('}')
+	return b.String()
+}
+
+var escapeElement = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
+// quoteElement writes one text element: whatever s holds, it is data.
+func quoteElement(b *strings.Builder, s string) {
+	b.WriteByte('"')
+	if strings.ContainsAny(s, `\"`) {
+		escapeElement.WriteString(b, s) //nolint:errcheck // a strings.Builder never fails
+	} else {
+		b.WriteString(s)
+	}
+	b.WriteByte('"')
+}

@@ -1,0 +1,46 @@
+// Package localcache is what a node keeps in its own memory: recently used entries, bounded in number and in bytes.
+//
+// It holds no rule of coherence. Which entry may be stored, which must go and whether one may still be served is decided
+// by the Cache that uses it, under locks of its own; a local cache only has to keep what it is given, forget it when told
+// to, and forget whatever it likes when it is full.
+package localcache
+
+// Key identifies a row: the namespace before the first ':' of its key, and the rest. Two parts, so that a typed view
+// looks a key up without concatenating.
+type Key struct {
+	Namespace string
+	Name      string
+}
+
+// Entry is one cached row. It must not be changed once it has been stored.
+type Entry struct {
+	Value    any    // the decoded value, where it may be handed out as it is; else nil
+	Raw      []byte // the encoded value, where Value is nil
+	Codec    string // the name of the codec that wrote the row
+	Version  int64  // the identity of the write that made the row: equal or not, never older or newer
+	Deadline int64  // when it stops being served, in nanoseconds of the process's monotonic clock
+	Epoch    uint64 // the epoch it belongs to; an entry of another epoch is never served
+	Size     int    // bytes of key and encoded value, for the bound in bytes
+}
+
+// Cache keeps entries in memory. All methods are safe for concurrent use. A Get that starts after a Delete, a Set or a
+// Clear returned sees its effect; beyond that an entry may vanish at any time.
+type Cache interface {
+	// Get returns the entry under k, or nil.
+	Get(k Key) *Entry
+	// Set stores e under k in place of what was there. An entry larger than the whole bound is not kept, and what was
+	// there before is gone all the same.
+	Set(k Key, e *Entry)
+	// Delete forgets k.
+	Delete(k Key)
+	// Clear forgets everything.
+	Clear()
+}
+
+// Options bounds a local cache. The zero value means the defaults.
+type Options struct {
+	// MaxEntries is the largest number of entries kept. Defaults to 4096.
+	MaxEntries int
+	// MaxBytes is the largest sum of Entry.Size. Defaults to 64 MiB.
+	MaxBytes int64
+}

@@ -1,0 +1,176 @@
+package pgcache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgcache/go/codec"
+	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/localcache"
+)
+
+// A Cache keeps entries in a table of Postgres and the ones that are in use in this process's memory. It is safe for
+// concurrent use. Make one per table and process, and keep it.
+type Cache struct {
+	null  bool // see Null
+	db    *sql.DB
+	opts  Options
+	log   *slog.Logger
+	base  view // how the untyped methods see the cache
+	store *store.Store
+	local *coherence.Tracker
+	locks Locks
+
+	schema schema
+	stats  counters
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	mu     sync.Mutex // orders start of goroutines against Close
+	wg     sync.WaitGroup
+
+	listening listening
+	lastLog   atomic.Int64
+}
+
+// New returns a Cache on the pool db. It touches no network: it checks the options, and connects its listener in the
+// background. Until the listener is live, and whenever it is not, every Get asks the database.
+//
+// An error names the option and what is wrong with it.
+func New(db *sql.DB, opts Options) (*Cache, error) {
+	opts = opts.withDefaults()
+	names, err := opts.validate(db)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cache{
+		db: db, opts: opts, log: opts.Logger,
+		store: store.New(db, names),
+		local: coherence.New(opts.Local, opts.LocalTTL),
+		locks: opts.Guard.Open(db, names.Schema+"."+names.Prefix+"cache"),
+	}
+	c.base = newView(c)
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.listening.changed = make(chan struct{})
+	switch {
+	case opts.Listener != nil:
+		c.goDo(c.listen)
+	case opts.LocalTTL > 0:
+		c.local.AlwaysOn()
+	}
+	if opts.CleanupInterval > 0 {
+		c.goDo(c.janitor)
+	}
+	return c, nil
+}
+
+// Null returns a Cache that stores nothing: every Get misses, every GetOrSet loads. It needs no database and is the
+// drop-in for tests and for switching caching off. Keys, TTLs and values are checked as ever.
+func Null() *Cache {
+	c := &Cache{null: true, opts: Options{Codec: codec.JSON{}, Local: localcache.None(), Guard: NoGuard()}.withDefaults()}
+	c.log = c.opts.Logger
+	c.local = coherence.New(c.opts.Local, 0)
+	c.base = newView(c)
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c
+}
+
+// Close ends the cache's goroutines and connections, waits for them, and forgets what is in memory. Loads that are under
+// way end with ErrClosed. The pool stays open: it is the caller's. Close may be called again.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	c.cancel()
+	c.mu.Unlock()
+	c.wg.Wait()
+	c.local.Close()
+	if c.locks != nil {
+		return c.locks.Close()
+	}
+	return nil
+}
+
+// goDo runs f in a goroutine that Close waits for. It says false, and runs nothing, once the cache is closed.
+func (c *Cache) goDo(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx.Err() != nil {
+		return false
+	}
+	c.wg.Go(f)
+	return true
+}
+
+// Ready waits until the schema is found and the listener, if there is one, is live. It returns at once what won't mend
+// itself: ErrNotMigrated, a SchemaError, missing rights. Else it waits for ctx and says what was still missing.
+func (c *Cache) Ready(ctx context.Context) error {
+	if c.null {
+		return c.closedErr("ready")
+	}
+	var last error
+	for {
+		changed := c.listening.wait()
+		last = c.check(ctx)
+		if last != nil && misconfigured(last) {
+			return fail("ready", "", last)
+		}
+		if last == nil {
+			if c.opts.Listener == nil || c.local.Live() {
+				return nil
+			}
+			var permanent bool
+			if last, permanent = c.listening.err(); permanent {
+				return fail("ready", "", last)
+			}
+		}
+		timer := time.NewTimer(100 * time.Millisecond)
+		select {
+		case <-changed:
+		case <-timer.C:
+		case <-c.ctx.Done():
+		case <-ctx.Done():
+			timer.Stop()
+			if last == nil {
+				last = errors.New("the listener is not live yet")
+			}
+			return fail("ready", "", errors.Join(ctx.Err(), last))
+		}
+		timer.Stop()
+	}
+}
+
+func (c *Cache) closedErr(op string) error {
+	if c.ctx.Err() != nil {
+		return fail(op, "", ErrClosed)
+	}
+	return nil
+}
+
+// check says whether statements can be sent at all. It costs an atomic load once the schema has been seen.
+func (c *Cache) check(ctx context.Context) error {
+	if c.ctx.Err() != nil {
+		return ErrClosed
+	}
+	if c.schema.known.Load() {
+		return nil
+	}
+	return c.schema.look(ctx, c)
+}
+
+// statement is the context of one statement.
+func (c *Cache) statement(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, c.opts.Timeout)
+}
+
+// warn logs at most once a second: what it reports may come with every call.
+func (c *Cache) warn(msg string, args ...any) {
+	now := coherence.Now()
+	if last := c.lastLog.Load(); (last == 0 || now-last > int64(time.Second)) && c.lastLog.CompareAndSwap(last, now) {
+		c.log.Warn("pgcache: "+msg, args...)
+	}
+}

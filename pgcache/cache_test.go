@@ -1,0 +1,221 @@
+package pgcache_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pgcache/go/driver/pgxdriver"
+	"github.com/pgcache/go/internal/testdb"
+	"github.com/pgcache/go/pgcache"
+)
+
+func TestMain(m *testing.M) { testdb.Main(m) }
+
+// cluster makes nodes that share one cache: each with a pool and a listener of its own.
+type cluster struct {
+	t    *testing.T
+	opts pgcache.Options
+	db   *sql.DB // beside the nodes, for looking at rows
+}
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	cl := &cluster{t: t, db: testdb.DB(t)}
+	cl.opts = pgcache.Options{Schema: testdb.Schema(t), Prefix: "t_", Logger: slog.New(slog.DiscardHandler)}
+	return cl
+}
+
+// node returns a node that is ready. change may be nil.
+func (cl *cluster) node(change func(db *sql.DB, o *pgcache.Options)) *pgcache.Cache {
+	cl.t.Helper()
+	c := cl.start(change)
+	if err := c.Migrate(cl.t.Context()); err != nil {
+		cl.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(cl.t.Context(), 20*time.Second)
+	defer cancel()
+	if err := c.Ready(ctx); err != nil {
+		cl.t.Fatal(err)
+	}
+	return c
+}
+
+func (cl *cluster) start(change func(db *sql.DB, o *pgcache.Options)) *pgcache.Cache {
+	cl.t.Helper()
+	db, o := testdb.DB(cl.t), cl.opts
+	o.Listener = pgxdriver.Listener(db)
+	if change != nil {
+		change(db, &o)
+	}
+	c, err := pgcache.New(db, o)
+	if err != nil {
+		cl.t.Fatal(err)
+	}
+	cl.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// table is the full name of the table of entries.
+func (cl *cluster) table() string { return cl.opts.Schema + "." + cl.opts.Prefix + "cache_entries" }
+
+func (cl *cluster) exec(query string, args ...any) {
+	cl.t.Helper()
+	if _, err := cl.db.ExecContext(cl.t.Context(), query, args...); err != nil {
+		cl.t.Fatal(err)
+	}
+}
+
+func (cl *cluster) count(query string, args ...any) (n int) {
+	cl.t.Helper()
+	if err := cl.db.QueryRowContext(cl.t.Context(), query, args...).Scan(&n); err != nil {
+		cl.t.Fatal(err)
+	}
+	return n
+}
+
+// eventually waits for what has no signal of its own.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(15 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within 15 s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+type user struct {
+	ID    int64
+	Name  string
+	Roles []string
+}
+
+func TestBasics(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	cl := newCluster(t)
+	a, b := cl.node(nil), cl.node(nil)
+
+	var got user
+	if found, err := a.Get(ctx, "user:1", &got); found || err != nil {
+		t.Fatal(found, err)
+	}
+	if err := a.Set(ctx, "user:1", user{1, "Ann", []string{"x"}}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if found, err := b.Get(ctx, "user:1", &got); !found || err != nil || got.Name != "Ann" {
+			t.Fatal(found, err, got)
+		}
+	}
+	if s := b.Stats(); s.LocalHits != 1 || s.RemoteHits != 1 {
+		t.Fatalf("%+v", s)
+	}
+	users := pgcache.For[user](b, pgcache.Namespace("user"))
+	if u, found, err := users.Get(ctx, "1"); !found || err != nil || u.Name != "Ann" {
+		t.Fatal(u, found, err)
+	}
+	if err := a.Set(ctx, "user:1", user{1, "Bea", nil}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "b sees a's write", func() bool {
+		u, _, err := users.Get(ctx, "1")
+		return err == nil && u.Name == "Bea"
+	})
+	if err := a.Delete(ctx, "user:1"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "b sees a's delete", func() bool {
+		_, found, err := users.Get(ctx, "1")
+		return err == nil && !found
+	})
+	u, err := users.GetOrSet(ctx, "1", func(context.Context) (user, error) { return user{Name: "Cid"}, nil })
+	if err != nil || u.Name != "Cid" {
+		t.Fatal(u, err)
+	}
+	if u, found, err := users.Get(ctx, "1"); !found || u.Name != "Cid" || err != nil {
+		t.Fatal(u, found, err)
+	}
+	all, err := users.GetOrSetMany(ctx, []string{"1", "2", "3"}, func(_ context.Context, missing []string) (map[string]user, error) {
+		if len(missing) != 2 {
+			t.Errorf("missing %v", missing)
+		}
+		return map[string]user{"2": {Name: "Two"}, "3": {Name: "Three"}}, nil
+	})
+	if err != nil || len(all) != 3 || all["2"].Name != "Two" {
+		t.Fatal(all, err)
+	}
+	if all, err = users.GetMany(ctx, []string{"1", "2", "3", "4"}); err != nil || len(all) != 3 {
+		t.Fatal(all, err)
+	}
+	if err := a.Clear(ctx); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "b sees a's clear", func() bool {
+		all, err := users.GetMany(ctx, []string{"1", "2", "3"})
+		return err == nil && len(all) == 0
+	})
+}
+
+func TestOneLoadInTheFleet(t *testing.T) {
+	t.Parallel()
+	const nodes, callers, loader = 8, 200, 300 * time.Millisecond
+	cl := newCluster(t)
+	var loads atomic.Int64
+	var wg sync.WaitGroup
+	var caches []*pgcache.Cache
+	var dbs []*sql.DB
+	for range nodes {
+		caches = append(caches, cl.node(func(db *sql.DB, _ *pgcache.Options) {
+			db.SetMaxOpenConns(4)
+			dbs = append(dbs, db)
+		}))
+	}
+	began := time.Now()
+	for i, c := range caches {
+		for range callers {
+			wg.Go(func() {
+				var v int
+				err := c.GetOrSet(t.Context(), "cold", &v, func(ctx context.Context) (any, error) {
+					loads.Add(1)
+					time.Sleep(loader)
+					var one int
+					err := dbs[i].QueryRowContext(ctx, "SELECT 1").Scan(&one)
+					return 42, err
+				})
+				if err != nil || v != 42 {
+					t.Errorf("%v, %v", v, err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if took := time.Since(began); took > loader+time.Second {
+		t.Errorf("took %v", took)
+	}
+	if n := loads.Load(); n != 1 {
+		t.Errorf("%d loads", n)
+	}
+}
+
+func TestNotMigrated(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	c := cl.start(nil)
+	for name, err := range map[string]error{
+		"ready": c.Ready(t.Context()),
+		"set":   c.Set(t.Context(), "k", 1),
+		"load":  c.GetOrSet(t.Context(), "k", new(int), func(context.Context) (any, error) { return 1, nil }),
+	} {
+		if !errors.Is(err, pgcache.ErrNotMigrated) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package pgcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pgcache/go/internal/sqlerr"
+)
+
+// Errors that say what went wrong. All but SchemaError and PanicError are to be found with errors.Is.
+var (
+	// ErrNotFound is for loaders to say that there is nothing under the key. GetOrSet returns it as it is.
+	ErrNotFound = errors.New("not found")
+
+	// ErrClosed is returned by every method after Close.
+	ErrClosed = errors.New("cache is closed")
+
+	// ErrInvalidKey is returned for a key that is empty, longer than MaxKeyBytes with its namespace, not valid UTF-8, or
+	// has a NUL; before any SQL.
+	ErrInvalidKey = errors.New("invalid key")
+
+	// ErrInvalidTTL is returned for a negative TTL other than NoExpiry.
+	ErrInvalidTTL = errors.New("invalid TTL")
+
+	// ErrValueTooLarge is returned for a value that is longer than MaxValueBytes when encoded; before any SQL.
+	ErrValueTooLarge = errors.New("value too large")
+
+	// ErrNotMigrated says that the cache's tables are not there: run Migrate.
+	ErrNotMigrated = errors.New("the cache's tables are not in this database: run Migrate once, and look at Schema, Prefix and search_path")
+
+	// ErrRecursiveLoad is returned by GetOrSet from within the loader of the same key.
+	ErrRecursiveLoad = errors.New("the loader asks for the key that it is loading")
+
+	// ErrLoadTimeout says that the loader took longer than LoadTimeout.
+	ErrLoadTimeout = errors.New("the loader took longer than LoadTimeout")
+
+	// ErrLoaderExited says that the loader ended its goroutine with runtime.Goexit.
+	ErrLoaderExited = errors.New("the loader ended its goroutine")
+)
+
+// SchemaError says that the database's schema is of another version than this release works with, or was migrated for
+// another channel.
+type SchemaError struct {
+	Have, Want               int
+	HaveChannel, WantChannel string // where the versions are equal
+}
+
+// Error says what to do about it.
+func (e *SchemaError) Error() string {
+	switch {
+	case e.Have < e.Want:
+		return fmt.Sprintf("the schema in the database has version %d, this release needs %d: run Migrate", e.Have, e.Want)
+	case e.Have > e.Want:
+		return fmt.Sprintf("the schema in the database has version %d, this release knows only %d: use a newer release", e.Have, e.Want)
+	}
+	return fmt.Sprintf("the schema in the database tells changes on channel %q, this cache listens on %q: all nodes need the same Channel", e.HaveChannel, e.WantChannel)
+}
+
+// PanicError is what every caller gets whose loader panicked.
+type PanicError struct {
+	Value any    // what it panicked with
+	Stack []byte // where
+}
+
+// Error shows the value and the stack.
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("the loader panicked: %v\n\n%s", e.Value, e.Stack)
+}
+
+// Unwrap returns the value, if it was an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+// Error says which operation failed, for which key, and why.
+type Error struct {
+	Op  string // "get", "set", ...
+	Key string // the key of the row, with its namespace; "" for operations on all
+	Err error
+}
+
+// Error reads: pgcache: get "user:42": cause.
+func (e *Error) Error() string {
+	if e.Key == "" {
+		return "pgcache: " + e.Op + ": " + e.Err.Error()
+	}
+	return fmt.Sprintf("pgcache: %s %.200q: %v", e.Op, e.Key, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// fail wraps err for the caller. Errors of a cache used inside a loader come through as they are.
+func fail(op string, k string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var already *Error
+	if errors.As(err, &already) {
+		return err
+	}
+	return &Error{op, k, err}
+}
+
+// explain turns what came of a statement under ctx, the caller's own, into what it means to the caller.
+func (c *Cache) explain(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
+		return fmt.Errorf("%w (%w)", ctx.Err(), err)
+	case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("no answer from the database within Timeout (%v): %w", c.opts.Timeout, err)
+	case sqlerr.NoObject(err):
+		c.schema.unknown() // dropped while we ran: look again next time
+		return fmt.Errorf("%w (%w)", ErrNotMigrated, err)
+	}
+	return err
+}
+
+// misconfigured says that err won't go away by trying again: GetOrSet reports it instead of loading without the cache.
+func misconfigured(err error) bool {
+	var schema *SchemaError
+	return errors.Is(err, ErrClosed) || errors.Is(err, ErrNotMigrated) || errors.As(err, &schema) || sqlerr.Config(err)
+}

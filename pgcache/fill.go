@@ -1,0 +1,208 @@
+package pgcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/localcache"
+)
+
+// fill calls the loader for loads, stores what it returns and ends them all. b is what their rows were before; nil if
+// nobody could say, and then nothing is stored.
+func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *base) {
+	c := r.c
+	names := make([]string, len(loads))
+	for i, l := range loads {
+		names[i] = r.given(l.Key)
+	}
+	r.run.Begin()
+	c.stats.loads.Add(1)
+	began := time.Now()
+	values, err := r.call(ctx, loads, names)
+	if err != nil {
+		c.stats.loadErrors.Add(1)
+		end(loads, coherence.Loaded{All: true, Err: err})
+		return
+	}
+	var rows []store.Write
+	var stored []*coherence.Load
+	for i, l := range loads {
+		value, ok := values[names[i]]
+		if !ok {
+			l.End(coherence.Loaded{})
+			continue
+		}
+		// Each key for itself: a value that can't be encoded fails alone.
+		data, err := r.encode(value)
+		if err != nil {
+			l.End(coherence.Loaded{Err: err})
+			continue
+		}
+		w := store.Write{
+			Key: rowKey(l.Key), Value: data, Version: newVersion(), TTL: r.ttl, Codec: r.codecName,
+			Loud: time.Since(began) >= slowLoad,
+		}
+		if b != nil {
+			w.Base = b.rows[l.Key].Version
+		}
+		rows, stored = append(rows, w), append(stored, l)
+	}
+	if len(rows) > 0 {
+		r.store(ctx, stored, rows, b)
+	}
+}
+
+// given is the key as the view's user knows it.
+func (v *view) given(k localcache.Key) string {
+	if v.namespace != "" {
+		return k.Name
+	}
+	return rowKey(k)
+}
+
+// store stores what was loaded behind its fence, and ends the loads.
+func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []store.Write, b *base) {
+	c := r.c
+	out := make([]coherence.Loaded, len(loads))
+	for i, w := range rows {
+		out[i] = coherence.Loaded{Found: true, Row: store.Row{
+			Key: w.Key, Value: w.Value, Version: w.Version, Codec: w.Codec, Remaining: remaining(w.TTL),
+		}}
+	}
+	defer func() {
+		for i, l := range loads {
+			l.End(out[i])
+		}
+	}()
+	// A Delete is remembered for tombstoneGrace: what took longer could overtake one that is forgotten.
+	if b == nil || time.Since(b.read) > MaxLoadTimeout+10*time.Second {
+		return
+	}
+	writers := make([]*coherence.Writer, len(loads))
+	for i, l := range loads {
+		writers[i] = c.local.Write(l.Key, rows[i].Version, l)
+	}
+	sent := coherence.Now()
+	// Not with the callers' context: the value is there, and others wait for it.
+	statement, cancel := c.statement(context.WithoutCancel(ctx))
+	defer cancel()
+	stored, server, err := c.store.PutLoaded(statement, rows, b.generation)
+	var fenced []int
+	for i, w := range writers {
+		var e *localcache.Entry
+		if err == nil && stored[rows[i].Key] {
+			e = r.entry(loads[i].Key, &out[i].Row, sent)
+		} else if err == nil {
+			fenced = append(fenced, i)
+		}
+		w.Finish(e, server)
+	}
+	c.otherServer(server)
+	if err != nil {
+		err = c.explain(statement, err)
+		for i := range out {
+			if misconfigured(err) {
+				out[i] = coherence.Loaded{Err: err}
+			}
+		}
+		c.warn("a loaded value was handed out but not stored", "error", err)
+		return
+	}
+	r.yield(statement, loads, out, fenced)
+}
+
+// yield gives way where a Set, a Delete or a Clear came between: callers get the newer value, if there is one.
+func (r *loadRun) yield(ctx context.Context, loads []*coherence.Load, out []coherence.Loaded, fenced []int) {
+	if len(fenced) == 0 {
+		return
+	}
+	r.c.stats.fenced.Add(uint64(len(fenced)))
+	keys := make([]localcache.Key, len(fenced))
+	for i, n := range fenced {
+		keys[i] = loads[n].Key
+	}
+	newer, _ := r.readMany(ctx, keys) // if it fails, what was loaded is all there is
+	for _, n := range fenced {
+		if row := newer[loads[n].Key]; row.Live() && row.Codec == r.codecName {
+			out[n].Row = row
+		} else {
+			out[n].Fenced = true
+		}
+	}
+}
+
+// remaining is how long a row lives that was just written with this TTL.
+func remaining(ttl time.Duration) time.Duration {
+	if ttl == store.Never {
+		return 1<<63 - 1
+	}
+	return ttl
+}
+
+// call runs the loader in a goroutine of its own: it may panic, end its goroutine, or never return.
+func (r *loadRun) call(ctx context.Context, loads []*coherence.Load, names []string) (values map[string]any, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.c.opts.LoadTimeout, fmt.Errorf("%w (%v)", ErrLoadTimeout, r.c.opts.LoadTimeout))
+	defer cancel()
+	chain := &loadChain{cache: r.c, keys: make([]localcache.Key, len(loads)), outer: chainOf(ctx)}
+	for i, l := range loads {
+		chain.keys[i] = l.Key
+	}
+	type result struct {
+		values map[string]any
+		err    error
+	}
+	done := make(chan result, 1) // buffered: a loader that returns too late finds nobody
+	go func() {
+		res := result{err: ErrLoaderExited}
+		defer func() {
+			if p := recover(); p != nil {
+				res = result{err: &PanicError{Value: p, Stack: debug.Stack()}}
+			}
+			done <- res
+		}()
+		values, err := r.load(context.WithValue(ctx, chainKey{}, chain), names)
+		res = result{values, err}
+	}()
+	select {
+	case res := <-done:
+		if res.err != nil && errors.Is(res.err, context.DeadlineExceeded) && errors.Is(context.Cause(ctx), ErrLoadTimeout) {
+			res.err = fmt.Errorf("%w: %w", context.Cause(ctx), res.err)
+		}
+		return res.values, res.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// loadChain is what a loader's context carries: the keys that are being loaded around it.
+type loadChain struct {
+	cache *Cache
+	keys  []localcache.Key
+	outer *loadChain
+}
+
+type chainKey struct{}
+
+func chainOf(ctx context.Context) *loadChain {
+	chain, _ := ctx.Value(chainKey{}).(*loadChain)
+	return chain
+}
+
+// loading says whether ctx belongs to a loader of k: it would wait for itself.
+func loading(ctx context.Context, c *Cache, k localcache.Key) bool {
+	for chain := chainOf(ctx); chain != nil; chain = chain.outer {
+		if chain.cache == c {
+			for _, key := range chain.keys {
+				if key == k {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}

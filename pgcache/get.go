@@ -1,0 +1,160 @@
+package pgcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/localcache"
+)
+
+// Get reads the value under key into dst, a non-nil pointer, and says whether there was one. A value that does not
+// decode into dst is a miss. What it hands out is the caller's own to change.
+func (c *Cache) Get(ctx context.Context, key string, dst any) (found bool, err error) {
+	if err := checkDst(dst); err != nil {
+		return false, fail("get", key, err)
+	}
+	return c.base.get(ctx, "get", key, dst)
+}
+
+// get looks into memory, then into the database.
+func (v *view) get(ctx context.Context, op, key string, dst any) (bool, error) {
+	k := v.key(key)
+	if v.fromMemory(k, dst) {
+		return true, nil
+	}
+	if err := v.enter(op, key); err != nil {
+		return false, err
+	}
+	row, err := v.read(ctx, k)
+	if err != nil {
+		return false, fail(op, rowKey(k), err)
+	}
+	return v.take(k, row, dst), nil
+}
+
+// fromMemory decodes the bytes of k that are kept in memory, if they may be handed out.
+func (v *view) fromMemory(k localcache.Key, dst any) bool {
+	now := coherence.Now()
+	e := v.c.local.Hit(k, now)
+	if e == nil || e.Raw == nil || e.Codec != v.codecName || v.unmarshal(e.Codec, e.Raw, dst) != nil {
+		return false
+	}
+	v.c.stats.hit(now)
+	return true
+}
+
+// take decodes a row and counts.
+func (v *view) take(k localcache.Key, row store.Row, dst any) bool {
+	if row.Live() && v.decode(k, row.Codec, row.Value, dst) {
+		v.c.stats.remoteHits.Add(1)
+		return true
+	}
+	v.c.stats.misses.Add(1)
+	return false
+}
+
+// read reads the row of k from the database, once for all callers that ask while the statement is under way, and keeps
+// it in memory if nothing speaks against it.
+func (v *view) read(ctx context.Context, k localcache.Key) (store.Row, error) {
+	c := v.c
+	if c.null {
+		return store.Row{}, nil
+	}
+	if err := c.check(ctx); err != nil {
+		return store.Row{}, err
+	}
+	for {
+		f, leader := c.local.Read(k)
+		if leader {
+			return v.readFor(ctx, k, f)
+		}
+		select {
+		case <-f.Done():
+		case <-ctx.Done():
+			return store.Row{}, ctx.Err()
+		}
+		row, err := f.Result()
+		if errors.Is(err, errGivenUp) {
+			continue // the one who asked for us was called off; we were not
+		}
+		return row, err
+	}
+}
+
+// errGivenUp is the result of a flight whose leader's own context ended.
+var errGivenUp = errors.New("the caller gave up")
+
+// readFor reads the row of k for the flight f.
+func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Flight) (row store.Row, err error) {
+	c := v.c
+	shared := errors.New("the read ended without a result") // if it panics
+	var e *localcache.Entry
+	defer func() { f.Finish(row, shared, e) }()
+
+	statement, cancel := c.statement(ctx)
+	defer cancel()
+	sent := coherence.Now()
+	row, err = c.store.Get(statement, rowKey(k))
+	if err != nil {
+		err = c.explain(ctx, err)
+		if shared = err; ctx.Err() != nil {
+			shared = errGivenUp
+		}
+		return row, err
+	}
+	shared = nil
+	c.otherServer(row.Server)
+	e = v.entry(k, &row, sent)
+	return row, nil
+}
+
+// readMany reads the rows of keys in one statement.
+func (v *view) readMany(ctx context.Context, keys []localcache.Key) (map[localcache.Key]store.Row, error) {
+	c := v.c
+	if c.null || len(keys) == 0 {
+		return nil, nil
+	}
+	if err := c.check(ctx); err != nil {
+		return nil, err
+	}
+	flights := make([]*coherence.Flight, len(keys))
+	names := make([]string, len(keys))
+	for i, k := range keys {
+		flights[i], names[i] = c.local.ReadAlone(k), rowKey(k)
+	}
+	statement, cancel := c.statement(ctx)
+	defer cancel()
+	sent := coherence.Now()
+	found, err := c.store.GetMany(statement, names)
+	rows := make(map[localcache.Key]store.Row, len(found))
+	for i, k := range keys {
+		row := found[names[i]]
+		var e *localcache.Entry
+		if err == nil {
+			e = v.entry(k, &row, sent)
+			rows[k] = row
+			c.otherServer(row.Server)
+		}
+		shared := err
+		if err != nil && ctx.Err() != nil {
+			shared = errGivenUp
+		}
+		flights[i].Finish(row, shared, e)
+	}
+	if err != nil {
+		return nil, c.explain(ctx, err)
+	}
+	return rows, nil
+}
+
+// checkDst refuses what a value can't be decoded into.
+func checkDst(dst any) error {
+	if v := reflect.ValueOf(dst); v.Kind() != reflect.Pointer || v.IsNil() {
+		return fmt.Errorf("dst must be a non-nil pointer, not %T", dst)
+	}
+	return nil
+}

@@ -1,0 +1,56 @@
+package pgcache
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/pgcache/go/internal/lock"
+)
+
+// A Guard lets one process of the fleet load a key while the others wait for its value. It saves work and nothing else:
+// what may be stored is decided by a fence in the storing statement, so a guard that fails, or locks too much or too
+// little, costs a second load at worst.
+type Guard interface {
+	// Open is called once by New. space tells the cache's keys from those of others in the same database. It must not
+	// touch the network.
+	Open(db *sql.DB, space string) Locks
+}
+
+// Locks are one process's locks on keys. All methods are safe for concurrent use.
+type Locks interface {
+	// TryLock tries to lock each of keys, without waiting for another holder, and says which it got. After an error none
+	// is held.
+	TryLock(ctx context.Context, keys []string) (got []bool, err error)
+	// Unlock gives back keys that TryLock got. It must work when the caller's context has ended.
+	Unlock(keys []string)
+	// Close gives back everything.
+	Close() error
+}
+
+// AdvisoryLock is a Guard on Postgres' advisory locks. One session per pool holds all locks of this process: a
+// connection that is taken at the first load and kept until Close, so a loader never holds one. It uses the two-number
+// key space, apart from the single numbers that applications use. A process that dies gives its locks back.
+func AdvisoryLock() Guard { return advisoryLock{} }
+
+type advisoryLock struct{}
+
+func (advisoryLock) Open(db *sql.DB, space string) Locks { return lock.Open(db, space) }
+
+// NoGuard is no Guard: each process loads for itself, once however many callers it has.
+func NoGuard() Guard { return noGuard{} }
+
+type noGuard struct{}
+
+func (noGuard) Open(*sql.DB, string) Locks { return noLocks{} }
+
+type noLocks struct{}
+
+func (noLocks) TryLock(_ context.Context, keys []string) ([]bool, error) {
+	got := make([]bool, len(keys))
+	for i := range got {
+		got[i] = true
+	}
+	return got, nil
+}
+func (noLocks) Unlock([]string) {}
+func (noLocks) Close() error    { return nil }

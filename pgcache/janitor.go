@@ -1,0 +1,67 @@
+package pgcache
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// Cleanup removes one batch of expired rows, at most CleanupBatch, and returns how many. It tells nobody: an entry in
+// memory never outlives its row. There is no need to call it while the janitor runs.
+func (c *Cache) Cleanup(ctx context.Context) (int64, error) {
+	if c.null {
+		return 0, c.closedErr("cleanup")
+	}
+	if err := c.check(ctx); err != nil {
+		return 0, fail("cleanup", "", err)
+	}
+	n, err := c.cleanup(ctx, 0)
+	return n, fail("cleanup", "", err)
+}
+
+func (c *Cache) cleanup(ctx context.Context, grace time.Duration) (int64, error) {
+	statement, cancel := c.statement(ctx)
+	defer cancel()
+	n, err := c.store.DeleteExpired(statement, grace, c.opts.CleanupBatch)
+	if err != nil {
+		return 0, c.explain(ctx, err)
+	}
+	c.stats.cleaned.Add(uint64(n))
+	return n, nil
+}
+
+// janitor removes expired rows once per interval in the whole fleet: the node that claims the interval does it. It
+// leaves a row for as long as a loader may run that began before it expired, so that the loader's store still meets it.
+func (c *Cache) janitor() {
+	for {
+		// Jitter, so that nodes started together don't ask together for ever.
+		interval := c.opts.CleanupInterval
+		timer := time.NewTimer(interval/2 + rand.N(interval/2+1))
+		select {
+		case <-timer.C:
+		case <-c.ctx.Done():
+			timer.Stop()
+			return
+		}
+		if err := c.sweep(); err != nil && c.ctx.Err() == nil {
+			c.warn("expired rows were not removed", "error", err)
+		}
+	}
+}
+
+func (c *Cache) sweep() error {
+	if err := c.check(c.ctx); err != nil {
+		return err
+	}
+	mine, err := c.store.ClaimSweep(c.ctx, c.opts.CleanupInterval/2)
+	if err != nil || !mine {
+		return err
+	}
+	for c.ctx.Err() == nil {
+		n, err := c.cleanup(c.ctx, MaxLoadTimeout)
+		if err != nil || n < int64(c.opts.CleanupBatch) {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,60 @@
+package pgcache
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/pgcache/go/localcache"
+)
+
+// keyOf splits the key of a row at its first ':', which is how a typed view has it from the start. So the row
+// "user:1" is one entry in memory, whether it is read as For(Namespace("user")).Get("1") or as Get("user:1"). A key that
+// begins with ':' has no namespace: the empty one is not a view's.
+func keyOf(row string) localcache.Key {
+	if i := strings.IndexByte(row, ':'); i > 0 {
+		return localcache.Key{Namespace: row[:i], Name: row[i+1:]}
+	}
+	return localcache.Key{Name: row}
+}
+
+// rowKey is the other way round.
+func rowKey(k localcache.Key) string {
+	if k.Namespace == "" {
+		return k.Name
+	}
+	return k.Namespace + ":" + k.Name
+}
+
+// checkKey refuses what the database would refuse, or an index or a notification could not hold. It is asked only
+// where SQL follows: nothing that it refuses is ever in memory.
+func checkKey(namespace, key string) error {
+	n := len(key)
+	if namespace != "" {
+		n += len(namespace) + 1
+	}
+	switch {
+	case key == "":
+		return fmt.Errorf("%w: it is empty", ErrInvalidKey)
+	case n > MaxKeyBytes:
+		return fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrInvalidKey, n, MaxKeyBytes)
+	case strings.IndexByte(key, 0) >= 0:
+		return fmt.Errorf("%w: it has a NUL", ErrInvalidKey)
+	case !utf8.ValidString(key):
+		return fmt.Errorf("%w: it is not valid UTF-8", ErrInvalidKey)
+	}
+	return nil
+}
+
+// checkNamespace refuses a namespace that would not be told from a key's own text.
+func checkNamespace(ns string) error {
+	switch {
+	case ns == "":
+		return fmt.Errorf("%w: the namespace is empty", ErrInvalidKey)
+	case strings.IndexByte(ns, ':') >= 0:
+		return fmt.Errorf("%w: the namespace %.40q has a ':'", ErrInvalidKey, ns)
+	case len(ns) > MaxKeyBytes/2:
+		return fmt.Errorf("%w: the namespace has %d bytes, at most %d are allowed", ErrInvalidKey, len(ns), MaxKeyBytes/2)
+	}
+	return checkKey("", ns)
+}

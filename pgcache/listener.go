@@ -1,0 +1,37 @@
+package pgcache
+
+import (
+	"context"
+	"time"
+)
+
+// A Listener receives what is told on a channel of the database and knows whether it can still be relied on. Package
+// listener implements it over any driver; driver/pgxdriver and driver/pqdriver make one.
+type Listener interface {
+	// Listen delivers to sub what is told on channel, until ctx ends, and returns when nothing more will be delivered.
+	// It reconnects by itself for as long as it takes; it returns an error only for a channel or a configuration that
+	// can never work. It calls sub's Beat, Notify and Down one at a time and in the order of the connection.
+	Listen(ctx context.Context, channel string, sub Subscriber) error
+}
+
+// A Subscriber is told what a Listener hears. A Cache is the only one that matters; the interface is exported so that
+// other Listeners can be written.
+type Subscriber interface {
+	// Probe sends ProbePrefix + nonce + anything to the channel over the connections that carry the data. A listener
+	// is live only after it has heard its own nonce: that proves LISTEN is in force, on the same database of the same
+	// server, with no pooler between that loses notifications. It may be called beside the other methods.
+	Probe(ctx context.Context, nonce string) error
+
+	// Beat says that everything told before now has been delivered, and that silence means silence until trusted. The
+	// first Beat after a Down (or ever) comes after the probe's echo; it makes the subscriber live.
+	Beat(trusted time.Time)
+
+	// Notify delivers one payload. It must return quickly: it is called on the goroutine that reads the socket.
+	Notify(payload string)
+
+	// Down says that something told from now on may never be delivered, and why.
+	Down(err error)
+}
+
+// ProbePrefix begins the payload of a probe's echo.
+const ProbePrefix = "p"

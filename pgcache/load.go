@@ -1,0 +1,276 @@
+package pgcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/localcache"
+)
+
+// GetOrSet reads the value under key into dst, or calls load, stores what it returns and decodes that into dst.
+//
+// At most one caller in the fleet runs load for a key at a time; the others get its value. load runs detached from ctx,
+// but for its values, and ends when its last waiter has left or after LoadTimeout. An error of load reaches all that
+// wait for it and nothing is stored; a panic reaches them as a PanicError. If a Set, Delete or Clear comes between, what
+// load returned is handed out to those who asked before, and not stored.
+//
+// When the database can't be reached, GetOrSet loads and returns without storing. It reports what won't mend itself.
+func (c *Cache) GetOrSet(ctx context.Context, key string, dst any, load func(context.Context) (any, error), opts ...Option) error {
+	const op = "get or set"
+	if err := checkDst(dst); err != nil {
+		return fail(op, key, err)
+	}
+	if load == nil {
+		return fail(op, key, errNilLoader)
+	}
+	if c.base.fromMemory(keyOf(key), dst) {
+		return nil
+	}
+	v, err := c.base.apply(opts)
+	if err != nil {
+		return fail(op, key, err)
+	}
+	return v.getOrSet(ctx, key, dst, load)
+}
+
+var errNilLoader = errors.New("the loader is nil")
+
+// getOrSet is the way of a miss in memory: the database, then a load that is under way, then a load of its own.
+func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(context.Context) (any, error)) error {
+	const op = "get or set"
+	if err := v.enter(op, key); err != nil {
+		return err
+	}
+	k, c := v.key(key), v.c
+	name := rowKey(k)
+	if loading(ctx, c, k) {
+		return fail(op, name, ErrRecursiveLoad)
+	}
+	for {
+		row, err := v.read(ctx, k)
+		if err != nil && (ctx.Err() != nil || misconfigured(err)) {
+			return fail(op, name, err)
+		}
+		if err == nil && v.take(k, row, dst) {
+			return nil
+		}
+		run := coherence.NewRun(context.WithoutCancel(ctx))
+		l, leader, early := c.local.Join(k, run)
+		if leader {
+			r := &loadRun{view: *v, run: run, into: reflect.TypeOf(dst).Elem(), degraded: err != nil, load: func(ctx context.Context, _ []string) (map[string]any, error) {
+				value, err := load(ctx)
+				return map[string]any{k.Name: value}, err
+			}}
+			r.start([]*coherence.Load{l})
+		} else {
+			run.Leave()
+			c.stats.coalesced.Add(1)
+		}
+		out, err := wait(ctx, l)
+		switch {
+		case err != nil:
+			return fail(op, name, err)
+		case out.Err != nil:
+			return fail(op, name, out.Err)
+		case out.Fenced && !early:
+			// A Set or Delete came between, and this caller may have started after it: what was loaded before is not
+			// new enough for it.
+			continue
+		case !out.Found:
+			continue // a loader of many keys left it out; ours may know it
+		}
+		// What was just loaded must decode: another loader's type under the same key is an error, not a miss.
+		if err := v.unmarshal(out.Row.Codec, out.Row.Value, dst); err != nil {
+			return fail(op, name, fmt.Errorf("decode what was loaded: %w", err))
+		}
+		return nil
+	}
+}
+
+// wait waits for a load, and takes this waiter off if ctx ends first.
+func wait(ctx context.Context, l *coherence.Load) (coherence.Loaded, error) {
+	defer l.Run.Leave()
+	select {
+	case <-l.Done():
+		return l.Result(), nil
+	case <-ctx.Done():
+		return coherence.Loaded{}, ctx.Err()
+	}
+}
+
+// loadRun is one run of a loader, for one key or for many.
+type loadRun struct {
+	view
+	run      *coherence.Run
+	load     func(ctx context.Context, names []string) (map[string]any, error)
+	into     reflect.Type // what callers decode into
+	degraded bool         // the database did not answer: load and return, no more
+}
+
+// start runs the loads in a goroutine that Close waits for.
+func (r *loadRun) start(loads []*coherence.Load) {
+	if !r.c.goDo(func() { r.rounds(loads) }) {
+		end(loads, coherence.Loaded{All: true, Err: ErrClosed})
+	}
+}
+
+func end(loads []*coherence.Load, out coherence.Loaded) {
+	for _, l := range loads {
+		l.End(out)
+	}
+}
+
+// Losers of the lock look again when the value is told, and after a growing wait in case it was not: the winner's store
+// of a new row is silent unless the load was slow.
+const (
+	firstWait = 2 * time.Millisecond
+	longWait  = 100 * time.Millisecond
+	slowLoad  = 50 * time.Millisecond
+)
+
+// rounds goes on until every load has ended. In each round it locks what it can, looks again, loads what it has locked,
+// and waits for the rest.
+func (r *loadRun) rounds(pending []*coherence.Load) {
+	ctx, cancel := context.WithCancelCause(r.run.Ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(r.c.ctx, func() { cancel(ErrClosed) })()
+
+	news := make(chan struct{}, 1)
+	for _, l := range pending {
+		defer r.c.local.Watch(l.Key, news).Stop()
+	}
+	started := time.Now()
+	for pause := firstWait; len(pending) > 0; pause = min(pause*2, longWait) {
+		alone := r.degraded || r.c.null || time.Since(started) >= r.c.opts.LockTimeout
+		pending = r.round(ctx, pending, alone)
+		if len(pending) == 0 {
+			return
+		}
+		pauseFor(ctx, pause, news)
+		if ctx.Err() != nil {
+			end(pending, coherence.Loaded{All: true, Err: context.Cause(ctx)})
+			return
+		}
+	}
+}
+
+func pauseFor(ctx context.Context, d time.Duration, news <-chan struct{}) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-news:
+	case <-ctx.Done():
+	}
+}
+
+// round ends the loads that it can and returns the others: keys that another process holds. alone loads them all.
+func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, alone bool) (waiting []*coherence.Load) {
+	var mine []*coherence.Load
+	if alone {
+		mine = pending
+	} else {
+		var held []string
+		mine, waiting, held = r.lock(ctx, pending)
+		if len(held) > 0 {
+			defer r.c.locks.Unlock(held)
+		}
+	}
+	if r.degraded || r.c.null {
+		r.fill(ctx, mine, nil)
+		return waiting
+	}
+	base, err := r.lookAgain(ctx, pending)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		end(pending, coherence.Loaded{All: true, Err: context.Cause(ctx)})
+		return nil
+	case err != nil && misconfigured(err):
+		end(pending, coherence.Loaded{All: true, Err: err})
+		return nil
+	case err != nil:
+		base = nil
+	}
+	absent := func(loads []*coherence.Load) (rest []*coherence.Load) {
+		for _, l := range loads {
+			if row, ok := base.found(l.Key); ok {
+				l.End(coherence.Loaded{Row: row, Found: true})
+			} else {
+				rest = append(rest, l)
+			}
+		}
+		return rest
+	}
+	mine, waiting = absent(mine), absent(waiting)
+	if len(mine) > 0 {
+		r.fill(ctx, mine, base)
+	}
+	return waiting
+}
+
+// lock asks the guard. A guard that fails stops nobody: then this process loads without a lock.
+func (r *loadRun) lock(ctx context.Context, pending []*coherence.Load) (mine, waiting []*coherence.Load, held []string) {
+	names := make([]string, len(pending))
+	for i, l := range pending {
+		names[i] = rowKey(l.Key)
+	}
+	got, err := r.c.locks.TryLock(ctx, names)
+	if err != nil || len(got) != len(names) {
+		r.c.stats.guardErrors.Add(1)
+		r.c.warn("the guard can't lock, loading without it", "error", err)
+		return pending, nil, nil
+	}
+	for i, l := range pending {
+		if got[i] {
+			mine, held = append(mine, l), append(held, names[i])
+		} else {
+			waiting = append(waiting, l)
+		}
+	}
+	return mine, waiting, held
+}
+
+// base is what the rows were before a loader began: the fence of its store.
+type base struct {
+	rows       map[localcache.Key]store.Row
+	usable     map[localcache.Key]bool // live, and decodes
+	generation int64
+	read       time.Time
+}
+
+func (b *base) found(k localcache.Key) (store.Row, bool) {
+	if b == nil || !b.usable[k] {
+		return store.Row{}, false
+	}
+	return b.rows[k], true
+}
+
+// lookAgain reads the rows under the lock, in a statement of its own: one that took the lock too would see the snapshot
+// from before it waited, and miss the row that the last holder has just stored.
+func (r *loadRun) lookAgain(ctx context.Context, loads []*coherence.Load) (*base, error) {
+	b := &base{usable: make(map[localcache.Key]bool, len(loads)), read: time.Now()}
+	statement, cancel := r.c.statement(ctx)
+	defer cancel()
+	var err error
+	// Before the rows: a Clear between the two then fences what need not be, never the other way round.
+	if b.generation, err = r.c.store.Generation(statement); err != nil {
+		return nil, r.c.explain(ctx, err)
+	}
+	keys := make([]localcache.Key, len(loads))
+	for i, l := range loads {
+		keys[i] = l.Key
+	}
+	if b.rows, err = r.readMany(ctx, keys); err != nil {
+		return nil, err
+	}
+	for k, row := range b.rows {
+		// Bytes that do not decode are to be loaded anew, not found again.
+		b.usable[k] = row.Live() && r.unmarshal(row.Codec, row.Value, reflect.New(r.into).Interface()) == nil
+	}
+	return b, nil
+}

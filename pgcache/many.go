@@ -1,0 +1,166 @@
+package pgcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/localcache"
+)
+
+// GetMany returns the values under keys; those without one are absent from the map. What is not in memory is read in
+// one statement, which sees all rows at one moment.
+func (t *Typed[T]) GetMany(ctx context.Context, keys []string) (map[string]T, error) {
+	found, _, err := t.getMany(ctx, "get many", keys)
+	return found, err
+}
+
+// getMany also returns the keys without a value, each once.
+func (t *Typed[T]) getMany(ctx context.Context, op string, keys []string) (found map[string]T, absent []string, err error) {
+	found = make(map[string]T, len(keys))
+	var ask []localcache.Key
+	seen := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		if seen[key] {
+			continue
+		}
+		seen[key] = true
+		if v, ok := t.fromMemory(t.key(key)); ok {
+			found[key] = v
+			continue
+		}
+		if err := t.enter(op, key); err != nil {
+			return nil, nil, err
+		}
+		ask, absent = append(ask, t.key(key)), append(absent, key)
+	}
+	if len(ask) == 0 {
+		return found, nil, nil
+	}
+	rows, err := t.readMany(ctx, ask)
+	if err != nil {
+		return found, absent, fail(op, "", err)
+	}
+	missing := absent[:0]
+	for i, key := range absent {
+		var v T
+		if t.take(ask[i], rows[ask[i]], &v) {
+			found[key] = v
+		} else {
+			missing = append(missing, key)
+		}
+	}
+	return found, missing, nil
+}
+
+// SetMany stores values, in one statement up to a thousand of them or 8 MiB: those are written all or none. A key or a
+// value that can't be stored is refused before anything is written.
+func (t *Typed[T]) SetMany(ctx context.Context, values map[string]T, opts ...Option) error {
+	if t.err != nil {
+		return fail("set many", "", t.err)
+	}
+	boxed := make(map[string]any, len(values))
+	for k, v := range values {
+		boxed[k] = v
+	}
+	return t.setMany(ctx, boxed, opts)
+}
+
+// GetOrSetMany returns the values under keys. load is called with those that have none, each key for one caller in the
+// fleet at a time as with GetOrSet, and what it returns is stored in one statement; keys that it leaves out are absent
+// from the result and others that it returns are not looked at. Where some keys fail, the values of the others are
+// returned beside the error.
+func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ctx context.Context, missing []string) (map[string]T, error), opts ...Option) (map[string]T, error) {
+	const op = "get or set many"
+	if load == nil {
+		return nil, fail(op, "", errNilLoader)
+	}
+	with, err := t.apply(opts)
+	if err != nil {
+		return nil, fail(op, "", err)
+	}
+	all := make(map[string]T, len(keys))
+	for len(keys) > 0 {
+		found, missing, err := t.getMany(ctx, op, keys)
+		for k, v := range found {
+			all[k] = v
+		}
+		if err != nil && (found == nil || ctx.Err() != nil || misconfigured(err)) {
+			return all, err
+		}
+		if len(missing) == 0 {
+			break
+		}
+		for _, key := range missing {
+			if loading(ctx, t.c, t.key(key)) {
+				return all, fail(op, key, ErrRecursiveLoad)
+			}
+		}
+		var again []string
+		if again, err = t.loadMany(ctx, op, &loadRun{
+			view: with, into: reflect.TypeFor[T](), degraded: err != nil,
+			load: func(ctx context.Context, names []string) (map[string]any, error) {
+				values, err := load(ctx, names)
+				boxed := make(map[string]any, len(values))
+				for k, v := range values {
+					boxed[k] = v
+				}
+				return boxed, err
+			},
+		}, missing, all); err != nil {
+			return all, err
+		}
+		keys = again
+	}
+	return all, nil
+}
+
+// loadMany loads the missing keys with r, or joins their loads, into all. again are keys to ask for once more.
+func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing []string, all map[string]T) (again []string, err error) {
+	r.run = coherence.NewRun(context.WithoutCancel(ctx))
+	defer r.run.Leave()
+	loads := make([]*coherence.Load, len(missing))
+	early := make([]bool, len(missing))
+	var mine []*coherence.Load
+	for i, key := range missing {
+		var leader bool
+		if loads[i], leader, early[i] = t.c.local.Join(t.key(key), r.run); leader {
+			mine = append(mine, loads[i])
+		} else {
+			t.c.stats.coalesced.Add(1)
+			defer loads[i].Run.Leave()
+		}
+	}
+	if len(mine) > 0 {
+		r.start(mine)
+	}
+	var errs []error
+	failed := map[*coherence.Run]bool{} // one loader's error, reported once
+	for i, l := range loads {
+		select {
+		case <-l.Done():
+		case <-ctx.Done():
+			return nil, fail(op, "", ctx.Err())
+		}
+		out, key := l.Result(), missing[i]
+		switch {
+		case out.Fenced && !early[i]:
+			again = append(again, key)
+		case out.Err != nil:
+			if !out.All || !failed[l.Run] {
+				errs = append(errs, fail(op, rowKey(l.Key), out.Err))
+			}
+			failed[l.Run] = out.All
+		case out.Found:
+			var v T
+			if err := t.unmarshal(out.Row.Codec, out.Row.Value, &v); err != nil {
+				errs = append(errs, fail(op, rowKey(l.Key), fmt.Errorf("decode what was loaded: %w", err)))
+			} else {
+				all[key] = v
+			}
+		}
+	}
+	return again, errors.Join(errs...)
+}

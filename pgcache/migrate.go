@@ -1,0 +1,110 @@
+package pgcache
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"github.com/pgcache/go/internal/migrate"
+	"github.com/pgcache/go/internal/store"
+)
+
+// schemaVersion is what this release works with.
+var schemaVersion = migrate.Latest()
+
+// schema remembers that the tables are there and fit.
+type schema struct {
+	known   atomic.Bool
+	looking atomic.Pointer[chan struct{}]
+}
+
+// look reads the state once for all callers that ask at the same time.
+func (s *schema) look(ctx context.Context, c *Cache) error {
+	for !s.known.Load() {
+		mine := make(chan struct{})
+		if !s.looking.CompareAndSwap(nil, &mine) {
+			if other := s.looking.Load(); other != nil {
+				select {
+				case <-*other:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			continue
+		}
+		err := s.read(ctx, c)
+		s.looking.Store(nil)
+		close(mine)
+		return err
+	}
+	return nil
+}
+
+func (s *schema) read(ctx context.Context, c *Cache) error {
+	statement, cancel := c.statement(ctx)
+	defer cancel()
+	have, channel, err := c.store.State(statement)
+	if err != nil {
+		return c.explain(ctx, err)
+	}
+	if have != schemaVersion || channel != c.store.Names.Channel {
+		return &SchemaError{Have: have, Want: schemaVersion, HaveChannel: channel, WantChannel: c.store.Names.Channel}
+	}
+	s.known.Store(true)
+	return nil
+}
+
+func (s *schema) unknown() { s.known.Store(false) }
+
+// Migrate creates or updates the cache's tables, and the schema that holds them if it is missing. It is idempotent and
+// safe from any number of processes at once. A database that a newer release has migrated, or that tells on another
+// channel, is left alone: SchemaError.
+func (c *Cache) Migrate(ctx context.Context) error {
+	if c.null || c.ctx.Err() != nil {
+		return c.closedErr("migrate")
+	}
+	if err := migrate.Run(ctx, c.db, c.store.Names); err != nil {
+		return fail("migrate", "", err)
+	}
+	return fail("migrate", "", c.schema.read(ctx, c))
+}
+
+// MigrationState is what there is and what there should be.
+type MigrationState struct {
+	Have    int      // the version in the database; 0: no tables yet
+	Want    int      // the version that this release works with
+	Pending []string // the names of the migrations between the two, in their order
+}
+
+// MigrationState reads how far the database is. It writes nothing and takes no lock.
+func (c *Cache) MigrationState(ctx context.Context) (MigrationState, error) {
+	if c.null || c.ctx.Err() != nil {
+		return MigrationState{Have: schemaVersion, Want: schemaVersion}, c.closedErr("migration state")
+	}
+	have, err := migrate.Have(ctx, c.store)
+	if err != nil {
+		return MigrationState{}, fail("migration state", "", err)
+	}
+	state := MigrationState{Have: have, Want: schemaVersion}
+	for _, m := range migrate.All(c.store.Names) {
+		if m.Version > have {
+			state.Pending = append(state.Pending, m.Name)
+		}
+	}
+	return state, nil
+}
+
+// MigrationSQL returns the SQL of all migrations for a cache with opts, for those who migrate with a tool of their own.
+// Run each part, they are headed by comments, once and in order. Only Schema, Prefix, Channel and Durable of opts count.
+func MigrationSQL(opts Options) (string, error) {
+	names, err := store.Names{Schema: opts.Schema, Prefix: opts.Prefix, Channel: opts.Channel, Durable: opts.Durable}.Resolve()
+	if err != nil {
+		return "", fmt.Errorf("pgcache: option %w", err)
+	}
+	var b strings.Builder
+	for _, m := range migrate.All(names) {
+		fmt.Fprintf(&b, "-- pgcache migration %d: %s\nBEGIN;\n%s\nCOMMIT;\n\n", m.Version, m.Name, strings.TrimSpace(m.SQL))
+	}
+	return b.String(), nil
+}

@@ -1,0 +1,261 @@
+package pgcache
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/pgcache/go/codec"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/localcache"
+)
+
+const (
+	// NoExpiry as a TTL keeps an entry until it is deleted.
+	NoExpiry time.Duration = -1
+
+	// Immediate as an InvalidationWindow tells every write in its own transaction, without delay.
+	Immediate time.Duration = -1
+)
+
+// Defaults of Options, and the bounds that New holds them to.
+const (
+	DefaultTTL             = 5 * time.Minute
+	DefaultLockTimeout     = 5 * time.Second
+	DefaultLoadTimeout     = 30 * time.Second
+	DefaultTimeout         = 5 * time.Second
+	DefaultCleanupInterval = time.Minute
+	DefaultCleanupBatch    = 500
+	DefaultMaxValueBytes   = 8 << 20
+
+	// MaxTTL is what longer TTLs are cut to.
+	MaxTTL = 100 * 365 * 24 * time.Hour
+	// MaxLoadTimeout is the longest LoadTimeout. A Delete is remembered a minute longer than that, so that no loader
+	// that began before it can store what it read.
+	MaxLoadTimeout = 4 * time.Minute
+	// MaxKeyBytes is the longest key, with its namespace.
+	MaxKeyBytes = 1024
+)
+
+// tombstoneGrace is how long a Delete is remembered. It is the same for all nodes, whatever their options.
+const tombstoneGrace = MaxLoadTimeout + time.Minute
+
+// Options says how a Cache works. The zero value is useful: JSON, five minutes, and no local cache, because without a
+// Listener nobody would tell it what has changed.
+type Options struct {
+	// Codec turns values into bytes. Defaults to codec.JSON. A typed view may have its own.
+	Codec codec.Codec
+
+	// DefaultTTL is how long an entry lives if a call says nothing else. 0 means five minutes, NoExpiry for ever.
+	DefaultTTL time.Duration
+
+	// Schema holds the tables. "" follows the search_path of the connection. Letters, digits and _.
+	Schema string
+
+	// Prefix begins the name of every object that the cache creates. Caches with different prefixes share nothing.
+	// Letters, digits and _, at most 45 bytes.
+	Prefix string
+
+	// Channel is what nodes tell each other on. Defaults to a name made of Schema and Prefix. All nodes of a cache must
+	// have the same; Migrate writes it down, and a node that differs gets an error. Letters, digits and _, at most 63.
+	Channel string
+
+	// Durable makes Migrate create a logged table: entries then outlive a crash of the server and reach its standbys,
+	// and every write costs WAL. By default the table is UNLOGGED, and a crash empties it.
+	Durable bool
+
+	// Listener hears what other nodes change: pgxdriver.Listener or pqdriver.Listener. Without one the local cache is
+	// off, unless LocalTTL is set.
+	Listener Listener
+
+	// InvalidationWindow bounds how long a write waits to be told together with others. Immediate tells each in its own
+	// transaction.
+	InvalidationWindow time.Duration
+
+	// Local is what this node keeps in memory. Defaults to localcache.New with 4096 entries and 64 MiB;
+	// localcache.None turns it off.
+	Local localcache.Cache
+
+	// LocalTTL bounds how long an entry is kept in memory, however long it lives in the database. 0 means no bound of its
+	// own. Without a Listener it is the bound of staleness.
+	LocalTTL time.Duration
+
+	// Guard lets one process of the fleet run the loader of a key. Defaults to AdvisoryLock.
+	Guard Guard
+
+	// LockTimeout is how long GetOrSet waits for another process's load before it loads by itself. Defaults to 5 s.
+	LockTimeout time.Duration
+
+	// LoadTimeout ends a loader that runs too long. Defaults to 30 s, at most MaxLoadTimeout.
+	LoadTimeout time.Duration
+
+	// Timeout bounds every statement, beside the context of the call. Defaults to 5 s.
+	Timeout time.Duration
+
+	// MaxValueBytes is the largest encoded value. Defaults to 8 MiB.
+	MaxValueBytes int
+
+	// CleanupInterval is how often one node of the fleet removes expired rows. Defaults to a minute; negative leaves it
+	// to calls of Cleanup.
+	CleanupInterval time.Duration
+
+	// CleanupBatch is how many rows one statement removes at most. Defaults to 500.
+	CleanupBatch int
+
+	// Logger gets what nobody else can be told: listeners lost and found, values that do not decode. Defaults to
+	// slog.Default.
+	Logger *slog.Logger
+}
+
+// withDefaults fills in what is not set.
+func (o Options) withDefaults() Options {
+	if o.Codec == nil {
+		o.Codec = codec.JSON{}
+	}
+	if o.Local == nil {
+		o.Local = localcache.New(localcache.Options{})
+	}
+	if o.Guard == nil {
+		o.Guard = AdvisoryLock()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	for _, d := range []struct {
+		option *time.Duration
+		def    time.Duration
+	}{
+		{&o.DefaultTTL, DefaultTTL},
+		{&o.LockTimeout, DefaultLockTimeout},
+		{&o.LoadTimeout, DefaultLoadTimeout},
+		{&o.Timeout, DefaultTimeout},
+		{&o.CleanupInterval, DefaultCleanupInterval},
+	} {
+		if *d.option == 0 {
+			*d.option = d.def
+		}
+	}
+	if o.CleanupBatch == 0 {
+		o.CleanupBatch = DefaultCleanupBatch
+	}
+	if o.MaxValueBytes == 0 {
+		o.MaxValueBytes = DefaultMaxValueBytes
+	}
+	return o
+}
+
+// minConns is what a pool needs for a listener, a lock session, and two callers beside them: one that waits for a load
+// and the loader itself.
+const minConns = 4
+
+// validate names the option and the reason. o has its defaults.
+func (o Options) validate(db *sql.DB) (store.Names, error) {
+	if db == nil {
+		return store.Names{}, errors.New("pgcache: db is nil")
+	}
+	names, err := store.Names{Schema: o.Schema, Prefix: o.Prefix, Channel: o.Channel, Durable: o.Durable}.Resolve()
+	if err != nil {
+		return names, fmt.Errorf("pgcache: option %w", err)
+	}
+	if err := codec.Validate(o.Codec); err != nil {
+		return names, fmt.Errorf("pgcache: option Codec: %w", err)
+	}
+	if l, ok := o.Local.(interface{ Err() error }); ok && l.Err() != nil {
+		return names, fmt.Errorf("pgcache: option Local: %w", l.Err())
+	}
+	if _, err := ttl(o.DefaultTTL); err != nil {
+		return names, fmt.Errorf("pgcache: option DefaultTTL: %w", err)
+	}
+	refuse := func(bad bool, option string, is any, reason string) {
+		if bad && err == nil {
+			err = fmt.Errorf("pgcache: option %s is %v: %s", option, is, reason)
+		}
+	}
+	refuse(o.InvalidationWindow < 0 && o.InvalidationWindow != Immediate, "InvalidationWindow", o.InvalidationWindow, "must be 0, positive or Immediate")
+	refuse(o.InvalidationWindow > time.Minute, "InvalidationWindow", o.InvalidationWindow, "must be at most a minute")
+	refuse(o.LocalTTL < 0, "LocalTTL", o.LocalTTL, "must not be negative")
+	refuse(o.LockTimeout < 0, "LockTimeout", o.LockTimeout, "must not be negative")
+	refuse(o.LoadTimeout < 0 || o.LoadTimeout > MaxLoadTimeout, "LoadTimeout", o.LoadTimeout, fmt.Sprint("must be at most ", MaxLoadTimeout))
+	refuse(o.Timeout < 0, "Timeout", o.Timeout, "must not be negative")
+	refuse(o.CleanupBatch < 0, "CleanupBatch", o.CleanupBatch, "must not be negative")
+	refuse(o.MaxValueBytes < 0 || o.MaxValueBytes > 512<<20, "MaxValueBytes", o.MaxValueBytes, "must be at most 512 MiB")
+	refuse(o.LocalTTL > 0 && o.Local == localcache.None(), "LocalTTL", o.LocalTTL, "there is no local cache to bound: Local is localcache.None()")
+	if limit := db.Stats().MaxOpenConnections; limit > 0 && limit < minConns && (o.Listener != nil || o.Guard != NoGuard()) {
+		err = fmt.Errorf("pgcache: the pool has MaxOpenConns %d, too few: the listener and the lock session keep one connection each, "+
+			"and a caller and its loader need two; call SetMaxOpenConns(%d) or more, or do without (Listener nil and Guard NoGuard())", limit, minConns)
+	}
+	return names, err
+}
+
+// An Option changes one call, or all calls of a typed view. The zero Option changes nothing.
+type Option struct {
+	kind  optionKind
+	dur   time.Duration
+	str   string
+	codec codec.Codec
+}
+
+type optionKind uint8
+
+const (
+	noOption optionKind = iota
+	optionTTL
+	optionNamespace
+	optionCodec
+	optionShared
+)
+
+// TTL says how long an entry lives: 0 is the default of the view or the Cache, NoExpiry for ever, any other negative an
+// error. Shorter than a microsecond is rounded up, longer than MaxTTL cut.
+func TTL(d time.Duration) Option { return Option{kind: optionTTL, dur: d} }
+
+// Namespace puts "ns:" before every key of a typed view. It must not be empty or contain a ':'.
+func Namespace(ns string) Option { return Option{kind: optionNamespace, str: ns} }
+
+// WithCodec is the codec of a typed view or of one call.
+func WithCodec(c codec.Codec) Option { return Option{kind: optionCodec, codec: c} }
+
+// Shared makes all hits of a typed view hand out one decoded value. It saves decoding on every hit; in return no caller
+// may change what it is given, nor what a pointer, map or slice in it leads to.
+func Shared() Option { return Option{kind: optionShared} }
+
+// ttl checks a TTL and brings it into bounds. NoExpiry becomes store.Never; 0 stays 0.
+func ttl(d time.Duration) (time.Duration, error) {
+	switch {
+	case d == NoExpiry:
+		return store.Never, nil
+	case d < 0:
+		return 0, fmt.Errorf("%w %v", ErrInvalidTTL, d)
+	case d > 0 && d < time.Microsecond:
+		return time.Microsecond, nil
+	}
+	return min(d, MaxTTL), nil
+}
+
+// apply applies the options of one call.
+func (v *view) apply(opts []Option) (view, error) {
+	out := *v
+	for i := range opts {
+		switch o := &opts[i]; o.kind {
+		case noOption:
+		case optionTTL:
+			d, err := ttl(o.dur)
+			if err != nil {
+				return out, err
+			}
+			if d != 0 {
+				out.ttl = d
+			}
+		case optionCodec:
+			if err := codec.Validate(o.codec); err != nil {
+				return out, err
+			}
+			out.codec, out.codecName = o.codec, o.codec.Name()
+		default:
+			return out, errors.New("the options Namespace and Shared are for For, not for one call")
+		}
+	}
+	return out, nil
+}

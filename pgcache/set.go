@@ -1,0 +1,168 @@
+package pgcache
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/localcache"
+)
+
+// Set stores value under key. When it has returned, this Cache returns nothing older, and the other nodes have been told.
+// After an error the outcome is unknown where the connection was lost or ctx ended; memory then holds nothing of the key.
+func (c *Cache) Set(ctx context.Context, key string, value any, opts ...Option) error {
+	return c.base.set(ctx, "set", key, value, opts)
+}
+
+func (v *view) set(ctx context.Context, op, key string, value any, opts []Option) error {
+	if err := v.enter(op, key); err != nil {
+		return err
+	}
+	k := v.key(key)
+	with, err := v.apply(opts)
+	if err != nil {
+		return fail(op, rowKey(k), err)
+	}
+	data, err := with.encode(value)
+	if err != nil {
+		return fail(op, rowKey(k), err)
+	}
+	if v.c.null {
+		return nil
+	}
+	err = with.write(ctx, []write{{k, data}})
+	if err == nil {
+		v.c.stats.sets.Add(1)
+	}
+	return fail(op, rowKey(k), err)
+}
+
+// setMany stores values, of which each is written or not: several statements where they are many. A value that can't be
+// stored is refused before anything is written.
+func (v *view) setMany(ctx context.Context, values map[string]any, opts []Option) error {
+	const op = "set many"
+	with, err := v.apply(opts)
+	if err != nil {
+		return fail(op, "", err)
+	}
+	ws := make([]write, 0, len(values))
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		if err := v.enter(op, key); err != nil {
+			return err
+		}
+		data, err := with.encode(values[key])
+		if err != nil {
+			return fail(op, rowKey(v.key(key)), err)
+		}
+		ws = append(ws, write{v.key(key), data})
+	}
+	if v.c.null || len(ws) == 0 {
+		return v.c.closedErr(op)
+	}
+	if err := with.write(ctx, ws); err != nil {
+		return fail(op, "", err)
+	}
+	v.c.stats.sets.Add(uint64(len(ws)))
+	return nil
+}
+
+// write is one row to be written: data nil deletes.
+type write struct {
+	key  localcache.Key
+	data []byte
+}
+
+// write writes rows and tells them, and keeps them in memory if nothing speaks against it.
+func (v *view) write(ctx context.Context, ws []write) (err error) {
+	c := v.c
+	if err := c.check(ctx); err != nil {
+		return err
+	}
+	rows := make([]store.Write, len(ws))
+	writers := make([]*coherence.Writer, len(ws))
+	for i, w := range ws {
+		rows[i] = store.Write{Key: rowKey(w.key), Value: w.data, Version: newVersion(), TTL: v.ttl, Codec: v.codecName}
+		if w.data == nil {
+			rows[i].TTL, rows[i].Loud = tombstoneGrace, true
+		}
+		writers[i] = c.local.Write(w.key, rows[i].Version, nil)
+	}
+	var server int64
+	written := false
+	sent := coherence.Now()
+	defer func() {
+		// Also if a driver panics. Without the reply, memory holds nothing: the write may still come to pass.
+		for i, w := range writers {
+			var e *localcache.Entry
+			if written {
+				e = v.entry(ws[i].key, &store.Row{
+					Value: rows[i].Value, Version: rows[i].Version, Codec: rows[i].Codec, Remaining: remaining(rows[i].TTL),
+				}, sent)
+			}
+			w.Finish(e, server)
+		}
+	}()
+	statement, cancel := c.statement(ctx)
+	defer cancel()
+	if len(rows) == 1 {
+		server, err = c.store.Put(statement, rows[0])
+	} else {
+		server, err = c.store.PutMany(statement, rows)
+	}
+	if err != nil {
+		return c.explain(ctx, err)
+	}
+	written = true
+	c.otherServer(server)
+	return nil
+}
+
+// Delete removes keys; a key without an entry is no error. When it has returned, this Cache returns nothing older, and
+// the other nodes have been told. No loader that began before can store what it read. The delete of several keys is one
+// statement up to a thousand of them.
+func (c *Cache) Delete(ctx context.Context, keys ...string) error { return c.base.delete(ctx, keys) }
+
+func (v *view) delete(ctx context.Context, keys []string) error {
+	const op = "delete"
+	ws := make([]write, 0, len(keys))
+	seen := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		if err := v.enter(op, key); err != nil {
+			return err
+		}
+		if !seen[key] {
+			seen[key] = true
+			ws = append(ws, write{key: v.key(key)})
+		}
+	}
+	if v.err != nil || v.c.null || len(ws) == 0 {
+		return errors.Join(fail(op, "", v.err), v.c.closedErr(op))
+	}
+	name := ""
+	if len(ws) == 1 {
+		name = rowKey(ws[0].key)
+	}
+	if err := v.write(ctx, ws); err != nil {
+		return fail(op, name, err)
+	}
+	v.c.stats.deletes.Add(uint64(len(ws)))
+	return nil
+}
+
+// Clear removes every entry under this Prefix, on every node. No loader that began before can store what it read.
+func (c *Cache) Clear(ctx context.Context) error {
+	if c.null {
+		return c.closedErr("clear")
+	}
+	if err := c.check(ctx); err != nil {
+		return fail("clear", "", err)
+	}
+	// Before, so that no read that is under way stays; after, so that none that began meanwhile does; and also after an
+	// error, because the outcome may be unknown.
+	c.local.Forget()
+	defer c.local.Forget()
+	return fail("clear", "", c.explain(ctx, c.store.Clear(ctx)))
+}

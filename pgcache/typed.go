@@ -1,0 +1,159 @@
+package pgcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/pgcache/go/codec"
+	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/localcache"
+)
+
+// Typed is a view of a Cache for values of one type. It is safe for concurrent use and costs nothing to make; keep it.
+//
+// Hits in memory hand out the decoded value as it is, if T has no pointers, maps, slices or interfaces in it (strings
+// and times are fine): no caller can change another's. Other types are decoded anew at every hit, unless the view is
+// Shared.
+type Typed[T any] struct {
+	view
+	direct bool // e.Value may be handed out as it is
+}
+
+// For returns the view of c for values of type T. The options Namespace, TTL, WithCodec and Shared apply to all its
+// calls; one that is wrong makes every call return an error.
+func For[T any](c *Cache, opts ...Option) *Typed[T] {
+	t := &Typed[T]{view: c.base}
+	typ := reflect.TypeFor[T]()
+	t.direct = plain(typ)
+	for _, o := range opts {
+		switch o.kind {
+		case optionNamespace:
+			t.namespace = o.str
+			t.err = errors.Join(t.err, checkNamespace(o.str))
+		case optionShared:
+			// Behind an interface another view's value could pass for ours.
+			t.direct = t.direct || typ.Kind() != reflect.Interface
+		default:
+			v, err := t.apply([]Option{o})
+			t.err = errors.Join(t.err, err)
+			t.view = v
+		}
+	}
+	if t.direct {
+		t.keep = func(cd codec.Codec, data []byte) (_ any, err error) {
+			defer func() {
+				if r := recover(); r != nil {
+					err = fmt.Errorf("codec panicked: %v", r)
+				}
+			}()
+			var v T
+			err = cd.Unmarshal(data, &v)
+			return v, err
+		}
+	}
+	return t
+}
+
+// Get returns the value under key and whether there is one. A value that does not decode as a T counts as none.
+func (t *Typed[T]) Get(ctx context.Context, key string) (v T, found bool, err error) {
+	k := t.key(key)
+	if v, ok := t.fromMemory(k); ok {
+		return v, true, nil
+	}
+	if err := t.enter("get", key); err != nil {
+		return v, false, err
+	}
+	row, err := t.read(ctx, k)
+	if err != nil {
+		return v, false, fail("get", rowKey(k), err)
+	}
+	if !t.take(k, row, &v) {
+		var none T
+		return none, false, nil
+	}
+	return v, true, nil
+}
+
+// fromMemory is the hit: a look into a map, and is it still good?
+func (t *Typed[T]) fromMemory(k localcache.Key) (v T, ok bool) {
+	now := coherence.Now()
+	e := t.c.local.Hit(k, now)
+	if e == nil || e.Codec != t.codecName {
+		return v, false
+	}
+	if t.direct {
+		v, ok = e.Value.(T)
+	}
+	if !ok {
+		if v, ok = t.unpack(k, e); !ok {
+			return v, false
+		}
+	}
+	t.c.stats.hit(now)
+	return v, true
+}
+
+// unpack decodes the bytes that are kept, and keeps the value in their place where hits may share it.
+func (t *Typed[T]) unpack(k localcache.Key, e *localcache.Entry) (v T, ok bool) {
+	if e.Raw == nil || t.unmarshal(e.Codec, e.Raw, &v) != nil {
+		var none T
+		return none, false
+	}
+	if t.direct {
+		t.c.local.Replace(k, e, &localcache.Entry{Value: v, Codec: e.Codec, Size: e.Size})
+	}
+	return v, true
+}
+
+// Set stores value under key, like Cache.Set.
+func (t *Typed[T]) Set(ctx context.Context, key string, value T, opts ...Option) error {
+	return t.set(ctx, "set", key, value, opts)
+}
+
+// GetOrSet returns the value under key, or calls load and stores what it returns, like Cache.GetOrSet.
+func (t *Typed[T]) GetOrSet(ctx context.Context, key string, load func(context.Context) (T, error), opts ...Option) (T, error) {
+	if v, ok := t.fromMemory(t.key(key)); ok && load != nil {
+		return v, nil
+	}
+	var v, none T
+	if load == nil {
+		return none, fail("get or set", key, errNilLoader)
+	}
+	with, err := t.apply(opts)
+	if err != nil {
+		return none, fail("get or set", key, err)
+	}
+	err = with.getOrSet(ctx, key, &v, func(ctx context.Context) (any, error) { return load(ctx) })
+	if err != nil {
+		return none, err
+	}
+	return v, nil
+}
+
+// Delete removes keys, like Cache.Delete.
+func (t *Typed[T]) Delete(ctx context.Context, keys ...string) error { return t.delete(ctx, keys) }
+
+// plain says whether a copy of a value of type t shares nothing with it that could be changed.
+func plain(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Bool, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr,
+		reflect.Float32, reflect.Float64, reflect.Complex64, reflect.Complex128, reflect.String:
+		return true
+	case reflect.Array:
+		return plain(t.Elem())
+	case reflect.Struct:
+		if t.PkgPath() == "time" && t.Name() == "Time" {
+			return true // its pointer leads to a Location, which nobody can change
+		}
+		for i := range t.NumField() {
+			if !plain(t.Field(i).Type) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}

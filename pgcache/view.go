@@ -1,0 +1,136 @@
+package pgcache
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/pgcache/go/codec"
+	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/localcache"
+)
+
+// view is how one user of a Cache sees it: which keys, which codec, and in which form values are kept in memory.
+type view struct {
+	c         *Cache
+	namespace string
+	codec     codec.Codec
+	codecName string
+	ttl       time.Duration // store.Never for no expiry
+
+	// keep decodes a value into the form that hits hand out as it is. nil: keep the bytes and decode them at every hit.
+	keep func(codec.Codec, []byte) (any, error)
+
+	err error // what For was given and can't work: every call returns it
+}
+
+func newView(c *Cache) view {
+	v := view{c: c, codec: c.opts.Codec, codecName: c.opts.Codec.Name()}
+	v.ttl, _ = ttl(c.opts.DefaultTTL) // New has checked it
+	return v
+}
+
+// key is the key of the row in its two parts.
+func (v *view) key(key string) localcache.Key {
+	if v.namespace != "" {
+		return localcache.Key{Namespace: v.namespace, Name: key}
+	}
+	return keyOf(key)
+}
+
+// enter begins an operation that goes beyond this process's memory.
+func (v *view) enter(op, key string) error {
+	if v.err != nil {
+		return fail(op, key, v.err)
+	}
+	if err := checkKey(v.namespace, key); err != nil {
+		return fail(op, key, err)
+	}
+	if v.c.ctx.Err() != nil {
+		return fail(op, key, ErrClosed)
+	}
+	return nil
+}
+
+// encode turns a value into the bytes of a row.
+func (v *view) encode(value any) (data []byte, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			data, err = nil, fmt.Errorf("codec %s panicked on %T: %v", v.codecName, value, r)
+		}
+	}()
+	data, err = v.codec.Marshal(value)
+	if err != nil {
+		return nil, fmt.Errorf("encode %T as %s: %w", value, v.codecName, err)
+	}
+	if len(data) > v.c.opts.MaxValueBytes {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrValueTooLarge, len(data), v.c.opts.MaxValueBytes)
+	}
+	if data == nil {
+		data = []byte{} // nil is a tombstone
+	}
+	return data, nil
+}
+
+// decode turns the bytes of a row into the value that dst points to. Bytes that do not decode are a miss: counted, and
+// told to the log.
+func (v *view) decode(k localcache.Key, codecName string, data []byte, dst any) (ok bool) {
+	err := v.unmarshal(codecName, data, dst)
+	if err != nil {
+		v.c.stats.decodeErrors.Add(1)
+		v.c.warn("a stored value does not decode and counts as a miss", "key", rowKey(k), "error", err)
+	}
+	return err == nil
+}
+
+func (v *view) unmarshal(codecName string, data []byte, dst any) (err error) {
+	if codecName != v.codecName {
+		return fmt.Errorf("written with codec %q, read with %q", codecName, v.codecName)
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("codec %s panicked: %v", codecName, r)
+		}
+	}()
+	return v.codec.Unmarshal(data, dst)
+}
+
+// entry is what is kept in memory of a row that was asked for at sent, or nil for a row without a value.
+func (v *view) entry(k localcache.Key, row *store.Row, sent int64) *localcache.Entry {
+	if !row.Live() {
+		return nil
+	}
+	e := &localcache.Entry{
+		Codec: row.Codec, Version: row.Version,
+		Deadline: v.c.local.Deadline(sent, row.Remaining),
+		Size:     len(k.Namespace) + len(k.Name) + len(row.Value),
+	}
+	if v.keep != nil && row.Codec == v.codecName {
+		if value, err := v.keep(v.codec, row.Value); err == nil {
+			e.Value = value
+			return e
+		}
+	}
+	e.Raw = row.Value
+	return e
+}
+
+// hit returns the entry of k in memory that may be handed out now, or nil.
+func (c *Cache) hit(k localcache.Key) *localcache.Entry {
+	now := coherence.Now()
+	e := c.local.Hit(k, now)
+	if e != nil {
+		c.stats.hit(now)
+	}
+	return e
+}
+
+// newVersion makes the identity of a write before it is sent, so that its notification is known whenever it comes.
+func newVersion() int64 {
+	for {
+		if v := rand.Int64(); v != 0 {
+			return v
+		}
+	}
+}

@@ -1,0 +1,70 @@
+-- Reading and writing rows. Lists of keys and numbers travel as one array literal in a text parameter and values as one
+-- bytea cut by lengths: as fast as native arrays, and the same for every driver.
+
+-- name: GetEntry :one
+-- A row that is expired or a tombstone comes back without its value: its version is the fence of a load.
+SELECT
+    version,
+    codec,
+    (CASE WHEN expires_at IS NULL OR expires_at > clock_timestamp() THEN value END)::bytea AS value,
+    (coalesce(date_part('epoch', expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
+FROM /* TEMPLATE: prefix */cache_entries
+WHERE key = @key::text;
+
+-- name: GetEntries :many
+SELECT
+    key,
+    version,
+    codec,
+    (CASE WHEN expires_at IS NULL OR expires_at > clock_timestamp() THEN value END)::bytea AS value,
+    (coalesce(date_part('epoch', expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
+FROM /* TEMPLATE: prefix */cache_entries
+WHERE key = ANY ((@keys::text)::text[]);
+
+-- name: PutEntry :one
+-- The lone write: the row, and in the same statement its notification. Nobody can hold a key that did not exist, so an
+-- insert stays silent. xmax = 0 is true for an inserted row only.
+WITH w AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
+    VALUES (@key::text, sqlc.narg('value')::bytea, @version::bigint,
+        clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', @codec::text)
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec
+    RETURNING (xmax = 0) AS fresh
+)
+SELECT (CASE WHEN NOT fresh OR @loud::boolean THEN pg_notify(@channel::text, @payload::text)::text END IS NOT NULL)::boolean AS told,
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
+FROM w;
+
+-- name: PutEntries :many
+-- Many rows in one statement, in the order of their keys so that two such statements can't deadlock. A size below zero
+-- is a tombstone, a ttl below zero never expires. What was changed is told in as few notifications as fit.
+WITH input AS (
+    SELECT i.key, i.version, i.ttl_us, i.codec, i.loud, i.size, sum(greatest(i.size, 0)) OVER (ORDER BY i.n) - greatest(i.size, 0) AS lo
+    FROM ROWS FROM (
+        unnest((@keys::text)::text[]), unnest((@versions::text)::bigint[]), unnest((@ttls_us::text)::bigint[]),
+        unnest((@codecs::text)::text[]), unnest((@louds::text)::boolean[]), unnest((@sizes::text)::int[])
+    ) WITH ORDINALITY AS i (key, version, ttl_us, codec, loud, size, n)
+), w AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
+    SELECT key, CASE WHEN size >= 0 THEN substring(@vals::bytea FROM lo::int + 1 FOR size) END, version,
+        CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec
+    FROM input ORDER BY key COLLATE "C"
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec
+    RETURNING key, version, (xmax = 0) AS fresh
+), items AS (
+    SELECT octet_length(w.key) || ':' || w.key || lpad(to_hex(w.version), 16, '0') || ';' AS item
+    FROM w JOIN input USING (key) WHERE NOT w.fresh OR input.loud
+), parts AS (
+    SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part FROM items
+), messages AS (
+    SELECT string_agg(item, '') AS body, count(*) OVER () AS messages FROM parts GROUP BY part
+), told AS (
+    SELECT count(pg_notify(@channel::text, CASE WHEN messages > 8 THEN '2*' ELSE '2' || body END)) AS n FROM messages
+)
+SELECT w.key::text AS key, (w.fresh)::boolean AS fresh, told.n AS messages,
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
+FROM w, told;

@@ -1,0 +1,48 @@
+-- name: GetGeneration :one
+SELECT generation FROM /* TEMPLATE: prefix */cache_state;
+
+-- name: StoreLoaded :many
+-- Stores what a loader returned, unless the row is no longer the one that the load saw before it began (base; 0: none)
+-- or a Clear came between (generation). ON CONFLICT judges the newest row, not the statement's snapshot:
+--
+--     load reads row v1, loader runs        Set or Delete writes v2
+--                                           commit
+--     StoreLoaded(base v1): row is v2 -> 0 rows
+WITH input AS (
+    SELECT i.key, i.version, i.base, i.ttl_us, i.codec, i.loud, i.size, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
+    FROM ROWS FROM (
+        unnest((@keys::text)::text[]), unnest((@versions::text)::bigint[]), unnest((@bases::text)::bigint[]),
+        unnest((@ttls_us::text)::bigint[]), unnest((@codecs::text)::text[]), unnest((@louds::text)::boolean[]), unnest((@sizes::text)::int[])
+    ) WITH ORDINALITY AS i (key, version, base, ttl_us, codec, loud, size, n)
+), w AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
+    SELECT key, substring(@vals::bytea FROM lo::int + 1 FOR size), version,
+        CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec
+    FROM input
+    WHERE (SELECT s.generation FROM /* TEMPLATE: prefix */cache_state s) = @generation::bigint
+    ORDER BY key COLLATE "C"
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec
+    WHERE (c.key, c.version) IN (SELECT b.key, b.base FROM input b)
+    RETURNING key, version, (xmax = 0) AS fresh
+), items AS (
+    SELECT octet_length(w.key) || ':' || w.key || lpad(to_hex(w.version), 16, '0') || ';' AS item
+    FROM w JOIN input USING (key) WHERE NOT w.fresh OR input.loud
+), parts AS (
+    SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part FROM items
+), messages AS (
+    SELECT string_agg(item, '') AS body, count(*) OVER () AS messages FROM parts GROUP BY part
+), told AS (
+    SELECT count(pg_notify(@channel::text, CASE WHEN messages > 8 THEN '2*' ELSE '2' || body END)) AS n FROM messages
+)
+SELECT w.key::text AS key, (w.fresh)::boolean AS fresh, told.n AS messages,
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
+FROM w, told;
+
+-- name: TryLocks :many
+SELECT pg_try_advisory_lock(@class::int, i.id) AS got
+FROM unnest((@ids::text)::int[]) WITH ORDINALITY AS i (id, n) ORDER BY i.n;
+
+-- name: Unlocks :many
+SELECT pg_advisory_unlock(@class::int, i.id) AS was_held
+FROM unnest((@ids::text)::int[]) WITH ORDINALITY AS i (id, n) ORDER BY i.n;

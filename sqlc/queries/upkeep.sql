@@ -1,0 +1,42 @@
+-- name: Probe :exec
+-- The echo that proves a listener, with the identity of the server that the data connections talk to.
+SELECT pg_notify(@channel::text, @nonce::text || ':' || (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint);
+
+-- name: GetState :one
+SELECT schema_version, channel FROM /* TEMPLATE: prefix */cache_state;
+
+-- name: ClaimSweep :execrows
+-- One node an interval removes expired rows: the one whose UPDATE finds the last claim old enough.
+UPDATE /* TEMPLATE: prefix */cache_state SET swept_at = clock_timestamp()
+WHERE swept_at < clock_timestamp() - (@every_us::bigint) * interval '1 microsecond';
+
+-- name: DeleteExpired :execrows
+-- SKIP LOCKED: never waits for a writer. The predicate stands on the deleted row too: a row that was written again
+-- between the two is not the row that was found.
+DELETE FROM /* TEMPLATE: prefix */cache_entries c
+USING (
+    SELECT e.key, e.version FROM /* TEMPLATE: prefix */cache_entries e
+    WHERE e.expires_at <= clock_timestamp() - (@grace_us::bigint) * interval '1 microsecond'
+    LIMIT @batch::bigint
+    FOR UPDATE SKIP LOCKED
+) gone
+WHERE c.key = gone.key AND c.version = gone.version AND c.expires_at <= clock_timestamp();
+
+-- name: FenceLoads :exec
+-- Waits for the writing statements that are under way, and keeps new ones out until the end of the transaction.
+LOCK TABLE /* TEMPLATE: prefix */cache_entries IN SHARE ROW EXCLUSIVE MODE;
+
+-- name: TurnGeneration :exec
+UPDATE /* TEMPLATE: prefix */cache_state SET generation = generation + 1;
+
+-- name: SetLocal :exec
+SELECT set_config(@name::text, @setting::text, true);
+
+-- name: TruncateEntries :exec
+TRUNCATE /* TEMPLATE: prefix */cache_entries;
+
+-- name: DeleteEntries :exec
+DELETE FROM /* TEMPLATE: prefix */cache_entries;
+
+-- name: Tell :exec
+SELECT pg_notify(@channel::text, @payload::text);
