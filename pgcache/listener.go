@@ -8,9 +8,10 @@ import (
 // A Listener receives what is told on a channel of the database and knows whether it can still be relied on. Package
 // listener implements it over any driver; driver/pgxdriver and driver/pqdriver make one.
 type Listener interface {
-	// Listen delivers to sub what is told on channel, until ctx ends, and returns when nothing more will be delivered.
-	// It reconnects by itself for as long as it takes; it returns an error only for a channel or a configuration that
-	// can never work. It calls sub's Beat, Notify and Down one at a time and in the order of the connection.
+	// Listen delivers to sub what is told on channel until ctx ends, and returns when nothing more will be delivered: nil,
+	// because ctx ended. It reconnects by itself for as long as it takes; it returns an error only for a channel or a
+	// configuration that can never work. It calls sub's Beat, Notify and Down one at a time and in the order of the
+	// connection.
 	Listen(ctx context.Context, channel string, sub Subscriber) error
 }
 
@@ -19,17 +20,20 @@ type Listener interface {
 type Subscriber interface {
 	// Probe sends ProbePrefix + nonce + anything to the channel over the connections that carry the data. A listener
 	// is live only after it has heard its own nonce: that proves LISTEN is in force, on the same database of the same
-	// server, with no pooler between that loses notifications. It may be called beside the other methods.
+	// server, with no pooler between that loses notifications. A nonce is letters and digits with a colon behind, all of
+	// one length. Probe may be called beside the other methods, and must return soon when ctx ends.
 	Probe(ctx context.Context, nonce string) error
 
 	// Beat says that everything told before now has been delivered, and that silence means silence until trusted. The
 	// first Beat after a Down (or ever) comes after the probe's echo; it makes the subscriber live.
 	Beat(trusted time.Time)
 
-	// Notify delivers one payload. It must return quickly: it is called on the goroutine that reads the socket.
+	// Notify delivers one payload: every one on the channel, the echo of a probe included, and whether live or not. It
+	// must return quickly: it is called on the goroutine that reads the socket.
 	Notify(payload string)
 
-	// Down says that something told from now on may never be delivered, and why.
+	// Down says that something told from now on may never be delivered, and why. It is called once when a live subscriber
+	// is no longer live, and once for every attempt to become live that fails, but not because ctx ends.
 	Down(err error)
 }
 

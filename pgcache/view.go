@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/pgcache/go/codec"
-	"github.com/pgcache/go/internal/coherence"
 	"github.com/pgcache/go/internal/store"
 	"github.com/pgcache/go/localcache"
 )
@@ -113,16 +112,6 @@ func (v *view) entry(k localcache.Key, row *store.Row, sent int64) *localcache.E
 		}
 	}
 	e.Raw = row.Value
-	return e
-}
-
-// hit returns the entry of k in memory that may be handed out now, or nil.
-func (c *Cache) hit(k localcache.Key) *localcache.Entry {
-	now := coherence.Now()
-	e := c.local.Hit(k, now)
-	if e != nil {
-		c.stats.hit(now)
-	}
 	return e
 }
 

@@ -13,7 +13,8 @@ const tries = 3
 func retry[T any](ctx context.Context, send func() (T, error)) (T, error) {
 	for try := 1; ; try++ {
 		v, err := send()
-		if err == nil || try == tries || ctx.Err() != nil || !(sqlerr.Connection(err) || sqlerr.Conflict(err)) {
+		again := sqlerr.Connection(err) || sqlerr.Conflict(err)
+		if err == nil || !again || try == tries || ctx.Err() != nil {
 			return v, err
 		}
 	}

@@ -1,0 +1,65 @@
+# Everything a person or CI does here. `make help` lists it.
+
+GO        ?= go
+TOOLS     := $(CURDIR)/bin
+SQLC      := $(TOOLS)/sqlc
+GOFUMPT   := $(TOOLS)/gofumpt
+STATIC    := $(TOOLS)/staticcheck
+GOLANGCI  := $(TOOLS)/golangci-lint
+# Pinned: the same everywhere.
+SQLC_V     := v1.31.1
+GOFUMPT_V  := v0.12.0
+STATIC_V   := v0.8.2
+GOLANGCI_V := v2.15.0
+# The modules of this repository beside the root: users never meet their dependencies.
+NESTED    := $(patsubst %/go.mod,%,$(wildcard integration/go.mod benchmarks/go.mod))
+
+.DEFAULT_GOAL := help
+.PHONY: help generate verify lint test race integration harness examples ci
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+test: ## all tests of the module; they bring their own Postgres
+	$(GO) test ./...
+
+race: ## the same under the race detector
+	$(GO) test -race ./...
+
+integration: ## every supported Postgres and PgBouncer, see integration/README.md
+	cd integration && $(GO) test -v -count=1 ./...
+
+harness: ## 48 nodes writing and reading for 30 s, every operation checked
+	$(GO) run ./harness
+
+examples: ## run the quickstart
+	$(GO) run ./examples/quickstart
+
+generate: $(SQLC) ## write internal/dbsqlc anew from sqlc/
+	cd sqlc && $(SQLC) generate
+
+verify: $(SQLC) ## fail when generated code, go.mod or formatting is out of date
+	cd sqlc && $(SQLC) diff
+	$(GO) mod tidy -diff
+	@for m in $(NESTED); do (cd $$m && $(GO) mod tidy -diff) || exit 1; done
+	$(GO) mod verify
+
+lint: $(GOFUMPT) $(STATIC) $(GOLANGCI) ## gofumpt, go vet, staticcheck, golangci-lint
+	@files=$$($(GOFUMPT) -l $$(git ls-files -co --exclude-standard '*.go' | grep -v '^internal/dbsqlc/')); \
+		test -z "$$files" || { echo "not formatted with gofumpt:"; echo "$$files"; exit 1; }
+	$(GO) vet ./...
+	$(STATIC) ./...
+	$(GOLANGCI) run ./...
+	@for m in $(NESTED); do echo "lint $$m" && (cd $$m && $(GO) vet ./... && $(GOLANGCI) run --config $(CURDIR)/.golangci.yml ./...) || exit 1; done
+
+ci: ## what .ci/run does
+	bash .ci/run
+
+$(SQLC):
+	CGO_ENABLED=0 GOBIN=$(TOOLS) $(GO) install github.com/sqlc-dev/sqlc/cmd/sqlc@$(SQLC_V)
+$(GOFUMPT):
+	GOBIN=$(TOOLS) $(GO) install mvdan.cc/gofumpt@$(GOFUMPT_V)
+$(STATIC):
+	GOBIN=$(TOOLS) $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATIC_V)
+$(GOLANGCI):
+	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_V)

@@ -1,0 +1,85 @@
+/*
+Package pgcache is a cache in the Postgres that you already run, with a local cache in every process that stays true.
+
+Plug it into an existing *sql.DB, pick a codec, and wrap it for your types:
+
+	c, err := pgcache.New(db, pgcache.Options{Listener: pgxdriver.Listener(db)})
+	...
+	err = c.Migrate(ctx) // once per deployment, or with your own tool: see MigrationSQL
+
+	users := pgcache.For[User](c, pgcache.Namespace("user"), pgcache.TTL(time.Minute))
+	u, err := users.GetOrSet(ctx, "42", func(ctx context.Context) (User, error) {
+		return queryUser(ctx, db, 42) // runs once in the whole fleet, however many ask
+	})
+	...
+	err = users.Delete(ctx, "42") // when it returns, this process and soon all others have forgotten
+
+# The data path
+
+	Get       memory ── hit ──────────────────────────────────────────────► value
+	            │ miss
+	            ▼
+	          one SELECT, shared by the callers that come while it runs ──► value, kept in memory
+	            │ no row (GetOrSet)
+	            ▼
+	          one load per process, one process per fleet (advisory lock)
+	            │ look again: has another process stored it meanwhile? ───► value
+	            ▼
+	          your loader ──► codec ──► store behind a fence ─────────────► value, kept in memory
+
+	Set       codec ──► one statement: the row and its notification ──► COMMIT ──► memory
+	Delete    the same, with a tombstone for a row
+
+	others    COMMIT ~~► their listener ──► their memory forgets the key, and reads under way are not kept
+
+# Promises
+
+What a Cache promises, with its listener live (P2 and P5 say what live means):
+
+  - P1: after a node has applied an invalidation, no Get that starts later on it returns anything older.
+  - P2: a Get never returns what was replaced longer ago than the notification takes, a few milliseconds in health. A
+    link that dies without a word is noticed within the listener's heartbeat and its timeout, 3 s, and that is the most.
+    LocalTTL bounds it again.
+  - P3: a node reads its own writes.
+  - P4: a node never goes back for a key: what it has returned once is not followed by something older.
+  - P5: while the listener is not provably live, every Get asks the database.
+  - P6: a GetOrSet never stores over a Set or Delete that finished after its loader began, whoever held the lock.
+  - P7: nothing is served after its expiry, by more than 50 ms, nor anything that was never written.
+
+How they are kept is told in internal/coherence, checked exhaustively on a model in internal/model, and on a running
+fleet by the harness (go run ./harness).
+
+# Loads
+
+GetOrSet runs a loader at most once per process and, guarded by an advisory lock, in one process of the fleet. The lock
+is there for efficiency alone. That no old value is stored is the work of a fence: the loader's value is stored only if
+the row is still the one that was there before the loader began, and a Delete leaves a tombstone for five minutes, so
+that there is something to be different. A second load can happen (a lock session that was lost, a loader longer than
+LockTimeout); a stale store cannot.
+
+A loader runs detached from the caller's context: it ends when its last waiter has left, or after LoadTimeout. It may use
+the same pool. It must not ask the cache for its own key.
+
+# When things are missing
+
+	the listener is down             every Get asks the database; back by itself, with an empty memory
+	no Listener in Options           no local cache, or, with LocalTTL, one that may be that much behind
+	a transaction pooler in between  the listener's echo does not come back: as if down, and the log says what to use
+	the database is down             Get and Set return an error; GetOrSet loads and returns; all recovers by itself
+	the lock session is lost         loads go on, once per process instead of once per fleet
+	a loader fails                   everybody who waits gets its error, nothing is stored, the lock is free
+	the tables are missing           ErrNotMigrated, from everything
+	another schema version           SchemaError, with both versions
+	bytes that do not decode         a miss, counted and logged; GetOrSet loads anew and overwrites
+	garbage on the channel           everything in memory is forgotten
+	the server crashed               an UNLOGGED table is empty, and so is every memory: no older value comes back
+	a failover                       rows of a server that the listener does not hear are not kept in memory
+
+Errors are of type *Error and say operation, key and cause; use errors.Is and errors.As for the cause.
+
+# What it is not
+
+It is not a store of record: by default the table is UNLOGGED, and a crash of the server empties it. It does not run on a
+standby: reads of UNLOGGED tables, LISTEN and writes all need the primary.
+*/
+package pgcache
