@@ -219,3 +219,25 @@ func TestNotMigrated(t *testing.T) {
 		}
 	}
 }
+
+func TestBoundedTable(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	other := cl.node(nil)
+	for _, k := range []string{"a", "b", "c", "d", "e"} {
+		if err := other.Set(t.Context(), k, k); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cl.node(func(_ *sql.DB, o *pgcache.Options) { o.MaxRows, o.CleanupInterval = 2, 100*time.Millisecond })
+	eventually(t, "the oldest rows are gone", func() bool { return cl.count("SELECT count(*) FROM "+cl.table()) == 2 })
+	eventually(t, "and from memory", func() bool {
+		found, err := other.Get(t.Context(), "a", new(string))
+		return err == nil && !found
+	})
+	if found, err := other.Get(t.Context(), "e", new(string)); !found || err != nil {
+		t.Error("the newest row is gone", err)
+	}
+	cl.node(func(_ *sql.DB, o *pgcache.Options) { o.MaxBytes, o.CleanupInterval = 150, 100*time.Millisecond })
+	eventually(t, "bytes are bounded", func() bool { return cl.count("SELECT count(*) FROM "+cl.table()) == 1 })
+}

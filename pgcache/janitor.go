@@ -1,7 +1,9 @@
 package pgcache
 
 import (
+	"cmp"
 	"context"
+	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -59,8 +61,38 @@ func (c *Cache) sweep() error {
 	}
 	for c.ctx.Err() == nil {
 		n, err := c.cleanup(c.ctx, MaxLoadTimeout)
-		if err != nil || n < int64(c.opts.CleanupBatch) {
+		if err != nil {
 			return err
+		}
+		if n < int64(c.opts.CleanupBatch) {
+			break
+		}
+	}
+	return c.trim()
+}
+
+// trim keeps the table to its bounds.
+func (c *Cache) trim() error {
+	if c.opts.MaxRows == 0 && c.opts.MaxBytes == 0 {
+		return nil
+	}
+	maxRows, maxBytes := cmp.Or(c.opts.MaxRows, math.MaxInt64), cmp.Or(c.opts.MaxBytes, math.MaxInt64)
+	rows, bytes, err := c.store.Size(c.ctx)
+	if err != nil || (rows <= maxRows && bytes <= maxBytes) {
+		return err
+	}
+	point, err := c.store.TrimPoint(c.ctx, maxRows, maxBytes)
+	if err != nil || point == 0 {
+		return err
+	}
+	for c.ctx.Err() == nil {
+		n, err := c.store.Trim(c.ctx, point, c.opts.CleanupBatch)
+		if err != nil {
+			return err
+		}
+		c.stats.cleaned.Add(uint64(n))
+		if n < int64(c.opts.CleanupBatch) {
+			break
 		}
 	}
 	return nil

@@ -104,6 +104,11 @@ type Options struct {
 	// CleanupBatch is how many rows one statement removes at most. Defaults to 500.
 	CleanupBatch int
 
+	// MaxRows and MaxBytes bound the table: the janitor removes what was written longest ago, live or not, until it
+	// keeps to them. Between two rounds of the janitor it may grow beyond. 0 means no bound.
+	MaxRows  int64
+	MaxBytes int64
+
 	// Logger gets what nobody else can be told: listeners lost and found, values that do not decode. Defaults to
 	// slog.Default.
 	Logger *slog.Logger
@@ -181,6 +186,9 @@ func (o Options) validate(db *sql.DB) (store.Names, error) {
 	refuse(o.Timeout < 0, "Timeout", o.Timeout, "must not be negative")
 	refuse(o.CleanupBatch < 0, "CleanupBatch", o.CleanupBatch, "must not be negative")
 	refuse(o.MaxValueBytes < 0 || o.MaxValueBytes > 512<<20, "MaxValueBytes", o.MaxValueBytes, "must be at most 512 MiB")
+	refuse(o.MaxRows < 0, "MaxRows", o.MaxRows, "must not be negative")
+	refuse(o.MaxBytes < 0, "MaxBytes", o.MaxBytes, "must not be negative")
+	refuse(o.CleanupInterval < 0 && (o.MaxRows > 0 || o.MaxBytes > 0), "CleanupInterval", o.CleanupInterval, "without the janitor nobody keeps to MaxRows and MaxBytes")
 	refuse(o.LocalTTL > 0 && o.Local == localcache.None(), "LocalTTL", o.LocalTTL, "there is no local cache to bound: Local is localcache.None()")
 	if limit := db.Stats().MaxOpenConnections; limit > 0 && limit < minConns && (o.Listener != nil || o.Guard != NoGuard()) {
 		err = fmt.Errorf("pgcache: the pool has MaxOpenConns %d, too few: the listener and the lock session keep one connection each, "+

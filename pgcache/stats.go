@@ -16,7 +16,7 @@ type Stats struct {
 
 	Sets    uint64 // values stored by Set and SetMany
 	Deletes uint64 // keys deleted
-	Cleaned uint64 // expired rows removed by this node
+	Cleaned uint64 // rows removed by this node, expired or beyond the table's bounds
 
 	Invalidations uint64 // keys of which another node, or this one, told
 	LocalFlushes  uint64 // times everything in memory was forgotten: a listener lost, a Clear, an unknown message

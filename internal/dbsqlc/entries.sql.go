@@ -110,7 +110,7 @@ WITH input AS (
         CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec
     FROM input ORDER BY key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
-        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
     RETURNING key, version, (xmax = 0) AS fresh
 ), items AS (
     SELECT octet_length(w.key) || ':' || w.key || lpad(to_hex(w.version), 16, '0') || ';' AS item
@@ -190,7 +190,7 @@ WITH w AS (
     VALUES ($4::text, $5::bytea, $6::bigint,
         clock_timestamp() + $7::bigint * interval '1 microsecond', $8::text)
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
-        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
     RETURNING (xmax = 0) AS fresh
 )
 SELECT (CASE WHEN NOT fresh OR $1::boolean THEN pg_notify($2::text, $3::text)::text END IS NOT NULL)::boolean AS told,

@@ -35,7 +35,7 @@ WITH input AS (
     WHERE (SELECT s.generation FROM /* TEMPLATE: prefix */cache_state s) = $9::bigint
     ORDER BY key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
-        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
     WHERE (c.key, c.version) IN (SELECT b.key, b.base FROM input b)
     RETURNING key, version, (xmax = 0) AS fresh
 ), items AS (

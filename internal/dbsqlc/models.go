@@ -15,6 +15,7 @@ type CacheEntry struct {
 	Version   int64
 	ExpiresAt sql.NullTime
 	Codec     string
+	WrittenAt time.Time
 }
 
 type CacheState struct {

@@ -113,6 +113,24 @@ func (q *Queries) SetLocal(ctx context.Context, arg SetLocalParams) error {
 	return err
 }
 
+const Size = `-- name: Size :one
+SELECT count(*) AS row_count, coalesce(sum(octet_length(key) + coalesce(pg_column_size(value), 0) + 100), 0)::bigint AS byte_count
+FROM /* TEMPLATE: prefix */cache_entries WHERE value IS NOT NULL
+`
+
+type SizeRow struct {
+	RowCount  int64
+	ByteCount int64
+}
+
+// What the rows take, about: keys, values as stored, and what Postgres keeps beside them.
+func (q *Queries) Size(ctx context.Context) (SizeRow, error) {
+	row := q.db.QueryRowContext(ctx, Size)
+	var i SizeRow
+	err := row.Scan(&i.RowCount, &i.ByteCount)
+	return i, err
+}
+
 const Tell = `-- name: Tell :exec
 SELECT pg_notify($1::text, $2::text)
 `
@@ -125,6 +143,55 @@ type TellParams struct {
 func (q *Queries) Tell(ctx context.Context, arg TellParams) error {
 	_, err := q.db.ExecContext(ctx, Tell, arg.Channel, arg.Payload)
 	return err
+}
+
+const Trim = `-- name: Trim :execrows
+DELETE FROM /* TEMPLATE: prefix */cache_entries c
+USING (
+    SELECT e.key, e.version FROM /* TEMPLATE: prefix */cache_entries e
+    WHERE e.value IS NOT NULL AND e.written_at <= timestamptz 'epoch' + ($1::bigint) * interval '1 microsecond'
+    LIMIT $2::bigint
+    FOR UPDATE SKIP LOCKED
+) gone
+WHERE c.key = gone.key AND c.version = gone.version
+`
+
+type TrimParams struct {
+	WrittenUs int64
+	Batch     int64
+}
+
+// The rows may be live: the trigger tells them, like any delete by hand.
+func (q *Queries) Trim(ctx context.Context, arg TrimParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, Trim, arg.WrittenUs, arg.Batch)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const TrimPoint = `-- name: TrimPoint :one
+SELECT coalesce((date_part('epoch', max(written_at)) * 1000000)::bigint, 0)::bigint AS written_us
+FROM (
+    SELECT written_at, row_number() OVER latest AS nth,
+        sum(octet_length(key) + coalesce(pg_column_size(value), 0) + 100) OVER latest AS bytes
+    FROM /* TEMPLATE: prefix */cache_entries WHERE value IS NOT NULL
+    WINDOW latest AS (ORDER BY written_at DESC, key ROWS UNBOUNDED PRECEDING)
+) e
+WHERE nth > $1::bigint OR bytes > $2::bigint
+`
+
+type TrimPointParams struct {
+	MaxRows  int64
+	MaxBytes int64
+}
+
+// The newest moment of writing that is beyond the bounds, in microseconds since 1970; 0: none.
+func (q *Queries) TrimPoint(ctx context.Context, arg TrimPointParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, TrimPoint, arg.MaxRows, arg.MaxBytes)
+	var written_us int64
+	err := row.Scan(&written_us)
+	return written_us, err
 }
 
 const TruncateEntries = `-- name: TruncateEntries :exec

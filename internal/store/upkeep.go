@@ -65,6 +65,22 @@ func (s *Store) DeleteExpired(ctx context.Context, grace time.Duration, batch in
 	return s.q.DeleteExpired(ctx, dbsqlc.DeleteExpiredParams{GraceUs: grace.Microseconds(), Batch: int64(batch)})
 }
 
+// Size is about what the live rows are and take.
+func (s *Store) Size(ctx context.Context) (rows, bytes int64, err error) {
+	r, err := s.q.Size(ctx)
+	return r.RowCount, r.ByteCount, err
+}
+
+// TrimPoint is the moment up to which rows must go for the table to keep at most rows and bytes, for Trim.
+func (s *Store) TrimPoint(ctx context.Context, rows, bytes int64) (int64, error) {
+	return s.q.TrimPoint(ctx, dbsqlc.TrimPointParams{MaxRows: rows, MaxBytes: bytes})
+}
+
+// Trim removes at most batch rows written up to point, tells them, and returns how many.
+func (s *Store) Trim(ctx context.Context, point int64, batch int) (int64, error) {
+	return s.q.Trim(ctx, dbsqlc.TrimParams{WrittenUs: point, Batch: int64(batch)})
+}
+
 // ClaimSweep says whether this node is the one to remove expired rows in this interval.
 func (s *Store) ClaimSweep(ctx context.Context, interval time.Duration) (bool, error) {
 	n, err := s.q.ClaimSweep(ctx, interval.Microseconds())

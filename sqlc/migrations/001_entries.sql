@@ -11,6 +11,7 @@ CREATE /* TEMPLATE: persistence */UNLOGGED TABLE /* TEMPLATE: prefix */cache_ent
     version bigint NOT NULL,         -- made by the writer: an identity, equal or not, never an order
     expires_at timestamptz,          -- NULL: never; always the database's clock
     codec text COLLATE "C" NOT NULL, -- the name of the codec that wrote value
+    written_at timestamptz NOT NULL DEFAULT clock_timestamp(), -- a bounded table drops what was written longest ago
     CONSTRAINT finite CHECK (expires_at IS NULL OR isfinite(expires_at))
 ) WITH (
     fillfactor = 75,

@@ -31,7 +31,7 @@ WITH w AS (
     VALUES (@key::text, sqlc.narg('value')::bytea, @version::bigint,
         clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', @codec::text)
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
-        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
     RETURNING (xmax = 0) AS fresh
 )
 SELECT (CASE WHEN NOT fresh OR @loud::boolean THEN pg_notify(@channel::text, @payload::text)::text END IS NOT NULL)::boolean AS told,
@@ -53,7 +53,7 @@ WITH input AS (
         CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec
     FROM input ORDER BY key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
-        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
     RETURNING key, version, (xmax = 0) AS fresh
 ), items AS (
     SELECT octet_length(w.key) || ':' || w.key || lpad(to_hex(w.version), 16, '0') || ';' AS item

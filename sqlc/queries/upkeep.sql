@@ -22,6 +22,33 @@ USING (
 ) gone
 WHERE c.key = gone.key AND c.version = gone.version AND c.expires_at <= clock_timestamp();
 
+-- name: Size :one
+-- What the rows take, about: keys, values as stored, and what Postgres keeps beside them.
+SELECT count(*) AS row_count, coalesce(sum(octet_length(key) + coalesce(pg_column_size(value), 0) + 100), 0)::bigint AS byte_count
+FROM /* TEMPLATE: prefix */cache_entries WHERE value IS NOT NULL;
+
+-- name: TrimPoint :one
+-- The newest moment of writing that is beyond the bounds, in microseconds since 1970; 0: none.
+SELECT coalesce((date_part('epoch', max(written_at)) * 1000000)::bigint, 0)::bigint AS written_us
+FROM (
+    SELECT written_at, row_number() OVER latest AS nth,
+        sum(octet_length(key) + coalesce(pg_column_size(value), 0) + 100) OVER latest AS bytes
+    FROM /* TEMPLATE: prefix */cache_entries WHERE value IS NOT NULL
+    WINDOW latest AS (ORDER BY written_at DESC, key ROWS UNBOUNDED PRECEDING)
+) e
+WHERE nth > @max_rows::bigint OR bytes > @max_bytes::bigint;
+
+-- name: Trim :execrows
+-- The rows may be live: the trigger tells them, like any delete by hand.
+DELETE FROM /* TEMPLATE: prefix */cache_entries c
+USING (
+    SELECT e.key, e.version FROM /* TEMPLATE: prefix */cache_entries e
+    WHERE e.value IS NOT NULL AND e.written_at <= timestamptz 'epoch' + (@written_us::bigint) * interval '1 microsecond'
+    LIMIT @batch::bigint
+    FOR UPDATE SKIP LOCKED
+) gone
+WHERE c.key = gone.key AND c.version = gone.version;
+
 -- name: FenceLoads :exec
 -- Waits for the writing statements that are under way, and keeps new ones out until the end of the transaction.
 LOCK TABLE /* TEMPLATE: prefix */cache_entries IN SHARE ROW EXCLUSIVE MODE;
