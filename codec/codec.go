@@ -6,16 +6,18 @@
 package codec
 
 // A Codec turns a value into bytes and back. Implementations must be safe for concurrent use, must not keep v or data
-// after they return, and must return bytes that nobody else changes.
+// after they return, must return bytes that nobody else changes, and must not panic. Package codec/codectest tests that.
 type Codec interface {
 	// Name identifies the format, 1 to 32 bytes of letters, digits, '_', '-' and '.'. It is stored with every row:
 	// changing what the bytes mean asks for a new name.
 	Name() string
 
-	// Marshal encodes v. It may return an empty slice; that is a value like any other.
+	// Marshal encodes v. It may return an empty slice; that is a value like any other. A nil v, and a nil pointer, slice
+	// or map, can be encoded too.
 	Marshal(v any) ([]byte, error)
 
-	// Unmarshal decodes data into v, a non-nil pointer. An error means that the bytes are not a value of v's type; the
-	// cache then counts a miss. Whatever Unmarshal leaves in v after an error is never handed out.
+	// Unmarshal decodes data into v, a non-nil pointer to a zero value. An error means that the bytes are not a value of
+	// v's type, or that more bytes follow it; the cache then counts a miss. Whatever Unmarshal leaves in v after an error
+	// is never handed out. What was nil decodes to the zero value.
 	Unmarshal(data []byte, v any) error
 }

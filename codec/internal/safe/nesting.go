@@ -1,0 +1,121 @@
+package safe
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+)
+
+// MaxDepth is how many values may lie inside one another, as in encoding/json. Every pointer, interface, struct, slice,
+// array and map on the way counts as one.
+const MaxDepth = 10_000
+
+// Nesting finds values that are too deep for a library which recurses without a limit. A value that contains itself has
+// no end, the stack overflow it causes cannot be recovered from, and so it has to be found beforehand.
+type Nesting struct {
+	// Custom are the interfaces through which a type encodes itself. What lies inside such a type is its own affair.
+	Custom []reflect.Type
+	// Tag is the struct tag whose name "-" leaves a field out, "" if there is none.
+	Tag string
+
+	endless sync.Map // reflect.Type -> bool
+}
+
+// Check returns an error if v nests deeper than MaxDepth. Most types cannot and cost one look-up.
+func (n *Nesting) Check(v any) error { return n.walk(reflect.ValueOf(v), 0) }
+
+func (n *Nesting) walk(v reflect.Value, depth int) error {
+	if !v.IsValid() || !n.isEndless(v.Type()) {
+		return nil
+	}
+	if depth > MaxDepth {
+		return fmt.Errorf("the value contains itself or nests deeper than %d levels", MaxDepth)
+	}
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		return n.walk(v.Elem(), depth+1)
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			if err := n.walk(v.Index(i), depth+1); err != nil {
+				return err
+			}
+		}
+	case reflect.Map:
+		for entries := v.MapRange(); entries.Next(); {
+			if err := n.walk(entries.Key(), depth+1); err != nil {
+				return err
+			}
+			if err := n.walk(entries.Value(), depth+1); err != nil {
+				return err
+			}
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if !n.encodes(v.Type().Field(i)) {
+				continue
+			}
+			if err := n.walk(v.Field(i), depth+1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// isEndless tells whether a value of type t may nest without bound: some type in it leads back to itself, or to an
+// interface, which may hold anything.
+func (n *Nesting) isEndless(t reflect.Type) bool {
+	if known, ok := n.endless.Load(t); ok {
+		return known.(bool)
+	}
+	endless := n.search(t, make(map[reflect.Type]bool))
+	n.endless.Store(t, endless)
+	return endless
+}
+
+// search follows the types inside t; seen has true for those that it is inside of, and false for those that it has
+// finished with.
+func (n *Nesting) search(t reflect.Type, seen map[reflect.Type]bool) bool {
+	if inside, ok := seen[t]; ok {
+		return inside
+	}
+	if t.Kind() == reflect.Interface {
+		return true
+	}
+	if n.isCustom(t) {
+		return false
+	}
+	seen[t] = true
+	endless := false
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Array:
+		endless = n.search(t.Elem(), seen)
+	case reflect.Map:
+		endless = n.search(t.Key(), seen) || n.search(t.Elem(), seen)
+	case reflect.Struct:
+		for i := 0; i < t.NumField() && !endless; i++ {
+			field := t.Field(i)
+			endless = n.encodes(field) && n.search(field.Type, seen)
+		}
+	}
+	seen[t] = false
+	return endless
+}
+
+func (n *Nesting) isCustom(t reflect.Type) bool {
+	for _, custom := range n.Custom {
+		if t.Implements(custom) || reflect.PointerTo(t).Implements(custom) {
+			return true
+		}
+	}
+	return false
+}
+
+func (n *Nesting) encodes(field reflect.StructField) bool {
+	if !field.IsExported() && !field.Anonymous {
+		return false
+	}
+	name, _, _ := strings.Cut(field.Tag.Get(n.Tag), ",")
+	return name != "-"
+}

@@ -1,0 +1,19 @@
+// Package safe keeps what an encoding library does to the process within bounds: a panic becomes an error, and so does
+// a value without an end, which would exhaust the stack.
+package safe
+
+import "fmt"
+
+// Wrap belongs in a defer. It turns a panic into *err and says in every error which codec did what to which type.
+func Wrap(err *error, codec, operation string, v any) {
+	switch p := recover().(type) {
+	case nil:
+	case error:
+		*err = fmt.Errorf("panic: %w", p)
+	default:
+		*err = fmt.Errorf("panic: %v", p)
+	}
+	if *err != nil {
+		*err = fmt.Errorf("pgcache: codec %s: %s %T: %w", codec, operation, v, *err)
+	}
+}
