@@ -5,6 +5,8 @@
 // to, and forget whatever it likes when it is full.
 package localcache
 
+import "sync/atomic"
+
 // Key identifies a row: the namespace before the first ':' of its key, and the rest. Two parts, so that a typed view
 // looks a key up without concatenating.
 type Key struct {
@@ -21,6 +23,9 @@ type Entry struct {
 	Deadline int64  // when it stops being served, in nanoseconds of the process's monotonic clock
 	Epoch    uint64 // the epoch it belongs to; an entry of another epoch is never served
 	Size     int    // bytes of key and encoded value, for the bound in bytes
+
+	// Used says that the entry has been handed out since it was fetched. It may be set at any time.
+	Used atomic.Bool
 }
 
 // Cache keeps entries in memory. All methods are safe for concurrent use. A Get that starts after a Delete, a Set or a

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/pgcache/go/internal/notify"
 )
 
 // This file is where the news of other nodes come in. Local entries die from outside nowhere else.
@@ -91,6 +93,7 @@ func (s subscriber) Probe(ctx context.Context, nonce string) error {
 func (s subscriber) Beat(trusted time.Time) {
 	s.c.local.Beat(trusted)
 	if wasLive := s.c.listening.set(true, nil, false); !wasLive {
+		s.c.news.Listening()
 		s.c.log.Debug("pgcache: listening", "channel", s.c.store.Names.Channel)
 	}
 }
@@ -108,6 +111,7 @@ func (s subscriber) Notify(payload string) {
 	if err := s.c.local.Apply(payload, keyOf); err != nil {
 		s.c.warn("unknown message on the channel: everything in memory is forgotten", "channel", s.c.store.Names.Channel, "error", err)
 	}
+	s.c.news.Heard(notify.From(payload))
 }
 
 func (s subscriber) Down(err error) {

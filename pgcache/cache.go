@@ -12,6 +12,7 @@ import (
 	"github.com/pgcache/go/codec"
 	"github.com/pgcache/go/internal/coherence"
 	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/internal/window"
 	"github.com/pgcache/go/localcache"
 )
 
@@ -26,6 +27,7 @@ type Cache struct {
 	store *store.Store
 	local *coherence.Tracker
 	locks Locks
+	news  *window.Window // when this node's changes are told
 
 	schema schema
 	stats  counters
@@ -36,6 +38,7 @@ type Cache struct {
 	wg     sync.WaitGroup
 
 	listening listening
+	refresh   refresh
 	lastLog   atomic.Int64
 }
 
@@ -51,12 +54,20 @@ func New(db *sql.DB, opts Options) (*Cache, error) {
 	}
 	c := &Cache{
 		db: db, opts: opts, log: opts.Logger,
-		store: store.New(db, names),
+		store: store.New(db, names, opts.Timeout, opts.PrepareStatements),
 		local: coherence.New(opts.Local, opts.LocalTTL),
 		locks: opts.Guard.Open(db, names.Schema+"."+names.Prefix+"cache"),
 	}
 	c.base = newView(c)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.news = window.New(max(opts.InvalidationWindow, time.Millisecond), opts.InvalidationWindow == Immediate, changeLog{c})
+	c.local.OnTold = c.news.Told
+	if opts.Refresh {
+		c.local.OnLost = c.refresh.add
+		c.refresh.wake = make(chan struct{}, 1)
+		c.goDo(func() { c.refresh.run(c) })
+	}
+	c.goDo(func() { c.news.Run(c.ctx) })
 	c.listening.changed = make(chan struct{})
 	switch {
 	case opts.Listener != nil:
@@ -89,10 +100,11 @@ func (c *Cache) Close() error {
 	c.mu.Unlock()
 	c.wg.Wait()
 	c.local.Close()
-	if c.locks != nil {
-		return c.locks.Close()
+	if c.null {
+		return nil
 	}
-	return nil
+	c.store.Close()
+	return c.locks.Close()
 }
 
 // goDo runs f in a goroutine that Close waits for. It says false, and runs nothing, once the cache is closed.

@@ -48,7 +48,7 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *base) {
 			Loud: time.Since(began) >= slowLoad,
 		}
 		if b != nil {
-			w.Base = b.rows[l.Key].Version
+			w.Base, w.Generation = b.rows[l.Key].Version, b.generation
 		}
 		rows, stored = append(rows, w), append(stored, l)
 	}
@@ -83,26 +83,30 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 	if b == nil || time.Since(b.read) > MaxLoadTimeout+10*time.Second {
 		return
 	}
-	writers := make([]*coherence.Writer, len(loads))
+	writers, versions := make([]*coherence.Writer, len(loads)), make([]int64, len(loads))
+	slow := false
 	for i, l := range loads {
-		writers[i] = c.local.Write(l.Key, rows[i].Version, l)
+		writers[i], versions[i] = c.local.Write(l.Key, rows[i].Version, l), rows[i].Version
+		slow = slow || rows[i].Loud
 	}
+	inline := c.news.Begin(slow, versions...) // others may be waiting for a slow one
 	sent := coherence.Now()
 	// Not with the callers' context: the value is there, and others wait for it.
 	statement, cancel := c.statement(context.WithoutCancel(ctx))
 	defer cancel()
-	stored, server, err := c.store.PutLoaded(statement, rows, b.generation)
+	done, err := c.store.PutLoaded(statement, rows, inline)
 	var fenced []int
 	for i, w := range writers {
 		var e *localcache.Entry
-		if err == nil && stored[rows[i].Key] {
+		if err == nil && done.Stored[i] {
 			e = r.entry(loads[i].Key, &out[i].Row, sent)
 		} else if err == nil {
 			fenced = append(fenced, i)
 		}
-		w.Finish(e, server)
+		w.Finish(e, done.Server)
 	}
-	c.otherServer(server)
+	c.endWrite(versions, done, err)
+	c.otherServer(done.Server)
 	if err != nil {
 		err = c.explain(statement, err)
 		for i := range out {

@@ -132,7 +132,10 @@ func (v *view) readMany(ctx context.Context, keys []localcache.Key) (map[localca
 	found, err := c.store.GetMany(statement, names)
 	rows := make(map[localcache.Key]store.Row, len(found))
 	for i, k := range keys {
-		row := found[names[i]]
+		var row store.Row
+		if err == nil {
+			row = found[i]
+		}
 		var e *localcache.Entry
 		if err == nil {
 			e = v.entry(k, &row, sent)

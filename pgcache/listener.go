@@ -37,5 +37,15 @@ type Subscriber interface {
 	Down(err error)
 }
 
+// A Poller is a Subscriber that can be read instead of told, for databases without LISTEN. A Cache is one.
+type Poller interface {
+	Subscriber
+
+	// StartPolling makes all changes that are committed from now on go through the change log, and returns the function
+	// that reads what has come since it was last called, to be given to Notify in this order. An error of it, or a pause
+	// of more than a minute, says that something may have been lost: then start again.
+	StartPolling(ctx context.Context) (next func(ctx context.Context) (payloads []string, err error), err error)
+}
+
 // ProbePrefix begins the payload of a probe's echo.
 const ProbePrefix = "p"

@@ -28,6 +28,7 @@ const (
 	DefaultTimeout         = 5 * time.Second
 	DefaultCleanupInterval = time.Minute
 	DefaultCleanupBatch    = 500
+	DefaultWindow          = 25 * time.Millisecond
 	DefaultMaxValueBytes   = 8 << 20
 
 	// MaxTTL is what longer TTLs are cut to.
@@ -70,8 +71,9 @@ type Options struct {
 	// off, unless LocalTTL is set.
 	Listener Listener
 
-	// InvalidationWindow bounds how long a write waits to be told together with others. Immediate tells each in its own
-	// transaction.
+	// InvalidationWindow bounds how long a change waits to be told together with others, of all nodes. Defaults to
+	// 25 ms, at most a minute. In a quiet system a change is told at once all the same. Immediate tells each in the
+	// statement that makes it: no delay, and a notification for every write, which every listener pays for.
 	InvalidationWindow time.Duration
 
 	// Local is what this node keeps in memory. Defaults to localcache.New with 4096 entries and 64 MiB;
@@ -90,6 +92,15 @@ type Options struct {
 
 	// LoadTimeout ends a loader that runs too long. Defaults to 30 s, at most MaxLoadTimeout.
 	LoadTimeout time.Duration
+
+	// Refresh fetches keys again, all of one notification in one statement, when they change while they are being read
+	// here. Hot keys that are written often then stay in memory.
+	Refresh bool
+
+	// PrepareStatements prepares each statement once a connection. It is for lib/pq, which else takes two round trips
+	// for one; pgx does it by itself. Never set it behind a transaction pooler: a connection's statements are then not
+	// its own.
+	PrepareStatements bool
 
 	// Timeout bounds every statement, beside the context of the call. Defaults to 5 s.
 	Timeout time.Duration
@@ -133,6 +144,7 @@ func (o Options) withDefaults() Options {
 		def    time.Duration
 	}{
 		{&o.DefaultTTL, DefaultTTL},
+		{&o.InvalidationWindow, DefaultWindow},
 		{&o.LockTimeout, DefaultLockTimeout},
 		{&o.LoadTimeout, DefaultLoadTimeout},
 		{&o.Timeout, DefaultTimeout},
@@ -178,7 +190,8 @@ func (o Options) validate(db *sql.DB) (store.Names, error) {
 			err = fmt.Errorf("pgcache: option %s is %v: %s", option, is, reason)
 		}
 	}
-	refuse(o.InvalidationWindow < 0 && o.InvalidationWindow != Immediate, "InvalidationWindow", o.InvalidationWindow, "must be 0, positive or Immediate")
+	refuse(o.InvalidationWindow < 0 && o.InvalidationWindow != Immediate, "InvalidationWindow", o.InvalidationWindow, "must be positive, 0 for the default, or Immediate")
+	refuse(o.InvalidationWindow > 0 && o.InvalidationWindow < time.Millisecond, "InvalidationWindow", o.InvalidationWindow, "must be at least a millisecond, or Immediate")
 	refuse(o.InvalidationWindow > time.Minute, "InvalidationWindow", o.InvalidationWindow, "must be at most a minute")
 	refuse(o.LocalTTL < 0, "LocalTTL", o.LocalTTL, "must not be negative")
 	refuse(o.LockTimeout < 0, "LockTimeout", o.LockTimeout, "must not be negative")

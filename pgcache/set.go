@@ -7,7 +7,9 @@ import (
 	"slices"
 
 	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/internal/window"
 	"github.com/pgcache/go/localcache"
 )
 
@@ -82,16 +84,18 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 		return err
 	}
 	rows := make([]store.Write, len(ws))
+	versions := make([]int64, len(ws))
 	writers := make([]*coherence.Writer, len(ws))
 	for i, w := range ws {
 		rows[i] = store.Write{Key: rowKey(w.key), Value: w.data, Version: newVersion(), TTL: v.ttl, Codec: v.codecName}
 		if w.data == nil {
 			rows[i].TTL, rows[i].Loud = tombstoneGrace, true
 		}
-		writers[i] = c.local.Write(w.key, rows[i].Version, nil)
+		writers[i], versions[i] = c.local.Write(w.key, rows[i].Version, nil), rows[i].Version
 	}
-	var server int64
+	var out store.Written
 	written := false
+	inline := c.news.Begin(false, versions...)
 	sent := coherence.Now()
 	defer func() {
 		// Also if a driver panics. Without the reply, memory holds nothing: the write may still come to pass.
@@ -102,23 +106,36 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 					Value: rows[i].Value, Version: rows[i].Version, Codec: rows[i].Codec, Remaining: remaining(rows[i].TTL),
 				}, sent)
 			}
-			w.Finish(e, server)
+			w.Finish(e, out.Server)
 		}
+		c.endWrite(versions, out, err)
 	}()
 	statement, cancel := c.statement(ctx)
 	defer cancel()
-	if len(rows) == 1 {
-		server, err = c.store.Put(statement, rows[0])
-	} else {
-		server, err = c.store.PutMany(statement, rows)
-	}
-	if err != nil {
+	if out, err = c.store.Put(statement, rows, inline); err != nil {
 		return c.explain(ctx, err)
 	}
 	written = true
-	c.otherServer(server)
+	c.otherServer(out.Server)
 	return nil
 }
+
+// endWrite says what came of a write that was begun with c.news.Begin.
+func (c *Cache) endWrite(versions []int64, out store.Written, err error) {
+	for i, version := range versions {
+		outcome := window.Silent
+		switch {
+		case i < len(out.Logged) && out.Logged[i]:
+			outcome = window.Logged
+		case i >= len(out.Logged) && !refused(err):
+			outcome = window.Unknown
+		}
+		c.news.End(version, outcome)
+	}
+}
+
+// refused says that the server has answered, and that it did not do what it was asked.
+func refused(err error) bool { return sqlerr.State(err) != "" && !sqlerr.Connection(err) }
 
 // Delete removes keys; a key without an entry is no error. When it has returned, this Cache returns nothing older, and
 // the other nodes have been told. No loader that began before can store what it read. The delete of several keys is one

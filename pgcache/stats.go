@@ -18,6 +18,9 @@ type Stats struct {
 	Deletes uint64 // keys deleted
 	Cleaned uint64 // rows removed by this node, expired or beyond the table's bounds
 
+	Refreshed     uint64 // keys fetched again because they changed while in use, see Options.Refresh
+	Flushes       uint64 // times this node flushed the change log
+	Messages      uint64 // notifications that its flushes sent
 	Invalidations uint64 // keys of which another node, or this one, told
 	LocalFlushes  uint64 // times everything in memory was forgotten: a listener lost, a Clear, an unknown message
 	DecodeErrors  uint64 // values that did not decode, counted as misses
@@ -28,7 +31,7 @@ type counters struct {
 	localHits [hitStripes]stripe
 
 	remoteHits, misses, loads, loadErrors, coalesced, fenced, guardErrors atomic.Uint64
-	sets, deletes, cleaned, decodeErrors                                  atomic.Uint64
+	sets, deletes, cleaned, decodeErrors, flushes, messages, refreshed    atomic.Uint64
 }
 
 const hitStripes = 16
@@ -50,6 +53,7 @@ func (c *Cache) Stats() Stats {
 		Sets: c.stats.sets.Load(), Deletes: c.stats.deletes.Load(), Cleaned: c.stats.cleaned.Load(),
 		Invalidations: c.local.Invalidations.Load(), LocalFlushes: c.local.Flushes.Load(),
 		DecodeErrors: c.stats.decodeErrors.Load(),
+		Flushes:      c.stats.flushes.Load(), Messages: c.stats.messages.Load(), Refreshed: c.stats.refreshed.Load(),
 	}
 	for i := range c.stats.localHits {
 		s.LocalHits += c.stats.localHits[i].n.Load()

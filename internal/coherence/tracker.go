@@ -41,6 +41,13 @@ type Tracker struct {
 	seed   maphash.Seed
 	shards [shards]shard
 
+	// OnTold is called for every key heard of, with all the versions told. nil: not. Set it before use.
+	OnTold func(versions []int64)
+
+	// OnLost is called for every key whose entry was evicted by news and had been handed out. nil: not. Set it before
+	// use; it must not call the tracker.
+	OnLost func(k Key)
+
 	Invalidations atomic.Uint64 // keys heard of
 	Flushes       atomic.Uint64 // times everything was forgotten
 }
@@ -77,6 +84,9 @@ func (t *Tracker) Hit(k Key, now int64) *localcache.Entry {
 	e := t.local.Get(k)
 	if e == nil || e.Epoch != t.epoch.Load() || now >= e.Deadline || now >= t.trusted.Load() {
 		return nil
+	}
+	if !e.Used.Load() { // a store only once: readers share the cache line
+		e.Used.Store(true)
 	}
 	return e
 }
@@ -128,7 +138,12 @@ func (t *Tracker) Close() {
 // Apply applies one payload. It is called by the goroutine that reads the listener's socket, in order: no queue stands
 // between, so nothing can overflow or be dropped. Any doubt about the payload forgets everything.
 func (t *Tracker) Apply(payload string, key func(row string) Key) error {
-	err := notify.Parse(payload, func(row string, versions []int64) { t.invalidate(key(row), versions[0]) }, t.Forget)
+	err := notify.Parse(payload, func(row string, versions []int64) {
+		t.invalidate(key(row), versions[0])
+		if t.OnTold != nil {
+			t.OnTold(versions)
+		}
+	}, t.Forget)
 	if err != nil {
 		t.Forget()
 	}
@@ -141,7 +156,9 @@ func (t *Tracker) invalidate(k Key, version int64) {
 	s := t.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t.evictOther(k, version)
+	if e := t.evictOther(k, version); e != nil && t.OnLost != nil && e.Used.Load() && e.Epoch == t.epoch.Load() {
+		t.OnLost(k)
+	}
 	// A read begun before may have seen what was there before:
 	//
 	//	Get: snapshot (v1)      another node: commits v2
@@ -160,11 +177,14 @@ func (t *Tracker) invalidate(k Key, version int64) {
 	}
 }
 
-// evictOther removes the entry of k unless it is of this version. The caller holds the shard's lock.
-func (t *Tracker) evictOther(k Key, version int64) {
-	if e := t.local.Get(k); e != nil && e.Version != version {
-		t.local.Delete(k)
+// evictOther removes the entry of k unless it is of this version, and returns it. The caller holds the shard's lock.
+func (t *Tracker) evictOther(k Key, version int64) *localcache.Entry {
+	e := t.local.Get(k)
+	if e == nil || e.Version == version {
+		return nil
 	}
+	t.local.Delete(k)
+	return e
 }
 
 func (t *Tracker) shard(k Key) *shard {

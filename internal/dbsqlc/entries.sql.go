@@ -112,17 +112,23 @@ WITH input AS (
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
     RETURNING key, version, (xmax = 0) AS fresh
-), items AS (
-    SELECT octet_length(w.key) || ':' || w.key || lpad(to_hex(w.version), 16, '0') || ';' AS item
-    FROM w JOIN input USING (key) WHERE NOT w.fresh OR input.loud
+), news AS (
+    SELECT w.key, w.version FROM w JOIN input USING (key) WHERE NOT w.fresh OR input.loud
+), logged AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
+    SELECT key, version FROM news
+    WHERE NOT $8::boolean OR (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    RETURNING version
 ), parts AS (
-    SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part FROM items
+    SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part
+    FROM (SELECT octet_length(key) || ':' || key || lpad(to_hex(version), 16, '0') || ';' AS item
+        FROM news WHERE NOT EXISTS (SELECT FROM logged)) items
 ), messages AS (
-    SELECT string_agg(item, '') AS body, count(*) OVER () AS messages FROM parts GROUP BY part
+    SELECT string_agg(item, '') AS body, count(*) OVER () AS total FROM parts GROUP BY part
 ), told AS (
-    SELECT count(pg_notify($8::text, CASE WHEN messages > 8 THEN '2*' ELSE '2' || body END)) AS n FROM messages
+    SELECT count(pg_notify($9::text, CASE WHEN m.total > 8 THEN '2*' ELSE '2' || m.body END)) AS n FROM messages m
 )
-SELECT w.key::text AS key, (w.fresh)::boolean AS fresh, told.n AS messages,
+SELECT w.key::text AS key, (w.version IN (SELECT l.version FROM logged l))::boolean AS logged, told.n AS messages,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
 FROM w, told
 `
@@ -135,18 +141,19 @@ type PutEntriesParams struct {
 	Louds    string
 	Sizes    string
 	Vals     []byte
+	Inline   bool
 	Channel  string
 }
 
 type PutEntriesRow struct {
 	Key      string
-	Fresh    bool
+	Logged   bool
 	Messages int64
 	Server   int64
 }
 
 // Many rows in one statement, in the order of their keys so that two such statements can't deadlock. A size below zero
-// is a tombstone, a ttl below zero never expires. What was changed is told in as few notifications as fit.
+// is a tombstone, a ttl below zero never expires. What is told at once goes into as few notifications as fit.
 func (q *Queries) PutEntries(ctx context.Context, arg PutEntriesParams) ([]PutEntriesRow, error) {
 	rows, err := q.db.QueryContext(ctx, PutEntries,
 		arg.Keys,
@@ -156,6 +163,7 @@ func (q *Queries) PutEntries(ctx context.Context, arg PutEntriesParams) ([]PutEn
 		arg.Louds,
 		arg.Sizes,
 		arg.Vals,
+		arg.Inline,
 		arg.Channel,
 	)
 	if err != nil {
@@ -167,7 +175,7 @@ func (q *Queries) PutEntries(ctx context.Context, arg PutEntriesParams) ([]PutEn
 		var i PutEntriesRow
 		if err := rows.Scan(
 			&i.Key,
-			&i.Fresh,
+			&i.Logged,
 			&i.Messages,
 			&i.Server,
 		); err != nil {
@@ -187,47 +195,60 @@ func (q *Queries) PutEntries(ctx context.Context, arg PutEntriesParams) ([]PutEn
 const PutEntry = `-- name: PutEntry :one
 WITH w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
-    VALUES ($4::text, $5::bytea, $6::bigint,
-        clock_timestamp() + $7::bigint * interval '1 microsecond', $8::text)
+    VALUES ($1::text, $2::bytea, $3::bigint,
+        clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text)
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
-    RETURNING (xmax = 0) AS fresh
+    RETURNING key, version, (xmax = 0) AS fresh
+), logged AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
+    SELECT w.key, w.version FROM w
+    WHERE (NOT w.fresh OR $6::boolean)
+        AND (NOT $7::boolean OR (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s))
+    RETURNING key
+), told AS (
+    SELECT count(pg_notify($8::text, $9::text)) AS n FROM w
+    WHERE (NOT w.fresh OR $6) AND NOT EXISTS (SELECT FROM logged)
 )
-SELECT (CASE WHEN NOT fresh OR $1::boolean THEN pg_notify($2::text, $3::text)::text END IS NOT NULL)::boolean AS told,
+SELECT EXISTS (SELECT FROM logged) AS logged, told.n AS messages,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
-FROM w
+FROM told
 `
 
 type PutEntryParams struct {
-	Loud    bool
-	Channel string
-	Payload string
 	Key     string
 	Value   []byte
 	Version int64
 	TtlUs   sql.NullInt64
 	Codec   string
+	Loud    bool
+	Inline  bool
+	Channel string
+	Payload string
 }
 
 type PutEntryRow struct {
-	Told   bool
-	Server int64
+	Logged   bool
+	Messages int64
+	Server   int64
 }
 
-// The lone write: the row, and in the same statement its notification. Nobody can hold a key that did not exist, so an
-// insert stays silent. xmax = 0 is true for an inserted row only.
+// The lone write: the row, and in the same statement what the others are to know of it. Nobody can hold a key that did
+// not exist, so an insert stays silent (xmax = 0 is true for an inserted row only). Inline, it tells at once; else, and
+// always while somebody polls, it leaves the change in the log for the next flush.
 func (q *Queries) PutEntry(ctx context.Context, arg PutEntryParams) (PutEntryRow, error) {
 	row := q.db.QueryRowContext(ctx, PutEntry,
-		arg.Loud,
-		arg.Channel,
-		arg.Payload,
 		arg.Key,
 		arg.Value,
 		arg.Version,
 		arg.TtlUs,
 		arg.Codec,
+		arg.Loud,
+		arg.Inline,
+		arg.Channel,
+		arg.Payload,
 	)
 	var i PutEntryRow
-	err := row.Scan(&i.Told, &i.Server)
+	err := row.Scan(&i.Logged, &i.Messages, &i.Server)
 	return i, err
 }

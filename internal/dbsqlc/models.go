@@ -9,6 +9,12 @@ import (
 	"time"
 )
 
+type CacheChange struct {
+	Seq     int64
+	Key     string
+	Version int64
+}
+
 type CacheEntry struct {
 	Key       string
 	Value     []byte
@@ -18,10 +24,17 @@ type CacheEntry struct {
 	WrittenAt time.Time
 }
 
+type CacheNotice struct {
+	Seq     int64
+	Payload string
+	ToldAt  time.Time
+}
+
 type CacheState struct {
 	One           bool
 	SchemaVersion int32
 	Channel       string
 	Generation    int64
 	SweptAt       time.Time
+	PolledUntil   time.Time
 }

@@ -131,17 +131,17 @@ func (q *Queries) Size(ctx context.Context) (SizeRow, error) {
 	return i, err
 }
 
-const Tell = `-- name: Tell :exec
-SELECT pg_notify($1::text, $2::text)
+const TellAll = `-- name: TellAll :exec
+WITH logged AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
+    SELECT '', 0 FROM /* TEMPLATE: prefix */cache_state s WHERE s.polled_until > clock_timestamp()
+)
+SELECT pg_notify($1::text, '2*')
 `
 
-type TellParams struct {
-	Channel string
-	Payload string
-}
-
-func (q *Queries) Tell(ctx context.Context, arg TellParams) error {
-	_, err := q.db.ExecContext(ctx, Tell, arg.Channel, arg.Payload)
+// "Forget everything", at once, and through the log too while somebody polls.
+func (q *Queries) TellAll(ctx context.Context, channel string) error {
+	_, err := q.db.ExecContext(ctx, TellAll, channel)
 	return err
 }
 

@@ -1,11 +1,12 @@
 // Package notify is the format of what nodes tell each other: which versions of which keys were written.
 //
-//	payload = format items | format "*"
-//	format  = "1" a flush of the change log | "2" told by the writing statement itself
+//	payload = head items | head "*"
+//	head    = "1" node | "2"                   a flush of the change log, and who flushed | told by the writing statement
+//	node    = 8 hex digits
 //	item    = length ":" key version+ ";"      length of key in bytes, decimal; version in 16 hex digits, newest first
 //
-// "*" says: forget everything. Version 0 is nobody's: it drops the key whatever is held. The format byte is the
-// version of the format: a node that does not know it forgets everything, so old and new releases may run together.
+// "*" says: forget everything. Version 0 is nobody's: it drops the key whatever is held. The first byte is the version of
+// the format: a node that does not know it forgets everything, so old and new releases may run together.
 package notify
 
 import (
@@ -23,6 +24,7 @@ const (
 	All = "*"
 
 	versionDigits = 16
+	nodeDigits    = 8
 	// MaxPayload is the largest payload that Postgres takes, in bytes.
 	MaxPayload = 7999
 )
@@ -47,14 +49,30 @@ func One(key string, version int64) string {
 	return string(AppendItem(append(b, Inline), key, version))
 }
 
+// Head begins the payloads of the flushes of a node.
+func Head(node uint32) string { return fmt.Sprintf("%c%08x", Flush, node) }
+
+// From returns the node that flushed payload; false if it is no flush.
+func From(payload string) (node uint32, ok bool) {
+	if len(payload) <= nodeDigits || payload[0] != Flush {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(payload[1:1+nodeDigits], 16, 32)
+	return uint32(n), err == nil
+}
+
 // Parse calls item for every key in payload with its versions, newest first, and all where everything is to be
 // forgotten. The slice of versions is reused from call to call. An error means that the payload can't be trusted: it
 // may have named anything, so everything must be forgotten; item may have been called before.
 func Parse(payload string, item func(key string, versions []int64), all func()) error {
-	if payload == "" || (payload[0] != Flush && payload[0] != Inline) {
+	rest := ""
+	if _, ok := From(payload); ok {
+		rest = payload[1+nodeDigits:]
+	} else if payload != "" && payload[0] == Inline {
+		rest = payload[1:]
+	} else {
 		return fmt.Errorf("unknown format in payload %.40q", payload)
 	}
-	rest := payload[1:]
 	if rest == All {
 		all()
 		return nil

@@ -27,7 +27,7 @@ func TestRoundTrip(t *testing.T) {
 		{`";:*1` + "\x1f\n\u202e\U0001f600", []int64{1<<63 - 1, 3, 0}},
 		{"12:a", []int64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}},
 	}
-	b := []byte{Flush}
+	b := []byte(Head(7))
 	for _, i := range want {
 		b = AppendItem(b, i.Key, i.Versions...)
 	}
@@ -49,7 +49,7 @@ func TestRoundTrip(t *testing.T) {
 
 func TestAll(t *testing.T) {
 	t.Parallel()
-	for _, p := range []string{"1*", "2*"} {
+	for _, p := range []string{Head(0) + "*", Head(1<<32-1) + "*", "2*"} {
 		if items, all, err := parse(p); len(items) > 0 || !all || err != nil {
 			t.Errorf("Parse(%q) = %v, all %v, %v", p, items, all, err)
 		}
@@ -59,9 +59,9 @@ func TestAll(t *testing.T) {
 func TestGarbage(t *testing.T) {
 	t.Parallel()
 	for _, p := range []string{
-		"", "*", "3*", "x", "13:k", "1k:0000000000000001;", "199999999999999999999:k0000000000000001;", "11:k;", "11:k",
-		"11:k000000000000000;", "11:k000000000000000g;", "11:kffffffffffffffff;", "11:k0000000000000001", "1**", "1;",
-		"1-1:k0000000000000001;", "1+1:k0000000000000001;", `{"key":"k"}`, "11:k0000000000000001;x",
+		"", "*", "3*", "x", "1*", "1", "10000000g*", "1+0000001*", "100000001**", "23:k", "2k:0000000000000001;", "299999999999999999999:k0000000000000001;", "21:k;", "21:k",
+		"21:k000000000000000;", "21:k000000000000000g;", "21:kffffffffffffffff;", "21:k0000000000000001", "2**", "2;",
+		"2-1:k0000000000000001;", "2+1:k0000000000000001;", `{"key":"k"}`, "21:k0000000000000001;x",
 	} {
 		if _, all, err := parse(p); err == nil || all {
 			t.Errorf("Parse(%q) was accepted", p)
@@ -70,7 +70,7 @@ func TestGarbage(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"1*", One("user:1", 7), "11:k0000000000000001;", "2", "1:;", "13:ab"} {
+	for _, s := range []string{Head(1) + "*", Head(2) + "1:k0000000000000001;", One("user:1", 7), "2", "2:;", "23:ab"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, p string) {
@@ -78,7 +78,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil || all {
 			return
 		}
-		b := []byte{p[0]}
+		b := []byte{Inline}
 		for _, i := range items {
 			b = AppendItem(b, i.Key, i.Versions...)
 		}

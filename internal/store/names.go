@@ -72,7 +72,7 @@ func (n Names) object(name string) string {
 	return quoted
 }
 
-var template = regexp.MustCompile(`/\* TEMPLATE: (\w+) \*/('?\w+'?)`)
+var template = regexp.MustCompile(`/\* TEMPLATE: (\w+) \*/(\w+|'\w+')`)
 
 // Render fills in the templates of a statement or a migration. A template is a comment before the word that it replaces,
 // so the text is valid SQL as it stands, for sqlc and for psql.

@@ -54,7 +54,7 @@ func (s *Store) Clear(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := q.Tell(ctx, dbsqlc.TellParams{Channel: s.Names.Channel, Payload: "2*"}); err != nil {
+	if err := q.TellAll(ctx, s.Names.Channel); err != nil {
 		return err
 	}
 	return tx.Commit()

@@ -24,40 +24,8 @@ CREATE /* TEMPLATE: persistence */UNLOGGED TABLE /* TEMPLATE: prefix */cache_ent
 CREATE TABLE /* TEMPLATE: prefix */cache_state (
     one boolean NOT NULL DEFAULT true PRIMARY KEY CHECK (one),
     schema_version int NOT NULL,
-    channel text NOT NULL,                           -- what the triggers below tell
+    channel text NOT NULL,                           -- what the triggers tell
     generation bigint NOT NULL DEFAULT 1,            -- Clear turns it, and so fences every load begun before
-    swept_at timestamptz NOT NULL DEFAULT '-infinity' -- when a node last took on removing expired rows
+    swept_at timestamptz NOT NULL DEFAULT '-infinity', -- when a node last took on removing expired rows
+    polled_until timestamptz NOT NULL DEFAULT '-infinity' -- until then some node polls: see 002
 );
-
--- cache_tell guards the side doors: rows changed by hand, by another service, by TRUNCATE. The library's own statements
--- tell what they change themselves and never meet the WHEN conditions below, so it costs them nothing.
--- Beyond 1000 rows in one transaction it says "forget everything", once, instead of a line a row.
-CREATE FUNCTION /* TEMPLATE: prefix */cache_tell() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    told int := coalesce(nullif(current_setting('pgcache.told', true), ''), '0')::int + 1;
-BEGIN
-    IF TG_OP = 'TRUNCATE' OR told > 1000 THEN
-        PERFORM pg_notify(TG_ARGV[0], '2*');
-        RETURN NULL;
-    END IF;
-    PERFORM set_config('pgcache.told', told::text, true);
-    PERFORM pg_notify(TG_ARGV[0], '2' || octet_length(OLD.key) || ':' || OLD.key || '0000000000000000;');
-    IF TG_OP = 'UPDATE' AND NEW.key <> OLD.key THEN
-        PERFORM pg_notify(TG_ARGV[0], '2' || octet_length(NEW.key) || ':' || NEW.key || '0000000000000000;');
-    END IF;
-    RETURN NULL;
-END $$;
-
--- A statement of the library always brings a new version.
-CREATE TRIGGER cache_guard_update AFTER UPDATE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
-    WHEN (NEW.version = OLD.version OR NEW.key <> OLD.key)
-    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_tell(/* TEMPLATE: channel */'cache_events');
-
--- The janitor removes only what no node serves any more; Clear, which tells "forget everything", says that it is it.
-CREATE TRIGGER cache_guard_delete AFTER DELETE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
-    WHEN (OLD.value IS NOT NULL AND (OLD.expires_at IS NULL OR OLD.expires_at > clock_timestamp())
-        AND current_setting('pgcache.clearing', true) IS DISTINCT FROM 'on')
-    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_tell(/* TEMPLATE: channel */'cache_events');
-
-CREATE TRIGGER cache_guard_truncate AFTER TRUNCATE ON /* TEMPLATE: prefix */cache_entries FOR EACH STATEMENT
-    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_tell(/* TEMPLATE: channel */'cache_events');

@@ -24,23 +24,33 @@ FROM /* TEMPLATE: prefix */cache_entries
 WHERE key = ANY ((@keys::text)::text[]);
 
 -- name: PutEntry :one
--- The lone write: the row, and in the same statement its notification. Nobody can hold a key that did not exist, so an
--- insert stays silent. xmax = 0 is true for an inserted row only.
+-- The lone write: the row, and in the same statement what the others are to know of it. Nobody can hold a key that did
+-- not exist, so an insert stays silent (xmax = 0 is true for an inserted row only). Inline, it tells at once; else, and
+-- always while somebody polls, it leaves the change in the log for the next flush.
 WITH w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
     VALUES (@key::text, sqlc.narg('value')::bytea, @version::bigint,
         clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', @codec::text)
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
-    RETURNING (xmax = 0) AS fresh
+    RETURNING key, version, (xmax = 0) AS fresh
+), logged AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
+    SELECT w.key, w.version FROM w
+    WHERE (NOT w.fresh OR @loud::boolean)
+        AND (NOT @inline::boolean OR (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s))
+    RETURNING key
+), told AS (
+    SELECT count(pg_notify(@channel::text, @payload::text)) AS n FROM w
+    WHERE (NOT w.fresh OR @loud) AND NOT EXISTS (SELECT FROM logged)
 )
-SELECT (CASE WHEN NOT fresh OR @loud::boolean THEN pg_notify(@channel::text, @payload::text)::text END IS NOT NULL)::boolean AS told,
+SELECT EXISTS (SELECT FROM logged) AS logged, told.n AS messages,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
-FROM w;
+FROM told;
 
 -- name: PutEntries :many
 -- Many rows in one statement, in the order of their keys so that two such statements can't deadlock. A size below zero
--- is a tombstone, a ttl below zero never expires. What was changed is told in as few notifications as fit.
+-- is a tombstone, a ttl below zero never expires. What is told at once goes into as few notifications as fit.
 WITH input AS (
     SELECT i.key, i.version, i.ttl_us, i.codec, i.loud, i.size, sum(greatest(i.size, 0)) OVER (ORDER BY i.n) - greatest(i.size, 0) AS lo
     FROM ROWS FROM (
@@ -55,16 +65,22 @@ WITH input AS (
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
     RETURNING key, version, (xmax = 0) AS fresh
-), items AS (
-    SELECT octet_length(w.key) || ':' || w.key || lpad(to_hex(w.version), 16, '0') || ';' AS item
-    FROM w JOIN input USING (key) WHERE NOT w.fresh OR input.loud
+), news AS (
+    SELECT w.key, w.version FROM w JOIN input USING (key) WHERE NOT w.fresh OR input.loud
+), logged AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
+    SELECT key, version FROM news
+    WHERE NOT @inline::boolean OR (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    RETURNING version
 ), parts AS (
-    SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part FROM items
+    SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part
+    FROM (SELECT octet_length(key) || ':' || key || lpad(to_hex(version), 16, '0') || ';' AS item
+        FROM news WHERE NOT EXISTS (SELECT FROM logged)) items
 ), messages AS (
-    SELECT string_agg(item, '') AS body, count(*) OVER () AS messages FROM parts GROUP BY part
+    SELECT string_agg(item, '') AS body, count(*) OVER () AS total FROM parts GROUP BY part
 ), told AS (
-    SELECT count(pg_notify(@channel::text, CASE WHEN messages > 8 THEN '2*' ELSE '2' || body END)) AS n FROM messages
+    SELECT count(pg_notify(@channel::text, CASE WHEN m.total > 8 THEN '2*' ELSE '2' || m.body END)) AS n FROM messages m
 )
-SELECT w.key::text AS key, (w.fresh)::boolean AS fresh, told.n AS messages,
+SELECT w.key::text AS key, (w.version IN (SELECT l.version FROM logged l))::boolean AS logged, told.n AS messages,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
 FROM w, told;

@@ -9,33 +9,40 @@ SELECT generation FROM /* TEMPLATE: prefix */cache_state;
 --                                           commit
 --     StoreLoaded(base v1): row is v2 -> 0 rows
 WITH input AS (
-    SELECT i.key, i.version, i.base, i.ttl_us, i.codec, i.loud, i.size, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
+    SELECT i.key, i.version, i.base, i.ttl_us, i.codec, i.loud, i.generation, i.size, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
     FROM ROWS FROM (
         unnest((@keys::text)::text[]), unnest((@versions::text)::bigint[]), unnest((@bases::text)::bigint[]),
-        unnest((@ttls_us::text)::bigint[]), unnest((@codecs::text)::text[]), unnest((@louds::text)::boolean[]), unnest((@sizes::text)::int[])
-    ) WITH ORDINALITY AS i (key, version, base, ttl_us, codec, loud, size, n)
+        unnest((@ttls_us::text)::bigint[]), unnest((@codecs::text)::text[]), unnest((@louds::text)::boolean[]),
+        unnest((@generations::text)::bigint[]), unnest((@sizes::text)::int[])
+    ) WITH ORDINALITY AS i (key, version, base, ttl_us, codec, loud, generation, size, n)
 ), w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
     SELECT key, substring(@vals::bytea FROM lo::int + 1 FOR size), version,
         CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec
     FROM input
-    WHERE (SELECT s.generation FROM /* TEMPLATE: prefix */cache_state s) = @generation::bigint
+    WHERE generation = (SELECT s.generation FROM /* TEMPLATE: prefix */cache_state s)
     ORDER BY key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
     WHERE (c.key, c.version) IN (SELECT b.key, b.base FROM input b)
     RETURNING key, version, (xmax = 0) AS fresh
-), items AS (
-    SELECT octet_length(w.key) || ':' || w.key || lpad(to_hex(w.version), 16, '0') || ';' AS item
-    FROM w JOIN input USING (key) WHERE NOT w.fresh OR input.loud
+), news AS (
+    SELECT w.key, w.version FROM w JOIN input USING (key) WHERE NOT w.fresh OR input.loud
+), logged AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
+    SELECT key, version FROM news
+    WHERE NOT @inline::boolean OR (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    RETURNING version
 ), parts AS (
-    SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part FROM items
+    SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part
+    FROM (SELECT octet_length(key) || ':' || key || lpad(to_hex(version), 16, '0') || ';' AS item
+        FROM news WHERE NOT EXISTS (SELECT FROM logged)) items
 ), messages AS (
-    SELECT string_agg(item, '') AS body, count(*) OVER () AS messages FROM parts GROUP BY part
+    SELECT string_agg(item, '') AS body, count(*) OVER () AS total FROM parts GROUP BY part
 ), told AS (
-    SELECT count(pg_notify(@channel::text, CASE WHEN messages > 8 THEN '2*' ELSE '2' || body END)) AS n FROM messages
+    SELECT count(pg_notify(@channel::text, CASE WHEN m.total > 8 THEN '2*' ELSE '2' || m.body END)) AS n FROM messages m
 )
-SELECT w.key::text AS key, (w.fresh)::boolean AS fresh, told.n AS messages,
+SELECT w.key::text AS key, (w.version IN (SELECT l.version FROM logged l))::boolean AS logged, told.n AS messages,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
 FROM w, told;
 

@@ -65,5 +65,10 @@ TRUNCATE /* TEMPLATE: prefix */cache_entries;
 -- name: DeleteEntries :exec
 DELETE FROM /* TEMPLATE: prefix */cache_entries;
 
--- name: Tell :exec
-SELECT pg_notify(@channel::text, @payload::text);
+-- name: TellAll :exec
+-- "Forget everything", at once, and through the log too while somebody polls.
+WITH logged AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
+    SELECT '', 0 FROM /* TEMPLATE: prefix */cache_state s WHERE s.polled_until > clock_timestamp()
+)
+SELECT pg_notify(@channel::text, '2*');

@@ -1,0 +1,96 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/pgcache/go/internal/dbsqlc"
+)
+
+// readSlots is how many reading statements of a node are under way at a time. Callers beyond share the next.
+const readSlots = 2
+
+// read is a request for the rows of one key or several.
+type read struct {
+	key  string
+	keys []string // instead of key
+}
+
+func (r read) weight() int { return max(1, len(r.keys)) }
+
+// Get reads one row. A key without a row is the zero Row, not an error.
+func (s *Store) Get(ctx context.Context, key string) (Row, error) {
+	rows, err := s.reads.Do(ctx, read{key: key})
+	if err != nil {
+		return Row{}, err
+	}
+	return rows[0], nil
+}
+
+// GetMany reads many rows in one statement, which sees them all at one moment. The rows come in the order of keys.
+func (s *Store) GetMany(ctx context.Context, keys []string) ([]Row, error) {
+	return s.reads.Do(ctx, read{keys: keys})
+}
+
+func (s *Store) readOne(ctx context.Context, r read) ([]Row, error) {
+	if r.keys != nil {
+		rows, err := s.readMany(ctx, []read{r})
+		if err != nil {
+			return nil, err
+		}
+		return rows[0], nil
+	}
+	e, err := retry(ctx, func() (dbsqlc.GetEntryRow, error) { return s.q.GetEntry(ctx, r.key) })
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return []Row{{Key: r.key}}, nil
+	case err != nil:
+		return nil, err
+	}
+	return []Row{{r.key, e.Value, e.Version, e.Codec, micros(e.RemainingUs), e.Server}}, nil
+}
+
+func (s *Store) readMany(ctx context.Context, rs []read) ([][]Row, error) {
+	var keys []string
+	seen := map[string]bool{}
+	each := func(f func(i int, key string)) {
+		for i, r := range rs {
+			if r.keys == nil {
+				f(i, r.key)
+			}
+			for _, key := range r.keys {
+				f(i, key)
+			}
+		}
+	}
+	each(func(_ int, key string) {
+		if !seen[key] {
+			seen[key] = true
+			keys = append(keys, key)
+		}
+	})
+	list := arrayOf(len(keys), func(b *strings.Builder, i int) { quoteElement(b, keys[i]) })
+	found, err := retry(ctx, func() ([]dbsqlc.GetEntriesRow, error) { return s.q.GetEntries(ctx, list) })
+	if err != nil {
+		return nil, err
+	}
+	rows := make(map[string]Row, len(found))
+	for _, e := range found {
+		rows[e.Key] = Row{e.Key, e.Value, e.Version, e.Codec, micros(e.RemainingUs), e.Server}
+	}
+	out := make([][]Row, len(rs))
+	each(func(i int, key string) {
+		row := rows[key]
+		row.Key = key
+		out[i] = append(out[i], row)
+	})
+	return out, nil
+}
+
+func micros(us int64) time.Duration {
+	const most = int64(1<<63-1) / int64(time.Microsecond)
+	return time.Duration(min(us, most)) * time.Microsecond
+}

@@ -1,0 +1,182 @@
+package window
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/pgcache/go/internal/mono"
+)
+
+// Log is the change log as a Window needs it.
+type Log interface {
+	// Flush drains the log and tells what was in it. When it returns without an error, all that was committed before it
+	// was sent has been told. It returns how many changes it found and how many bytes the log takes.
+	Flush(ctx context.Context, node uint32) (changes, bytes int64, err error)
+	// Vacuum removes the log's dead rows.
+	Vacuum(ctx context.Context) error
+	// Drain flushes and empties the log, for a moment alone in it.
+	Drain(ctx context.Context, node uint32) error
+}
+
+// Run flushes when it is due, until ctx ends, and then once more for what is still to be told.
+func (w *Window) Run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			w.last(ctx)
+			return
+		case <-w.wake:
+		case <-timer.C:
+		}
+		next := w.next()
+		for next <= mono.Now() && ctx.Err() == nil {
+			w.flush(ctx)
+			next = w.next()
+		}
+		if next == math.MaxInt64 {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Duration(next - mono.Now()))
+		}
+	}
+}
+
+// last flushes what this node wrote and nobody has told: others would have to find it by a sweep.
+func (w *Window) last(ctx context.Context) {
+	w.mu.Lock()
+	owed := len(w.pending) > 0
+	w.mu.Unlock()
+	if owed {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		w.flush(ctx)
+	}
+}
+
+// next is when this node's next flush is due.
+func (w *Window) next() int64 {
+	t := mono.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	next := int64(math.MaxInt64)
+	for v, m := range w.pending {
+		if m.due == 0 {
+			continue // its reply is yet to come
+		}
+		if !m.acked && t-m.born > int64(unknownFor) {
+			delete(w.pending, v)
+			continue
+		}
+		next = min(next, m.due)
+	}
+	switch {
+	case w.beating:
+		next = w.flushed + int64(w.window)
+	case next != math.MaxInt64 && w.beats(t):
+		next = max(next, w.heard+int64(w.patience))
+	}
+	// A thousandth of jitter a node would do; half a second spreads a fleet.
+	switch w.sweeps {
+	case 2:
+		next = min(next, w.told+int64(sweepSoon)/2+int64(w.node)%(int64(sweepSoon)/2))
+	case 1:
+		next = min(next, w.told+int64(sweepLate)+int64(w.node)%int64(sweepSoon))
+	}
+	if w.retry > 0 {
+		next = max(next, w.flushed+int64(w.retry))
+	}
+	return next
+}
+
+// flush flushes once, and takes off what it has told.
+func (w *Window) flush(ctx context.Context) {
+	w.mu.Lock()
+	// Before the statement is sent: a write that is acknowledged while the flush is under way may have been committed
+	// after the flush took its snapshot.
+	var acked []int64
+	for v, m := range w.pending {
+		if m.acked {
+			acked = append(acked, v)
+		}
+	}
+	w.mu.Unlock()
+
+	changes, bytes, err := w.log.Flush(ctx, w.node)
+
+	t := mono.Now()
+	w.mu.Lock()
+	w.flushed = t
+	if err != nil {
+		w.retry = min(max(2*w.retry, w.window), maxRetry)
+		w.mu.Unlock()
+		return
+	}
+	w.retry = 0
+	for _, v := range acked {
+		delete(w.pending, v)
+	}
+	for _, m := range w.pending {
+		if !m.acked && m.due != 0 && m.due <= t {
+			m.wait = min(2*m.wait, maxRetry)
+			m.due = t + int64(m.wait)
+		}
+	}
+	switch {
+	case changes > 0:
+		w.beating, w.empty = true, 0
+		w.told, w.sweeps = t, 2
+	default:
+		if w.empty++; w.empty >= emptyBeats {
+			w.beating = false
+		}
+		if w.sweeps > 0 && t-w.told >= int64(sweepSoon)/2 {
+			w.sweeps--
+		}
+	}
+	w.mu.Unlock()
+	w.keepSmall(ctx, bytes)
+}
+
+// The ladder that keeps the log small. A flush's DELETE leaves dead rows, and the next flush's scan reads them all.
+const (
+	vacuumAt, vacuumEvery = 1 << 20, time.Second
+	drainAt, drainEvery   = 8 << 20, 10 * time.Second
+	fullAt                = 32 << 20
+)
+
+// ladder is when its rungs were last used.
+type ladder struct{ vacuumed, drained int64 }
+
+// keepSmall takes the rung that bytes ask for. VACUUM comes first because draining stops all writers for a moment; it
+// can't help while a long transaction, or a missing right, keeps it from removing anything. Where a dump forbids
+// draining too, writes tell at once, and leave nothing in the log, until it has shrunk.
+func (w *Window) keepSmall(ctx context.Context, bytes int64) {
+	t := mono.Now()
+	since := func(last int64) time.Duration {
+		if last == 0 {
+			return math.MaxInt64
+		}
+		return time.Duration(t - last)
+	}
+	w.mu.Lock()
+	w.full = bytes > fullAt
+	vacuum := bytes > vacuumAt && since(w.ladder.vacuumed) >= vacuumEvery
+	drain := bytes > drainAt && since(w.ladder.drained) >= drainEvery && w.ladder.vacuumed != 0
+	switch {
+	case drain:
+		w.ladder.drained = t
+	case vacuum:
+		w.ladder.vacuumed = t
+	}
+	w.mu.Unlock()
+	// What fails here fails for good reasons (a lock held, a right missing): the next rung is the answer.
+	switch {
+	case drain:
+		_ = w.log.Drain(ctx, w.node)
+	case vacuum:
+		_ = w.log.Vacuum(ctx)
+	}
+}

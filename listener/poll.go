@@ -1,0 +1,85 @@
+package listener
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/pgcache/go/pgcache"
+)
+
+// DefaultPollInterval is how often Poll asks if it is not told.
+const DefaultPollInterval = 100 * time.Millisecond
+
+// pollTimeout is how long an answer may take before the local cache is no longer trusted.
+const pollTimeout = time.Second
+
+// Poll returns a Listener that asks the database for changes instead of being told, over the connections of the pool: for
+// transaction poolers such as PgBouncer, and databases without LISTEN. every is how often, 100 ms if 0, at least a
+// millisecond; it is the delay of an invalidation, and a statement each time. Where one node of a fleet polls, all
+// nodes' changes go through the change log.
+func Poll(every time.Duration) pgcache.Listener {
+	if every == 0 {
+		every = DefaultPollInterval
+	}
+	return poll{every}
+}
+
+type poll struct{ every time.Duration }
+
+// Listen polls until ctx ends. channel is not used: the subscriber knows where its changes are.
+func (p poll) Listen(ctx context.Context, _ string, sub pgcache.Subscriber) error {
+	source, ok := sub.(pgcache.Poller)
+	if !ok {
+		return errors.New("pgcache: poll: the subscriber can't be polled")
+	}
+	if p.every < time.Millisecond || p.every > 30*time.Second {
+		return fmt.Errorf("pgcache: poll: every %v: must be between a millisecond and 30 s", p.every)
+	}
+	for pause := p.every; ctx.Err() == nil; pause = min(2*pause, 5*time.Second) {
+		began := time.Now()
+		if err := p.session(ctx, source); ctx.Err() == nil {
+			sub.Down(err)
+			if time.Since(began) > 5*time.Second {
+				pause = p.every
+			}
+			wait(ctx, rand.N(pause+1))
+		}
+	}
+	return ctx.Err()
+}
+
+// session polls until something is in doubt.
+func (p poll) session(ctx context.Context, sub pgcache.Poller) error {
+	sent := time.Now()
+	next, err := sub.StartPolling(ctx)
+	if err != nil {
+		return err
+	}
+	for {
+		// Everything committed before sent has been applied. The next answer is due an interval and a statement later.
+		sub.Beat(sent.Add(p.every + pollTimeout))
+		if wait(ctx, p.every); ctx.Err() != nil {
+			return ctx.Err()
+		}
+		sent = time.Now()
+		payloads, err := next(ctx)
+		if err != nil {
+			return fmt.Errorf("poll: %w", err)
+		}
+		for _, payload := range payloads {
+			sub.Notify(payload)
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
