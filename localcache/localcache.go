@@ -14,7 +14,7 @@ type Key struct {
 	Name      string
 }
 
-// Entry is one cached row. It must not be changed once it has been stored.
+// Entry is one cached row. Its fields must not be changed once it has been stored.
 type Entry struct {
 	Value    any    // the decoded value, where it may be handed out as it is; else nil
 	Raw      []byte // the encoded value, where Value is nil
@@ -24,9 +24,18 @@ type Entry struct {
 	Epoch    uint64 // the epoch it belongs to; an entry of another epoch is never served
 	Size     int    // bytes of key and encoded value, for the bound in bytes
 
-	// Used says that the entry has been handed out since it was fetched. It may be set at any time.
-	Used atomic.Bool
+	used uint32
 }
+
+// Use notes that the entry was handed out. It writes once an entry: readers share the cache line.
+func (e *Entry) Use() {
+	if atomic.LoadUint32(&e.used) == 0 {
+		atomic.StoreUint32(&e.used, 1)
+	}
+}
+
+// Used says whether the entry was handed out since it was made.
+func (e *Entry) Used() bool { return atomic.LoadUint32(&e.used) != 0 }
 
 // Cache keeps entries in memory. All methods are safe for concurrent use. A Get that starts after a Delete, a Set or a
 // Clear returned sees its effect; beyond that an entry may vanish at any time.

@@ -90,7 +90,7 @@ func (t *Tracker) Replace(k Key, old, e *localcache.Entry) {
 	defer s.mu.Unlock()
 	if t.local.Get(k) == old && t.current(old.Epoch) {
 		e.Version, e.Deadline, e.Epoch = old.Version, old.Deadline, old.Epoch
-		e.Used.Store(true)
+		e.Use()
 		t.local.Set(k, e)
 	}
 }

@@ -85,9 +85,7 @@ func (t *Tracker) Hit(k Key, now int64) *localcache.Entry {
 	if e == nil || e.Epoch != t.epoch.Load() || now >= e.Deadline || now >= t.trusted.Load() {
 		return nil
 	}
-	if !e.Used.Load() { // a store only once: readers share the cache line
-		e.Used.Store(true)
-	}
+	e.Use()
 	return e
 }
 
@@ -156,7 +154,7 @@ func (t *Tracker) invalidate(k Key, version int64) {
 	s := t.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := t.evictOther(k, version); e != nil && t.OnLost != nil && e.Used.Load() && e.Epoch == t.epoch.Load() {
+	if e := t.evictOther(k, version); e != nil && t.OnLost != nil && e.Used() && e.Epoch == t.epoch.Load() {
 		t.OnLost(k)
 	}
 	// A read begun before may have seen what was there before:
