@@ -15,7 +15,7 @@ GOLANGCI_V := v2.15.0
 NESTED    := $(patsubst %/go.mod,%,$(wildcard integration/go.mod benchmarks/go.mod))
 
 .DEFAULT_GOAL := help
-.PHONY: help generate verify lint test race integration harness examples ci
+.PHONY: help generate verify lint test race integration harness examples bench ci
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ harness: ## 48 nodes writing and reading for 30 s, every operation checked
 
 examples: ## run the quickstart
 	$(GO) run ./examples/quickstart
+
+bench: ## beside Redis or Valkey; tables, figures and charts in docs/bench
+	cd benchmarks && $(GO) run . -out ../docs/bench
 
 generate: $(SQLC) ## write internal/dbsqlc anew from sqlc/
 	cd sqlc && $(SQLC) generate

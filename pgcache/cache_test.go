@@ -80,7 +80,7 @@ func (cl *cluster) count(query string, args ...any) (n int) {
 }
 
 // eventually waits for what has no signal of its own.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(15 * time.Second)
 	for !ok() {

@@ -27,8 +27,12 @@ Plug it into an existing *sql.DB, pick a codec, and wrap it for your types:
 	            ▼
 	          your loader ──► codec ──► store behind a fence ─────────────► value, kept in memory
 
-	Set       codec ──► one statement: the row and its notification ──► COMMIT ──► memory
+	Set       codec ──► one statement, shared by the callers that come while one runs: ──► COMMIT ──► memory
+	          the row, and a line in the change log
 	Delete    the same, with a tombstone for a row
+
+	window    within 25 ms one node's flush tells everybody's changes in one notification; in a quiet
+	          system a write tells in its own statement, at once
 
 	others    COMMIT ~~► their listener ──► their memory forgets the key, and reads under way are not kept
 
@@ -37,9 +41,10 @@ Plug it into an existing *sql.DB, pick a codec, and wrap it for your types:
 What a Cache promises, with its listener live (P2 and P5 say what live means):
 
   - P1: after a node has applied an invalidation, no Get that starts later on it returns anything older.
-  - P2: a Get never returns what was replaced longer ago than the notification takes, a few milliseconds in health. A
-    link that dies without a word is noticed within the listener's heartbeat and its timeout, 3 s, and that is the most.
-    LocalTTL bounds it again.
+  - P2: a Get never returns what was replaced longer ago than the InvalidationWindow (25 ms, or none with Immediate) and
+    the notification take. If the node that wrote dies before it is told, others find it within a second. A link that
+    dies without a word is noticed within the listener's heartbeat and its timeout, 3 s, and that is the most. LocalTTL
+    bounds it again.
   - P3: a node reads its own writes.
   - P4: a node never goes back for a key: what it has returned once is not followed by something older.
   - P5: while the listener is not provably live, every Get asks the database.
@@ -64,7 +69,9 @@ the same pool. It must not ask the cache for its own key.
 
 	the listener is down             every Get asks the database; back by itself, with an empty memory
 	no Listener in Options           no local cache, or, with LocalTTL, one that may be that much behind
-	a transaction pooler in between  the listener's echo does not come back: as if down, and the log says what to use
+	a transaction pooler in between  the listener's echo does not come back: as if down, and the log says what to use:
+	                                 a direct connection (ListenerDSN), or listener.Poll over the pool
+	a node dies with changes untold  the others tell them, within a second
 	the database is down             Get and Set return an error; GetOrSet loads and returns; all recovers by itself
 	the lock session is lost         loads go on, once per process instead of once per fleet
 	a loader fails                   everybody who waits gets its error, nothing is stored, the lock is free

@@ -68,6 +68,9 @@ func (c *Cache) sweep() error {
 			break
 		}
 	}
+	if err := c.store.DeleteNotices(c.ctx, keepNotices); err != nil {
+		return err
+	}
 	return c.trim()
 }
 

@@ -58,13 +58,18 @@ func For[T any](c *Cache, opts ...Option) *Typed[T] {
 
 // Get returns the value under key and whether there is one. A value that does not decode as a T counts as none.
 func (t *Typed[T]) Get(ctx context.Context, key string) (v T, found bool, err error) {
-	k := t.key(key)
-	if v, ok := t.fromMemory(k); ok {
+	if v, ok := t.fromMemory(t.key(key)); ok {
 		return v, true, nil
 	}
+	return t.fromDatabase(ctx, key)
+}
+
+// fromDatabase is the miss, apart: here the value goes to the heap to be decoded into.
+func (t *Typed[T]) fromDatabase(ctx context.Context, key string) (v T, found bool, err error) {
 	if err := t.enter("get", key); err != nil {
 		return v, false, err
 	}
+	k := t.key(key)
 	row, err := t.read(ctx, k)
 	if err != nil {
 		return v, false, fail("get", rowKey(k), err)

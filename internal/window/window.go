@@ -94,8 +94,8 @@ func (w *Window) Begin(now bool, versions ...int64) (inline bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	quiet := w.window
-	if w.beats(t) {
-		quiet *= 2 // its flushes are a window apart, and come a little late
+	if w.beating || w.beats(t) {
+		quiet *= 2 // flushes are a window apart, and come a little late
 	}
 	inline = now || w.immediate || w.full || t-w.told >= int64(quiet)
 	if inline {
