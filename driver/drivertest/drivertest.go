@@ -1,0 +1,219 @@
+// Package drivertest is what the library must do over every database/sql driver, in every configuration of it that people
+// use: the same cases, run against a real server.
+package drivertest
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgcache/go/internal/testdb"
+	"github.com/pgcache/go/pgcache"
+)
+
+// A Factory makes what one configuration of a driver brings. The DSN that it is given names the sessions by their
+// application_name, and all that it opens must bear that name.
+type Factory struct {
+	Name string
+	// Open returns a pool, which is closed when the test ends.
+	Open func(tb testing.TB, dsn string) *sql.DB
+	// Listener returns the driver's Listener beside db, which Open returned for dsn.
+	Listener func(tb testing.TB, db *sql.DB, dsn string) pgcache.Listener
+	// Options, if not nil, changes those of every node.
+	Options func(*pgcache.Options)
+	// Pooled says that a pooler is between: the server's sessions are the pooler's and outlive those of the pool.
+	Pooled bool
+}
+
+// Exercise runs all cases, in parallel, on the server that dsn names. Each has a schema and a channel of its own.
+func Exercise(t *testing.T, dsn string, f Factory) {
+	t.Run(f.Name, func(t *testing.T) {
+		t.Parallel()
+		for _, c := range []struct {
+			name string
+			run  func(*testing.T, *bench)
+		}{
+			{"migrate", migrateTwice},
+			{"keys", keys},
+			{"keys in bulk", keysInBulk},
+			{"keys told to others", keysTold},
+			{"keys told at once", atOnce(keysTold)},
+			{"colons", colons},
+			{"bad keys", badKeys},
+			{"values", values},
+			{"codecs", codecs},
+			{"nil values", nilValues},
+			{"short TTL", shortTTL},
+			{"long TTLs", longTTLs},
+			{"bad TTLs", badTTLs},
+			{"tombstones", tombstones},
+			{"several statements", severalStatements},
+			{"some of many", someOfMany},
+			{"one load", oneLoad},
+			{"loads that fail", failingLoads},
+			{"fenced loads", fencedLoads},
+			{"fenced loads of many", fencedLoadsOfMany},
+			{"nodes", nodes},
+			{"nodes told at once", atOnce(nodes)},
+			{"told at commit", toldAtCommit},
+			{"clear", clearAll},
+			{"cleanup", cleanup},
+			{"contexts", contexts},
+			{"no answer", noAnswer},
+			{"tables dropped", tablesDropped},
+			{"sessions lost", sessionsLost},
+			{"locks", locks},
+			{"mixed use", mixedUse},
+			{"mixed use told at once", atOnce(mixedUse)},
+			{"close", closed},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				c.run(t, newBench(t, dsn, f))
+			})
+		}
+	})
+}
+
+// bench is one test's cache: a schema and any number of nodes.
+type bench struct {
+	t       *testing.T
+	factory Factory
+	dsn     string
+	name    string  // of the schema, and what the names of all sessions begin with
+	look    *sql.DB // beside the nodes
+	nodes   int
+	window  time.Duration // of all nodes
+}
+
+// atOnce runs a case with nodes that tell each change in the statement that makes it.
+func atOnce(run func(*testing.T, *bench)) func(*testing.T, *bench) {
+	return func(t *testing.T, b *bench) {
+		b.window = pgcache.Immediate
+		run(t, b)
+	}
+}
+
+const prefix = "drv_"
+
+func newBench(t *testing.T, dsn string, f Factory) *bench {
+	b := &bench{t: t, factory: f, dsn: dsn, name: "x_" + strings.ToLower(rand.Text()[:16])}
+	b.look = f.Open(t, b.dsnFor("look"))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := b.drop(ctx); err != nil {
+			t.Errorf("drop the schema: %v", err)
+		}
+	})
+	return b
+}
+
+// drop removes all tables. It may deadlock with a statement of a node that is in use, or of a caller that has gone.
+func (b *bench) drop(ctx context.Context) (err error) {
+	for range 3 {
+		if _, err = b.look.ExecContext(ctx, "DROP SCHEMA IF EXISTS "+b.name+" CASCADE"); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func (b *bench) dsnFor(node string) string {
+	return testdb.WithParam(b.dsn, "application_name", b.name+"_"+node)
+}
+
+// node is one process's share of a cache: a pool and a listener of its own.
+type node struct {
+	*pgcache.Cache
+	db   *sql.DB
+	name string // of its sessions
+}
+
+// start returns a node that may not be ready. change may be nil.
+func (b *bench) start(change func(*pgcache.Options)) node {
+	b.t.Helper()
+	b.nodes++
+	n := node{name: fmt.Sprint(b.name, "_", b.nodes)}
+	dsn := b.dsnFor(fmt.Sprint(b.nodes))
+	n.db = b.factory.Open(b.t, dsn)
+	o := pgcache.Options{
+		Schema: b.name, Prefix: prefix, Codec: raw{}, Listener: b.factory.Listener(b.t, n.db, dsn),
+		InvalidationWindow: b.window, Logger: slog.New(slog.DiscardHandler),
+	}
+	if b.factory.Options != nil {
+		b.factory.Options(&o)
+	}
+	if change != nil {
+		change(&o)
+	}
+	c, err := pgcache.New(n.db, o)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	n.Cache = c
+	b.t.Cleanup(func() { c.Close() })
+	return n
+}
+
+// node returns a node that is ready.
+func (b *bench) node(change func(*pgcache.Options)) node {
+	b.t.Helper()
+	n := b.start(change)
+	must(b.t, n.Migrate(b.t.Context()))
+	n.ready(b.t)
+	return n
+}
+
+func (n node) ready(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	must(t, n.Ready(ctx))
+}
+
+// table is the table of entries.
+func (b *bench) table() string { return b.name + "." + prefix + "cache_entries" }
+
+func (b *bench) exec(query string, args ...any) {
+	b.t.Helper()
+	_, err := b.look.ExecContext(b.t.Context(), query, args...)
+	must(b.t, err)
+}
+
+func (b *bench) count(query string, args ...any) (n int) {
+	b.t.Helper()
+	must(b.t, b.look.QueryRowContext(b.t.Context(), query, args...).Scan(&n))
+	return n
+}
+
+// sessions counts those whose names begin with name.
+func (b *bench) sessions(name string) int {
+	b.t.Helper()
+	return b.count("SELECT count(*) FROM pg_stat_activity WHERE starts_with(application_name, $1::text)", name)
+}
+
+// patience is how long a test waits for what must come soon.
+const patience = 20 * time.Second
+
+// eventually waits for what has no signal of its own.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v", what, patience)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

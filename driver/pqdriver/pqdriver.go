@@ -1,0 +1,39 @@
+// Package pqdriver lets a Cache listen through lib/pq.
+package pqdriver
+
+import (
+	"context"
+
+	"github.com/lib/pq"
+
+	"github.com/pgcache/go/listener"
+	"github.com/pgcache/go/pgcache"
+)
+
+// Listener returns a Listener with a connection of its own to the server that dsn names, a URL or key=value pairs as
+// lib/pq takes them; with lib/pq a connection of a *sql.DB cannot listen. All Listeners of one dsn share it. It is called
+// "pgcache listener" in pg_stat_activity unless dsn says otherwise. It must not lead through a transaction pooler such as
+// PgBouncer. A dsn that cannot be parsed is an error of Listen.
+func Listener(dsn string) pgcache.Listener {
+	return listener.Shared(dsnKey{dsn}, DialDSN(dsn), listener.Config{})
+}
+
+type dsnKey struct{ dsn string }
+
+// DialDSN is what Listener connects with, for those who want a listener.Config of their own.
+func DialDSN(dsn string) listener.Dial {
+	return func(ctx context.Context, on func(channel, payload string)) (listener.Conn, error) {
+		config, err := pq.NewConfig(dsn)
+		if err != nil {
+			return nil, listener.BadDSN(dsn, err)
+		}
+		if config.ApplicationName == "" {
+			config.ApplicationName = "pgcache listener"
+		}
+		c, err := open(ctx, config, on)
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
+}

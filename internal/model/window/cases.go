@@ -1,0 +1,110 @@
+package window
+
+// scenario says how much happens; every order of it is tried. There is always R's Delete, R's death, and every flush
+// that anybody is bound to make.
+type scenario struct {
+	gets, sets int  // of L
+	remotes    int  // Sets of R
+	givesUp    bool // L's last Set may give up and commit later
+	inline     bool // R may also notify in the transaction of the write
+	localNow   bool // L's Sets do
+	gap        bool // L's listener is lost once
+	aborts     int8 // flushes that fail by themselves
+}
+
+var (
+	plain      = scenario{gets: 2, sets: 1, remotes: 1, givesUp: true}
+	gap        = scenario{gets: 1, sets: 1, remotes: 1, givesUp: true, inline: true, gap: true, aborts: 1}
+	contention = scenario{gets: 1, sets: 2, remotes: 1, givesUp: true}
+	localNow   = scenario{gets: 1, sets: 1, remotes: 1, localNow: true, gap: true, aborts: 1}
+	join       = scenario{gets: 2, sets: 0, remotes: 2, gap: true}
+
+	// Minutes and gigabytes.
+	twoRemotes = scenario{gets: 1, sets: 1, remotes: 2, givesUp: true, gap: true, aborts: 1}
+	twoGets    = scenario{gets: 2, sets: 1, remotes: 1, givesUp: true, gap: true, aborts: 1}
+)
+
+// change is something that a model does differently from the algorithm.
+type change int
+
+const (
+	none change = iota
+
+	noKill
+	joinDead
+	noEpoch
+	noDeadSet
+	noContention
+	noKillAtEnd
+	noEviction
+	liveBeforeListen
+	silentDelete
+
+	forgetAny
+	forgetOlder
+	ackless
+	giveUpForgets
+	gapForgets
+	abortForgets
+	skipLocked
+	splitDelete
+	deleteFirst
+	noSweep
+	ownRows
+	logBefore
+	logAfter
+	collapseWrong
+
+	forgetNewer
+	compareAll
+	notifyFirst
+	skipReturning
+	fillDuringSet
+)
+
+// mutants each take one rule away, and must be caught. The first nine are those of package immediate.
+var mutants = []struct {
+	change change
+	name   string
+	says   string
+	where  scenario // where it is caught
+}{
+	{noKill, "nokill", "a notification does not kill fetches", plain},
+	{joinDead, "joindead", "a killed fetch can be joined", plain},
+	{noEpoch, "noepoch", "entries and fetches outlive their epoch", gap},
+	{noDeadSet, "nowdead", "another's notification leaves a Set under way alone", plain},
+	{noContention, "nocontend", "Sets that overlap on L both store", contention},
+	{noKillAtEnd, "nokillfin", "a Set kills no fetches at its end", plain},
+	{noEviction, "noR", "a read that saw another version evicts nothing", plain},
+	{liveBeforeListen, "upbeforelisten", "live before LISTEN has committed", gap},
+	{silentDelete, "silentdelete", "a Delete leaves no log row", plain},
+
+	{forgetAny, "forgetany", "any notification takes every mark off", plain},
+	{forgetOlder, "older", "an older version of the key takes the mark off", plain},
+	{ackless, "ackless", "a flush takes off marks of writes not acknowledged when it began", plain},
+	{giveUpForgets, "giveupforgets", "a Set that gave up takes its mark off, and commits later", plain},
+	{gapForgets, "gapforgets", "a lost listener takes the marks off", gap},
+	{abortForgets, "abortforgets", "a flush that failed takes marks off", gap},
+	{skipLocked, "skiplocked", "a flush skips locked rows, and takes their marks off", plain},
+	{splitDelete, "splitdelete", "a flush tells what it read, then deletes everything in a second transaction", plain},
+	{deleteFirst, "deletefirst", "a flush deletes, then tells in a second transaction", plain},
+	{noSweep, "nosweep", "there are no sweeps", plain},
+	{ownRows, "ownrows", "flushes and sweeps drain the own rows only", plain},
+	{logBefore, "logbefore", "the log row commits before the write", plain},
+	{logAfter, "logafter", "the log row commits after the write", plain},
+	{collapseWrong, "collapsewrong", "of several versions of a key a notification names first one that is not the newest", plain},
+}
+
+// variants differ from the algorithm and must hold too: what they do is safe, and was left out for other reasons.
+var variants = []struct {
+	change change
+	name   string
+	says   string
+	where  []scenario
+}{
+	{forgetNewer, "newer", "a newer version of the key takes the mark off as well", []scenario{plain, localNow}},
+	{compareAll, "listall", "every version listed is compared, not the newest alone", []scenario{plain, localNow}},
+	{notifyFirst, "notifyfirst", "a flush tells, then deletes exactly what it told in a second transaction", []scenario{plain}},
+	{skipReturning, "skipreturning", "a flush skips locked rows, and takes off the marks of what it drained", []scenario{plain}},
+	{fillDuringSet, "fillduringwrite", "fetches that begin while a Set of L runs may store", []scenario{plain, localNow}},
+}

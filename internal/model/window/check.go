@@ -1,0 +1,87 @@
+package window
+
+import "fmt"
+
+// Check looks for a Get that returned too old a commit, for a commit that will never be told, and for a stale entry
+// that nothing will evict.
+func (a algorithm) Check(s *state) string {
+	if s.broken.floor > 0 {
+		return fmt.Sprintf("a Get returned commit %d and had to return %d or newer", s.broken.commit, s.broken.floor)
+	}
+	if wrong := a.checkLog(s); wrong != "" {
+		return wrong
+	}
+	return a.checkEntry(s)
+}
+
+// checkLog: every loud commit is told, or followed by one that is, or in the log and owed.
+func (a algorithm) checkLog(s *state) string {
+	told := int8(0) // the newest commit that is
+	for o := range numOps {
+		if s.told.has(o) {
+			told = max(told, s.at[o])
+		}
+	}
+	underway := s.underway()
+	for o := range numOps {
+		switch {
+		case !s.loud.has(o) || s.told.has(o) || s.at[o] < told:
+		case !(s.log | underway).has(o):
+			return fmt.Sprintf("commit %d is neither told nor in the log: its invalidation is lost", s.at[o])
+		case s.log.has(o) && !a.owed(s, o):
+			return fmt.Sprintf("the log row of commit %d has nobody bound to flush it", s.at[o])
+		}
+	}
+	return ""
+}
+
+// checkEntry: what will evict a stale entry is queued, or in the log and owed.
+func (a algorithm) checkEntry(s *state) string {
+	if !a.servable(s) || s.at[s.entry.op] == s.commits {
+		return ""
+	}
+	for _, versions := range s.queue[:s.queued] {
+		if a.evicts(s, versions, s.entry.op) {
+			return ""
+		}
+	}
+	underway := s.underway()
+	for o := range numOps {
+		newer := (s.log | underway).has(o) && s.at[o] > s.at[s.entry.op]
+		if newer && (a.owed(s, o) || underway.has(o)) {
+			return ""
+		}
+	}
+	return fmt.Sprintf("the entry of commit %d is served, commit %d is the newest, and nothing queued or owed will evict it",
+		s.at[s.entry.op], s.commits)
+}
+
+// owed tells whether somebody alive is bound to flush o's log row: its writer within the window, or a sweep.
+func (a algorithm) owed(s *state, o op) bool {
+	if ofR.has(o) && s.rDead {
+		return a.change != noSweep && a.change != ownRows
+	}
+	return s.marks.has(o)
+}
+
+// underway is what a transaction or a node has in hand and is going to tell, where that takes two steps.
+func (s *state) underway() ops {
+	var held ops
+	for _, f := range s.flushes {
+		if f.stage == halfway {
+			held |= f.held
+		}
+	}
+	if s.remotes[0] == remoteHalf && !s.rDead {
+		held |= opRemoteA.bit()
+	}
+	return held
+}
+
+// CheckEnd: nothing is left that somebody should have heard about.
+func (a algorithm) CheckEnd(s *state) string {
+	if s.log != 0 || s.queued != 0 {
+		return "nothing can happen any more, with log rows or notifications left"
+	}
+	return ""
+}

@@ -1,0 +1,92 @@
+package window
+
+// algorithm is the algorithm, or a change of it, in a scenario.
+type algorithm struct {
+	scenario
+	change change
+}
+
+// commit makes o's row the newest, and says so in the log or, inline, by a notification of its own. An insert is
+// silent: nobody can hold a key that was not there.
+func (a algorithm) commit(s *state, o op, inline bool) {
+	silent := s.row == noOp && o != opDelete
+	s.commits++
+	s.row, s.at[o] = o, s.commits
+	if silent {
+		s.marks = s.marks.without(o.bit()) // the reply says that it was an insert
+		return
+	}
+	s.loud |= o.bit()
+	switch {
+	case o == opDelete && a.change == silentDelete:
+	case inline:
+		a.notify(s, o.bit())
+	case o == opRemoteA && (a.change == logBefore || a.change == logAfter):
+	default:
+		s.log |= o.bit()
+	}
+}
+
+// notify is the commit of a transaction that names versions: L hears of it through its queue, R at once.
+func (a algorithm) notify(s *state, versions ops) {
+	if versions == 0 {
+		return
+	}
+	s.told |= versions
+	if !s.rDead {
+		a.discharge(s, versions, nodeR)
+	}
+	if s.listening {
+		s.queue[s.queued] = versions
+		s.queued++
+	}
+}
+
+// discharge takes the marks off that a notification settles for x: those of exactly the versions that it names.
+func (a algorithm) discharge(s *state, versions ops, x node) {
+	s.marks = s.marks.without(versions & x.own())
+	for marked := range numOps {
+		if !(s.marks & x.own()).has(marked) {
+			continue
+		}
+		for named := range numOps {
+			if versions.has(named) && a.dischargesToo(s, named, marked) {
+				s.marks = s.marks.without(marked.bit())
+			}
+		}
+	}
+}
+
+// dischargesToo tells whether the mark of one version is taken off because another was named.
+func (a algorithm) dischargesToo(s *state, named, marked op) bool {
+	older := s.at[marked] == 0 || s.at[named] < s.at[marked]
+	switch a.change {
+	case forgetAny:
+		return true
+	case forgetOlder:
+		return older
+	case forgetNewer:
+		return !older
+	}
+	return false
+}
+
+// newest is the version that a notification names first: the log's sequence, drawn under the lock of the key's row, has
+// the order of the commits.
+func (a algorithm) newest(s *state, versions ops) op {
+	best := noOp
+	for o := range numOps {
+		if versions.has(o) && (best == noOp || (s.at[o] > s.at[best]) != (a.change == collapseWrong)) {
+			best = o
+		}
+	}
+	return best
+}
+
+// evicts tells whether a notification drops an entry of version o, and keeps a Set of this version from storing.
+func (a algorithm) evicts(s *state, versions ops, o op) bool {
+	if a.change == compareAll {
+		return versions.without(o.bit()) != 0
+	}
+	return a.newest(s, versions) != o
+}

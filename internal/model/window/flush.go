@@ -1,0 +1,113 @@
+package window
+
+var flushSteps = [2][4]string{
+	{"L flushes", "L flush halfway", "L flush commits", "L flush fails"},
+	{"R flushes", "R flush halfway", "R flush commits", "R flush fails"},
+}
+
+func (a algorithm) nextFlush(s *state, x node, emit func(string, state)) {
+	switch s.flushes[x].stage {
+	case notFlushing:
+		a.startFlush(s, x, emit)
+	case started:
+		a.flushOn(s, x, emit)
+		a.failFlush(s, x, emit)
+	case halfway:
+		a.finishFlush(s, x, emit)
+		a.failFlush(s, x, emit)
+	}
+}
+
+// startFlush takes the flush's snapshot. A node flushes while it has marks; L also sweeps whatever there is.
+func (a algorithm) startFlush(s *state, x node, emit func(string, state)) {
+	sweeps := x == nodeL && s.log != 0 && a.change != noSweep
+	if s.marks&x.own() == 0 && !sweeps || x == nodeR && s.rDead {
+		return
+	}
+	n := *s
+	f := &n.flushes[x]
+	*f = flush{stage: started, snapshot: s.log, acknowledged: s.marks & x.own()}
+	if a.change == ownRows {
+		f.snapshot &= x.own()
+	}
+	for i, w := range s.sets {
+		if w.phase != done {
+			f.acknowledged = f.acknowledged.without(setOp(i).bit())
+		}
+	}
+	if f.snapshot|f.acknowledged == 0 && a.change != ackless {
+		return // drains nothing, takes nothing off
+	}
+	emit(flushSteps[x][0], n)
+}
+
+// flushOn is the rest of a flush: one statement deletes the rows of its snapshot that no other has drained meanwhile,
+// and tells them. The changes of the algorithm stop halfway.
+func (a algorithm) flushOn(s *state, x node, emit func(string, state)) {
+	n := *s
+	rows := s.flushes[x].snapshot & s.log
+	held := rows
+	switch a.change {
+	case skipLocked, skipReturning:
+		held = rows.without(s.flushes[1-x].held)
+	case splitDelete, notifyFirst:
+		a.notify(&n, rows)
+	case deleteFirst:
+		n.log = n.log.without(rows)
+	default:
+		n.log = n.log.without(rows)
+		a.notify(&n, rows)
+		a.flushed(n, x, s.flushes[x].acknowledged, emit)
+		return
+	}
+	n.flushes[x].stage, n.flushes[x].held = halfway, held
+	emit(flushSteps[x][1], n)
+}
+
+// finishFlush is the second half of what changes of the algorithm tear in two.
+func (a algorithm) finishFlush(s *state, x node, emit func(string, state)) {
+	n, held, discharged := *s, s.flushes[x].held, s.flushes[x].acknowledged
+	switch a.change {
+	case skipLocked:
+		n.log = n.log.without(held)
+		a.notify(&n, held)
+	case skipReturning:
+		n.log = n.log.without(held)
+		a.notify(&n, held)
+		discharged = held & x.own()
+	case splitDelete:
+		n.log = 0
+	case notifyFirst:
+		n.log = n.log.without(held)
+	case deleteFirst:
+		a.notify(&n, held)
+	}
+	a.flushed(n, x, discharged, emit)
+}
+
+// flushed is the flush's reply, upon which its node takes the marks off that it has settled.
+func (a algorithm) flushed(s state, x node, discharged ops, emit func(string, state)) {
+	s.flushes[x] = flush{}
+	if a.change == ackless {
+		discharged = x.own()
+	}
+	s.marks = s.marks.without(discharged)
+	emit(flushSteps[x][2], s)
+}
+
+// failFlush: a flush may fail by itself as often as the scenario says, and always when its node has died.
+func (a algorithm) failFlush(s *state, x node, emit func(string, state)) {
+	byItself := s.aborts < a.aborts
+	if !byItself && (x != nodeR || !s.rDead) {
+		return
+	}
+	n := *s
+	if byItself {
+		n.aborts++
+	}
+	n.flushes[x] = flush{}
+	if a.change == abortForgets {
+		n.marks = n.marks.without(s.flushes[x].acknowledged)
+	}
+	emit(flushSteps[x][3], n)
+}

@@ -1,0 +1,88 @@
+package window
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+	"testing"
+
+	"github.com/pgcache/go/internal/model"
+)
+
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(30) // nearly all of the heap is tables of numbers: it is cheap to collect, and large
+	os.Exit(m.Run())
+}
+
+func TestAlgorithm(t *testing.T) {
+	t.Parallel()
+
+	effort := model.EffortOf(t)
+	for _, tt := range []struct {
+		name     string
+		scenario scenario
+		states   int // another number means that the model has changed
+		effort   model.Effort
+	}{
+		{"gap", gap, 5_988_814, model.Normal},
+		{"plain", plain, 1_467_461, model.Normal},
+		{"contention", contention, 4_730_515, model.Normal},
+		{"local now", localNow, 1_774_838, model.Normal},
+		{"join", join, 1_751_059, model.Normal},
+		{"two remotes", twoRemotes, 29_502_550, model.Full},
+		{"two gets", twoGets, 54_237_169, model.Full},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if effort == model.Normal && tt.effort == model.Full {
+				t.Skip("this scenario takes PGCACHE_MODEL=full")
+			}
+			r := model.Explore(algorithm{tt.scenario, none}, effort.Limit())
+			t.Logf("%d states, %d steps, depth %d", r.States, r.Steps, r.Depth)
+			if r.Wrong != "" {
+				t.Error(r.Counterexample())
+			} else if !r.Capped && r.States != tt.states {
+				t.Errorf("there are %d states, want %d", r.States, tt.states)
+			}
+		})
+	}
+}
+
+// TestVariants explores all of a variant where PGCACHE_MODEL=full, else a beginning.
+func TestVariants(t *testing.T) {
+	t.Parallel()
+
+	effort := model.EffortOf(t)
+	for _, v := range variants {
+		for i, where := range v.where {
+			t.Run(fmt.Sprint(v.name, i), func(t *testing.T) {
+				t.Parallel()
+				limit := model.Quick.Limit()
+				if effort == model.Full {
+					limit = 0
+				}
+				r := model.Explore(algorithm{where, v.change}, limit)
+				t.Logf("%d states, %d steps, depth %d", r.States, r.Steps, r.Depth)
+				if r.Wrong != "" {
+					t.Errorf("although it should not matter that %s: %s", v.says, r.Counterexample())
+				}
+			})
+		}
+	}
+}
+
+// TestEveryRuleIsNeeded: without it, the walk must find what goes wrong.
+func TestEveryRuleIsNeeded(t *testing.T) {
+	t.Parallel()
+
+	for _, m := range mutants {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			r := model.Explore(algorithm{m.where, m.change}, 0)
+			if r.Wrong == "" {
+				t.Fatalf("nothing goes wrong in %d states although %s", r.States, m.says)
+			}
+			t.Logf("%d states; %s: %s", r.States, m.says, r.Counterexample())
+		})
+	}
+}

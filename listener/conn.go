@@ -1,0 +1,54 @@
+package listener
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// A Conn is one session with the server that can LISTEN. The supervisor calls Listen, Wait and Ping from one goroutine,
+// one at a time; whatever is told on a channel meanwhile goes to the function that Dial was given, on that goroutine,
+// before the call returns. After an error the Conn is closed and never used again.
+type Conn interface {
+	// Listen runs LISTEN on channel, quoted, outside any transaction.
+	Listen(ctx context.Context, channel string) error
+
+	// Wait delivers what is told until ctx ends, then returns nil, soon and also when notifications pour in without a
+	// pause; the Conn is still good. It returns an error when the session failed or the server reported one.
+	Wait(ctx context.Context) error
+
+	// Ping makes a round trip. When it returns nil, everything told before the server's reply has been delivered.
+	Ping(ctx context.Context) error
+
+	// Close ends the session. It never blocks for long, may be called at any time, from any goroutine and more than
+	// once, and makes a call that is under way return.
+	Close() error
+}
+
+// A Dial opens a Conn and obeys ctx, also against a server that never answers; ctx's end does not touch a Conn that was
+// returned. An error is tried again, with back-off, unless it is Permanent. Everything that the Conn hears goes to on.
+type Dial func(ctx context.Context, on func(channel, payload string)) (Conn, error)
+
+// Permanent marks an error of a Dial as one that no retry can cure: Listen returns it.
+func Permanent(err error) error { return &permanentError{err} }
+
+type permanentError struct{ error }
+
+func (e *permanentError) Unwrap() error { return e.error }
+
+func isPermanent(err error) bool {
+	var p *permanentError
+	return errors.As(err, &p)
+}
+
+// BadDSN is the Permanent error for a DSN that a driver's parser refused with err. What the parser says may quote the
+// very piece that is a password, so its words are passed on only when the DSN holds none.
+func BadDSN(dsn string, err error) error {
+	url := strings.Contains(dsn, "://") && strings.Contains(dsn, "@")
+	if url || strings.Contains(strings.ToLower(dsn), "pass") {
+		return Permanent(errors.New("the DSN cannot be parsed (why is not shown, as it may quote the password); " +
+			"it looks like postgres://user@host:5432/database or host=... user=... dbname=..."))
+	}
+	return Permanent(fmt.Errorf("the DSN cannot be parsed: %w", err))
+}

@@ -1,0 +1,159 @@
+package listener
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// hubs holds the connections in use. A hub is in it while some Listen call is under way.
+var hubs = struct {
+	sync.Mutex
+	byKey map[hubKey]*hub
+}{byKey: map[hubKey]*hub{}}
+
+type hubKey struct {
+	key any
+	cfg Config
+}
+
+// hub is one goroutine with one connection, and the members it serves: one for each Listen call.
+type hub struct {
+	hubKey
+	dial Dial
+	stop context.CancelFunc
+	done chan struct{} // closed when the goroutine has ended and its connection is closed
+	err  error         // why it ended by itself; read it after done
+
+	mu        sync.Mutex
+	members   map[string][]*member // by channel; a slice is never changed in place, so that it can be ranged over unlocked
+	news      bool                 // members, or the outcome of a Probe, have changed since the goroutine looked
+	interrupt context.CancelFunc   // ends the Wait that is under way
+	quiet     bool                 // nothing may be sent, see session.proven, so there is no use in ending it for newcomers
+}
+
+// join adds m to the key's hub, which it starts when there is none.
+func join(key hubKey, dial Dial, m *member) *hub {
+	hubs.Lock()
+	defer hubs.Unlock()
+	h := hubs.byKey[key]
+	if h == nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		h = &hub{hubKey: key, dial: dial, stop: cancel, done: make(chan struct{}), members: map[string][]*member{}}
+		hubs.byKey[key] = h
+		defer func() { go h.run(ctx) }() // with m in it: the first attempt is made for m, who is told how it went
+	}
+	m.wake = h.wake
+	h.mu.Lock()
+	h.members[m.channel] = append(slices.Clip(h.members[m.channel]), m)
+	h.news = true
+	if h.interrupt != nil && !h.quiet {
+		h.interrupt()
+	}
+	h.mu.Unlock()
+	return h
+}
+
+// leave removes m. When it returns, no method of m's Subscriber runs, and if m was the last member, the hub is gone.
+func (h *hub) leave(m *member) {
+	hubs.Lock()
+	h.mu.Lock()
+	rest := slices.DeleteFunc(slices.Clone(h.members[m.channel]), func(o *member) bool { return o == m })
+	if h.members[m.channel] = rest; len(rest) == 0 {
+		delete(h.members, m.channel) // the session goes on listening; what it hears finds nobody
+	}
+	last := len(h.members) == 0
+	h.mu.Unlock()
+	if last {
+		delete(hubs.byKey, h.hubKey) // nobody joins any more
+		h.stop()
+	}
+	hubs.Unlock()
+
+	m.leave()
+	if last {
+		<-h.done
+	}
+}
+
+// run connects, serves until the connection is in doubt, backs off, and starts over.
+func (h *hub) run(ctx context.Context) {
+	defer close(h.done)
+	pause := newBackoff(h.cfg.BackoffMin, h.cfg.BackoffMax)
+	for {
+		live, err := h.serve(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if isPermanent(err) {
+			h.err = err
+			return
+		}
+		if live >= h.cfg.HeartbeatEvery {
+			pause.reset()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause.delay()):
+		}
+		// A connection that worked for a moment leaves the bound as it is. Doubling it would keep a node whose sessions
+		// were ended again and again down for seconds after that is over; resetting it would spare nobody.
+		if live == 0 {
+			pause.grow()
+		}
+	}
+}
+
+// wake makes the goroutine look at its members again. LISTEN needs the connection, so a Wait under way is ended.
+func (h *hub) wake() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.news = true
+	if h.interrupt != nil {
+		h.interrupt()
+	}
+}
+
+// setInterrupt has wake call interrupt from now on. It reports false when there is news already.
+func (h *hub) setInterrupt(interrupt context.CancelFunc) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.interrupt = interrupt
+	return !h.news
+}
+
+func (h *hub) setQuiet(quiet bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.quiet = quiet
+}
+
+// look returns all members; what happens to them from here on is news.
+func (h *hub) look() []*member {
+	h.mu.Lock()
+	h.news = false
+	h.mu.Unlock()
+	return h.all()
+}
+
+func (h *hub) all() []*member {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Concat(slices.Collect(maps.Values(h.members))...)
+}
+
+// on returns the members on a channel.
+func (h *hub) on(channel string) []*member {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.members[channel]
+}
+
+func (h *hub) down(err error) {
+	for _, m := range h.all() {
+		m.down(err)
+	}
+}

@@ -1,0 +1,125 @@
+package listener
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	standard := Config{
+		HeartbeatEvery: 2 * time.Second, HeartbeatTimeout: time.Second, ProbeTimeout: 5 * time.Second,
+		DialTimeout: 10 * time.Second, BackoffMin: 50 * time.Millisecond, BackoffMax: 5 * time.Second,
+	}
+	for name, test := range map[string]struct {
+		given, want Config
+		err         string
+	}{
+		"zero":         {want: standard},
+		"its own":      {given: standard, want: standard},
+		"long minimum": {given: Config{BackoffMin: time.Hour}, want: with(standard, func(c *Config) { c.BackoffMin, c.BackoffMax = time.Hour, time.Hour })},
+		"negative":     {given: Config{ProbeTimeout: -1}, err: "Config.ProbeTimeout must not be negative, it is -1ns"},
+		"crossed":      {given: Config{BackoffMin: 2, BackoffMax: 1}, err: "Config.BackoffMin (2ns) must not exceed BackoffMax (1ns)"},
+	} {
+		got, err := test.given.withDefaults()
+		if err != nil {
+			if err.Error() != test.err {
+				t.Errorf("%s: error %q, want %q", name, err, test.err)
+			}
+			continue
+		}
+		got.Logger = nil
+		if diff := cmp.Diff(test.want, got); diff != "" || test.err != "" {
+			t.Errorf("%s: %s (error %q wanted)", name, diff, test.err)
+		}
+	}
+	own := slog.New(slog.DiscardHandler)
+	if got, _ := (Config{Logger: own}).withDefaults(); got.Logger != own {
+		t.Error("another Logger than the given one")
+	}
+}
+
+func with(c Config, change func(*Config)) Config {
+	change(&c)
+	return c
+}
+
+func TestBackoff(t *testing.T) {
+	t.Parallel()
+	b := newBackoff(8, 50)
+	for _, bound := range []time.Duration{8, 16, 32, 50, 50} {
+		seen := map[bool]bool{}
+		for range 1000 {
+			d := b.delay()
+			if d < 0 || d > bound {
+				t.Fatalf("delay %v, want 0 to %v", d, bound)
+			}
+			seen[d > bound/2] = true
+		}
+		if len(seen) != 2 {
+			t.Errorf("all delays lie in one half of 0 to %v", bound)
+		}
+		b.grow()
+	}
+	b.reset()
+	if d := b.delay(); d > 8 {
+		t.Errorf("delay %v after reset, want at most 8ns", d)
+	}
+}
+
+func TestBadDSN(t *testing.T) {
+	t.Parallel()
+	cause := errors.New(`parser says: missing "=" after "secret"`)
+	for dsn, shown := range map[string]bool{
+		"postgres://me:secret@host/db":   false,
+		"postgres://me:sec/ret@host/db":  false,
+		"host=x PASSWORD=my secret":      false,
+		"host=x sslpassword=secret y":    false,
+		"postgres://host:nonsense/db":    true,
+		"host=x sslmode=perhaps":         true,
+		"host=x options='-c search_path": true,
+	} {
+		err := BadDSN(dsn, cause)
+		if !isPermanent(err) {
+			t.Errorf("the error for %q would be tried again", dsn)
+		}
+		if strings.Contains(err.Error(), cause.Error()) != shown || errors.Is(err, cause) != shown {
+			t.Errorf("error for %q: %q; cause shown: want %v", dsn, err, shown)
+		}
+	}
+}
+
+func TestNonsense(t *testing.T) {
+	t.Parallel()
+	never := Dial(func(context.Context, func(string, string)) (Conn, error) {
+		return nil, Permanent(io.ErrUnexpectedEOF)
+	})
+	sub := subscriber{}
+	for want, call := range map[string]func() error{
+		"the Dial is nil":               func() error { return New(nil, Config{}).Listen(t.Context(), "c", sub) },
+		"the Subscriber is nil":         func() error { return New(never, Config{}).Listen(t.Context(), "c", nil) },
+		"must be comparable":            func() error { return Shared([]int{}, never, Config{}).Listen(t.Context(), "c", sub) },
+		"must not be negative":          func() error { return New(never, Config{DialTimeout: -1}).Listen(t.Context(), "c", sub) },
+		`listen on "c": unexpected EOF`: func() error { return New(never, Config{}).Listen(t.Context(), "c", sub) },
+	} {
+		err := call()
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), `pgcache: listen on "c": `) {
+			t.Errorf("error %v, want one with %q", err, want)
+		}
+	}
+}
+
+// subscriber hears nothing.
+type subscriber struct{}
+
+func (subscriber) Probe(context.Context, string) error { return nil }
+func (subscriber) Beat(time.Time)                      {}
+func (subscriber) Notify(string)                       {}
+func (subscriber) Down(error)                          {}

@@ -1,0 +1,284 @@
+package listenertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pgcache/go/internal/testdb"
+	"github.com/pgcache/go/listener"
+	"github.com/pgcache/go/pgcache"
+)
+
+func liveAfterEcho(t *testing.T, b *bench) {
+	r := b.recorder(1)
+	gate, asked := make(chan struct{}), make(chan struct{})
+	send := r.probe
+	r.probe = func(ctx context.Context, nonce string) error {
+		close(asked)
+		<-gate
+		return send(ctx, nonce)
+	}
+	b.listen(t, b.factory(t, b.dsn, quick), r)
+	<-asked
+	// Neither LISTEN nor notifications nor others' probes make it live: the recorder objects to a Beat before the echo.
+	for _, payload := range []string{"", "x", pgcache.ProbePrefix, pgcache.ProbePrefix + "NOTMYNONCE:", "y"} {
+		b.notify(t, r.channel, payload)
+		r.await(t, 0, notify, payload)
+	}
+	r.never(t, 0, beat)
+	close(gate)
+	e, mark := r.await(t, 0, beat)
+	if left := time.Until(e.at); left <= 0 || left > quick.HeartbeatEvery+quick.HeartbeatTimeout {
+		t.Errorf("the first Beat is trusted for %v, want at most %v", left, quick.HeartbeatEvery+quick.HeartbeatTimeout)
+	}
+	// From here on each Beat reaches further than the one before.
+	for range 3 {
+		next, after := r.await(t, mark, beat)
+		if !next.at.After(e.at) {
+			t.Errorf("a Beat is trusted until %v, the one before until %v", next.at, e.at)
+		}
+		e, mark = next, after
+	}
+	r.never(t, 0, down)
+}
+
+func probeFails(t *testing.T, b *bench) {
+	r := b.recorder(1)
+	send := r.probe
+	var tries atomic.Int32
+	r.probe = func(ctx context.Context, nonce string) error {
+		if tries.Add(1) <= 2 {
+			return errProbe
+		}
+		return send(ctx, nonce)
+	}
+	b.listen(t, b.factory(t, b.dsn, quick), r)
+	mark := 0
+	for range 2 {
+		var e event
+		if e, mark = r.await(t, mark, down); !errors.Is(e.err, errProbe) {
+			t.Errorf("Down(%v), want what Probe returned", e.err)
+		}
+	}
+	r.live(t, mark)
+}
+
+func probeUnheard(t *testing.T, b *bench) {
+	var warnings strings.Builder
+	cfg := quick
+	cfg.ProbeTimeout = 200 * time.Millisecond
+	cfg.Logger = slog.New(slog.NewTextHandler(&warnings, nil)) // written by the Listener alone, read after its end
+	r := b.recorder(1)
+	lost := r.probe
+	var tries atomic.Int32
+	r.probe = func(ctx context.Context, nonce string) error {
+		if tries.Add(1) <= 2 {
+			return b.probe(ctx, b.db, b.channel(2), nonce)
+		}
+		return lost(ctx, nonce)
+	}
+	c := b.listen(t, b.factory(t, b.dsn, cfg), r)
+	mark := 0
+	for range 2 {
+		var e event
+		if e, mark = r.await(t, mark, down); !errors.Is(e.err, listener.ErrNoEcho) {
+			t.Errorf("Down(%v), want ErrNoEcho", e.err)
+		}
+	}
+	r.live(t, mark)
+	c.end(t)
+	if n := strings.Count(warnings.String(), "level=WARN"); n != 1 {
+		t.Errorf("%d warnings, want one: %s", n, &warnings)
+	}
+}
+
+func probeUnheardAmongOthers(t *testing.T, b *bench) {
+	cfg := quick
+	cfg.ProbeTimeout = 300 * time.Millisecond
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	l := b.factory(t, b.dsn, cfg)
+	fine, deaf := b.recorder(1), b.recorder(2)
+	deaf.probe = func(ctx context.Context, nonce string) error { return nil }
+	b.listen(t, l, fine)
+	fine.live(t, 0)
+	b.listen(t, l, deaf)
+	mark := 0
+	for range 2 {
+		var e event
+		if e, mark = deaf.await(t, mark, down); !errors.Is(e.err, listener.ErrNoEcho) {
+			t.Errorf("Down(%v), want ErrNoEcho", e.err)
+		}
+	}
+	deaf.never(t, 0, beat)
+	fine.never(t, 0, down)
+}
+
+func committedOnly(t *testing.T, b *bench) {
+	r := b.recorder(1)
+	b.listen(t, b.factory(t, b.dsn, quick), r)
+	mark := r.live(t, 0)
+	for _, commit := range []bool{true, false} {
+		tx, err := b.db.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback()
+		if _, err := tx.ExecContext(t.Context(), "SELECT pg_notify($1, $2)", r.channel, fmt.Sprint("tx ", commit)); err != nil {
+			t.Fatal(err)
+		}
+		b.notify(t, r.channel, fmt.Sprint("before ", commit))
+		r.await(t, mark, notify, fmt.Sprint("before ", commit))
+		end := tx.Rollback
+		if commit {
+			end = tx.Commit
+		}
+		if err := end(); err != nil {
+			t.Fatal(err)
+		}
+		b.notify(t, r.channel, fmt.Sprint("after ", commit))
+		r.await(t, mark, notify, fmt.Sprint("after ", commit))
+	}
+	want := []string{"before true", "tx true", "after true", "before false", "after false"}
+	if diff := cmp.Diff(want, r.payloads(mark)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func inOrder(t *testing.T, b *bench) {
+	r := b.recorder(1)
+	b.listen(t, b.factory(t, b.dsn, quick), r)
+	mark := r.live(t, 0)
+	var want []string
+	for i := range 300 {
+		payload := fmt.Sprintf("%d %s", i, strings.Repeat("€", i*2600/300)) // up to 7.8 kB: several reads for one
+		want = append(want, payload)
+		b.notify(t, r.channel, payload)
+	}
+	r.await(t, mark, notify, want[len(want)-1])
+	if diff := cmp.Diff(want, r.payloads(mark)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func eachItsChannel(t *testing.T, b *bench) {
+	l := b.factory(t, b.dsn, quick)
+	one, again, two := b.recorder(1), b.recorder(1), b.recorder(2)
+	for _, r := range []*recorder{one, again, two} {
+		b.listen(t, l, r)
+	}
+	for _, r := range []*recorder{one, again, two} {
+		r.live(t, 0)
+	}
+	b.sessions(t, 1) // for all
+	b.notify(t, one.channel, "to one")
+	b.notify(t, two.channel, "to two")
+	b.notify(t, strings.ToLower(one.channel), "to nobody")
+	b.notify(t, one.channel, "end")
+	b.notify(t, two.channel, "end")
+	for _, test := range []struct {
+		r    *recorder
+		want string
+	}{{one, "to one"}, {again, "to one"}, {two, "to two"}} {
+		test.r.await(t, 0, notify, "end")
+		if diff := cmp.Diff([]string{test.want, "end"}, test.r.payloads(0)); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
+func latecomers(t *testing.T, b *bench) {
+	l := b.factory(t, b.dsn, listener.Config{HeartbeatEvery: time.Hour}) // so that only the newcomer ends the Wait
+	first := b.recorder(1)
+	b.listen(t, l, first)
+	first.live(t, 0)
+	for n := range 5 {
+		other := b.recorder(n % 3)
+		c := b.listen(t, l, other)
+		other.live(t, 0)
+		payload := fmt.Sprint("while there are two ", n)
+		b.notify(t, first.channel, payload)
+		first.await(t, 0, notify, payload)
+		c.end(t)
+		payload = fmt.Sprint("while there is one ", n)
+		b.notify(t, first.channel, payload)
+		b.notify(t, other.channel, "to one who has left") // the recorder objects
+		first.await(t, 0, notify, payload)
+	}
+	first.never(t, 0, down)
+	b.sessions(t, 1)
+}
+
+func storm(t *testing.T, b *bench) {
+	const each, statements = 1000, 20
+	cfg := quick
+	cfg.HeartbeatEvery, cfg.HeartbeatTimeout = 20*time.Millisecond, 5*time.Second
+	r := b.recorder(1)
+	b.listen(t, b.factory(t, b.dsn, cfg), r)
+	mark := r.live(t, 0)
+	var want []string
+	for i := range each * statements {
+		want = append(want, strconv.Itoa(i))
+	}
+	for n := range statements {
+		b.pour(t, r.channel, n*each, (n+1)*each)
+	}
+	_, end := r.await(t, mark, notify, want[len(want)-1])
+	if diff := cmp.Diff(want, r.payloads(mark)); diff != "" {
+		t.Error(diff)
+	}
+	r.live(t, end)
+
+	// And while there is always one more to be read, but never a backlog that would justify a late reply, heartbeats go on.
+	r.slow.Store(true)
+	const backlog = 2 * each
+	beats, heard := r.count(beat), r.count(notify)
+	for sent := 0; r.count(beat) < beats+5; {
+		b.pour(t, r.channel, 0, each)
+		sent += each
+		for mark := r.mark(); heard+sent-r.count(notify) > backlog; mark = r.mark() {
+			r.await(t, mark, notify)
+		}
+	}
+	r.slow.Store(false)
+	r.never(t, 0, down)
+}
+
+// pour notifies of the numbers in one transaction.
+func (b *bench) pour(t *testing.T, channel string, from, to int) {
+	t.Helper()
+	b.exec(t, "SELECT pg_notify($1, i::text) FROM generate_series($2::int, $3::int) i", channel, from, to-1)
+}
+
+func slowLink(t *testing.T, b *bench) {
+	proxy := testdb.NewProxy(t, b.dsn)
+	proxy.Delay(30 * time.Millisecond)
+	r := b.recorder(1)
+	b.listen(t, b.factory(t, proxy.DSN(), quick), r)
+	r.live(t, r.live(t, 0))
+	b.notify(t, r.channel, "slow")
+	r.await(t, 0, notify, "slow")
+	r.never(t, 0, down)
+}
+
+func badChannels(t *testing.T, b *bench) {
+	l := b.factory(t, b.dsn, quick)
+	for _, channel := range []string{"", strings.Repeat("x", 64), "a\x00b", "\xff"} {
+		r := b.recorder(1)
+		if err := l.Listen(t.Context(), channel, r); err == nil || !strings.HasPrefix(err.Error(), "pgcache: ") {
+			t.Errorf("Listen(%q) returns %v, want an error", channel, err)
+		}
+	}
+	r := b.recorder(1)
+	r.channel = `ü";'--` + strings.Repeat("x", 63-len(`ü";'--`))
+	b.listen(t, l, r)
+	r.live(t, 0)
+}

@@ -1,0 +1,226 @@
+package listener
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pgcache/go/pgcache"
+)
+
+// probeGrace is how long Listen waits for a Probe to notice that ctx has ended.
+const probeGrace = 500 * time.Millisecond
+
+// member is one Listen call: its Subscriber, and how far it has come on the connection in use.
+//
+//	idle -- due, LISTEN, Probe --> probing -- echo --> live
+//	 ^--- Probe failed, no echo ------'                 |
+//	 ^--- the connection is in doubt -------------------'
+type member struct {
+	cfg     Config
+	channel string
+	sub     pgcache.Subscriber
+	ctx     context.Context // Listen's own, ended at the latest when it returns
+	cancel  context.CancelFunc
+	wake    func()      // makes the hub look again
+	warn    func(error) // told of ErrNoEcho
+
+	// mu makes the Subscriber's methods serial and keeps them from running once Listen has returned.
+	mu    sync.Mutex
+	gone  bool
+	state state
+	told  bool      // Down has been called since the attempt began or live was lost
+	at    time.Time // idle: when to try; probing: when to give up
+	nonce string
+	sent  time.Time // when the probe was
+	probe *probe    // the latest; there is never more than one whose Probe is running
+	retry backoff
+}
+
+type state int
+
+const (
+	idle state = iota
+	probing
+	live
+)
+
+// probe is one call of Subscriber.Probe.
+type probe struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error // read it after done
+}
+
+func newMember(ctx context.Context, cfg Config, channel string, sub pgcache.Subscriber) *member {
+	m := &member{cfg: cfg, channel: channel, sub: sub, retry: newBackoff(cfg.BackoffMin, cfg.BackoffMax)}
+	m.ctx, m.cancel = context.WithCancel(ctx)
+	return m
+}
+
+// renew begins an attempt with a new connection.
+func (m *member) renew() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state, m.at, m.told = idle, time.Time{}, false
+}
+
+// due reports whether a probe can be sent now. A Probe that is still running, because it does not obey its context,
+// comes first, or they would pile up.
+func (m *member) due(now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state == idle && !now.Before(m.at) && !m.probe.running()
+}
+
+// begin sends a probe, on a goroutine of its own: it goes over the Subscriber's connections, which may be slow or
+// exhausted, while its echo has to be read here.
+func (m *member) begin() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state, m.told = probing, false
+	m.nonce = rand.Text() + ":" // of one length, so that none is a prefix of another
+	m.sent = time.Now()
+	m.at = m.sent.Add(m.cfg.ProbeTimeout)
+
+	ctx, cancel := context.WithDeadline(m.ctx, m.at)
+	p, nonce := &probe{cancel: cancel, done: make(chan struct{})}, m.nonce
+	m.probe = p
+	go func() {
+		defer cancel()
+		p.err = m.sub.Probe(ctx, nonce)
+		close(p.done)
+		if p.err != nil || !m.is(probing) {
+			m.wake() // but not while the echo is awaited: it would end the Wait, and see session.proven
+		}
+	}()
+}
+
+// failed gives up a probe that could not be sent or was not heard in time, and says why.
+func (m *member) failed(now time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state != probing {
+		return nil
+	}
+	var err error
+	switch late := !now.Before(m.at); {
+	case !m.probe.running() && m.probe.err != nil:
+		err = fmt.Errorf("pgcache: listener: send the probe: %w", m.probe.err)
+	case late && m.probe.running():
+		err = fmt.Errorf("pgcache: listener: the probe could not be sent within %v", m.cfg.ProbeTimeout)
+	case late:
+		err = fmt.Errorf("pgcache: listener: no echo of the probe on %q within %v: %w",
+			m.channel, m.cfg.ProbeTimeout, ErrNoEcho)
+		m.warn(err)
+	default:
+		return nil
+	}
+	m.state, m.at = idle, now.Add(m.retry.delay())
+	m.retry.grow()
+	m.tell(err)
+	return err
+}
+
+// schedule returns when to look at m again if nothing happens, or zero.
+func (m *member) schedule() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state == live || m.state == idle && m.probe.running() {
+		return time.Time{}
+	}
+	return m.at
+}
+
+func (m *member) is(s state) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state == s
+}
+
+// some reports whether one of the members is in the state.
+func some(members []*member, s state) bool {
+	return slices.ContainsFunc(members, func(m *member) bool { return m.is(s) })
+}
+
+// notify delivers payload. If that is the echo m becomes live, and it returns when the probe was sent: everything that
+// was committed between LISTEN and then has been delivered.
+func (m *member) notify(payload string) (sent time.Time, echo bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.gone {
+		return time.Time{}, false
+	}
+	m.sub.Notify(payload)
+	if m.state == probing && strings.HasPrefix(payload, pgcache.ProbePrefix+m.nonce) {
+		m.state = live
+		m.retry.reset()
+		m.sub.Beat(m.trusted(m.sent))
+		return m.sent, true
+	}
+	return time.Time{}, false
+}
+
+// beat passes on that a heartbeat asked for at the given time was answered.
+func (m *member) beat(asked time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.state == live && !m.gone {
+		m.sub.Beat(m.trusted(asked))
+	}
+}
+
+// trusted is when the reply to the heartbeat that follows the one of the given time would be overdue.
+func (m *member) trusted(asked time.Time) time.Time {
+	return asked.Add(m.cfg.HeartbeatEvery + m.cfg.HeartbeatTimeout)
+}
+
+// down ends whatever m was doing on a connection that is no more.
+func (m *member) down(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state = idle
+	if m.probe != nil {
+		m.probe.cancel() // the next connection needs one of its own
+	}
+	m.tell(err)
+}
+
+func (m *member) tell(err error) {
+	if !m.told && !m.gone {
+		m.told = true
+		m.sub.Down(err)
+	}
+}
+
+// leave ends it all. It waits for a method of the Subscriber that is under way, but for a Probe only a while: not every
+// driver's statement ends with its context when the network is gone.
+func (m *member) leave() {
+	m.cancel()
+	m.mu.Lock()
+	m.gone = true
+	p := m.probe
+	m.mu.Unlock()
+	if p != nil {
+		select {
+		case <-p.done:
+		case <-time.After(probeGrace):
+		}
+	}
+}
+
+func (p *probe) running() bool {
+	if p == nil {
+		return false
+	}
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}

@@ -1,0 +1,208 @@
+package listener
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// closeGrace is how long an orderly end of a session may take before it is cut off.
+const closeGrace = 250 * time.Millisecond
+
+// session is one connection's life. All its methods run on the hub's goroutine.
+type session struct {
+	*hub
+	ctx       context.Context // the hub's
+	conn      Conn
+	listening map[string]bool // channels LISTEN was run for
+
+	// watchdog cuts the connection when it has not come back in time, whatever the goroutine is stuck in: Ping, a Wait
+	// that does not end, LISTEN, or a Subscriber. For a heartbeat that is when the last Beat is no longer trusted.
+	watchdog *time.Timer
+	overdue  atomic.Bool
+
+	liveSince time.Time // when the first member became live, or zero
+	next      time.Time // when the next heartbeat is due; zero as long as nobody was live
+}
+
+// serve connects and serves the members until ctx ends or the connection is in doubt. It returns how long the connection
+// was of use, and the reason; everybody has been told Down then, unless it is Permanent.
+func (h *hub) serve(ctx context.Context) (time.Duration, error) {
+	for _, m := range h.all() {
+		m.renew()
+	}
+	s := &session{hub: h, ctx: ctx, listening: map[string]bool{}}
+	dialing, cancel := context.WithTimeout(ctx, h.cfg.DialTimeout)
+	conn, err := h.dial(dialing, s.deliver)
+	cancel()
+	if err != nil {
+		if ctx.Err() == nil && !isPermanent(err) {
+			h.down(fmt.Errorf("pgcache: listener: connect (within %v): %w", h.cfg.DialTimeout, err))
+		}
+		return 0, err
+	}
+
+	s.conn = conn
+	s.watchdog = time.AfterFunc(h.cfg.HeartbeatEvery+h.cfg.HeartbeatTimeout, func() {
+		s.overdue.Store(true)
+		conn.Close()
+	})
+	unhook := context.AfterFunc(ctx, func() { s.watchdog.Reset(closeGrace) })
+
+	err = s.run()
+	if ctx.Err() == nil {
+		if s.overdue.Load() {
+			err = fmt.Errorf("no sign of life from the server within %v: %w", h.cfg.HeartbeatTimeout, err)
+		}
+		err = fmt.Errorf("pgcache: listener: %w", err)
+		h.down(err) // first of all: what is local must not be trusted a moment longer
+	}
+	unhook()
+	s.watchdog.Stop()
+	conn.Close()
+	if s.proven() {
+		return time.Since(s.liveSince), err
+	}
+	return 0, err
+}
+
+func (s *session) run() error {
+	for s.ctx.Err() == nil {
+		until, err := s.advance()
+		if err != nil {
+			return err
+		}
+		if err := s.wait(until); err != nil {
+			return fmt.Errorf("wait for notifications: %w", err)
+		}
+		if s.ctx.Err() == nil && s.proven() && !time.Now().Before(s.next) {
+			if err := s.heartbeat(); err != nil {
+				return fmt.Errorf("heartbeat: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// proven reports whether some echo has been heard on this connection. Until then nothing may be sent on it while a probe
+// is out. A transaction pooler connects us to a server only while a statement of ours is under way, and drops what that
+// server tells at other times:
+//
+//	listener              pooler                server
+//	LISTEN           ->   on session 7     ->   7 listens
+//	                                       <-   7: the echo (dropped)
+//	Ping             ->   on session 7     <-   7: the echo
+//	the echo: live!  <-
+//
+// By the lower path the echo would get through just this once, and every Ping after it succeed.
+func (s *session) proven() bool { return !s.next.IsZero() }
+
+// advance takes every member a step further: it gives up probes that failed, listens on newcomers' channels and has
+// their probes sent. It returns when to look again at the latest.
+func (s *session) advance() (until time.Time, err error) {
+	members := s.look()
+	var deaf error // the reason, when a probe was not heard
+	for _, m := range members {
+		if err := m.failed(time.Now()); errors.Is(err, ErrNoEcho) {
+			deaf = err
+		}
+	}
+	if s.proven() || !some(members, probing) {
+		if err := s.start(members); err != nil {
+			return until, err
+		}
+	}
+	// Where nobody hears anything the connection leads to the wrong place, say to the primary that was, and a new one
+	// may do better. While somebody does hear, the one who does not is on its own and must not disturb the others.
+	if deaf != nil && !some(members, probing) && !some(members, live) {
+		return until, deaf
+	}
+	s.setQuiet(!s.proven() && some(members, probing))
+
+	until = s.next
+	for _, m := range members {
+		if at := m.schedule(); until.IsZero() || !at.IsZero() && at.Before(until) {
+			until = at
+		}
+	}
+	return until, nil
+}
+
+// start sends the probes that are due. LISTEN comes first for all of them: see proven.
+func (s *session) start(members []*member) error {
+	var due []*member
+	for _, m := range members {
+		if !m.due(time.Now()) {
+			continue
+		}
+		due = append(due, m)
+		if s.listening[m.channel] {
+			continue
+		}
+		if err := s.conn.Listen(s.ctx, m.channel); err != nil {
+			return fmt.Errorf("listen on %q: %w", m.channel, err)
+		}
+		s.listening[m.channel] = true
+	}
+	for _, m := range due {
+		m.begin()
+	}
+	return nil
+}
+
+// wait delivers notifications until the given time, or until there is news about the members.
+func (s *session) wait(until time.Time) error {
+	if until.IsZero() {
+		until = time.Now().Add(s.cfg.HeartbeatEvery)
+	}
+	s.cutAfter(until)
+	ctx, cancel := context.WithDeadline(s.ctx, until)
+	defer cancel()
+	if !s.setInterrupt(cancel) {
+		return nil
+	}
+	defer s.setInterrupt(nil)
+	return s.conn.Wait(ctx)
+}
+
+// cutAfter has the watchdog wait until HeartbeatTimeout after the given time.
+func (s *session) cutAfter(t time.Time) {
+	s.watchdog.Reset(time.Until(t) + s.cfg.HeartbeatTimeout)
+	if s.ctx.Err() != nil {
+		s.watchdog.Reset(closeGrace) // ctx ended just before, and we have undone what that did
+	}
+}
+
+// deliver hands one notification to everybody on its channel. The connection calls it, on the hub's goroutine.
+func (s *session) deliver(channel, payload string) {
+	for _, m := range s.on(channel) {
+		sent, echo := m.notify(payload)
+		if echo && !s.proven() {
+			s.liveSince, s.next = time.Now(), sent.Add(s.cfg.HeartbeatEvery)
+			if s.next.Before(s.liveSince) {
+				s.next = s.liveSince // the echo took longer than a heartbeat may
+			}
+			s.cutAfter(s.next)
+			s.wake() // the Wait that is under way may be meant to last longer than this Beat is trusted
+		}
+	}
+}
+
+// heartbeat asks for a sign of life. Its reply comes behind everything told before on this session, so when it is there
+// in time, what was delivered is complete up to the moment of asking, and silence means silence until the next reply
+// could be overdue.
+func (s *session) heartbeat() error {
+	pinging, cancel := context.WithDeadline(s.ctx, s.next.Add(s.cfg.HeartbeatTimeout))
+	defer cancel()
+	asked := time.Now()
+	if err := s.conn.Ping(pinging); err != nil {
+		return err
+	}
+	for _, m := range s.all() {
+		m.beat(asked)
+	}
+	s.next = asked.Add(s.cfg.HeartbeatEvery)
+	return nil
+}
