@@ -1,0 +1,238 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// bound is P2's: the heartbeat and its timeout. Nothing may be older, whatever has happened to the listener.
+	bound = 3 * time.Second
+	// drift is what P7 allows after the expiry.
+	drift = 50 * time.Millisecond
+	// table is the node number of the harness itself when it looks at the rows.
+	table = -1
+)
+
+// read is one answer, with what the node that gave it was bound to when it was asked.
+type read struct {
+	node       int
+	op         string
+	start, end time.Duration
+
+	heard time.Duration // everything acknowledged before this moment had been applied by the node
+	deaf  bool          // its listener was down
+	own   time.Duration // the latest begin of the node's own acknowledged writes
+	seen  time.Duration // the latest begin of the writes that it had shown
+
+	found bool
+	value value
+}
+
+// verdict is what one read tells.
+type verdict struct {
+	breach *breach       // nil: all is well
+	behind time.Duration // for how long the value had been overwritten for certain
+	seen   time.Duration // the begin of the write that it shows
+}
+
+// A breach is a promise that was not kept.
+type breach struct {
+	promise        string
+	key            string
+	read           read
+	came, expected string
+}
+
+func (b *breach) String() string {
+	who := fmt.Sprint("node ", b.read.node)
+	if b.read.node == table {
+		who = "the table"
+	}
+	state := fmt.Sprintf("had applied all that was acknowledged before %v", show(b.read.heard))
+	if b.read.deaf {
+		state = "had to ask the database"
+	}
+	return fmt.Sprintf("%s: %s, key %q, %s from %v to %v, when it %s\n    came      %s\n    expected  %s",
+		b.promise, who, b.key, b.read.op, show(b.read.start), show(b.read.end), state, b.came, b.expected)
+}
+
+// judge holds one read against the history of its key.
+func (h *history) judge(r read) verdict {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r.found && !h.written(r.value, r.end) {
+		return verdict{breach: h.breach("P7", r, "a value that somebody wrote under this key")}
+	}
+	if !r.found {
+		// A new row is not told, because nobody can hold it, and a read that was under way then may be joined.
+		r.heard = 0
+	}
+	by := func(t time.Duration) time.Duration {
+		if r.found {
+			return max(h.newestBy(t), h.missedBy(r.value.N, t))
+		}
+		return h.newestBy(t)
+	}
+	// What was acknowledged before one of these moments is older than the promise allows.
+	floors := []struct {
+		promise string
+		begin   time.Duration
+		why     string
+	}{
+		{"P3", r.own, "which this node wrote itself"},
+		{"P4", r.seen, "which this node had shown already"},
+		{"P5", by(r.start), "there before the question"}, // only of the deaf
+		{"P1", by(r.heard), "which this node had heard of"},
+		{"P2", by(r.start - bound), fmt.Sprintf("there more than %v before", bound)},
+	}
+	if !r.deaf {
+		floors[2].begin = 0
+	} else if r.node == table {
+		floors[2].promise = "P6"
+	}
+	floor := time.Duration(0)
+	for _, f := range floors {
+		floor = max(floor, f.begin)
+	}
+	ok := func(floor time.Duration) bool { return h.writes[r.value.N].acked >= floor }
+	v := verdict{}
+	if r.found {
+		w := h.writes[r.value.N]
+		if r.start > w.expires && r.start-w.expires > drift {
+			return verdict{breach: h.breach("P7", r, fmt.Sprintf("nothing later than its expiry at %v and %v", show(w.expires), drift))}
+		}
+		v.seen = w.begun
+		if at := h.overwritten(w.acked); at < r.start {
+			v.behind = r.start - at
+		}
+	} else {
+		ok = func(floor time.Duration) bool { _, explained := h.absence(floor, r.end); return explained }
+		v.seen, _ = h.absence(floor, r.end)
+	}
+	if ok(floor) {
+		return v
+	}
+	for _, f := range floors {
+		if !ok(f.begin) {
+			return verdict{breach: h.breach(f.promise, r, h.since(f.begin)+" or newer, "+f.why)}
+		}
+	}
+	return v
+}
+
+func (h *history) breach(promise string, r read, expected string) *breach {
+	b := &breach{promise: promise, key: h.name, read: r, came: "nothing", expected: expected}
+	if r.found {
+		b.came = fmt.Sprintf("%+v", r.value)
+		if h.written(r.value, never) {
+			b.came = h.describe(r.value.N)
+		}
+	}
+	return b
+}
+
+// since describes the write that began at a moment, or that the table was seen to hold from then on.
+func (h *history) since(t time.Duration) string {
+	for n, w := range h.writes {
+		if w.begun == t {
+			return h.describe(n)
+		}
+	}
+	for _, l := range h.looks {
+		if l.from == t {
+			return fmt.Sprintf("%s, the row from %v to %v", h.describe(l.n), show(l.from), show(l.to))
+		}
+	}
+	return "a write"
+}
+
+func (h *history) describe(n int) string {
+	w := h.writes[n]
+	what := "value"
+	if w.gone {
+		what = "Delete"
+	}
+	s := fmt.Sprintf("%s %d of node %d (begun %v, acknowledged %v", what, n, w.node, show(w.begun), show(w.acked))
+	if w.ttl > 0 {
+		s += fmt.Sprintf(", TTL %v", w.ttl)
+	}
+	return s + ")"
+}
+
+func show(t time.Duration) string {
+	if t == never {
+		return "never"
+	}
+	return t.Round(10 * time.Microsecond).String()
+}
+
+// book collects what went wrong.
+type book struct {
+	mu       sync.Mutex
+	breaches []*breach // the first of them
+	counts   map[string]int
+	errors   int
+	first    []error
+}
+
+const (
+	keepBreaches = 1000
+	keepErrors   = 5
+)
+
+func (b *book) breach(v *breach) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.counts == nil {
+		b.counts = map[string]int{}
+	}
+	b.counts[v.promise]++
+	if len(b.breaches) < keepBreaches {
+		b.breaches = append(b.breaches, v)
+	}
+}
+
+// has says whether a breach of a promise was noted of a key.
+func (b *book) has(key, promise string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.ContainsFunc(b.breaches, func(v *breach) bool { return v.key == key && v.promise == promise })
+}
+
+// fail notes an operation that returned an error. None may: nothing but listeners is ever disturbed here.
+func (b *book) fail(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.errors++
+	if len(b.first) < keepErrors {
+		b.first = append(b.first, err)
+	}
+}
+
+// total counts the breaches and the errors, and summary says which.
+func (b *book) total() (breaches, errors int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, n := range b.counts {
+		breaches += n
+	}
+	return breaches, b.errors
+}
+
+func (b *book) summary() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var parts []string
+	for promise, n := range b.counts {
+		parts = append(parts, fmt.Sprintf("%s %d times", promise, n))
+	}
+	slices.Sort(parts)
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgcache/go/pgcache"
+)
+
+// An ear stands between a node's listener and its cache and knows what the cache has applied. For that the harness tells
+// the time on the cache's channel: notifications come in the order of their commits, on one socket, and are applied one
+// by one. So when a node has heard the time t, it has applied every write that was acknowledged before t:
+//
+//	writer     Set ... acknowledged
+//	harness                           notify "t"
+//	the node                  applies the Set     hears t     Get: must not be older
+//
+// Nothing in it depends on what a cache's own notifications look like. A cache ignores the time: its payload begins like
+// the echo of somebody's probe.
+type ear struct {
+	pgcache.Listener
+	heard    atomic.Int64 // the latest time heard
+	live     atomic.Bool  // between a Beat and a Down
+	gaps     atomic.Int64 // times it went down after having been live
+	deafTime atomic.Int64 // for how long it was down after having been live
+}
+
+// chime is the payload that tells the time.
+func chime(t time.Duration) string {
+	return pgcache.ProbePrefix + chimes + strconv.FormatInt(int64(t), 10)
+}
+
+const chimes = "harness "
+
+// state is what a read that starts now is bound to.
+func (e *ear) state() (heard time.Duration, deaf bool) {
+	deaf = !e.live.Load()
+	return time.Duration(e.heard.Load()), deaf
+}
+
+// Listen implements pgcache.Listener.
+func (e *ear) Listen(ctx context.Context, channel string, sub pgcache.Subscriber) error {
+	e.live.Store(false)
+	return e.Listener.Listen(ctx, channel, &inner{Subscriber: sub, ear: e})
+}
+
+type inner struct {
+	pgcache.Subscriber
+	ear *ear
+	at  time.Duration // when it went down
+}
+
+// Notify is called by the goroutine that reads the socket, one at a time.
+func (s *inner) Notify(payload string) {
+	s.Subscriber.Notify(payload)
+	if told, ok := strings.CutPrefix(payload, pgcache.ProbePrefix+chimes); ok {
+		if t, err := strconv.ParseInt(told, 10, 64); err == nil {
+			raise(&s.ear.heard, t)
+		}
+	}
+}
+
+// Beat after a Down begins with nothing in memory: whatever is read from now on is newer than this moment.
+func (s *inner) Beat(trusted time.Time) {
+	if !s.ear.live.Load() {
+		raise(&s.ear.heard, int64(clock()))
+		if s.at > 0 {
+			s.ear.deafTime.Add(int64(clock() - s.at))
+		}
+		s.ear.live.Store(true)
+	}
+	s.Subscriber.Beat(trusted)
+}
+
+// Down notes it after the cache has, as Beat notes it before: in between the cache would be bound to more than it can
+// know.
+func (s *inner) Down(err error) {
+	s.Subscriber.Down(err)
+	if s.ear.live.Swap(false) {
+		s.ear.gaps.Add(1)
+		s.at = clock()
+	}
+}
+
+// raise sets a to v if that is more.
+func raise(a *atomic.Int64, v int64) {
+	for {
+		old := a.Load()
+		if old >= v || a.CompareAndSwap(old, v) {
+			return
+		}
+	}
+}

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // database/sql driver "pgx"
+	_ "github.com/lib/pq"              // database/sql driver "postgres"
+
+	"github.com/pgcache/go/driver/pgxdriver"
+	"github.com/pgcache/go/driver/pqdriver"
+	"github.com/pgcache/go/pgcache"
+)
+
+// fleet is many nodes in one process that share nothing but a database, and what the harness knows about them.
+type fleet struct {
+	cfg     config
+	name    string  // of the schema, the channel and the sessions
+	db      *sql.DB // the harness's own, for telling the time, looking at rows and ending sessions
+	keys    []*history
+	writers []*node
+	readers []*node
+	book    book
+	ops     atomic.Int64
+	kills   atomic.Int64
+}
+
+// node is one process of a fleet: a pool, a listener and a cache of its own.
+type node struct {
+	id    int
+	db    *sql.DB
+	cache *pgcache.Cache
+	ear   *ear
+
+	typed   *pgcache.Typed[value] // with the full names of keys, as the cache itself has them
+	sourced *pgcache.Typed[value] // in the namespace of the keys that are loaded
+
+	// Of every key: the latest begin of a write of this node that was acknowledged, and of a write that it has shown.
+	own, seen []atomic.Int64
+}
+
+func (f *fleet) table() string { return f.name + ".cache_entries" }
+
+func (f *fleet) nodes() []*node {
+	return append(f.writers[:len(f.writers):len(f.writers)], f.readers...)
+}
+
+// start brings up a fleet on the server that dsn names. stop must be called, also after an error.
+func start(ctx context.Context, cfg config, dsn string) (f *fleet, err error) {
+	f = &fleet{cfg: cfg, name: "harness_" + strings.ToLower(rand.Text()[:12])}
+	for i := range cfg.keys {
+		h := &history{name: fmt.Sprint(kindOf(i), ":", i)}
+		if kindOf(i) == sourced {
+			h.source = &source{}
+		}
+		f.keys = append(f.keys, h)
+	}
+	if cfg.selftest {
+		for i := range plants {
+			f.keys = append(f.keys, &history{name: fmt.Sprint("planted:", i)})
+		}
+	}
+	if f.db, err = sql.Open("pgx", named(dsn, f.name)); err != nil {
+		return f, err
+	}
+	f.db.SetMaxOpenConns(harnessConns)
+	conns, err := f.connsPerNode(ctx)
+	if err != nil {
+		return f, err
+	}
+	if _, err := f.db.ExecContext(ctx, "CREATE SCHEMA "+f.name); err != nil {
+		return f, fmt.Errorf("create a schema: %w", err)
+	}
+	for id := range cfg.writers + cfg.readers {
+		n, err := f.newNode(id, named(dsn, fmt.Sprintf("%s node-%d", f.name, id)), conns)
+		if err != nil {
+			return f, err
+		}
+		if id < cfg.writers {
+			f.writers = append(f.writers, n)
+		} else {
+			f.readers = append(f.readers, n)
+		}
+	}
+	if err := f.writers[0].cache.Migrate(ctx); err != nil {
+		return f, err
+	}
+	return f, f.ready(ctx)
+}
+
+func (f *fleet) newNode(id int, dsn string, conns int) (*node, error) {
+	n := &node{
+		id: id, ear: &ear{},
+		own: make([]atomic.Int64, len(f.keys)), seen: make([]atomic.Int64, len(f.keys)),
+	}
+	var err error
+	if f.cfg.driver == "pq" {
+		n.db, err = sql.Open("postgres", dsn)
+		n.ear.Listener = pqdriver.Listener(dsn) // those of one DSN would share a connection: each node's differs
+	} else if n.db, err = sql.Open("pgx", dsn); err == nil {
+		n.ear.Listener = pgxdriver.Listener(n.db)
+	}
+	if err != nil {
+		return nil, err
+	}
+	n.db.SetMaxOpenConns(conns)
+	n.db.SetMaxIdleConns(conns)
+	n.cache, err = pgcache.New(n.db, pgcache.Options{
+		Codec: codecs[f.cfg.codec], DefaultTTL: f.cfg.ttl, Schema: f.name, Channel: f.name, Listener: n.ear,
+		// Told in the writing transaction: so the time that the harness tells after a write comes behind it.
+		InvalidationWindow: pgcache.Immediate,
+		Timeout:            30 * time.Second, // a machine that is too small is slow, not wrong
+		Logger:             slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return nil, errors.Join(err, n.db.Close())
+	}
+	n.typed = pgcache.For[value](n.cache)
+	n.sourced = pgcache.For[value](n.cache, pgcache.Namespace(string(sourced)))
+	return n, nil
+}
+
+const (
+	harnessConns = 4
+	mostConns    = 6 // for each node: its listener, its lock session, and callers
+	leastConns   = 4
+)
+
+// connsPerNode divides what the server has to give.
+func (f *fleet) connsPerNode(ctx context.Context) (int, error) {
+	var limit, used int
+	err := f.db.QueryRowContext(ctx, `SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
+		(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> $1)`, f.name).Scan(&limit, &used)
+	if err != nil {
+		return 0, fmt.Errorf("ask the server for its limits: %w", err)
+	}
+	nodes := f.cfg.writers + f.cfg.readers
+	listener := 0
+	if f.cfg.driver == "pq" {
+		listener = 1 // beside the pool
+	}
+	free := limit - used - harnessConns
+	conns := min(free/nodes-listener, mostConns)
+	if conns < leastConns {
+		return 0, fmt.Errorf("%d nodes need %d connections, %d each, and the server has %d to spare: lower -writers and -readers, or raise its max_connections",
+			nodes, nodes*(leastConns+listener), leastConns+listener, max(free, 0))
+	}
+	return conns, nil
+}
+
+// each does f for all nodes at once, and returns what went wrong.
+func (f *fleet) each(do func(n *node) error) error {
+	nodes := f.nodes()
+	errs := make([]error, len(nodes))
+	var wg sync.WaitGroup
+	for i, n := range nodes {
+		wg.Go(func() {
+			if err := do(n); err != nil {
+				errs[i] = fmt.Errorf("node %d: %w", n.id, err)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// ready waits until all nodes listen.
+func (f *fleet) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return f.each(func(n *node) error { return n.cache.Ready(ctx) })
+}
+
+// stop takes the fleet down and its schema away. It says what was left behind.
+func (f *fleet) stop(ctx context.Context) error {
+	err := f.each(func(n *node) error { return errors.Join(n.cache.Close(), n.db.Close()) })
+	if f.db == nil {
+		return err
+	}
+	_, drop := f.db.ExecContext(ctx, "DROP SCHEMA IF EXISTS "+f.name+" CASCADE")
+	return errors.Join(err, drop, f.leftovers(ctx), f.db.Close())
+}
+
+// leftovers reports sessions of nodes that are still there although all was closed. The server takes a moment to notice.
+func (f *fleet) leftovers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for {
+		var left int
+		err := f.db.QueryRowContext(ctx, "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE $1 || ' node-%'", f.name).Scan(&left)
+		if left == 0 && err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, fmt.Errorf("%d sessions of closed nodes are left on the server", left))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// named is dsn with a name for its sessions.
+func named(dsn, name string) string {
+	if !strings.HasPrefix(dsn, "postgres://") && !strings.HasPrefix(dsn, "postgresql://") {
+		return dsn + " application_name='" + name + "'" // of two, the last one counts
+	}
+	base, query, _ := strings.Cut(dsn, "?")
+	params, _ := url.ParseQuery(query) // what can't be parsed here, no driver can use
+	params.Set("application_name", name)
+	return base + "?" + strings.ReplaceAll(params.Encode(), "+", "%20") // lib/pq knows no other space
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// A plant is something wrong that plain SQL puts under a fleet at work. The checker must notice it and call it by the
+// promise that it breaks.
+//
+// A row that is changed but keeps its version, or that goes, is noticed by the triggers on the table, and told: every
+// node comes and reads it. A row with a new version passes for a write of the library: nobody is told.
+type plant struct {
+	name    string
+	promise string
+	put     func(p *plot) error
+}
+
+var plants = []plant{
+	{"a node keeps what was overwritten", "P1", func(p *plot) error {
+		p.set(0)
+		p.reader.get(p.ctx, p.key) // and keeps it
+		n := p.history().begin(p.writer.node.id, false, 0)
+		err := p.spoil("value = $2, version = version + 1", p.history().valueOf(n))
+		p.history().done(n)
+		return err
+	}},
+	{"a node does not find its own write", "P3", func(p *plot) error {
+		p.set(0)
+		p.set(0)
+		err := p.spoil("value = $2", p.history().valueOf(0))
+		p.asked = p.writer
+		return err
+	}},
+	{"a node goes back", "P4", func(p *plot) error {
+		p.set(0)
+		p.set(0)
+		p.reader.get(p.ctx, p.key)
+		return p.spoil("value = $2", p.history().valueOf(0))
+	}},
+	{"a value is lost", "P4", func(p *plot) error {
+		p.set(0)
+		p.reader.get(p.ctx, p.key)
+		return p.exec("DELETE FROM " + p.table() + " WHERE key = $1")
+	}},
+	{"an old value is stored over a newer one", "P6", func(p *plot) error {
+		p.set(0)
+		p.set(0)
+		return p.spoil("value = $2, version = version + 1", p.history().valueOf(0))
+	}},
+	{"a value that nobody wrote", "P7", func(p *plot) error {
+		p.set(0)
+		v := p.history().valueOf(0)
+		v.N++
+		return p.spoil("value = $2", v)
+	}},
+	{"a value outlives its expiry", "P7", func(p *plot) error {
+		p.set(time.Second)
+		err := p.spoil("value = $2, expires_at = NULL", p.history().valueOf(0))
+		time.Sleep(time.Second + 2*drift)
+		return err
+	}},
+}
+
+// plot is the key that a plant is put on. No worker uses it.
+type plot struct {
+	*fleet
+	ctx            context.Context
+	key            int
+	writer, reader *worker
+	asked          *worker // until it is noticed
+}
+
+func (p *plot) history() *history { return p.keys[p.key] }
+
+func (p *plot) set(ttl time.Duration) { p.writer.setFor(p.ctx, p.key, ttl) }
+
+// spoil changes the row. $2 is v.
+func (p *plot) spoil(set string, v value) error {
+	data, err := p.codec().Marshal(v)
+	if err != nil {
+		return err
+	}
+	return p.exec("UPDATE "+p.table()+" SET "+set+" WHERE key = $1", data)
+}
+
+// exec changes one row. $1 is its key.
+func (p *plot) exec(query string, args ...any) error {
+	res, err := p.db.ExecContext(p.ctx, query, append([]any{p.history().name}, args...)...)
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); n != 1 {
+		return errors.Join(err, fmt.Errorf("%d rows changed, not one", n))
+	}
+	return nil
+}
+
+// patience is how long a plant may go unnoticed.
+const patience = 10 * time.Second
+
+// selftest puts plants under a fleet at work, and returns an error unless each is noticed in time, and nothing else is.
+func (f *fleet) selftest(ctx context.Context, plants []plant, patience time.Duration, out io.Writer) error {
+	working, stop := context.WithCancel(ctx)
+	defer stop()
+	ran := make(chan error, 1)
+	go func() {
+		_, err := f.run(working, func(float64) {})
+		ran <- err
+	}()
+	var missed error
+	for i, plant := range plants {
+		p := &plot{
+			fleet: f, ctx: ctx, key: f.cfg.keys + i,
+			writer: &worker{fleet: f, node: f.writers[0]}, reader: &worker{fleet: f, node: f.readers[0]},
+		}
+		p.asked = p.reader
+		err := plant.put(p)
+		if err == nil {
+			err = p.noticed(plant.promise, patience)
+		}
+		if err != nil {
+			missed = errors.Join(missed, fmt.Errorf("planted that %s: %w", plant.name, err))
+			continue
+		}
+		fmt.Fprintf(out, "%s noticed: %s\n", plant.promise, plant.name)
+	}
+	stop()
+	err := <-ran
+	for _, b := range f.book.breaches {
+		if !f.planted(b.key) {
+			err = errors.Join(err, fmt.Errorf("a violation that was not planted: %v", b))
+		}
+	}
+	_, failed := f.book.total()
+	if failed > 0 {
+		err = errors.Join(err, fmt.Errorf("%d operations failed: %w", failed, errors.Join(f.book.first...)))
+	}
+	return errors.Join(missed, err)
+}
+
+// noticed reads the key until the checker says of it what it should.
+func (p *plot) noticed(promise string, patience time.Duration) error {
+	for deadline := clock() + patience; clock() < deadline && p.ctx.Err() == nil; time.Sleep(chimeEvery) {
+		p.asked.get(p.ctx, p.key)
+		if p.book.has(p.history().name, promise) {
+			return nil
+		}
+	}
+	return fmt.Errorf("not noticed within %v: no breach of %s", patience, promise)
+}
+
+func (f *fleet) planted(key string) bool {
+	for _, h := range f.keys[f.cfg.keys:] {
+		if h.name == key {
+			return true
+		}
+	}
+	return false
+}
