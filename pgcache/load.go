@@ -62,9 +62,9 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 		run := coherence.NewRun(context.WithoutCancel(ctx))
 		l, leader, early := c.local.Join(k, run)
 		if leader {
-			r := &loadRun{view: *v, run: run, into: reflect.TypeOf(dst).Elem(), degraded: err != nil, load: func(ctx context.Context, _ []string) (map[string]any, error) {
+			r := &loadRun{view: *v, run: run, into: reflect.TypeOf(dst).Elem(), degraded: err != nil, load: func(ctx context.Context, names []string) (map[string]any, error) {
 				value, err := load(ctx)
-				return map[string]any{k.Name: value}, err
+				return map[string]any{names[0]: value}, err
 			}}
 			r.start([]*coherence.Load{l})
 		} else {
