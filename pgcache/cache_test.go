@@ -155,6 +155,12 @@ func TestBasics(t *testing.T) {
 	if all, err = users.GetMany(ctx, []string{"1", "2", "3", "4"}); err != nil || len(all) != 3 {
 		t.Fatal(all, err)
 	}
+	for _, key := range []string{"a:b:c", ":a", "a:", ":", "plain"} {
+		var v string
+		if err := a.GetOrSet(ctx, key, &v, func(context.Context) (any, error) { return key, nil }); err != nil || v != key {
+			t.Fatal(key, v, err)
+		}
+	}
 	if err := a.Clear(ctx); err != nil {
 		t.Fatal(err)
 	}
