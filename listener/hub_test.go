@@ -239,6 +239,42 @@ func TestLateProbe(t *testing.T) {
 	next[time.Time](t, n)
 }
 
+// Who waits for the next attempt has been told why, and is not told again when the connection fails.
+func TestDownOnce(t *testing.T) {
+	t.Parallel()
+	var conns []*broken
+	cut := atomic.Bool{}
+	dial := breaking(testdb.DSN(t), func(b *broken) {
+		conns = append(conns, b)
+		b.ping = func(ctx context.Context) error {
+			if len(conns) == 1 && cut.Load() {
+				return errBroken
+			}
+			return b.Conn.Ping(ctx)
+		}
+	})
+	cfg := listener.Config{
+		HeartbeatEvery: 20 * time.Millisecond, HeartbeatTimeout: patience,
+		BackoffMin: time.Second, BackoffMax: time.Hour, // the second's; the first has just been live
+	}
+	l := listener.New(dial, cfg)
+	first, second := newNode(t), newNode(t)
+	errProbe := errors.New("the pool is exhausted")
+	second.probe = func(context.Context, string) error { return errProbe }
+	listen(t, l, first)
+	next[time.Time](t, first)
+	listen(t, l, second)
+	for range 2 { // of the two connections one attempt each, at least
+		if err := next[error](t, second); !errors.Is(err, errProbe) {
+			t.Errorf("Down(%v), want what Probe returned", err)
+		}
+		cut.Store(true)
+	}
+	if err := next[error](t, first); !errors.Is(err, errBroken) {
+		t.Errorf("Down(%v), want what Ping returned", err)
+	}
+}
+
 // While the first probe is out nothing is sent: a transaction pooler could let the echo through only because of that.
 func TestSilenceUntilTheEcho(t *testing.T) {
 	t.Parallel()

@@ -136,6 +136,21 @@ func TestPoolExhausted(t *testing.T) {
 	n.hears(t, "now")
 }
 
+// What the server cannot deliver it skips with an error (or ends the session, in later versions): a gap either way.
+func TestUndeliverable(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.listen(t, pgxdriver.ListenerDSN(testdb.WithParam(testdb.DSN(t), "client_encoding", "LATIN1")))
+	n.hears(t, "hello")
+	if err := n.send(t.Context(), "no Latin letter: €"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-n.down; !strings.Contains(err.Error(), "no equivalent") {
+		t.Errorf("Down(%v), want the server's complaint", err)
+	}
+	n.hears(t, "again")
+}
+
 func TestDSN(t *testing.T) {
 	t.Parallel()
 	dsn := testdb.WithParam(testdb.DSN(t), "application_name", "")

@@ -4,8 +4,9 @@
 // The tests of those packages walk through everything, up to a few million states in a few seconds. Two settings change
 // how much that is:
 //
-//	go test -short ./internal/model/...               the first states of each configuration only; so does -race
-//	PGCACHE_MODEL=full go test -timeout 1h -v ./...   larger configurations and every variant: minutes, gigabytes
+//	go test -short ./internal/model/...                           the first states of each configuration; so does -race
+//	PGCACHE_MODEL=full go test -timeout 1h ./internal/model/...   larger configurations and all of the variants: minutes
+//	                                                              of two cores, some 4 GB
 package model
 
 import (

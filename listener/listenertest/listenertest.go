@@ -50,6 +50,7 @@ func Test(t *testing.T, f Factory) {
 		{"in order", inOrder},
 		{"each its channel", eachItsChannel},
 		{"latecomers", latecomers},
+		{"leaving amid notifications", leaveAmidNotifications},
 		{"storm", storm},
 		{"slow link", slowLink},
 		{"idle outside a transaction", idleSession},
