@@ -111,8 +111,9 @@ func (c *Cache) explain(ctx context.Context, err error) error {
 		return nil
 	case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
 		return fmt.Errorf("%w (%w)", ctx.Err(), err)
-	case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no answer from the database within Timeout (%v): %w", c.opts.Timeout, err)
+	case ctx.Err() == nil && (errors.Is(err, context.DeadlineExceeded) || sqlerr.State(err) == "57014"):
+		// 57014: cut off; lib/pq says so where pgx names the context.
+		return fmt.Errorf("no answer from the database within Timeout (%v), or it cut the statement off: %w", c.opts.Timeout, err)
 	case sqlerr.NoObject(err):
 		c.schema.unknown() // dropped while we ran: look again next time
 		return fmt.Errorf("%w (%w)", ErrNotMigrated, err)

@@ -24,6 +24,11 @@ func (c *Cache) Cleanup(ctx context.Context) (int64, error) {
 func (c *Cache) cleanup(ctx context.Context, grace time.Duration) (int64, error) {
 	statement, cancel := c.statement(ctx)
 	defer cancel()
+	if grace == 0 {
+		if err := c.store.FenceSweep(statement, MaxLoadTimeout); err != nil {
+			return 0, c.explain(ctx, err)
+		}
+	}
 	n, err := c.store.DeleteExpired(statement, grace, c.opts.CleanupBatch)
 	if err != nil {
 		return 0, c.explain(ctx, err)
@@ -86,6 +91,10 @@ func (c *Cache) trim() error {
 	}
 	point, err := c.store.TrimPoint(c.ctx, maxRows, maxBytes)
 	if err != nil || point == 0 {
+		return err
+	}
+	// What goes may have been written while a load was under way.
+	if err := c.store.TurnGeneration(c.ctx); err != nil {
 		return err
 	}
 	for c.ctx.Err() == nil {

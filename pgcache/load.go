@@ -147,7 +147,7 @@ func (r *loadRun) rounds(pending []*coherence.Load) {
 	started := time.Now()
 	for pause := firstWait; len(pending) > 0; pause = min(pause*2, longWait) {
 		alone := r.degraded || r.c.null || time.Since(started) >= r.c.opts.LockTimeout
-		pending = r.round(ctx, pending, alone)
+		pending = r.round(ctx, pending, alone, started)
 		if len(pending) == 0 {
 			return
 		}
@@ -170,13 +170,16 @@ func pauseFor(ctx context.Context, d time.Duration, news <-chan struct{}) {
 }
 
 // round ends the loads that it can and returns the others: keys that another process holds. alone loads them all.
-func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, alone bool) (waiting []*coherence.Load) {
+func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, alone bool, started time.Time) (waiting []*coherence.Load) {
 	var mine []*coherence.Load
 	if alone {
 		mine = pending
 	} else {
 		var held []string
-		mine, waiting, held = r.lock(ctx, pending)
+		// The pool may have no connection to spare: then this process waits no longer than for another's load.
+		locking, cancel := context.WithDeadline(ctx, started.Add(r.c.opts.LockTimeout))
+		mine, waiting, held = r.lock(locking, pending)
+		cancel()
 		if len(held) > 0 {
 			defer r.c.locks.Unlock(held)
 		}

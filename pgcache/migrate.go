@@ -2,6 +2,7 @@ package pgcache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -16,27 +17,40 @@ var schemaVersion = migrate.Latest()
 // schema remembers that the tables are there and fit.
 type schema struct {
 	known   atomic.Bool
-	looking atomic.Pointer[chan struct{}]
+	looking atomic.Pointer[look]
 }
 
-// look reads the state once for all callers that ask at the same time.
+// look is one reading of the state, for all callers that ask while it is under way.
+type look struct {
+	done chan struct{}
+	err  error
+}
+
 func (s *schema) look(ctx context.Context, c *Cache) error {
 	for !s.known.Load() {
-		mine := make(chan struct{})
-		if !s.looking.CompareAndSwap(nil, &mine) {
-			if other := s.looking.Load(); other != nil {
-				select {
-				case <-*other:
-				case <-ctx.Done():
-					return ctx.Err()
-				}
+		mine := &look{done: make(chan struct{})}
+		if s.looking.CompareAndSwap(nil, mine) {
+			mine.err = s.read(ctx, c)
+			gone := ctx.Err() != nil
+			s.looking.Store(nil)
+			if err := mine.err; gone {
+				mine.err = errGivenUp
+				close(mine.done)
+				return err
 			}
-			continue
+			close(mine.done)
+			return mine.err
 		}
-		err := s.read(ctx, c)
-		s.looking.Store(nil)
-		close(mine)
-		return err
+		if other := s.looking.Load(); other != nil {
+			select {
+			case <-other.done:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			if !errors.Is(other.err, errGivenUp) {
+				return other.err
+			}
+		}
 	}
 	return nil
 }

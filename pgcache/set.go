@@ -169,7 +169,9 @@ func (v *view) delete(ctx context.Context, keys []string) error {
 	return nil
 }
 
-// Clear removes every entry under this Prefix, on every node. No loader that began before can store what it read.
+// Clear removes every entry under this Prefix, on every node. No loader that began before can store what it read. It
+// empties the table at once; where a dump or a report is reading it, row by row, which takes longer with a large one
+// than Options.Timeout may allow.
 func (c *Cache) Clear(ctx context.Context) error {
 	if c.null {
 		return c.closedErr("clear")
@@ -181,5 +183,7 @@ func (c *Cache) Clear(ctx context.Context) error {
 	// error, because the outcome may be unknown.
 	c.local.Forget()
 	defer c.local.Forget()
-	return fail("clear", "", c.explain(ctx, c.store.Clear(ctx)))
+	statement, cancel := c.statement(ctx)
+	defer cancel()
+	return fail("clear", "", c.explain(ctx, c.store.Clear(statement)))
 }

@@ -37,9 +37,12 @@ func For[T any](c *Cache, opts ...Option) *Typed[T] {
 			t.direct = t.direct || typ.Kind() != reflect.Interface
 		default:
 			v, err := t.apply([]Option{o})
-			t.err = errors.Join(t.err, err)
+			v.err = errors.Join(v.err, err)
 			t.view = v
 		}
+	}
+	if t.err != nil {
+		t.codecName = "" // nobody's: not even a hit in memory gets past a wrong option
 	}
 	if t.direct {
 		t.keep = func(cd codec.Codec, data []byte) (_ any, err error) {

@@ -33,7 +33,8 @@ WITH input AS (
     SELECT key, substring($9::bytea FROM lo::int + 1 FOR size), version,
         CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec
     FROM input
-    WHERE generation = (SELECT s.generation FROM /* TEMPLATE: prefix */cache_state s)
+    WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = input.key AND e.version <> input.base)
+        AND generation = (SELECT s.generation FROM /* TEMPLATE: prefix */cache_state s)
     ORDER BY key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at

@@ -68,19 +68,34 @@ func (q *Queries) FenceLoads(ctx context.Context) error {
 	return err
 }
 
+const FenceSweep = `-- name: FenceSweep :exec
+UPDATE /* TEMPLATE: prefix */cache_state SET generation = generation + 1
+WHERE EXISTS (
+    SELECT FROM /* TEMPLATE: prefix */cache_entries e
+    WHERE e.expires_at <= clock_timestamp() AND e.expires_at > clock_timestamp() - ($1::bigint) * interval '1 microsecond'
+        AND e.value IS NOT NULL
+)
+`
+
+func (q *Queries) FenceSweep(ctx context.Context, graceUs int64) error {
+	_, err := q.db.ExecContext(ctx, FenceSweep, graceUs)
+	return err
+}
+
 const GetState = `-- name: GetState :one
-SELECT schema_version, channel FROM /* TEMPLATE: prefix */cache_state
+SELECT schema_version, channel, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state
 `
 
 type GetStateRow struct {
 	SchemaVersion int32
 	Channel       string
+	Isolation     string
 }
 
 func (q *Queries) GetState(ctx context.Context) (GetStateRow, error) {
 	row := q.db.QueryRowContext(ctx, GetState)
 	var i GetStateRow
-	err := row.Scan(&i.SchemaVersion, &i.Channel)
+	err := row.Scan(&i.SchemaVersion, &i.Channel, &i.Isolation)
 	return i, err
 }
 

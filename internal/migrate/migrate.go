@@ -50,16 +50,18 @@ func All(n store.Names) []Migration {
 // Latest is the version that this release works with.
 func Latest() int { return len(All(store.Names{})) }
 
-// recordState is the last statement of every migration: so the state is right too where people run the printed SQL with
-// a tool of their own.
+// recordState ends every migration: so the state is right too where people run the printed SQL with a tool of their own.
+// It tells the nodes to forget everything: tables that were dropped took their rows along without a word.
 func recordState(version int, n store.Names) string {
+	state := fmt.Sprintf("UPDATE /* TEMPLATE: prefix */cache_state SET schema_version = %d;\n", version)
 	if version == 1 {
-		return fmt.Sprintf("INSERT INTO /* TEMPLATE: prefix */cache_state (schema_version, channel) VALUES (1, '%s');\n", n.Channel)
+		state = fmt.Sprintf("INSERT INTO /* TEMPLATE: prefix */cache_state (schema_version, channel) VALUES (1, '%s')\n"+
+			"    ON CONFLICT (one) DO UPDATE SET schema_version = 1;\n", n.Channel)
 	}
-	return fmt.Sprintf("UPDATE /* TEMPLATE: prefix */cache_state SET schema_version = %d;\n", version)
+	return state + fmt.Sprintf("SELECT pg_notify('%s', '2*');\n", n.Channel)
 }
 
-// lockID is the second number of the migration's advisory lock; the first is the cache's.
+// lockID is the second number of the migration's advisory lock; the first is the schema's.
 const lockID = -1
 
 // Run applies what is missing. It is idempotent. NewerError says that the database is ahead of this release.
@@ -81,7 +83,8 @@ func step(ctx context.Context, db *sql.DB, n store.Names) (done bool, err error)
 	defer tx.Rollback() //nolint:errcheck // after a Commit it does nothing, before one the first error counts
 
 	// Two at once would meet in the catalogs (23505 pg_type_typname_nsp_index, XX000 tuple concurrently updated).
-	if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1::int, $2::int)", n.Class(), lockID); err != nil {
+	// The lock is the schema's, not the cache's: caches of other prefixes create the same schema.
+	if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1::int, $2::int)", store.Hash("migrate "+n.Schema), lockID); err != nil {
 		return false, err
 	}
 	if n.Schema != "" {
@@ -101,7 +104,15 @@ func step(ctx context.Context, db *sql.DB, n store.Names) (done bool, err error)
 		return false, err
 	}
 	all := All(n)
-	if have >= len(all) {
+	if have == len(all) {
+		// Tables that were dropped by hand are made again: what is there stays as it is.
+		whole, err := complete(ctx, tx, n)
+		if err != nil || whole {
+			return whole, err
+		}
+		have = 0
+	}
+	if have > len(all) {
 		return true, nil
 	}
 	next := all[have]
@@ -128,6 +139,14 @@ func current(ctx context.Context, tx *sql.Tx, n store.Names) (int, error) {
 		return 0, fmt.Errorf("%s is empty: its row was removed by hand; drop the cache's tables and migrate again", n.State())
 	}
 	return version, err
+}
+
+// complete says whether all tables are there.
+func complete(ctx context.Context, tx *sql.Tx, n store.Names) (whole bool, err error) {
+	tables := n.Tables()
+	err = tx.QueryRowContext(ctx, "SELECT to_regclass($1::text) IS NOT NULL AND to_regclass($2::text) IS NOT NULL AND to_regclass($3::text) IS NOT NULL",
+		tables[0], tables[1], tables[2]).Scan(&whole)
+	return whole, err
 }
 
 // Have reads the version without writing anything or taking a lock: 0 if there are no tables yet.

@@ -5,7 +5,7 @@
 
 -- No index but the primary key: a btree on a column that every Set changes would cost the HOT updates. fillfactor leaves
 -- room for them on the page.
-CREATE /* TEMPLATE: persistence */UNLOGGED TABLE /* TEMPLATE: prefix */cache_entries (
+CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_entries (
     key text COLLATE "C" NOT NULL PRIMARY KEY,
     value bytea,                     -- NULL: a tombstone, left by Delete so that a loader begun before it can't store
     version bigint NOT NULL,         -- made by the writer: an identity, equal or not, never an order
@@ -21,7 +21,7 @@ CREATE /* TEMPLATE: persistence */UNLOGGED TABLE /* TEMPLATE: prefix */cache_ent
 );
 
 -- One row, always logged: it must outlive a crash that empties an UNLOGGED cache_entries.
-CREATE TABLE /* TEMPLATE: prefix */cache_state (
+CREATE TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_state (
     one boolean NOT NULL DEFAULT true PRIMARY KEY CHECK (one),
     schema_version int NOT NULL,
     channel text NOT NULL,                           -- what the triggers tell

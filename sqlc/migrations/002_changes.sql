@@ -5,13 +5,13 @@
 -- sequence makes every 32nd commit wait for the disk; Postgres 14 has only those.
 DO $$ BEGIN
     EXECUTE 'CREATE ' || CASE WHEN current_setting('server_version_num')::int >= 150000 THEN 'UNLOGGED ' ELSE '' END
-        || 'SEQUENCE /* TEMPLATE: prefix */cache_changes_seq';
+        || 'SEQUENCE IF NOT EXISTS /* TEMPLATE: prefix */cache_changes_seq';
     EXECUTE 'CREATE ' || CASE WHEN current_setting('server_version_num')::int >= 150000 THEN 'UNLOGGED ' ELSE '' END
-        || 'SEQUENCE /* TEMPLATE: prefix */cache_notices_seq';
+        || 'SEQUENCE IF NOT EXISTS /* TEMPLATE: prefix */cache_notices_seq';
 END $$;
 
 -- No index and no primary key: rows come, are drained all together, and go. The empty key stands for all keys.
-CREATE UNLOGGED TABLE /* TEMPLATE: prefix */cache_changes (
+CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_changes (
     seq bigint NOT NULL DEFAULT nextval('/* TEMPLATE: prefix */cache_changes_seq'),
     key text COLLATE "C" NOT NULL,
     version bigint NOT NULL
@@ -19,7 +19,7 @@ CREATE UNLOGGED TABLE /* TEMPLATE: prefix */cache_changes (
 
 -- What those read who can't LISTEN: one row a message, numbered under the flush's lock, so that the order of seq is the
 -- order of commits. Kept for some minutes.
-CREATE UNLOGGED TABLE /* TEMPLATE: prefix */cache_notices (
+CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_notices (
     seq bigint NOT NULL DEFAULT nextval('/* TEMPLATE: prefix */cache_notices_seq') PRIMARY KEY,
     payload text NOT NULL,
     told_at timestamptz NOT NULL DEFAULT clock_timestamp()
@@ -28,7 +28,7 @@ CREATE UNLOGGED TABLE /* TEMPLATE: prefix */cache_notices (
 -- cache_drain is the flush for a log that has grown although it is drained: a long transaction keeps VACUUM from
 -- removing dead rows. It is alone in the table, tells what is there and truncates it. Where a dump or a report holds the
 -- table it is refused, not waited for: behind it all writers would queue.
-CREATE FUNCTION /* TEMPLATE: prefix */cache_drain(channel text, head text, class int, id int) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_drain(channel text, head text, class int, id int) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     messages bigint;
 BEGIN

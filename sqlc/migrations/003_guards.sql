@@ -3,7 +3,7 @@
 -- Beyond 1000 rows in one transaction it says "forget everything", once, instead of a line a row. It tells at once, and
 -- through the log too while somebody polls.
 -- It runs with its owner's rights and search_path: who may change a row by hand need not know of the log.
-CREATE FUNCTION /* TEMPLATE: prefix */cache_tell() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_tell() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     changed text[]; -- the empty key: all
     told int := coalesce(nullif(current_setting('pgcache.told', true), ''), '0')::int + 1;
@@ -29,15 +29,15 @@ BEGIN
 END $$;
 
 -- A statement of the library always brings a new version.
-CREATE TRIGGER cache_guard_update AFTER UPDATE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
+CREATE OR REPLACE TRIGGER cache_guard_update AFTER UPDATE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
     WHEN (NEW.version = OLD.version OR NEW.key <> OLD.key)
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_tell(/* TEMPLATE: channel */'cache_events');
 
 -- The janitor removes only what no node serves any more; Clear, which tells "forget everything", says that it is it.
-CREATE TRIGGER cache_guard_delete AFTER DELETE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
+CREATE OR REPLACE TRIGGER cache_guard_delete AFTER DELETE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
     WHEN (OLD.value IS NOT NULL AND (OLD.expires_at IS NULL OR OLD.expires_at > clock_timestamp())
         AND current_setting('pgcache.clearing', true) IS DISTINCT FROM 'on')
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_tell(/* TEMPLATE: channel */'cache_events');
 
-CREATE TRIGGER cache_guard_truncate AFTER TRUNCATE ON /* TEMPLATE: prefix */cache_entries FOR EACH STATEMENT
+CREATE OR REPLACE TRIGGER cache_guard_truncate AFTER TRUNCATE ON /* TEMPLATE: prefix */cache_entries FOR EACH STATEMENT
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_tell(/* TEMPLATE: channel */'cache_events');

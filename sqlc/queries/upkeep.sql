@@ -3,7 +3,7 @@
 SELECT pg_notify(@channel::text, @nonce::text || ':' || (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint);
 
 -- name: GetState :one
-SELECT schema_version, channel FROM /* TEMPLATE: prefix */cache_state;
+SELECT schema_version, channel, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state;
 
 -- name: ClaimSweep :execrows
 -- One node an interval removes expired rows: the one whose UPDATE finds the last claim old enough.
@@ -48,6 +48,14 @@ USING (
     FOR UPDATE SKIP LOCKED
 ) gone
 WHERE c.key = gone.key AND c.version = gone.version;
+
+-- name: FenceSweep :exec
+UPDATE /* TEMPLATE: prefix */cache_state SET generation = generation + 1
+WHERE EXISTS (
+    SELECT FROM /* TEMPLATE: prefix */cache_entries e
+    WHERE e.expires_at <= clock_timestamp() AND e.expires_at > clock_timestamp() - (@grace_us::bigint) * interval '1 microsecond'
+        AND e.value IS NOT NULL
+);
 
 -- name: FenceLoads :exec
 -- Waits for the writing statements that are under way, and keeps new ones out until the end of the transaction.

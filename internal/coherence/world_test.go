@@ -1,0 +1,423 @@
+package coherence
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/pgcache/go/internal/notify"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/localcache"
+)
+
+// A world is one node with a real Tracker, and around it what it talks to: rows that others write too, and the queue of
+// notifications on their way to the node. It is the one place where the database is played: what is tested here is the
+// order in which its effects reach the tracker, and that no real server would let us choose.
+//
+// Commits are numbered. The tracker sees versions, which say nothing about order; the checks see the numbers, which
+// travel in Entry.Size and Row.Server.
+type world struct {
+	rng    *rand.Rand
+	bent   bent
+	tr     *Tracker
+	local  memory
+	keys   []Key
+	gets   int // reads under way at most
+	sets   int // writes of ours under way at most
+	traced func(format string, args ...any)
+
+	now       int64 // ticks of the clock of all deadlines
+	rows      []row
+	gone      []int   // per key: the latest commit that left no row
+	expiry    []int64 // of each commit
+	queue     []note
+	listening bool // LISTEN is in force: what is committed is queued for us
+	up        bool // the tracker has been told Beat
+	silent    bool // the trust of the last Beat has run out
+
+	reads    []*read
+	joiners  []joiner
+	writes   []*ourWrite
+	clearing int // of a Clear of ours: 0 none, 1 begun, 2 committed
+	cleared  []int
+	seen     seen
+
+	floors [promises][]int // per promise and key: the oldest commit that a Get that begins now may return
+
+	ids    int
+	counts counts
+}
+
+// bent are faults of the world, not of the tracker, that the checks must notice.
+type bent struct {
+	beatFirst    bool // the listener is called live before LISTEN
+	silentDelete bool // a Delete is not told
+	lossy        bool // now and then a notification is lost in a connection that lives on
+}
+
+type counts struct{ hits, joins, fills, kept int }
+
+// seen is an entry that somebody is about to replace by another form of it.
+type seen struct {
+	key int
+	e   *localcache.Entry
+}
+
+// memory is a local cache without bounds, so that nothing happens that the schedule does not say.
+type memory map[Key]*localcache.Entry
+
+func (m memory) Get(k Key) *localcache.Entry    { return m[k] }
+func (m memory) Set(k Key, e *localcache.Entry) { m[k] = e }
+func (m memory) Delete(k Key)                   { delete(m, k) }
+func (m memory) Clear()                         { clear(m) }
+
+// row is a key as the database has it.
+type row struct {
+	on      bool // there is a row
+	value   bool // it is no tombstone
+	version int64
+	commit  int // the latest of this key, also where there is no row any more
+	expires int64
+}
+
+const never = math.MaxInt64
+
+// farAway is beyond the few ticks that a schedule takes, whenever it runs.
+const farAway = 24 * time.Hour
+
+func (r row) live(now int64) bool { return r.on && r.value && now < r.expires }
+
+// note is one notification under way. Version 0 drops the key whatever is held; key -1 is "forget everything".
+type note struct {
+	key     int
+	version int64
+	commits []int // for key -1: the latest commit of each key
+	commit  int
+}
+
+// read is one statement of ours that reads.
+type read struct {
+	id      int // for the trace
+	f       *Flight
+	key     int
+	floor   [promises]int
+	sent    int64
+	snapped bool
+	row     row
+	at      int64 // when it was snapped
+}
+
+// joiner is a Get that waits for another's read.
+type joiner struct {
+	f     *Flight
+	key   int
+	floor [promises]int
+}
+
+// ourWrite is one Set or Delete of ours.
+type ourWrite struct {
+	w         *Writer
+	key       int
+	version   int64
+	sent, ttl int64
+	remove    bool
+	commit    int  // 0: not yet
+	gaveUp    bool // the caller is gone, the statement may still be done
+}
+
+const (
+	p1 = iota // what was told
+	p2        // what had been committed when the listener came back
+	p3        // our own writes
+	p4        // what was returned before
+	promises
+)
+
+var promiseNames = [promises]string{
+	"P1: a notification of commit %d had been applied",
+	"P2: commit %d was there when the listener came back",
+	"P3: our own commit %d had returned",
+	"P4: commit %d had been returned",
+}
+
+// violation is what a check panics with.
+type violation string
+
+func (w *world) wrong(format string, args ...any) { panic(violation(fmt.Sprintf(format, args...))) }
+
+func (w *world) trace(format string, args ...any) {
+	if w.traced != nil {
+		w.traced(format, args...)
+	}
+}
+
+func (w *world) floor(key int) (floor [promises]int) {
+	for p := range floor {
+		floor[p] = w.floors[p][key]
+	}
+	return floor
+}
+
+func (w *world) raise(promise, key, commit int) {
+	w.floors[promise][key] = max(w.floors[promise][key], commit)
+}
+
+// returned checks what a Get of key returned that began with floor.
+func (w *world) returned(key int, version int64, commit int, floor [promises]int) {
+	if version == 0 {
+		commit = max(commit, w.gone[key]) // no row is no row, whichever Delete it was
+	}
+	for p, least := range floor {
+		if commit < least {
+			w.wrong("a Get of key %d returned commit %d, although "+promiseNames[p]+" before it began", key, commit, least)
+		}
+	}
+	w.raise(p4, key, commit)
+}
+
+// check is done after every step.
+func (w *world) check() {
+	for i, k := range w.keys {
+		if hit := w.tr.Hit(k, w.now); hit != nil {
+			if !w.up || w.silent {
+				w.wrong("P5: key %d is served although the listener is not live", i)
+			}
+			if expires := w.expiry[hit.Size]; w.now >= expires {
+				w.wrong("P7: key %d is served at %d, commit %d expired at %d", i, w.now, hit.Size, expires)
+			}
+		}
+		e := w.local.Get(k)
+		if e == nil || e.Epoch != w.tr.epoch.Load() || w.now >= e.Deadline {
+			continue
+		}
+		if e.Size != w.rows[i].commit && !w.evicts(i, e.Version) {
+			w.wrong("INV: key %d is served as of commit %d, it is at %d, and nothing is queued that evicts it", i, e.Size, w.rows[i].commit)
+		}
+	}
+}
+
+func (w *world) evicts(key int, version int64) bool {
+	for _, n := range w.queue {
+		if n.key == -1 || n.key == key && n.version != version {
+			return true
+		}
+	}
+	return false
+}
+
+// version makes an identity whose size says nothing.
+func (w *world) version() int64 {
+	for {
+		if v := w.rng.Int64(); v != 0 {
+			return v
+		}
+	}
+}
+
+func (w *world) nextCommit(expires int64) int {
+	w.expiry = append(w.expiry, expires)
+	return len(w.expiry) - 1
+}
+
+// put commits a row, and tells it unless it is new.
+func (w *world) put(key int, version int64, ttl int64, value bool) (commit int) {
+	expires := int64(never)
+	if ttl != never {
+		expires = w.now + ttl
+	}
+	was := w.rows[key].on
+	commit = w.nextCommit(expires)
+	w.rows[key] = row{on: true, value: value, version: version, commit: commit, expires: expires}
+	if (was || !value) && (value || !w.bent.silentDelete) {
+		w.tell(note{key: key, version: version, commit: commit})
+	}
+	return commit
+}
+
+// empty commits a Clear.
+func (w *world) empty() {
+	commits := make([]int, len(w.rows))
+	for i := range w.rows {
+		commits[i] = w.nextCommit(never)
+		w.rows[i] = row{commit: commits[i]}
+		w.gone[i] = commits[i]
+	}
+	w.tell(note{key: -1, commits: commits})
+}
+
+func (w *world) tell(n note) {
+	if w.listening && !(w.bent.lossy && w.rng.IntN(4) == 0) {
+		w.queue = append(w.queue, n)
+	}
+}
+
+// deliver applies the first n notifications of the queue, as one payload if they are more than one and none is "forget
+// everything". A foreign one is in a format that this release does not know.
+func (w *world) deliver(n int, foreign bool) {
+	batch := w.queue[:n]
+	for i, one := range batch {
+		if one.key == -1 {
+			batch = w.queue[:max(i, 1)]
+			break
+		}
+	}
+	var payload string
+	switch first := batch[0]; {
+	case first.key == -1:
+		payload = string(notify.Inline) + notify.All
+	case len(batch) == 1:
+		payload = notify.One(w.keys[first.key].Name, first.version)
+	default:
+		b := []byte{notify.Flush}
+		for key, k := range w.keys {
+			var versions []int64
+			for i := len(batch) - 1; i >= 0; i-- {
+				if batch[i].key == key {
+					versions = append(versions, batch[i].version)
+				}
+			}
+			if versions != nil {
+				b = notify.AppendItem(b, k.Name, versions...)
+			}
+		}
+		payload = string(b)
+	}
+	if foreign {
+		payload = "?" + payload
+	}
+	if err := w.tr.Apply(payload, func(row string) Key { return Key{Name: row} }); (err != nil) != foreign {
+		w.wrong("Apply(%q): %v", payload, err)
+	}
+	for _, one := range batch {
+		for key, commit := range one.commits {
+			w.raise(p1, key, commit)
+		}
+		if one.key >= 0 {
+			w.raise(p1, one.key, one.commit)
+		}
+	}
+	w.queue = w.queue[len(batch):]
+}
+
+// beat makes the tracker live, or trusted again.
+func (w *world) beat() {
+	if !w.up {
+		for i, r := range w.rows {
+			w.raise(p2, i, r.commit)
+		}
+	}
+	w.up, w.silent = true, false
+	w.tr.Beat(time.Now().Add(farAway))
+}
+
+func (w *world) entry(version int64, commit int, sent, remaining int64) *localcache.Entry {
+	w.counts.fills++
+	return &localcache.Entry{Version: version, Size: commit, Deadline: w.tr.Deadline(sent, time.Duration(remaining))}
+}
+
+// get begins a Get: a hit, a read of its own, or one that it joins.
+func (w *world) get(key int, floor [promises]int) {
+	k := w.keys[key]
+	if e := w.tr.Hit(k, w.now); e != nil {
+		w.counts.hits++
+		w.trace("get key %d: hit, commit %d", key, e.Size)
+		w.returned(key, e.Version, e.Size, floor)
+		return
+	}
+	f, leader := w.tr.Read(k)
+	if !leader {
+		if !w.up || w.silent {
+			w.wrong("P5: a Get of key %d joins another's read although the listener is not live", key)
+		}
+		w.counts.joins++
+		w.trace("get key %d: joins %s", key, w.name(f))
+		w.joiners = append(w.joiners, joiner{f, key, floor})
+		return
+	}
+	w.begin(&read{f: f, key: key, floor: floor, sent: w.now}, "get")
+}
+
+func (w *world) begin(r *read, what string) {
+	w.ids++
+	r.id = w.ids
+	w.reads = append(w.reads, r)
+	w.trace("%s key %d: begins %s", what, r.key, w.name(r.f))
+}
+
+func (r *read) snap(w *world) {
+	r.snapped, r.row, r.at = true, w.rows[r.key], w.now
+	w.trace("%s sees commit %d", w.name(r.f), r.row.commit)
+}
+
+// finish ends a read, and the Gets that joined it. After an error these begin anew.
+func (r *read) finish(w *world, err error) {
+	w.trace("%s ends, error %v", w.name(r.f), err)
+	if err != nil {
+		r.f.Finish(store.Row{}, err, nil)
+	} else {
+		got := store.Row{Version: r.row.version, Server: int64(r.row.commit)}
+		var e *localcache.Entry
+		if r.row.live(r.at) {
+			remaining := int64(never)
+			if r.row.expires != never {
+				remaining = r.row.expires - r.at
+			}
+			e = w.entry(r.row.version, r.row.commit, r.sent, remaining)
+		}
+		r.f.Finish(got, nil, e)
+		if e != nil && w.local.Get(w.keys[r.key]) == e {
+			w.counts.kept++
+		}
+		w.returned(r.key, got.Version, r.row.commit, r.floor)
+	}
+	w.reads = remove(w.reads, r)
+	waiting := w.joiners
+	w.joiners = w.joiners[:0:0]
+	for _, j := range waiting {
+		if j.f != r.f {
+			w.joiners = append(w.joiners, j)
+			continue
+		}
+		<-r.f.Done()
+		if row, err := r.f.Result(); err == nil {
+			w.returned(j.key, row.Version, int(row.Server), j.floor)
+		} else {
+			w.get(j.key, j.floor)
+		}
+	}
+}
+
+// finish ends a write of ours.
+func (o *ourWrite) finish(w *world, known bool) {
+	var e *localcache.Entry
+	if known && !o.remove {
+		e = w.entry(o.version, o.commit, o.sent, o.ttl)
+	}
+	o.w.Finish(e, 0)
+	if known {
+		w.raise(p3, o.key, o.commit)
+	}
+}
+
+func remove[T comparable](s []T, v T) []T {
+	for i := range s {
+		if s[i] == v {
+			return append(s[:i], s[i+1:]...)
+		}
+	}
+	return s
+}
+
+// name says which of the reads under way has f.
+func (w *world) name(f *Flight) string {
+	if w.traced == nil {
+		return ""
+	}
+	for _, r := range w.reads {
+		if r.f == f {
+			return fmt.Sprintf("read %d", r.id)
+		}
+	}
+	return "nobody's read"
+}

@@ -1,0 +1,555 @@
+package pgcache_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/lib/pq"
+
+	"github.com/pgcache/go/driver/pgxdriver"
+	"github.com/pgcache/go/driver/pqdriver"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/internal/testdb"
+	"github.com/pgcache/go/pgcache"
+)
+
+// forDrivers runs test over both drivers.
+func forDrivers(t *testing.T, test func(t *testing.T, driver string)) {
+	t.Helper()
+	for _, driver := range []string{"pgx", "postgres"} {
+		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+			test(t, driver)
+		})
+	}
+}
+
+// forWindows runs test over a cluster that tells every write at once, and over one that tells a window's together.
+func forWindows(t *testing.T, test func(t *testing.T, cl *cluster)) {
+	t.Helper()
+	for name, window := range map[string]time.Duration{"immediate": pgcache.Immediate, "window": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cl := newCluster(t)
+			cl.opts.InvalidationWindow = window
+			test(t, cl)
+		})
+	}
+}
+
+// expire makes the rows that where selects look as if they had been written and had expired long ago, without telling
+// anybody.
+func (cl *cluster) expire(where string) {
+	cl.t.Helper()
+	cl.exec("UPDATE " + cl.table() + ` SET version = version + 1, expires_at = clock_timestamp() - interval '1 hour',
+		written_at = clock_timestamp() - interval '2 hours' WHERE ` + where)
+}
+
+// follow puts a mark that a writes and b keeps in memory. caughtUp waits until b has heard of everything that was
+// committed before the call. w is b's wire, or nil: what it holds up does not hold up this.
+func (cl *cluster) follow(a, b *pgcache.Cache, w *wire) (caughtUp func()) {
+	cl.t.Helper()
+	if w == nil {
+		w = &wire{}
+	}
+	n := 0
+	write := func() {
+		cl.t.Helper()
+		n++
+		set(cl.t, a, "mark", n)
+		_ = w.unstopped(func() error { warm(cl.t, b, "mark", n); return nil })
+	}
+	write()
+	return write
+}
+
+// on returns a ready node on db, with no listener unless change sets one.
+func (cl *cluster) on(db *sql.DB, change func(o *pgcache.Options)) *pgcache.Cache {
+	cl.t.Helper()
+	c := cl.new(db, change)
+	if err := c.Migrate(cl.t.Context()); err != nil {
+		cl.t.Fatal(err)
+	}
+	cl.ready(c)
+	return c
+}
+
+// new returns a node on db that may not be ready.
+func (cl *cluster) new(db *sql.DB, change func(o *pgcache.Options)) *pgcache.Cache {
+	cl.t.Helper()
+	o := cl.opts
+	if change != nil {
+		change(&o)
+	}
+	c, err := pgcache.New(db, o)
+	if err != nil {
+		cl.t.Fatal(err)
+	}
+	cl.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func (cl *cluster) ready(c *pgcache.Cache) {
+	cl.t.Helper()
+	ctx, cancel := context.WithTimeout(cl.t.Context(), 20*time.Second)
+	defer cancel()
+	if err := c.Ready(ctx); err != nil {
+		cl.t.Fatal(err)
+	}
+}
+
+// wired returns a ready node whose statements can be counted and held up, with a listener of its own.
+func (cl *cluster) wired(change func(o *pgcache.Options)) (*pgcache.Cache, *wire) {
+	cl.t.Helper()
+	db, w := openWire(cl.t, "pgx", testdb.DSN(cl.t))
+	return cl.on(db, func(o *pgcache.Options) {
+		o.Listener = pgxdriver.Listener(db)
+		if change != nil {
+			change(o)
+		}
+	}), w
+}
+
+// listenerOf is the listener that goes with a driver.
+func listenerOf(driver string, db *sql.DB, dsn string) pgcache.Listener {
+	if driver == "postgres" {
+		return pqdriver.Listener(dsn)
+	}
+	return pgxdriver.Listener(db)
+}
+
+// names are the names of the cluster's objects.
+func (cl *cluster) names() store.Names {
+	cl.t.Helper()
+	n, err := store.Names{Schema: cl.opts.Schema, Prefix: cl.opts.Prefix, Channel: cl.opts.Channel}.Resolve()
+	if err != nil {
+		cl.t.Fatal(err)
+	}
+	return n
+}
+
+// keyLocks are the advisory locks held on keys of this cluster; migrations and flushes have the numbers -1 and -2.
+func (cl *cluster) keyLocks(what string) int {
+	cl.t.Helper()
+	return cl.count("SELECT "+what+` FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND classid = $1::bigint::oid
+		AND objid::bigint < 4294967294 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
+		int64(uint32(cl.names().Class())))
+}
+
+// locks is their number.
+func (cl *cluster) locks() int {
+	cl.t.Helper()
+	return cl.keyLocks("count(*)")
+}
+
+func (cl *cluster) noLocks() {
+	cl.t.Helper()
+	eventually(cl.t, "the advisory locks are released", func() bool { return cl.locks() == 0 })
+}
+
+// wire lies between a pool and its driver. It records the statements, and holds up those that a test names.
+type wire struct {
+	driver.Connector
+	mu    sync.Mutex
+	sent  []string
+	stops []*stop
+}
+
+// stop holds up statements that contain text.
+type stop struct {
+	text    string
+	after   bool          // it is done, only the caller does not know yet; else it is not sent yet
+	arrived chan struct{} // one for each statement that is held up
+	resume  chan struct{}
+	once    sync.Once
+	lost    error // what the caller gets in place of a reply
+}
+
+// openWire returns a pool with a wire in it.
+func openWire(tb testing.TB, driverName, dsn string) (*sql.DB, *wire) {
+	tb.Helper()
+	w := &wire{}
+	switch driverName {
+	case "pgx":
+		config, err := pgx.ParseConfig(dsn)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		w.Connector = stdlib.GetConnector(*config)
+	case "postgres":
+		c, err := pq.NewConnector(dsn)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		w.Connector = c
+	default:
+		tb.Fatalf("no driver %q", driverName)
+	}
+	db := sql.OpenDB(w)
+	db.SetMaxOpenConns(20)
+	tb.Cleanup(func() {
+		w.releaseAll()
+		if err := db.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return db, w
+}
+
+// named is how a query of sqlc begins.
+func named(query string) string { return "-- name: " + query + " :" }
+
+// before holds up statements before they are sent, after holds up their replies.
+func (w *wire) before(text string) *stop { return w.stop(text, false) }
+func (w *wire) after(text string) *stop  { return w.stop(text, true) }
+
+// lose makes statements that contain text fail after the server has done them, until the stop is released.
+func (w *wire) lose(text string, err error) *stop {
+	s := w.stop(text, true)
+	s.lost = err
+	return s
+}
+
+func (w *wire) stop(text string, after bool) *stop {
+	s := &stop{text: text, after: after, arrived: make(chan struct{}, 1000), resume: make(chan struct{})}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stops = append(w.stops, s)
+	return s
+}
+
+// release lets go what is held up and what will come.
+func (s *stop) release() { s.once.Do(func() { close(s.resume) }) }
+
+// wait waits until a statement is held up.
+func (s *stop) wait(t *testing.T) {
+	t.Helper()
+	select {
+	case <-s.arrived:
+	case <-time.After(15 * time.Second):
+		t.Fatalf("no statement with %q came", s.text)
+	}
+}
+
+func (w *wire) releaseAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.stops {
+		s.release()
+	}
+	w.stops = nil
+}
+
+// count is the number of statements sent so far that contain text.
+func (w *wire) count(text string) (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.sent {
+		if strings.Contains(s, text) {
+			n++
+		}
+	}
+	return n
+}
+
+// forget sets the counts back.
+func (w *wire) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sent = nil
+}
+
+// statements returns the names of what was sent since forget, for messages and comparisons.
+func (w *wire) statements() (names []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.sent {
+		name, _, _ := strings.Cut(strings.TrimPrefix(s, "-- name: "), "\n")
+		name, _, _ = strings.Cut(name, " :")
+		names = append(names, name)
+	}
+	return names
+}
+
+func (w *wire) pass(ctx context.Context, query string, after bool) (lost error) {
+	w.mu.Lock()
+	if !after {
+		w.sent = append(w.sent, query)
+	}
+	var held []*stop
+	for _, s := range w.stops {
+		if s.after == after && strings.Contains(query, s.text) {
+			held = append(held, s)
+		}
+	}
+	w.mu.Unlock()
+	for _, s := range held {
+		if s.lost != nil {
+			select {
+			case <-s.resume:
+			default:
+				lost = s.lost
+			}
+			continue
+		}
+		s.arrived <- struct{}{}
+		select {
+		case <-s.resume:
+		case <-ctx.Done():
+		}
+	}
+	return lost
+}
+
+// Connect implements driver.Connector.
+func (w *wire) Connect(ctx context.Context) (driver.Conn, error) {
+	inner, err := w.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &wireConn{inner, w}, nil
+}
+
+// wireConn is a connection with the optional interfaces that pgx's and lib/pq's have.
+type wireConn struct {
+	driver.Conn
+	w *wire
+}
+
+// Raw is where pgxdriver finds the connection.
+func (c *wireConn) Raw() driver.Conn { return c.Conn }
+
+func (c *wireConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	c.w.pass(ctx, query, false)
+	rows, err := c.Conn.(driver.QueryerContext).QueryContext(ctx, query, args)
+	if lost := c.w.pass(ctx, query, true); lost != nil && err == nil {
+		rows.Close()
+		return nil, lost
+	}
+	return rows, err
+}
+
+func (c *wireConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	c.w.pass(ctx, query, false)
+	res, err := c.Conn.(driver.ExecerContext).ExecContext(ctx, query, args)
+	if lost := c.w.pass(ctx, query, true); lost != nil && err == nil {
+		return nil, lost
+	}
+	return res, err
+}
+
+func (c *wireConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	c.w.pass(ctx, query, false)
+	return c.Conn.(driver.ConnPrepareContext).PrepareContext(ctx, query)
+}
+
+func (c *wireConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	c.w.pass(ctx, "BEGIN", false)
+	return c.Conn.(driver.ConnBeginTx).BeginTx(ctx, opts)
+}
+
+func (c *wireConn) Ping(ctx context.Context) error { return c.Conn.(driver.Pinger).Ping(ctx) }
+
+func (c *wireConn) CheckNamedValue(v *driver.NamedValue) error {
+	if checker, ok := c.Conn.(driver.NamedValueChecker); ok {
+		return checker.CheckNamedValue(v)
+	}
+	return driver.ErrSkip
+}
+
+func (c *wireConn) ResetSession(ctx context.Context) error {
+	if r, ok := c.Conn.(driver.SessionResetter); ok {
+		return r.ResetSession(ctx)
+	}
+	return nil
+}
+
+func (c *wireConn) IsValid() bool {
+	if v, ok := c.Conn.(driver.Validator); ok {
+		return v.IsValid()
+	}
+	return true
+}
+
+// ear hears what is told on a channel, on a session of its own.
+type ear struct {
+	t       *testing.T
+	conn    *pgx.Conn
+	channel string
+}
+
+// listenIn begins to listen on the cluster's channel.
+func (cl *cluster) listenIn() *ear {
+	cl.t.Helper()
+	conn, err := pgx.Connect(cl.t.Context(), testdb.DSN(cl.t))
+	if err != nil {
+		cl.t.Fatal(err)
+	}
+	cl.t.Cleanup(func() { conn.Close(context.Background()) }) //nolint:usetesting // the test's context is done by then
+	e := &ear{cl.t, conn, cl.names().Channel}
+	if _, err := conn.Exec(cl.t.Context(), "LISTEN "+pgx.Identifier{e.channel}.Sanitize()); err != nil {
+		cl.t.Fatal(err)
+	}
+	return e
+}
+
+// heard returns what has been told since the last call, without probes. It is complete: everything that was committed
+// before the call comes before the mark that the call sends.
+func (e *ear) heard() (payloads []string) {
+	e.t.Helper()
+	ctx, cancel := context.WithTimeout(e.t.Context(), 15*time.Second)
+	defer cancel()
+	mark := pgcache.ProbePrefix + "mark" + time.Now().String()
+	if _, err := e.conn.Exec(ctx, "SELECT pg_notify($1, $2)", e.channel, mark); err != nil {
+		e.t.Fatal(err)
+	}
+	for {
+		n, err := e.conn.WaitForNotification(ctx)
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		if n.Payload == mark {
+			return payloads
+		}
+		if !strings.HasPrefix(n.Payload, pgcache.ProbePrefix) {
+			payloads = append(payloads, n.Payload)
+		}
+	}
+}
+
+// get is Get of a value of type T that must not fail.
+func get[T any](t *testing.T, c *pgcache.Cache, key string) (v T, found bool) {
+	t.Helper()
+	found, err := c.Get(t.Context(), key, &v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v, found
+}
+
+// want fails unless c has want under key.
+func want[T comparable](t *testing.T, c *pgcache.Cache, key string, want T) {
+	t.Helper()
+	if v, found := get[T](t, c, key); !found || v != want {
+		t.Fatalf("%q is %v (found: %v), want %v", key, v, found, want)
+	}
+}
+
+// wantNone fails if c has anything under key.
+func wantNone(t *testing.T, c *pgcache.Cache, key string) {
+	t.Helper()
+	var v any
+	if found, err := c.Get(t.Context(), key, &v); found || err != nil {
+		t.Fatalf("%q is %v (found: %v, error: %v), want none", key, v, found, err)
+	}
+}
+
+func set(t *testing.T, c *pgcache.Cache, key string, value any, opts ...pgcache.Option) {
+	t.Helper()
+	if err := c.Set(t.Context(), key, value, opts...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func del(t *testing.T, c *pgcache.Cache, keys ...string) {
+	t.Helper()
+	if err := c.Delete(t.Context(), keys...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// warm reads key until it is in c's memory with this value.
+func warm[T comparable](t *testing.T, c *pgcache.Cache, key string, value T) {
+	t.Helper()
+	eventually(t, "the value is in memory", func() bool {
+		before := c.Stats().LocalHits
+		v, found := get[T](t, c, key)
+		return found && v == value && c.Stats().LocalHits > before
+	})
+}
+
+// async runs f in a goroutine; the returned function waits for its result.
+func async[T any](t *testing.T, f func() T) (result func() T) {
+	t.Helper()
+	done := make(chan T, 1)
+	go func() { done <- f() }()
+	return func() T {
+		t.Helper()
+		select {
+		case v := <-done:
+			return v
+		case <-time.After(20 * time.Second):
+			t.Fatal("it does not return")
+			panic("unreachable")
+		}
+	}
+}
+
+// cause checks that err is an *Error of this operation and key, and returns it.
+func cause(t *testing.T, err error, op, key string) *pgcache.Error {
+	t.Helper()
+	var e *pgcache.Error
+	if !errors.As(err, &e) {
+		t.Fatalf("%v (%T) is no *pgcache.Error", err, err)
+	}
+	if e.Op != op || e.Key != key || e.Err == nil {
+		t.Fatalf("the error is of %q %q: %v; want %q %q and a cause", e.Op, e.Key, e.Err, op, key)
+	}
+	if s := err.Error(); !strings.HasPrefix(s, "pgcache: "+op) {
+		t.Fatalf("the error reads %q", s)
+	}
+	return e
+}
+
+// unstopped runs f while nothing new is held up.
+func (w *wire) unstopped(f func() error) error {
+	w.mu.Lock()
+	stops := w.stops
+	w.stops = nil
+	w.mu.Unlock()
+	defer func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.stops = append(w.stops, stops...)
+	}()
+	return f()
+}
+
+// wantErr fails unless err is target, in an *Error.
+func wantErr(t *testing.T, err, target error) {
+	t.Helper()
+	var e *pgcache.Error
+	if !errors.Is(err, target) || !errors.As(err, &e) {
+		t.Errorf("%v (%T), want a *pgcache.Error of %v", err, err, target)
+	}
+}
+
+// without runs f while s holds up nothing new.
+func (w *wire) without(s *stop, f func() error) error {
+	w.mu.Lock()
+	all := w.stops
+	w.stops = slices.DeleteFunc(slices.Clone(all), func(o *stop) bool { return o == s })
+	w.mu.Unlock()
+	err := f()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stops = append(w.stops, s)
+	return err
+}
+
+// wantMiss fails if c has a T under key.
+func wantMiss[T any](t *testing.T, c *pgcache.Cache, key string) {
+	t.Helper()
+	if v, found := get[T](t, c, key); found {
+		t.Errorf("%q is %v", key, v)
+	}
+}
