@@ -22,10 +22,9 @@ import (
 // the echo of somebody's probe.
 type ear struct {
 	pgcache.Listener
-	heard    atomic.Int64 // the latest time heard
-	live     atomic.Bool  // between a Beat and a Down
-	gaps     atomic.Int64 // times it went down after having been live
-	deafTime atomic.Int64 // for how long it was down after having been live
+	heard atomic.Int64 // the latest time heard
+	live  atomic.Bool  // between a Beat and a Down
+	gaps  atomic.Int64 // times it went down after having been live
 }
 
 // chime is the payload that tells the time.
@@ -50,7 +49,6 @@ func (e *ear) Listen(ctx context.Context, channel string, sub pgcache.Subscriber
 type inner struct {
 	pgcache.Subscriber
 	ear *ear
-	at  time.Duration // when it went down
 }
 
 // Notify is called by the goroutine that reads the socket, one at a time.
@@ -67,9 +65,6 @@ func (s *inner) Notify(payload string) {
 func (s *inner) Beat(trusted time.Time) {
 	if !s.ear.live.Load() {
 		raise(&s.ear.heard, int64(clock()))
-		if s.at > 0 {
-			s.ear.deafTime.Add(int64(clock() - s.at))
-		}
 		s.ear.live.Store(true)
 	}
 	s.Subscriber.Beat(trusted)
@@ -81,7 +76,6 @@ func (s *inner) Down(err error) {
 	s.Subscriber.Down(err)
 	if s.ear.live.Swap(false) {
 		s.ear.gaps.Add(1)
-		s.at = clock()
 	}
 }
 

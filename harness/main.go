@@ -45,6 +45,7 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second interrupt ends it at once
 	code := harness(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -58,14 +59,14 @@ func harness(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return unused
 	}
-	server, err := pgserver.Start(ctx, func(format string, args ...any) { fmt.Fprintf(stderr, format+"\n", args...) })
+	server, err := pgserver.Start(ctx, func(format string, args ...any) { say(stderr, format+"\n", args...) })
 	if err != nil {
-		fmt.Fprintln(stderr, err)
+		say(stderr, "%v\n", err)
 		return unused
 	}
 	code := onServer(ctx, cfg, server.DSN, "PostgreSQL "+server.Version, stdout, stderr)
 	if err := server.Close(); err != nil {
-		fmt.Fprintln(stderr, err)
+		say(stderr, "%v\n", err)
 	}
 	return code
 }
@@ -94,7 +95,7 @@ func onServer(ctx context.Context, cfg config, dsn, version string, stdout, stde
 		err = errors.Join(err, fmt.Errorf("stop the nodes: %w", stopped))
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, "harness:", err)
+		say(stderr, "harness: %v\n", err)
 		code = max(code, broken)
 	}
 	return code
@@ -138,7 +139,7 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	default:
 		return c, nil
 	}
-	fmt.Fprintln(stderr, "harness:", wrong)
+	say(stderr, "harness: %v\n", wrong)
 	set.Usage()
 	return c, errors.New(wrong)
 }

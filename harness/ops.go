@@ -15,7 +15,7 @@ import (
 func (w *worker) write(keys, numbers []int, do func() error) {
 	start := clock()
 	err := do()
-	w.tally.add(&w.tally.writes, clock()-start)
+	w.add(&w.writes, clock()-start)
 	if err != nil {
 		w.book.fail(err) // and its writes stay open: they may yet come to pass
 		return
@@ -29,25 +29,25 @@ func (w *worker) set(ctx context.Context, key int) { w.setFor(ctx, key, w.anyTTL
 
 func (w *worker) setFor(ctx context.Context, key int, ttl time.Duration) {
 	h := w.keys[key]
-	n := h.begin(w.node.id, false, ttl)
+	n := h.begin(w.id, false, ttl)
 	w.write([]int{key}, []int{n}, func() error { return w.cache.Set(ctx, h.name, h.valueOf(n), ttlOption(ttl)) })
 }
 
 func (w *worker) remove(ctx context.Context, key int) {
 	h := w.keys[key]
-	n := h.begin(w.node.id, true, 0)
+	n := h.begin(w.id, true, 0)
 	w.write([]int{key}, []int{n}, func() error { return w.cache.Delete(ctx, h.name) })
 }
 
 func (w *worker) setMany(ctx context.Context, key int) {
 	keys := w.some(key, 4, func(k int) bool {
-		return (kindOf(k) == shared || kindOf(k) == owned && w.first && w.owner(k) == w.node.id) && !w.resting(k)
+		return (kindOf(k) == shared || kindOf(k) == owned && w.first && w.owner(k) == w.id) && !w.resting(k)
 	})
 	ttl := w.anyTTL()
 	numbers := make([]int, len(keys))
 	values := make(map[string]value, len(keys))
 	for i, k := range keys {
-		numbers[i] = w.keys[k].begin(w.node.id, false, ttl)
+		numbers[i] = w.keys[k].begin(w.id, false, ttl)
 		values[w.keys[k].name] = w.keys[k].valueOf(numbers[i])
 	}
 	w.write(keys, numbers, func() error { return w.typed.SetMany(ctx, values, ttlOption(ttl)) })
@@ -56,7 +56,7 @@ func (w *worker) setMany(ctx context.Context, key int) {
 // update changes the source, then deletes the key: the usual order.
 func (w *worker) update(ctx context.Context, key int) {
 	h := w.keys[key]
-	n := h.update(w.node.id, w.sourceTTL())
+	n := h.update(w.id, w.sourceTTL())
 	w.write([]int{key}, []int{n}, func() error { return w.cache.Delete(ctx, h.name) })
 }
 
@@ -79,7 +79,7 @@ func (w *worker) told(key int, r read, v value, found bool) {
 		return
 	}
 	raise(&w.seen[key], int64(verdict.seen))
-	w.tally.add(&w.tally.behind, verdict.behind)
+	w.add(&w.behind, verdict.behind)
 }
 
 // read does one reading operation, which returns what it found of keys.
@@ -90,9 +90,9 @@ func (w *worker) read(op string, keys []int, do func() (map[int]value, error)) {
 	}
 	values, err := do()
 	end := clock()
-	w.tally.add(&w.tally.reads, end-reads[0].start)
+	w.add(&w.reads, end-reads[0].start)
 	if err != nil {
-		w.book.fail(fmt.Errorf("node %d: %w", w.node.id, err))
+		w.book.fail(fmt.Errorf("node %d: %w", w.id, err))
 		return
 	}
 	for i, key := range keys {
@@ -132,7 +132,11 @@ func (w *worker) getMany(ctx context.Context, key int) {
 func (w *worker) getOrSet(ctx context.Context, key int) {
 	loads := &loads{fleet: w.fleet}
 	w.read("GetOrSet", []int{key}, func() (map[int]value, error) {
-		v, err := w.sourced.GetOrSet(ctx, bare(w.keys[key].name), func(context.Context) (value, error) {
+		view, name := w.typed, w.keys[key].name
+		if rand.N(2) == 0 {
+			view, name = w.sourced, bare(name)
+		}
+		v, err := view.GetOrSet(ctx, name, func(context.Context) (value, error) {
 			return loads.load(key), nil
 		}, pgcache.TTL(w.sourceTTL()))
 		return map[int]value{key: v}, err

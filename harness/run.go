@@ -18,23 +18,23 @@ const (
 
 // result is what a run has found.
 type result struct {
-	took    time.Duration
-	tally   *tally
-	workers int
-	rows    int // rows judged
+	took  time.Duration
+	tally *tally
+	rows  int     // rows judged
+	live  float64 // the share of the time that nodes heard
 }
 
 // run lets the fleet work for a while and judges everything that it answers. The end of ctx ends it early, in good order.
 func (f *fleet) run(ctx context.Context, progress func(share float64)) (result, error) {
 	// The operations themselves are never called off: what an operation did that gave up would be unknown.
 	work := context.WithoutCancel(ctx)
+	f.seed(work)
 	began := clock()
 	res := result{tally: &tally{}}
 
 	stop := make(chan struct{})
 	var workers sync.WaitGroup
 	var all []*worker
-	f.seed(work)
 	for _, n := range f.nodes() {
 		for i := range 2 {
 			w := &worker{fleet: f, node: n, first: i == 0}
@@ -64,21 +64,27 @@ func (f *fleet) run(ctx context.Context, progress func(share float64)) (result, 
 
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	var live, looks int
 	for clock()-began < f.cfg.duration && ctx.Err() == nil {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
+		}
+		for _, n := range f.nodes() {
+			if _, deaf := n.ear.state(); !deaf {
+				live++
+			}
+			looks++
 		}
 		progress(min(1, float64(clock()-began)/float64(f.cfg.duration)))
 	}
 	peace()
 	close(stop)
 	workers.Wait()
-	res.took = clock() - began
+	res.took, res.live = clock()-began, float64(live)/float64(max(1, looks))
 	for _, w := range all {
 		res.tally.merge(&w.tally)
 	}
-	res.workers = len(all)
 
 	// When all is quiet, every node must have the newest of everything, and so must the table.
 	err := f.settle(work)
@@ -176,7 +182,7 @@ func (f *fleet) judgeRows(ctx context.Context, judged *int) error {
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
+	defer rows.Close() //nolint:errcheck // rows.Err has said it
 	found := map[string]value{}
 	for rows.Next() {
 		var key string

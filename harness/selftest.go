@@ -23,7 +23,7 @@ var plants = []plant{
 	{"a node keeps what was overwritten", "P1", func(p *plot) error {
 		p.set(0)
 		p.reader.get(p.ctx, p.key) // and keeps it
-		n := p.history().begin(p.writer.node.id, false, 0)
+		n := p.history().begin(p.writer.id, false, 0)
 		err := p.spoil("value = $2, version = version + 1", p.history().valueOf(n))
 		p.history().done(n)
 		return err
@@ -126,7 +126,7 @@ func (f *fleet) selftest(ctx context.Context, plants []plant, patience time.Dura
 			missed = errors.Join(missed, fmt.Errorf("planted that %s: %w", plant.name, err))
 			continue
 		}
-		fmt.Fprintf(out, "%s noticed: %s\n", plant.promise, plant.name)
+		say(out, "%s noticed: %s\n", plant.promise, plant.name)
 	}
 	stop()
 	err := <-ran

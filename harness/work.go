@@ -37,7 +37,7 @@ type worker struct {
 
 // work does what the node is for until stop.
 func (w *worker) work(ctx context.Context, stop <-chan struct{}) {
-	writes := w.node.id < len(w.writers)
+	writes := w.id < len(w.writers)
 	mine := w.mine()
 	for {
 		pause := time.NewTimer(time.Duration(rand.ExpFloat64() * float64(w.cfg.pause)))
@@ -83,7 +83,7 @@ func (w *worker) mine() (keys []int) {
 	for key := range w.cfg.keys {
 		if kindOf(key) == shared {
 			keys = append(keys, key)
-		} else if w.first && w.owner(key) == w.node.id {
+		} else if w.first && w.owner(key) == w.id {
 			alone = append(alone, key)
 		}
 	}

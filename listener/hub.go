@@ -56,7 +56,8 @@ func join(key hubKey, dial Dial, m *member) *hub {
 	return h
 }
 
-// leave removes m. When it returns, no method of m's Subscriber runs, and if m was the last member, the hub is gone.
+// leave removes m. When it returns, no method of m's Subscriber runs, but for a Probe that is stuck, and if m was the last
+// member, the hub is gone.
 func (h *hub) leave(m *member) {
 	hubs.Lock()
 	h.mu.Lock()
@@ -72,6 +73,7 @@ func (h *hub) leave(m *member) {
 	}
 	hubs.Unlock()
 
+	h.wake() // others may wait for the outcome of m's probe
 	m.leave()
 	if last {
 		<-h.done

@@ -3,6 +3,7 @@ package listener_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -205,14 +206,21 @@ func TestStuckProbe(t *testing.T) {
 		<-stuck
 		return works(ctx, nonce)
 	}
-	cfg := listener.Config{ProbeTimeout: 20 * time.Millisecond, BackoffMax: 50 * time.Millisecond}
+	cfg := listener.Config{
+		ProbeTimeout: 20 * time.Millisecond, BackoffMax: 50 * time.Millisecond,
+		HeartbeatEvery: 20 * time.Millisecond, HeartbeatTimeout: patience,
+	}
 	l := listener.New(pgxdriver.DialDSN(testdb.DSN(t)), cfg)
 	end := listen(t, l, n)
 	if err := next[error](t, n); errors.Is(err, listener.ErrNoEcho) {
 		t.Errorf("Down(%v), but nothing was sent that could be heard", err)
 	}
+	time.Sleep(10 * cfg.ProbeTimeout) // in which there could be several more
 	if took := end(); took > time.Second {
 		t.Errorf("Listen took %v to return", took)
+	}
+	if len(n.events) > 0 {
+		t.Errorf("something happened while the Probe was stuck: %v", <-n.events)
 	}
 	close(stuck)
 }
@@ -275,9 +283,46 @@ func TestDownOnce(t *testing.T) {
 	}
 }
 
+// Where nobody hears anything another connection is tried; not so where a probe could not be sent.
+func TestDeaf(t *testing.T) {
+	t.Parallel()
+	cfg := listener.Config{
+		ProbeTimeout: 50 * time.Millisecond, BackoffMax: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
+	}
+	for _, test := range []struct {
+		probe error
+		down  error
+		dials int32
+	}{{nil, listener.ErrNoEcho, 3}, {errBroken, errBroken, 1}} {
+		n := newNode(t)
+		n.probe = func(context.Context, string) error { return test.probe }
+		dials := atomic.Int32{}
+		dial := breaking(testdb.DSN(t), func(*broken) { dials.Add(1) })
+		end := listen(t, listener.New(dial, cfg), n)
+		for range 3 {
+			if err := next[error](t, n); !errors.Is(err, test.down) {
+				t.Errorf("Down(%v), want %v", err, test.down)
+			}
+		}
+		end()
+		if n := dials.Load(); n < test.dials || test.dials == 1 && n > 1 {
+			t.Errorf("%d connections for three probes that end in %v, want %d", n, test.down, test.dials)
+		}
+	}
+}
+
 // While the first probe is out nothing is sent: a transaction pooler could let the echo through only because of that.
 func TestSilenceUntilTheEcho(t *testing.T) {
 	t.Parallel()
+	for name, giveUp := range map[string]bool{"heard": false, "given up": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			silence(t, giveUp)
+		})
+	}
+}
+
+func silence(t *testing.T, giveUp bool) {
 	var conn *broken
 	dial := breaking(testdb.DSN(t), func(b *broken) {
 		conn = b
@@ -288,7 +333,7 @@ func TestSilenceUntilTheEcho(t *testing.T) {
 			return b.Conn.Ping(ctx)
 		}
 	})
-	cfg := listener.Config{HeartbeatEvery: 5 * time.Millisecond, HeartbeatTimeout: patience, ProbeTimeout: patience}
+	cfg := listener.Config{HeartbeatEvery: 5 * time.Millisecond, HeartbeatTimeout: patience, ProbeTimeout: time.Hour}
 	l := listener.New(dial, cfg)
 	first, second := newNode(t), newNode(t)
 	asked, free := make(chan struct{}), make(chan struct{})
@@ -298,7 +343,7 @@ func TestSilenceUntilTheEcho(t *testing.T) {
 		<-free
 		return works(ctx, nonce)
 	}
-	listen(t, l, first)
+	endFirst := listen(t, l, first)
 	<-asked
 	listen(t, l, second) // it has to wait
 	time.Sleep(10 * cfg.HeartbeatEvery)
@@ -308,6 +353,12 @@ func TestSilenceUntilTheEcho(t *testing.T) {
 	}
 	if len(first.events)+len(second.events) > 0 {
 		t.Error("events before the echo")
+	}
+	if giveUp {
+		endFirst()
+		next[time.Time](t, second)
+		close(free)
+		return
 	}
 	close(free)
 	next[time.Time](t, first)
@@ -354,22 +405,54 @@ func TestBackoffAfterLive(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	dial := breaking(testdb.DSN(t), func(b *broken) {
-		b.ping = func(ctx context.Context) error {
+		b.wait = func(ctx context.Context) error {
+			err := b.Conn.Wait(ctx)
 			if b.heard.Load() { // the echo
-				return errBroken
+				err = errBroken
 			}
-			return b.Conn.Ping(ctx)
+			return err
 		}
 	})
-	cfg := listener.Config{
-		HeartbeatEvery: 50 * time.Millisecond, HeartbeatTimeout: 5 * time.Second,
-		BackoffMin: 10 * time.Millisecond, BackoffMax: time.Hour,
-	}
+	cfg := listener.Config{HeartbeatEvery: time.Hour, BackoffMin: 10 * time.Millisecond, BackoffMax: time.Hour}
 	listen(t, listener.New(dial, cfg), n)
 	for range 15 {
 		next[time.Time](t, n) // had the bound doubled every time, it would be 5 minutes in the end
 		if err := next[error](t, n); !errors.Is(err, errBroken) {
 			t.Fatal(err)
 		}
+	}
+}
+
+// What a Beat is trusted for counts from the moment the server was asked: when it replied, more could have been told.
+func TestTrusted(t *testing.T) {
+	t.Parallel()
+	var probed, asked time.Time
+	n := newNode(t)
+	works := n.probe
+	n.probe = func(ctx context.Context, nonce string) error {
+		probed = time.Now()
+		time.Sleep(50 * time.Millisecond)
+		return works(ctx, nonce)
+	}
+	dial := breaking(testdb.DSN(t), func(b *broken) {
+		b.ping = func(ctx context.Context) error {
+			asked = time.Now()
+			time.Sleep(50 * time.Millisecond)
+			return b.Conn.Ping(ctx)
+		}
+	})
+	cfg := listener.Config{HeartbeatEvery: 50 * time.Millisecond, HeartbeatTimeout: patience}
+	end := listen(t, listener.New(dial, cfg), n)
+	first, second := next[time.Time](t, n), next[time.Time](t, n)
+	end()
+	last := second
+	for len(n.events) > 0 {
+		last = (<-n.events).(time.Time)
+	}
+	if trusted := probed.Add(cfg.HeartbeatEvery + cfg.HeartbeatTimeout); first.After(trusted) {
+		t.Errorf("the first Beat is trusted %v too long", first.Sub(trusted))
+	}
+	if trusted := asked.Add(cfg.HeartbeatEvery + cfg.HeartbeatTimeout); last.After(trusted) {
+		t.Errorf("the last Beat is trusted %v too long", last.Sub(trusted))
 	}
 }

@@ -108,6 +108,9 @@ func (l *listener) Listen(ctx context.Context, channel string, sub pgcache.Subsc
 	if err != nil {
 		return fmt.Errorf("pgcache: listen on %q: %w", channel, err)
 	}
+	if ctx.Err() != nil {
+		return nil
+	}
 	m := newMember(ctx, cfg, channel, sub)
 	m.warn = func(err error) {
 		if l.warned.CompareAndSwap(false, true) {

@@ -82,6 +82,9 @@ func (m *member) due(now time.Time) bool {
 func (m *member) begin() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.gone {
+		return
+	}
 	m.state, m.told = probing, false
 	m.nonce = rand.Text() + ":" // of one length, so that none is a prefix of another
 	m.sent = time.Now()

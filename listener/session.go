@@ -103,11 +103,9 @@ func (s *session) proven() bool { return !s.next.IsZero() }
 // their probes sent. It returns when to look again at the latest.
 func (s *session) advance() (until time.Time, err error) {
 	members := s.look()
-	var deaf error // the reason, when a probe was not heard
+	deaf := false // a probe was not heard
 	for _, m := range members {
-		if err := m.failed(time.Now()); errors.Is(err, ErrNoEcho) {
-			deaf = err
-		}
+		deaf = errors.Is(m.failed(time.Now()), ErrNoEcho) || deaf
 	}
 	if s.proven() || !some(members, probing) {
 		if err := s.start(members); err != nil {
@@ -116,8 +114,8 @@ func (s *session) advance() (until time.Time, err error) {
 	}
 	// Where nobody hears anything the connection leads to the wrong place, say to the primary that was, and a new one
 	// may do better. While somebody does hear, the one who does not is on its own and must not disturb the others.
-	if deaf != nil && !some(members, probing) && !some(members, live) {
-		return until, deaf
+	if deaf && !some(members, probing) && !some(members, live) {
+		return until, ErrNoEcho
 	}
 	s.setQuiet(!s.proven() && some(members, probing))
 

@@ -61,6 +61,11 @@ func (n Names) Resolve() (Names, error) {
 // Table is the full quoted name of the table of entries.
 func (n Names) Table() string { return n.object("cache_entries") }
 
+// Tables are the full quoted names of the tables beside State.
+func (n Names) Tables() [3]string {
+	return [3]string{n.object("cache_entries"), n.object("cache_changes"), n.object("cache_notices")}
+}
+
 // State is the full quoted name of the table that says what is there.
 func (n Names) State() string { return n.object("cache_state") }
 

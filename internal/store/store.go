@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgcache/go/internal/batch"
@@ -52,9 +53,14 @@ type Write struct {
 
 // Store runs the statements of one cache. It is safe for concurrent use.
 type Store struct {
-	Names  Names
-	db     *sql.DB
-	sql    *rendered
+	Names Names
+	db    *sql.DB
+	sql   *rendered
+
+	// plainWrites: sessions are READ COMMITTED by themselves. Else every write needs a transaction that says so: under a
+	// stricter level a statement judges rows by a snapshot from before it waited.
+	plainWrites atomic.Bool
+
 	q      *dbsqlc.Queries
 	reads  batch.Queue[read, []Row]
 	writes batch.Queue[write, Written]
@@ -143,6 +149,22 @@ func (r *rendered) QueryRowContext(ctx context.Context, query string, args ...an
 // with returns the queries on another connection or a transaction.
 func (s *Store) with(db DB) *dbsqlc.Queries {
 	return dbsqlc.New(&rendered{DB: db, names: s.Names, texts: s.sql.texts})
+}
+
+// writing runs f, one statement, as READ COMMITTED.
+func writing[T any](ctx context.Context, s *Store, f func(q *dbsqlc.Queries) (T, error)) (v T, err error) {
+	if s.plainWrites.Load() {
+		return f(s.q)
+	}
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		return v, err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a Commit it does nothing, before one the first error counts
+	if v, err = f(s.with(tx)); err != nil {
+		return v, err
+	}
+	return v, tx.Commit()
 }
 
 // Close closes the prepared statements.

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 
 	"github.com/pgcache/go/internal/dbsqlc"
@@ -21,6 +22,9 @@ func (s *Store) Clear(ctx context.Context) error {
 	}
 	defer tx.Rollback() //nolint:errcheck // after a Commit it does nothing, before one the first error counts
 	q := s.with(tx)
+	set := func(name, setting string) error {
+		return q.SetLocal(ctx, dbsqlc.SetLocalParams{Name: name, Setting: setting})
+	}
 
 	// A fenced store that read the old generation must be done before the rows go:
 	//
@@ -34,10 +38,7 @@ func (s *Store) Clear(ctx context.Context) error {
 	if err := q.TurnGeneration(ctx); err != nil {
 		return err
 	}
-	if err := q.SetLocal(ctx, dbsqlc.SetLocalParams{Name: "pgcache.clearing", Setting: "on"}); err != nil {
-		return err
-	}
-	if err := q.SetLocal(ctx, dbsqlc.SetLocalParams{Name: "lock_timeout", Setting: truncateWait}); err != nil {
+	if err := errors.Join(set("pgcache.clearing", "on"), set("lock_timeout", truncateWait)); err != nil {
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, "SAVEPOINT pgcache_truncate"); err != nil {
@@ -59,6 +60,19 @@ func (s *Store) Clear(ctx context.Context) error {
 	}
 	return tx.Commit()
 }
+
+// FenceSweep turns the generation if rows are about to be removed that expired so lately that a load may have begun
+// before they were written:
+//
+//	load begins, no row      Set, expires      DeleteExpired      load stores what is older than the Set
+//
+// It is a statement of its own, before the rows go: a store that does not see it sees the rows.
+func (s *Store) FenceSweep(ctx context.Context, grace time.Duration) error {
+	return s.q.FenceSweep(ctx, grace.Microseconds())
+}
+
+// TurnGeneration fences every load that has begun.
+func (s *Store) TurnGeneration(ctx context.Context) error { return s.q.TurnGeneration(ctx) }
 
 // DeleteExpired removes at most batch rows that have been expired for grace, and returns how many.
 func (s *Store) DeleteExpired(ctx context.Context, grace time.Duration, batch int) (int64, error) {
@@ -95,5 +109,8 @@ func (s *Store) Probe(ctx context.Context, payload string) error {
 // State is what the schema in the database says of itself.
 func (s *Store) State(ctx context.Context) (version int, channel string, err error) {
 	r, err := s.q.GetState(ctx)
+	if err == nil {
+		s.plainWrites.Store(r.Isolation == "read committed")
+	}
 	return int(r.SchemaVersion), r.Channel, err
 }

@@ -78,7 +78,9 @@ func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
 		TtlUs: sql.NullInt64{Int64: row.TTL.Microseconds(), Valid: row.TTL != Never},
 		Loud:  row.Loud, Inline: w.inline, Channel: s.Names.Channel, Payload: notify.One(row.Key, row.Version),
 	}
-	r, err := retry(ctx, func() (dbsqlc.PutEntryRow, error) { return s.q.PutEntry(ctx, arg) })
+	r, err := retry(ctx, func() (dbsqlc.PutEntryRow, error) {
+		return writing(ctx, s, func(q *dbsqlc.Queries) (dbsqlc.PutEntryRow, error) { return q.PutEntry(ctx, arg) })
+	})
 	return Written{Server: r.Server, Stored: []bool{true}, Logged: []bool{r.Logged}}, err
 }
 
@@ -103,9 +105,11 @@ func (s *Store) putMany(ctx context.Context, ws []write) ([]Written, error) {
 	}
 	p := pack(rows)
 	done, err := retry(ctx, func() ([]dbsqlc.PutEntriesRow, error) {
-		return s.q.PutEntries(ctx, dbsqlc.PutEntriesParams{
-			Keys: p.keys, Versions: p.versions, TtlsUs: p.ttls, Codecs: p.codecs, Louds: p.louds, Sizes: p.sizes,
-			Vals: p.values, Inline: inline, Channel: s.Names.Channel,
+		return writing(ctx, s, func(q *dbsqlc.Queries) ([]dbsqlc.PutEntriesRow, error) {
+			return q.PutEntries(ctx, dbsqlc.PutEntriesParams{
+				Keys: p.keys, Versions: p.versions, TtlsUs: p.ttls, Codecs: p.codecs, Louds: p.louds, Sizes: p.sizes,
+				Vals: p.values, Inline: inline, Channel: s.Names.Channel,
+			})
 		})
 	})
 	if err != nil {
@@ -159,9 +163,11 @@ func (s *Store) loadMany(ctx context.Context, ws []write) ([]Written, error) {
 		}
 	}
 	p := pack(rows)
-	done, err := s.q.StoreLoaded(ctx, dbsqlc.StoreLoadedParams{
-		Keys: p.keys, Versions: p.versions, Bases: p.bases, Generations: p.generations, TtlsUs: p.ttls, Codecs: p.codecs,
-		Louds: p.louds, Sizes: p.sizes, Vals: p.values, Inline: inline, Channel: s.Names.Channel,
+	done, err := writing(ctx, s, func(q *dbsqlc.Queries) ([]dbsqlc.StoreLoadedRow, error) {
+		return q.StoreLoaded(ctx, dbsqlc.StoreLoadedParams{
+			Keys: p.keys, Versions: p.versions, Bases: p.bases, Generations: p.generations, TtlsUs: p.ttls, Codecs: p.codecs,
+			Louds: p.louds, Sizes: p.sizes, Vals: p.values, Inline: inline, Channel: s.Names.Channel,
+		})
 	})
 	if err != nil {
 		return nil, err

@@ -220,29 +220,17 @@ func latecomers(t *testing.T, b *bench) {
 func leaveAmidNotifications(t *testing.T, b *bench) {
 	l := b.factory(t, b.dsn, quick)
 	stays := b.recorder(1)
+	stays.slow.Store(true)
 	b.listen(t, l, stays)
 	stays.live(t, 0)
-	done, poured := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(poured)
-		for {
-			select {
-			case <-done:
-				return
-			default:
-				b.pour(t, stays.channel, 0, 100)
-			}
-		}
-	}()
 	for range 20 {
 		r := b.recorder(1)
-		r.slow.Store(true)
 		c := b.listen(t, l, r)
-		r.await(t, 0, notify)
+		mark := r.live(t, 0)
+		b.pour(t, r.channel, 0, 200)
+		r.await(t, mark, notify)
 		c.end(t) // from here on the recorder objects
 	}
-	close(done)
-	<-poured
 	stays.never(t, 0, down)
 }
 

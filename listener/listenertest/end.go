@@ -51,6 +51,9 @@ func endWhileDialling(t *testing.T, b *bench) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	if _, err := conn.Read(make([]byte, 1)); err != nil { // it has said hello, and awaits an answer
+		t.Fatal(err)
+	}
 	c.end(t)
 	check()
 }
