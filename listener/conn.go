@@ -47,8 +47,8 @@ func isPermanent(err error) bool {
 func BadDSN(dsn string, err error) error {
 	url := strings.Contains(dsn, "://") && strings.Contains(dsn, "@")
 	if url || strings.Contains(strings.ToLower(dsn), "pass") {
-		return Permanent(errors.New("the DSN cannot be parsed (why is not shown, as it may quote the password); " +
-			"it looks like postgres://user@host:5432/database or host=... user=... dbname=..."))
+		return Permanent(errors.New("the DSN cannot be parsed; it looks like postgres://user@host:5432/database, " +
+			"or host=name user=name dbname=name (why is not shown, as it may quote the password)"))
 	}
 	return Permanent(fmt.Errorf("the DSN cannot be parsed: %w", err))
 }

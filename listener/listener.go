@@ -66,12 +66,12 @@ func (c Config) withDefaults() (Config, error) {
 		{"BackoffMax", &c.BackoffMax, max(5*time.Second, c.BackoffMin)},
 	} {
 		if *f.field < 0 {
-			return c, fmt.Errorf("Config.%s must not be negative, it is %v", f.name, *f.field)
+			return c, fmt.Errorf("negative Config.%s: %v", f.name, *f.field)
 		}
 		*f.field = cmp.Or(*f.field, f.standard)
 	}
 	if c.BackoffMin > c.BackoffMax {
-		return c, fmt.Errorf("Config.BackoffMin (%v) must not exceed BackoffMax (%v)", c.BackoffMin, c.BackoffMax)
+		return c, fmt.Errorf("a Config.BackoffMin (%v) above BackoffMax (%v)", c.BackoffMin, c.BackoffMax)
 	}
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 	return c, nil

@@ -25,8 +25,8 @@ func TestConfig(t *testing.T) {
 		"zero":         {want: standard},
 		"its own":      {given: standard, want: standard},
 		"long minimum": {given: Config{BackoffMin: time.Hour}, want: with(standard, func(c *Config) { c.BackoffMin, c.BackoffMax = time.Hour, time.Hour })},
-		"negative":     {given: Config{ProbeTimeout: -1}, err: "Config.ProbeTimeout must not be negative, it is -1ns"},
-		"crossed":      {given: Config{BackoffMin: 2, BackoffMax: 1}, err: "Config.BackoffMin (2ns) must not exceed BackoffMax (1ns)"},
+		"negative":     {given: Config{ProbeTimeout: -1}, err: "negative Config.ProbeTimeout: -1ns"},
+		"crossed":      {given: Config{BackoffMin: 2, BackoffMax: 1}, err: "a Config.BackoffMin (2ns) above BackoffMax (1ns)"},
 	} {
 		got, err := test.given.withDefaults()
 		if err != nil {
@@ -106,7 +106,7 @@ func TestNonsense(t *testing.T) {
 		"the Dial is nil":               func() error { return New(nil, Config{}).Listen(t.Context(), "c", sub) },
 		"the Subscriber is nil":         func() error { return New(never, Config{}).Listen(t.Context(), "c", nil) },
 		"must be comparable":            func() error { return Shared([]int{}, never, Config{}).Listen(t.Context(), "c", sub) },
-		"must not be negative":          func() error { return New(never, Config{DialTimeout: -1}).Listen(t.Context(), "c", sub) },
+		"negative Config.DialTimeout":   func() error { return New(never, Config{DialTimeout: -1}).Listen(t.Context(), "c", sub) },
 		`listen on "c": unexpected EOF`: func() error { return New(never, Config{}).Listen(t.Context(), "c", sub) },
 	} {
 		err := call()

@@ -5,7 +5,10 @@
 // to, and forget whatever it likes when it is full.
 package localcache
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"unique"
+)
 
 // Key identifies a row: the namespace before the first ':' of its key, and the rest. Two parts, so that a typed view
 // looks a key up without concatenating.
@@ -16,15 +19,14 @@ type Key struct {
 
 // Entry is one cached row. Its fields must not be changed once it has been stored.
 type Entry struct {
-	Value    any    // the decoded value, where it may be handed out as it is; else nil
-	Raw      []byte // the encoded value, where Value is nil
-	Codec    string // the name of the codec that wrote the row
-	Version  int64  // the identity of the write that made the row: equal or not, never older or newer
-	Deadline int64  // when it stops being served, in nanoseconds of the process's monotonic clock
-	Epoch    uint64 // the epoch it belongs to; an entry of another epoch is never served
-	Size     int    // bytes of key and encoded value, for the bound in bytes
-
-	used uint32
+	Value    any                   // the decoded value, where it may be handed out as it is; else nil
+	Raw      []byte                // the encoded value, where Value is nil
+	Codec    unique.Handle[string] // the name of the codec that wrote the row
+	Version  int64                 // the identity of the write that made the row: equal or not, never older or newer
+	Deadline int64                 // when it stops being served, in nanoseconds of the process's monotonic clock
+	Size     int                   // bytes of key and encoded value, for the bound in bytes
+	Epoch    uint32                // the epoch it belongs to; an entry of another epoch is never served
+	used     uint32                // with Epoch in one word: together the fields fill a size class of the allocator
 }
 
 // Use notes that the entry was handed out. It writes once an entry: readers share the cache line.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"time"
 
@@ -20,7 +21,10 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *base) {
 	for i, l := range loads {
 		names[i] = r.given(l.Key)
 	}
-	r.run.Begin()
+	called := r.run.Step()
+	if b == nil {
+		called = math.MaxInt // without the database there is nothing newer to be had, whenever one asked
+	}
 	c.stats.loads.Add(1)
 	began := time.Now()
 	values, err := r.call(ctx, loads, names)
@@ -34,7 +38,7 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *base) {
 	for i, l := range loads {
 		value, ok := values[names[i]]
 		if !ok {
-			l.End(coherence.Loaded{})
+			l.End(coherence.Loaded{Since: called})
 			continue
 		}
 		// Each key for itself: a value that can't be encoded fails alone.
@@ -53,7 +57,7 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *base) {
 		rows, stored = append(rows, w), append(stored, l)
 	}
 	if len(rows) > 0 {
-		r.store(ctx, stored, rows, b)
+		r.store(ctx, stored, rows, b, called)
 	}
 }
 
@@ -66,11 +70,11 @@ func (v *view) given(k localcache.Key) string {
 }
 
 // store stores what was loaded behind its fence, and ends the loads.
-func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []store.Write, b *base) {
+func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []store.Write, b *base, called int) {
 	c := r.c
 	out := make([]coherence.Loaded, len(loads))
 	for i, w := range rows {
-		out[i] = coherence.Loaded{Found: true, Row: store.Row{
+		out[i] = coherence.Loaded{Found: true, Since: called, Row: store.Row{
 			Key: w.Key, Value: w.Value, Version: w.Version, Codec: w.Codec, Remaining: remaining(w.TTL),
 		}}
 	}
@@ -90,7 +94,7 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 		slow = slow || rows[i].Loud
 	}
 	inline := c.news.Begin(slow, versions...) // others may be waiting for a slow one
-	sent := coherence.Now()
+	storing, sent := r.run.Step(), coherence.Now()
 	// Not with the callers' context: the value is there, and others wait for it.
 	statement, cancel := c.statement(context.WithoutCancel(ctx))
 	defer cancel()
@@ -99,6 +103,8 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 	for i, w := range writers {
 		var e *localcache.Entry
 		if err == nil && done.Stored[i] {
+			// Nothing was written between the look and now: so it is as good as loaded now.
+			out[i].Since = storing
 			e = r.entry(loads[i].Key, &out[i].Row, sent)
 		} else if err == nil {
 			fenced = append(fenced, i)
@@ -130,12 +136,11 @@ func (r *loadRun) yield(ctx context.Context, loads []*coherence.Load, out []cohe
 	for i, n := range fenced {
 		keys[i] = loads[n].Key
 	}
+	reading := r.run.Step()
 	newer, _ := r.readMany(ctx, keys) // if it fails, what was loaded is all there is
 	for _, n := range fenced {
 		if row := newer[loads[n].Key]; row.Live() && row.Codec == r.codecName {
-			out[n].Row = row
-		} else {
-			out[n].Fenced = true
+			out[n].Row, out[n].Since = row, reading
 		}
 	}
 }

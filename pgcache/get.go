@@ -40,7 +40,7 @@ func (v *view) get(ctx context.Context, op, key string, dst any) (bool, error) {
 func (v *view) fromMemory(k localcache.Key, dst any) bool {
 	now := coherence.Now()
 	e := v.c.local.Hit(k, now)
-	if e == nil || e.Raw == nil || e.Codec != v.codecName || v.unmarshal(e.Codec, e.Raw, dst) != nil {
+	if e == nil || e.Raw == nil || e.Codec != v.codecID || v.unmarshal(v.codecName, e.Raw, dst) != nil {
 		return false
 	}
 	v.c.stats.hit(now)
@@ -78,8 +78,8 @@ func (v *view) read(ctx context.Context, k localcache.Key) (store.Row, error) {
 			return store.Row{}, ctx.Err()
 		}
 		row, err := f.Result()
-		if errors.Is(err, errGivenUp) {
-			continue // the one who asked for us was called off; we were not
+		if errors.Is(err, errGivenUp) || f.Expired() {
+			continue // the one who asked for us was called off, or asked too early
 		}
 		return row, err
 	}

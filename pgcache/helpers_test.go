@@ -65,6 +65,10 @@ func (cl *cluster) follow(a, b *pgcache.Cache, w *wire) (caughtUp func()) {
 	write := func() {
 		cl.t.Helper()
 		n++
+		// What waits in the log may be overtaken by a mark that is told at once.
+		eventually(cl.t, "the log is flushed", func() bool {
+			return cl.count("SELECT count(*) FROM "+strings.TrimSuffix(cl.table(), "entries")+"changes") == 0
+		})
 		set(cl.t, a, "mark", n)
 		_ = w.unstopped(func() error { warm(cl.t, b, "mark", n); return nil })
 	}

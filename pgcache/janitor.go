@@ -9,7 +9,8 @@ import (
 )
 
 // Cleanup removes one batch of expired rows, at most CleanupBatch, and returns how many. It tells nobody: an entry in
-// memory never outlives its row. There is no need to call it while the janitor runs.
+// memory never outlives its row. There is no need to call it while the janitor runs. Loads that have begun are fenced
+// where it removes what expired in the last minutes: their values are handed out but not stored.
 func (c *Cache) Cleanup(ctx context.Context) (int64, error) {
 	if c.null {
 		return 0, c.closedErr("cleanup")
@@ -17,19 +18,21 @@ func (c *Cache) Cleanup(ctx context.Context) (int64, error) {
 	if err := c.check(ctx); err != nil {
 		return 0, fail("cleanup", "", err)
 	}
-	n, err := c.cleanup(ctx, 0)
+	statement, cancel := c.statement(ctx)
+	defer cancel()
+	until, err := c.store.Expired(statement, MaxLoadTimeout)
+	if err != nil {
+		return 0, fail("cleanup", "", c.explain(ctx, err))
+	}
+	n, err := c.remove(ctx, until)
 	return n, fail("cleanup", "", err)
 }
 
-func (c *Cache) cleanup(ctx context.Context, grace time.Duration) (int64, error) {
+// remove removes one batch of the rows that had expired by until.
+func (c *Cache) remove(ctx context.Context, until int64) (int64, error) {
 	statement, cancel := c.statement(ctx)
 	defer cancel()
-	if grace == 0 {
-		if err := c.store.FenceSweep(statement, MaxLoadTimeout); err != nil {
-			return 0, c.explain(ctx, err)
-		}
-	}
-	n, err := c.store.DeleteExpired(statement, grace, c.opts.CleanupBatch)
+	n, err := c.store.DeleteExpired(statement, until, c.opts.CleanupBatch)
 	if err != nil {
 		return 0, c.explain(ctx, err)
 	}
@@ -64,8 +67,12 @@ func (c *Cache) sweep() error {
 	if err != nil || !mine {
 		return err
 	}
+	until, err := c.store.ExpiredFor(c.ctx, MaxLoadTimeout)
+	if err != nil {
+		return err
+	}
 	for c.ctx.Err() == nil {
-		n, err := c.cleanup(c.ctx, MaxLoadTimeout)
+		n, err := c.remove(c.ctx, until)
 		if err != nil {
 			return err
 		}
@@ -94,7 +101,7 @@ func (c *Cache) trim() error {
 		return err
 	}
 	// What goes may have been written while a load was under way.
-	if err := c.store.TurnGeneration(c.ctx); err != nil {
+	if fenced, err := c.store.Fence(c.ctx); err != nil || !fenced {
 		return err
 	}
 	for c.ctx.Err() == nil {

@@ -60,7 +60,7 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 			return nil
 		}
 		run := coherence.NewRun(context.WithoutCancel(ctx))
-		l, leader, early := c.local.Join(k, run)
+		l, leader, steps := c.local.Join(k, run)
 		if leader {
 			r := &loadRun{view: *v, run: run, into: reflect.TypeOf(dst).Elem(), degraded: err != nil, load: func(ctx context.Context, names []string) (map[string]any, error) {
 				value, err := load(ctx)
@@ -77,10 +77,8 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 			return fail(op, name, err)
 		case out.Err != nil:
 			return fail(op, name, out.Err)
-		case out.Fenced && !early:
-			// A Set or Delete came between, and this caller may have started after it: what was loaded before is not
-			// new enough for it.
-			continue
+		case steps >= out.Since:
+			continue // what there is may be from before a Delete that this caller must see
 		case !out.Found:
 			continue // a loader of many keys left it out; ours may know it
 		}
@@ -188,6 +186,7 @@ func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, alone bo
 		r.fill(ctx, mine, nil)
 		return waiting
 	}
+	looked := r.run.Step()
 	base, err := r.lookAgain(ctx, pending)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -202,7 +201,7 @@ func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, alone bo
 	absent := func(loads []*coherence.Load) (rest []*coherence.Load) {
 		for _, l := range loads {
 			if row, ok := base.found(l.Key); ok {
-				l.End(coherence.Loaded{Row: row, Found: true})
+				l.End(coherence.Loaded{Row: row, Found: true, Since: looked})
 			} else {
 				rest = append(rest, l)
 			}

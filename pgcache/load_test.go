@@ -458,22 +458,85 @@ func TestP6_StaleSet(t *testing.T) {
 // P6 where the write came and its row has gone again: expired, and removed by Cleanup.
 func TestP6_WriteThatIsGone(t *testing.T) {
 	t.Parallel()
-	cl := newCluster(t)
-	a, b := cl.node(nil), cl.node(nil)
-	l := newLoader("old")
-	loaded := async(t, func() error { return a.GetOrSet(t.Context(), "k", new(string), l.load) })
-	l.wait(t)
-	set(t, b, "k", "new", pgcache.TTL(time.Millisecond))
-	eventually(t, "it expires", func() bool { _, found := get[string](t, b, "k"); return !found })
-	if _, err := b.Cleanup(t.Context()); err != nil {
-		t.Fatal(err)
+	gone := func(cl *cluster) bool { return cl.count("SELECT count(*) FROM "+cl.table()+" WHERE key = 'k'") == 0 }
+	expires := func(t *testing.T, cl *cluster) {
+		eventually(t, "it expires", func() bool {
+			return cl.count("SELECT count(*) FROM "+cl.table()+" WHERE key = 'k' AND expires_at < clock_timestamp()") == 1
+		})
 	}
-	l.release()
-	if err := loaded(); err != nil {
-		t.Fatal(err)
+	for name, clean := range map[string]func(t *testing.T, cl *cluster, b *pgcache.Cache, w *wire){
+		"before Cleanup": func(t *testing.T, cl *cluster, b *pgcache.Cache, _ *wire) {
+			set(t, b, "k", "new", pgcache.TTL(time.Millisecond))
+			expires(t, cl)
+			if _, err := b.Cleanup(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"during Cleanup": func(t *testing.T, cl *cluster, b *pgcache.Cache, w *wire) {
+			set(t, b, "k", "new", pgcache.TTL(300*time.Millisecond))
+			held := w.before(named("DeleteExpired"))
+			cleaned := async(t, func() error { _, err := b.Cleanup(t.Context()); return err })
+			held.wait(t)
+			expires(t, cl)
+			held.release()
+			if err := cleaned(); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		for _, keys := range [][]string{{"k"}, {"a", "k"}} {
+			t.Run(fmt.Sprint(name, keys), func(t *testing.T) {
+				t.Parallel()
+				cl := newCluster(t)
+				a, loading := cl.wired(nil)
+				b, w := cl.wired(func(o *pgcache.Options) { o.CleanupInterval = -1 })
+				l := newLoader("old")
+				loaded := async(t, func() error {
+					_, err := pgcache.For[string](a).GetOrSetMany(t.Context(), keys, func(ctx context.Context, keys []string) (map[string]string, error) {
+						_, err := l.load(ctx)
+						m := map[string]string{}
+						for _, k := range keys {
+							m[k] = "old"
+						}
+						return m, err
+					})
+					return err
+				})
+				l.wait(t)
+				if len(keys) > 1 {
+					// The store has its snapshot, and waits for another key's row while k's comes and goes.
+					tx, err := cl.db.BeginTx(t.Context(), nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer tx.Rollback() //nolint:errcheck // it ends below
+					if _, err := tx.ExecContext(t.Context(), "INSERT INTO "+cl.table()+" (key, version, codec) VALUES ('a', 1, 'json')"); err != nil {
+						t.Fatal(err)
+					}
+					sent := loading.count(named("StoreLoaded"))
+					l.release()
+					eventually(t, "the store waits", func() bool {
+						return loading.count(named("StoreLoaded")) > sent && cl.count("SELECT count(*) FROM pg_stat_activity WHERE pg_blocking_pids(pid) <> '{}' AND query LIKE '%StoreLoaded%' AND query LIKE '%"+cl.opts.Schema+"%'") == 1
+					})
+					clean(t, cl, b, w)
+					if err := tx.Rollback(); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					clean(t, cl, b, w)
+					l.release()
+				}
+				if err := loaded(); err != nil {
+					t.Fatal(err)
+				}
+				if !gone(cl) && cl.count("SELECT count(*) FROM "+cl.table()+" WHERE key = 'k' AND expires_at > clock_timestamp()") > 0 {
+					t.Error("what was loaded before the Set is stored")
+				}
+				wantNone(t, a, "k")
+				wantNone(t, b, "k")
+			})
+		}
 	}
-	wantNone(t, a, "k")
-	wantNone(t, b, "k")
 }
 
 // P6 where sessions read old snapshots: Clear waits for its lock in front of a store that has begun before it.

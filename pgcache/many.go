@@ -122,11 +122,11 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 	r.run = coherence.NewRun(context.WithoutCancel(ctx))
 	defer r.run.Leave()
 	loads := make([]*coherence.Load, len(missing))
-	early := make([]bool, len(missing))
+	steps := make([]int, len(missing))
 	var mine []*coherence.Load
 	for i, key := range missing {
 		var leader bool
-		if loads[i], leader, early[i] = t.c.local.Join(t.key(key), r.run); leader {
+		if loads[i], leader, steps[i] = t.c.local.Join(t.key(key), r.run); leader {
 			mine = append(mine, loads[i])
 		} else {
 			t.c.stats.coalesced.Add(1)
@@ -146,13 +146,13 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 		}
 		out, key := l.Result(), missing[i]
 		switch {
-		case out.Fenced && !early[i]:
-			again = append(again, key)
 		case out.Err != nil:
 			if !out.All || !failed[l.Run] {
 				errs = append(errs, fail(op, rowKey(l.Key), out.Err))
 			}
 			failed[l.Run] = out.All
+		case steps[i] >= out.Since:
+			again = append(again, key)
 		case out.Found:
 			var v T
 			if err := t.unmarshal(out.Row.Codec, out.Row.Value, &v); err != nil {

@@ -273,7 +273,7 @@ func (v *view) apply(opts []Option) (view, error) {
 			if err := codec.Validate(o.codec); err != nil {
 				return out, err
 			}
-			out.codec, out.codecName = o.codec, o.codec.Name()
+			out.use(o.codec)
 		default:
 			return out, errors.New("the options Namespace and Shared are for For, not for one call")
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"unique"
 
 	"github.com/pgcache/go/codec"
 	"github.com/pgcache/go/internal/coherence"
@@ -42,7 +43,7 @@ func For[T any](c *Cache, opts ...Option) *Typed[T] {
 		}
 	}
 	if t.err != nil {
-		t.codecName = "" // nobody's: not even a hit in memory gets past a wrong option
+		t.codecID = unique.Make("") // nobody's: not even a hit in memory gets past a wrong option
 	}
 	if t.direct {
 		t.keep = func(cd codec.Codec, data []byte) (_ any, err error) {
@@ -88,7 +89,7 @@ func (t *Typed[T]) fromDatabase(ctx context.Context, key string) (v T, found boo
 func (t *Typed[T]) fromMemory(k localcache.Key) (v T, ok bool) {
 	now := coherence.Now()
 	e := t.c.local.Hit(k, now)
-	if e == nil || e.Codec != t.codecName {
+	if e == nil || e.Codec != t.codecID {
 		return v, false
 	}
 	if t.direct {
@@ -105,7 +106,7 @@ func (t *Typed[T]) fromMemory(k localcache.Key) (v T, ok bool) {
 
 // unpack decodes the bytes that are kept, and keeps the value in their place where hits may share it.
 func (t *Typed[T]) unpack(k localcache.Key, e *localcache.Entry) (v T, ok bool) {
-	if e.Raw == nil || t.unmarshal(e.Codec, e.Raw, &v) != nil {
+	if e.Raw == nil || t.unmarshal(t.codecName, e.Raw, &v) != nil {
 		var none T
 		return none, false
 	}

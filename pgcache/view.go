@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+	"unique"
 
 	"github.com/pgcache/go/codec"
 	"github.com/pgcache/go/internal/store"
@@ -16,7 +17,8 @@ type view struct {
 	namespace string
 	codec     codec.Codec
 	codecName string
-	ttl       time.Duration // store.Never for no expiry
+	codecID   unique.Handle[string] // the same, to be compared with an entry's at once
+	ttl       time.Duration         // store.Never for no expiry
 
 	// keep decodes a value into the form that hits hand out as it is. nil: keep the bytes and decode them at every hit.
 	keep func(codec.Codec, []byte) (any, error)
@@ -25,9 +27,15 @@ type view struct {
 }
 
 func newView(c *Cache) view {
-	v := view{c: c, codec: c.opts.Codec, codecName: c.opts.Codec.Name()}
+	v := view{c: c}
+	v.use(c.opts.Codec)
 	v.ttl, _ = ttl(c.opts.DefaultTTL) // New has checked it
 	return v
+}
+
+// use makes c the view's codec.
+func (v *view) use(c codec.Codec) {
+	v.codec, v.codecName, v.codecID = c, c.Name(), unique.Make(c.Name())
 }
 
 // key is the key of the row in its two parts.
@@ -101,7 +109,7 @@ func (v *view) entry(k localcache.Key, row *store.Row, sent int64) *localcache.E
 		return nil
 	}
 	e := &localcache.Entry{
-		Codec: row.Codec, Version: row.Version,
+		Codec: unique.Make(row.Codec), Version: row.Version,
 		Deadline: v.c.local.Deadline(sent, row.Remaining),
 		Size:     len(k.Namespace) + len(k.Name) + len(row.Value),
 	}

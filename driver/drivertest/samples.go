@@ -1,7 +1,6 @@
 package drivertest
 
 import (
-	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -15,7 +14,7 @@ func (raw) Name() string { return "raw" }
 
 func (raw) Marshal(v any) ([]byte, error) {
 	if b, ok := v.([]byte); ok {
-		return bytes.Clone(b), nil
+		return append([]byte(nil), b...), nil // nil when it is empty
 	}
 	return nil, fmt.Errorf("raw takes []byte, not %T", v)
 }

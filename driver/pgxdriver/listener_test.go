@@ -183,7 +183,7 @@ func TestConfigurationFaults(t *testing.T) {
 	for want, l := range map[string]pgcache.Listener{
 		"the *sql.DB is nil":                    pgxdriver.Listener(nil),
 		"is not one of pgx's stdlib":            pgxdriver.Listener(testdb.Open(t, "postgres", testdb.DSN(t))),
-		"cannot be parsed (why is not":          pgxdriver.ListenerDSN("postgres://me:sec/ret@host/db"),
+		"cannot be parsed; it looks like":       pgxdriver.ListenerDSN("postgres://me:sec/ret@host/db"),
 		"cannot be parsed: cannot parse `host=": pgxdriver.ListenerDSN("host=x port=secret"),
 	} {
 		err := l.Listen(t.Context(), n.channel, n)

@@ -76,8 +76,8 @@ func TestConfigurationFaults(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	for dsn, want := range map[string]string{
-		"postgres://me:sec/ret@host/db":   "cannot be parsed (why is not",
-		"host=x password=my secret":       "cannot be parsed (why is not",
+		"postgres://me:sec/ret@host/db":   "cannot be parsed; it looks like",
+		"host=x password=my secret":       "cannot be parsed; it looks like",
 		"host=x sslmode=perhaps":          "perhaps",
 		"mysql://host/db":                 "cannot be parsed",
 		"host=x client_encoding='LATIN1'": "client_encoding",

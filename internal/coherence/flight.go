@@ -1,6 +1,8 @@
 package coherence
 
 import (
+	"time"
+
 	"github.com/pgcache/go/internal/mono"
 	"github.com/pgcache/go/internal/store"
 	"github.com/pgcache/go/localcache"
@@ -10,13 +12,18 @@ import (
 type Flight struct {
 	t     *Tracker
 	key   Key
-	epoch uint64
-	dead  bool // under the shard's lock
+	epoch uint32
+	began int64 // when, by the monotonic clock
+	dead  bool  // under the shard's lock
 
 	done chan struct{}
 	row  store.Row
 	err  error
 }
+
+// joinable is how long a read may be joined. The first write of a key tells nobody, and kills no flight; so a flight that
+// is slow must not keep answering "nothing there" to callers that come after it.
+const joinable = int64(10 * time.Millisecond)
 
 // Read joins the read of k that is under way, or begins one: then leader is true, and the caller must read the row in a
 // statement of its own that begins after this call, and call Finish.
@@ -28,11 +35,14 @@ func (t *Tracker) Read(k Key) (f *Flight, leader bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	epoch := t.epoch.Load()
-	live := t.current(epoch)
-	if f := s.flights[k]; f != nil && live && f.epoch == epoch {
-		return f, false
+	live, now := t.current(epoch), mono.Now()
+	if f := s.flights[k]; f != nil && live {
+		if f.epoch == epoch && now-f.began < joinable {
+			return f, false
+		}
+		f.dead = true // it can't be found any more, so it can't be killed
 	}
-	f = &Flight{t: t, key: k, epoch: epoch, dead: !live, done: make(chan struct{})}
+	f = &Flight{t: t, key: k, epoch: epoch, began: now, dead: !live, done: make(chan struct{})}
 	if live {
 		s.flights[k] = f
 	}
@@ -44,7 +54,7 @@ func (t *Tracker) ReadAlone(k Key) *Flight {
 	s := t.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := &Flight{t: t, key: k, epoch: t.epoch.Load(), done: make(chan struct{})}
+	f := &Flight{t: t, key: k, epoch: t.epoch.Load(), began: mono.Now(), done: make(chan struct{})}
 	// Only a flight that can be found can be killed, and only what can be killed may fill the local cache.
 	if f.dead = s.flights[k] != nil || !t.current(f.epoch); !f.dead {
 		s.flights[k] = f
@@ -60,6 +70,14 @@ func (f *Flight) Finish(row store.Row, err error, e *localcache.Entry) {
 		// A reader that saw one version must not be followed by a hit on another: nobody goes back for a key. And a
 		// Set of ours that is under way may be older than what was seen here.
 		t.evictOther(f.key, row.Version)
+		// The same goes for a read that is under way and may have seen what was there before this one looked:
+		//
+		//	Get: snapshot (v1)      v2 is committed, GetMany reads it and returns
+		//	Get: stores v1          <- the next hit goes back
+		if other := s.flights[f.key]; other != nil && other != f {
+			other.dead = true
+			delete(s.flights, f.key)
+		}
 		for _, w := range s.writers[f.key] {
 			if w.version != row.Version {
 				w.dead = true
@@ -83,6 +101,11 @@ func (f *Flight) Done() <-chan struct{} { return f.done }
 // Result returns what was read.
 func (f *Flight) Result() (store.Row, error) { return f.row, f.err }
 
+// Expired says that what was read has expired since: a caller that joined late may have come after that.
+func (f *Flight) Expired() bool {
+	return f.err == nil && f.row.Live() && mono.Now()-f.began > int64(f.row.Remaining)
+}
+
 // Replace keeps e in place of old, another form of the same version, if old is still there.
 func (t *Tracker) Replace(k Key, old, e *localcache.Entry) {
 	s := t.shard(k)
@@ -100,7 +123,7 @@ type Writer struct {
 	t       *Tracker
 	key     Key
 	version int64
-	epoch   uint64
+	epoch   uint32
 	load    *Load
 	dead    bool // under the shard's lock
 }

@@ -20,11 +20,15 @@ type Load struct {
 
 // Loaded is how a load ended.
 type Loaded struct {
-	Row    store.Row // what callers get
-	Found  bool      // the loader knew this key
-	Err    error
-	All    bool // Err is of the whole run
-	Fenced bool // a Set, a Delete or a Clear came between: the value was handed out but not stored
+	Row   store.Row // what callers get
+	Found bool      // the loader knew this key
+	Err   error
+	All   bool // Err is of the whole run
+
+	// Since is the step of the run that shows Row to be new enough: the statement that read it, or stored it behind its
+	// fence, or else the call of the loader. It is not for callers that came after that step had begun: a Delete may have
+	// been done by then that they must see.
+	Since int
 }
 
 // A Run is one call of a loader. It ends when its last waiter has left.
@@ -34,7 +38,7 @@ type Run struct {
 
 	mu      sync.Mutex
 	waiters int
-	began   bool // the loader may have looked at its source
+	steps   int // begun so far
 }
 
 // NewRun returns a run under ctx with one waiter, the caller.
@@ -44,16 +48,15 @@ func NewRun(ctx context.Context) *Run {
 	return r
 }
 
-// join adds a waiter. early says that it came before the loader began, so that whatever is loaded is new to it. It
-// fails when the last waiter has left.
-func (r *Run) join() (early, ok bool) {
+// join adds a waiter and says how many steps had begun when it came. It fails when the last waiter has left.
+func (r *Run) join() (steps int, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.waiters == 0 {
-		return false, false
+		return 0, false
 	}
 	r.waiters++
-	return !r.began, true
+	return r.steps, true
 }
 
 // Leave takes a waiter off; the last one ends the run.
@@ -65,27 +68,28 @@ func (r *Run) Leave() {
 	}
 }
 
-// Begin says that the loader begins now.
-func (r *Run) Begin() {
+// Step begins a step: a statement that reads or stores, or the loader. It returns its number, for Loaded.Since.
+func (r *Run) Step() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.began = true
+	r.steps++
+	return r.steps
 }
 
 // Join joins the load of k that is under way, or begins one for run: then leader is true and the caller must see to it
-// that End is called. Early is told of the caller that joined.
-func (t *Tracker) Join(k Key, run *Run) (l *Load, leader, early bool) {
+// that End is called. What the load brings is for this caller only if its Since is more than steps.
+func (t *Tracker) Join(k Key, run *Run) (l *Load, leader bool, steps int) {
 	s := t.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l := s.loads[k]; l != nil {
-		if early, ok := l.Run.join(); ok {
-			return l, false, early
+		if steps, ok := l.Run.join(); ok {
+			return l, false, steps
 		}
 	}
 	l = &Load{t: t, Key: k, Run: run, done: make(chan struct{})}
 	s.loads[k] = l
-	return l, true, true
+	return l, true, 0
 }
 
 // End ends the load; nobody joins it any more.

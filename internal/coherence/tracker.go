@@ -25,7 +25,15 @@ type Key = localcache.Key
 
 // epochs are unique in the process, so that Caches which share one local cache never take each other's entries for
 // their own. 0 means: nothing is live.
-var epochs atomic.Uint64
+var epochs atomic.Uint32
+
+func newEpoch() uint32 {
+	for {
+		if e := epochs.Add(1); e != 0 {
+			return e
+		}
+	}
+}
 
 const shards = 64
 
@@ -34,7 +42,7 @@ type Tracker struct {
 	local  localcache.Cache
 	maxAge int64 // nanoseconds an entry is kept at most, 0: as long as its row lives
 
-	epoch   atomic.Uint64 // 0: bypass the local cache
+	epoch   atomic.Uint32 // 0: bypass the local cache
 	trusted atomic.Int64  // silence means silence until this moment of the monotonic clock
 	server  atomic.Int64  // the server that the listener hears; rows of another don't enter. 0: any
 
@@ -76,7 +84,7 @@ func New(local localcache.Cache, maxAge time.Duration) *Tracker {
 // AlwaysOn makes the local cache live for good: no listener is there to be doubted, and maxAge bounds the staleness.
 func (t *Tracker) AlwaysOn() {
 	t.trusted.Store(math.MaxInt64)
-	t.epoch.Store(epochs.Add(1))
+	t.epoch.Store(newEpoch())
 }
 
 // Hit returns the entry of k that may be handed out at now, or nil. It takes no lock and allocates nothing.
@@ -97,7 +105,7 @@ func (t *Tracker) Live() bool { return t.epoch.Load() != 0 && mono.Now() < t.tru
 func (t *Tracker) Beat(trusted time.Time) {
 	t.trusted.Store(mono.At(trusted))
 	if t.epoch.Load() == 0 {
-		t.epoch.Store(epochs.Add(1))
+		t.epoch.Store(newEpoch())
 	}
 }
 
@@ -119,7 +127,7 @@ func (t *Tracker) Down() {
 func (t *Tracker) Forget() {
 	for {
 		e := t.epoch.Load()
-		if e == 0 || t.epoch.CompareAndSwap(e, epochs.Add(1)) {
+		if e == 0 || t.epoch.CompareAndSwap(e, newEpoch()) {
 			break
 		}
 	}
@@ -190,13 +198,13 @@ func (t *Tracker) shard(k Key) *shard {
 }
 
 // current says whether an entry of this epoch may be kept now. The caller holds the shard's lock.
-func (t *Tracker) current(epoch uint64) bool {
+func (t *Tracker) current(epoch uint32) bool {
 	return epoch != 0 && epoch == t.epoch.Load() && mono.Now() < t.trusted.Load()
 }
 
 // store keeps e under k, if it is of the server that the listener hears. The caller holds the shard's lock and has
 // checked everything else.
-func (t *Tracker) store(k Key, e *localcache.Entry, epoch uint64, server int64) {
+func (t *Tracker) store(k Key, e *localcache.Entry, epoch uint32, server int64) {
 	if heard := t.server.Load(); e == nil || (heard != 0 && server != heard) {
 		t.local.Delete(k)
 		return

@@ -269,7 +269,7 @@ func (w *world) deliver(n int, foreign bool) {
 	case len(batch) == 1:
 		payload = notify.One(w.keys[first.key].Name, first.version)
 	default:
-		b := []byte{notify.Flush}
+		b := []byte(notify.Head(7))
 		for key, k := range w.keys {
 			var versions []int64
 			for i := len(batch) - 1; i >= 0; i-- {

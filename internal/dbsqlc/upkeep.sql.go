@@ -36,7 +36,7 @@ const DeleteExpired = `-- name: DeleteExpired :execrows
 DELETE FROM /* TEMPLATE: prefix */cache_entries c
 USING (
     SELECT e.key, e.version FROM /* TEMPLATE: prefix */cache_entries e
-    WHERE e.expires_at <= clock_timestamp() - ($1::bigint) * interval '1 microsecond'
+    WHERE e.expires_at <= timestamptz 'epoch' + ($1::bigint) * interval '1 microsecond'
     LIMIT $2::bigint
     FOR UPDATE SKIP LOCKED
 ) gone
@@ -44,14 +44,14 @@ WHERE c.key = gone.key AND c.version = gone.version AND c.expires_at <= clock_ti
 `
 
 type DeleteExpiredParams struct {
-	GraceUs int64
+	UntilUs int64
 	Batch   int64
 }
 
 // SKIP LOCKED: never waits for a writer. The predicate stands on the deleted row too: a row that was written again
 // between the two is not the row that was found.
 func (q *Queries) DeleteExpired(ctx context.Context, arg DeleteExpiredParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, DeleteExpired, arg.GraceUs, arg.Batch)
+	result, err := q.db.ExecContext(ctx, DeleteExpired, arg.UntilUs, arg.Batch)
 	if err != nil {
 		return 0, err
 	}
@@ -65,20 +65,6 @@ LOCK TABLE /* TEMPLATE: prefix */cache_entries IN SHARE ROW EXCLUSIVE MODE
 // Waits for the writing statements that are under way, and keeps new ones out until the end of the transaction.
 func (q *Queries) FenceLoads(ctx context.Context) error {
 	_, err := q.db.ExecContext(ctx, FenceLoads)
-	return err
-}
-
-const FenceSweep = `-- name: FenceSweep :exec
-UPDATE /* TEMPLATE: prefix */cache_state SET generation = generation + 1
-WHERE EXISTS (
-    SELECT FROM /* TEMPLATE: prefix */cache_entries e
-    WHERE e.expires_at <= clock_timestamp() AND e.expires_at > clock_timestamp() - ($1::bigint) * interval '1 microsecond'
-        AND e.value IS NOT NULL
-)
-`
-
-func (q *Queries) FenceSweep(ctx context.Context, graceUs int64) error {
-	_, err := q.db.ExecContext(ctx, FenceSweep, graceUs)
 	return err
 }
 
@@ -96,6 +82,27 @@ func (q *Queries) GetState(ctx context.Context) (GetStateRow, error) {
 	row := q.db.QueryRowContext(ctx, GetState)
 	var i GetStateRow
 	err := row.Scan(&i.SchemaVersion, &i.Channel, &i.Isolation)
+	return i, err
+}
+
+const JustExpired = `-- name: JustExpired :one
+SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us, EXISTS (
+    SELECT FROM /* TEMPLATE: prefix */cache_entries e
+    WHERE e.expires_at <= clock_timestamp() AND e.expires_at > clock_timestamp() - ($1::bigint) * interval '1 microsecond'
+        AND e.value IS NOT NULL
+) AS lately
+`
+
+type JustExpiredRow struct {
+	NowUs  int64
+	Lately bool
+}
+
+// The time, and whether there are rows that expired lately.
+func (q *Queries) JustExpired(ctx context.Context, graceUs int64) (JustExpiredRow, error) {
+	row := q.db.QueryRowContext(ctx, JustExpired, graceUs)
+	var i JustExpiredRow
+	err := row.Scan(&i.NowUs, &i.Lately)
 	return i, err
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/dbsqlc"
+	"github.com/pgcache/go/internal/sqlerr"
 )
 
 // truncateWait bounds how long a Clear waits to be alone in the table: whoever waits for that lock holds up all others.
@@ -61,22 +62,56 @@ func (s *Store) Clear(ctx context.Context) error {
 	return tx.Commit()
 }
 
-// FenceSweep turns the generation if rows are about to be removed that expired so lately that a load may have begun
-// before they were written:
+// Fence turns the generation, so that no load that has begun can store any more. It is for removing rows that may have
+// been written while a load was under way:
 //
-//	load begins, no row      Set, expires      DeleteExpired      load stores what is older than the Set
+//	load begins, no row      Set      the row is removed      load stores what is older than the Set
 //
-// It is a statement of its own, before the rows go: a store that does not see it sees the rows.
-func (s *Store) FenceSweep(ctx context.Context, grace time.Duration) error {
-	return s.q.FenceSweep(ctx, grace.Microseconds())
+// Like Clear it first waits for the stores that are under way, but not for long: false says that it would have to.
+func (s *Store) Fence(ctx context.Context) (fenced bool, err error) {
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		return false, err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a Commit it does nothing, before one the first error counts
+	q := s.with(tx)
+	if err := q.SetLocal(ctx, dbsqlc.SetLocalParams{Name: "lock_timeout", Setting: truncateWait}); err != nil {
+		return false, err
+	}
+	if err := q.FenceLoads(ctx); sqlerr.State(err) == "55P03" {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	if err := q.TurnGeneration(ctx); err != nil {
+		return false, err
+	}
+	return true, tx.Commit()
 }
 
-// TurnGeneration fences every load that has begun.
-func (s *Store) TurnGeneration(ctx context.Context) error { return s.q.TurnGeneration(ctx) }
+// Expired returns the moment, in microseconds of the database's clock, up to which expired rows may be removed now:
+// until now if loads that have begun are fenced from what is removed, else until grace ago.
+func (s *Store) Expired(ctx context.Context, grace time.Duration) (until int64, err error) {
+	r, err := s.q.JustExpired(ctx, grace.Microseconds())
+	if err != nil || !r.Lately {
+		return r.NowUs, err
+	}
+	fenced, err := s.Fence(ctx)
+	if err != nil || fenced {
+		return r.NowUs, err
+	}
+	return r.NowUs - grace.Microseconds(), nil
+}
 
-// DeleteExpired removes at most batch rows that have been expired for grace, and returns how many.
-func (s *Store) DeleteExpired(ctx context.Context, grace time.Duration, batch int) (int64, error) {
-	return s.q.DeleteExpired(ctx, dbsqlc.DeleteExpiredParams{GraceUs: grace.Microseconds(), Batch: int64(batch)})
+// ExpiredFor returns the moment that was grace ago.
+func (s *Store) ExpiredFor(ctx context.Context, grace time.Duration) (until int64, err error) {
+	r, err := s.q.JustExpired(ctx, 0)
+	return r.NowUs - grace.Microseconds(), err
+}
+
+// DeleteExpired removes at most batch rows that had expired by until, and returns how many.
+func (s *Store) DeleteExpired(ctx context.Context, until int64, batch int) (int64, error) {
+	return s.q.DeleteExpired(ctx, dbsqlc.DeleteExpiredParams{UntilUs: until, Batch: int64(batch)})
 }
 
 // Size is about what the live rows are and take.

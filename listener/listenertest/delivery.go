@@ -237,7 +237,7 @@ func leaveAmidNotifications(t *testing.T, b *bench) {
 func storm(t *testing.T, b *bench) {
 	const each, statements = 1000, 20
 	cfg := quick
-	cfg.HeartbeatEvery, cfg.HeartbeatTimeout = 20*time.Millisecond, 5*time.Second
+	cfg.HeartbeatEvery, cfg.HeartbeatTimeout = 20*time.Millisecond, patience
 	r := b.recorder(1)
 	b.listen(t, b.factory(t, b.dsn, cfg), r)
 	mark := r.live(t, 0)
@@ -256,11 +256,11 @@ func storm(t *testing.T, b *bench) {
 
 	// And while there is always one more to be read, but never a backlog that would justify a late reply, heartbeats go on.
 	r.slow.Store(true)
-	const backlog = 2 * each
+	const burst, backlog = 200, 400
 	beats, heard := r.count(beat), r.count(notify)
 	for sent := 0; r.count(beat) < beats+5; {
-		b.pour(t, r.channel, 0, each)
-		sent += each
+		b.pour(t, r.channel, 0, burst)
+		sent += burst
 		for mark := r.mark(); heard+sent-r.count(notify) > backlog; mark = r.mark() {
 			r.await(t, mark, notify)
 		}

@@ -56,11 +56,11 @@ func terminatedOften(t *testing.T, b *bench) {
 		<-tick.C
 		b.terminate(t)
 	}
-	_, mark = r.await(t, mark, down)
+	r.await(t, mark, down)
 	start := time.Now()
 	for {
 		// Live for good, not just for a moment between two of them.
-		mark = r.live(t, r.mark())
+		mark := r.live(t, r.mark())
 		b.notify(t, r.channel, "over")
 		r.await(t, mark, notify, "over")
 		if time.Since(start) > 300*time.Millisecond {
@@ -82,7 +82,7 @@ func halfOpen(t *testing.T, b *bench) {
 	frozen := time.Now()
 	proxy.Freeze()
 	e, mark := r.await(t, mark, down)
-	const slack = 200 * time.Millisecond // of a busy machine
+	const slack = 500 * time.Millisecond // of a busy machine
 	if took := e.at.Sub(frozen); took > cfg.HeartbeatEvery+cfg.HeartbeatTimeout+slack {
 		t.Errorf("Down came %v after the link froze, want at most %v", took, cfg.HeartbeatEvery+cfg.HeartbeatTimeout)
 	}

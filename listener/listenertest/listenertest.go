@@ -87,7 +87,7 @@ func newBench(t *testing.T, f Factory) *bench {
 
 // quick is a Config that finds out soon, and leaves room for a busy machine.
 var quick = listener.Config{
-	HeartbeatEvery: 100 * time.Millisecond, HeartbeatTimeout: 2 * time.Second,
+	HeartbeatEvery: 100 * time.Millisecond, HeartbeatTimeout: 10 * time.Second,
 	ProbeTimeout: 10 * time.Second, BackoffMax: 200 * time.Millisecond,
 }
 

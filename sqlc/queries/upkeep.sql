@@ -16,7 +16,7 @@ WHERE swept_at < clock_timestamp() - (@every_us::bigint) * interval '1 microseco
 DELETE FROM /* TEMPLATE: prefix */cache_entries c
 USING (
     SELECT e.key, e.version FROM /* TEMPLATE: prefix */cache_entries e
-    WHERE e.expires_at <= clock_timestamp() - (@grace_us::bigint) * interval '1 microsecond'
+    WHERE e.expires_at <= timestamptz 'epoch' + (@until_us::bigint) * interval '1 microsecond'
     LIMIT @batch::bigint
     FOR UPDATE SKIP LOCKED
 ) gone
@@ -49,13 +49,13 @@ USING (
 ) gone
 WHERE c.key = gone.key AND c.version = gone.version;
 
--- name: FenceSweep :exec
-UPDATE /* TEMPLATE: prefix */cache_state SET generation = generation + 1
-WHERE EXISTS (
+-- name: JustExpired :one
+-- The time, and whether there are rows that expired lately.
+SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us, EXISTS (
     SELECT FROM /* TEMPLATE: prefix */cache_entries e
     WHERE e.expires_at <= clock_timestamp() AND e.expires_at > clock_timestamp() - (@grace_us::bigint) * interval '1 microsecond'
         AND e.value IS NOT NULL
-);
+) AS lately;
 
 -- name: FenceLoads :exec
 -- Waits for the writing statements that are under way, and keeps new ones out until the end of the transaction.

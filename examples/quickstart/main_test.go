@@ -1,0 +1,25 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/pgcache/go/internal/testdb"
+)
+
+func TestMain(m *testing.M) { testdb.Main(m) }
+
+func TestTour(t *testing.T) {
+	said := 0
+	err := tour(t.Context(), testdb.DSN(t), func(format string, args ...any) {
+		said++
+		t.Logf(format, args...)
+	})
+	if err != nil || said != len(steps)+1 {
+		t.Errorf("%d lines for %d steps, %v", said, len(steps), err)
+	}
+	var left int
+	err = testdb.DB(t).QueryRowContext(t.Context(), "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'quickstart%'").Scan(&left)
+	if err != nil || left != 0 {
+		t.Errorf("%d schemas are left behind, %v", left, err)
+	}
+}

@@ -1,0 +1,682 @@
+package window
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// win is the window of these tests, and took how long a flush takes in them.
+const (
+	win  = 25 * time.Millisecond
+	took = 2 * time.Millisecond
+)
+
+// script is a Log that does as it is told, and remembers when it was asked. Its test runs in a bubble, where time stands
+// still while anything moves.
+type script struct {
+	mu      sync.Mutex
+	began   time.Time
+	flushes []time.Duration // when each was sent, since began
+	vacuums []time.Duration
+	drains  []time.Duration
+
+	changes int64         // what the next flush finds; then 0
+	always  int64         // what every flush finds
+	bytes   int64         // the size of the log
+	err     error         // of every flush
+	during  func()        // happens while a flush is under way
+	heard   func(n int64) // after one that found n: what a listener does
+}
+
+// rest lets time pass, and everything that is due at its end happen.
+func (s *script) rest(d time.Duration) {
+	s.turn()
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// turn goes between what the test does and what the window does. They take turns; the race detector is to know that.
+func (s *script) turn() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+}
+
+func (s *script) Flush(ctx context.Context, _ uint32) (changes, bytes int64, err error) {
+	s.turn()
+	s.flushes = append(s.flushes, time.Since(s.began))
+	n := max(s.changes, s.always)
+	s.changes = 0
+	time.Sleep(took / 2)
+	if s.during != nil {
+		s.during()
+	}
+	time.Sleep(took / 2)
+	s.turn()
+	if s.err != nil {
+		return 0, 0, s.err
+	}
+	if n > 0 && s.heard != nil {
+		s.heard(n)
+	}
+	return n, s.bytes, ctx.Err()
+}
+
+func (s *script) Vacuum(context.Context) error {
+	s.vacuums = append(s.vacuums, time.Since(s.began))
+	return errors.New("not the owner")
+}
+
+func (s *script) Drain(context.Context, uint32) error {
+	s.drains = append(s.drains, time.Since(s.began))
+	return errors.New("a dump is running")
+}
+
+// bubble runs test with a window that runs, and checks that it ends with its context.
+func bubble(t *testing.T, test func(t *testing.T, w *Window, s *script)) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{began: time.Now()}
+		w := New(win, false, s)
+		w.node = 1000 // sweeps 1 µs after half a second
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); w.Run(ctx) }()
+		defer func() {
+			cancel()
+			<-done
+		}()
+		synctest.Wait()
+		test(t, w, s)
+	})
+}
+
+// awake makes the system busy: somebody has told something.
+func awake(w *Window) { w.Heard(0, false) }
+
+// logged is a write that goes through the log.
+func logged(t *testing.T, w *Window, version int64) {
+	t.Helper()
+	if w.Begin(false, version) {
+		t.Fatalf("the write of %d is to tell itself", version)
+	}
+	w.End(version, Logged)
+}
+
+// at is when flushes were sent, rounded to what matters here.
+func at(flushes []time.Duration, unit time.Duration) []time.Duration {
+	out := make([]time.Duration, len(flushes))
+	for i, d := range flushes {
+		out[i] = d.Round(unit)
+	}
+	return out
+}
+
+func (w *Window) owed() (versions []int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for v := range w.pending {
+		versions = append(versions, v)
+	}
+	slices.Sort(versions)
+	return versions
+}
+
+func wantOwed(t *testing.T, w *Window, want ...int64) {
+	t.Helper()
+	if d := cmp.Diff(want, w.owed()); d != "" {
+		t.Errorf("what is owed (-want +got):\n%s", d)
+	}
+}
+
+func wantFlushes(t *testing.T, s *script, want ...time.Duration) {
+	t.Helper()
+	if d := cmp.Diff(want, at(s.flushes, time.Millisecond)); d != "" && len(want)+len(s.flushes) > 0 {
+		t.Errorf("flushes (-want +got):\n%s", d)
+	}
+}
+
+func TestQuietWriteTellsItself(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		if !w.Begin(false, 1) {
+			t.Error("in a system where nobody has told anything a write must tell itself")
+		}
+		w.End(1, Silent)
+		awake(w)
+		s.rest(win - 1)
+		if w.Begin(false, 2) {
+			t.Error("a nanosecond before a window of silence is over, a write must go through the log")
+		}
+		w.End(2, Silent)
+		s.rest(1)
+		if !w.Begin(false, 3) {
+			t.Error("after a window of silence a write must tell itself")
+		}
+		w.End(3, Silent)
+		awake(w)
+		if !w.Begin(true, 4) {
+			t.Error("a write that is told to tell itself, must")
+		}
+		w.End(4, Silent)
+		wantOwed(t, w)
+		wantFlushes(t, s)
+	})
+}
+
+// TestToldMeansTold: a write that asks to tell itself may have nothing to tell, may fail, or hang. Nobody else has heard
+// anything then, and nobody would sweep what is logged next.
+func TestToldMeansTold(t *testing.T) {
+	for name, outcome := range map[string]Outcome{"nothing to tell": Silent, "unknown": Unknown} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *Window, _ *script) {
+				w.Begin(false, 1)
+				if !w.Begin(false, 2) {
+					t.Error("while the first is under way nobody has been told anything: the second must tell itself")
+				}
+				w.End(1, outcome)
+				if !w.Begin(false, 3) {
+					t.Error("nobody has been told anything: the third must tell itself")
+				}
+				w.End(2, Silent)
+				w.End(3, Silent)
+			})
+		})
+	}
+	t.Run("listening", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *Window, _ *script) {
+			w.Listening()
+			if !w.Begin(false, 1) {
+				t.Error("nobody else knows that this node listens now: a write must tell itself")
+			}
+			w.End(1, Silent)
+		})
+	})
+}
+
+func TestImmediate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{began: time.Now()}
+		w := New(win, true, s)
+		awake(w)
+		if !w.Begin(false, 1) {
+			t.Error("with Immediate a write must tell itself")
+		}
+		// Somebody polls, so the statement left it in the log instead.
+		go w.Run(t.Context())
+		w.End(1, Logged)
+		s.rest(2 * win)
+		wantFlushes(t, s, win)
+		wantOwed(t, w)
+	})
+}
+
+func TestLoggedWriteIsFlushedWithinAWindow(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		awake(w)
+		if w.Begin(false, 1, 2) {
+			t.Fatal("the writes are to tell themselves")
+		}
+		s.rest(300 * time.Millisecond)
+		wantFlushes(t, s) // no reply, no flush
+		wantOwed(t, w, 1, 2)
+		w.End(2, Logged)
+		s.rest(3 * time.Millisecond)
+		w.End(1, Logged)
+		s.rest(win + took)
+		wantFlushes(t, s, 300*time.Millisecond+win)
+		wantOwed(t, w)
+	})
+}
+
+// TestExactVersions: a notification discharges the versions that it names, and no others.
+func TestExactVersions(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		awake(w)
+		for v := range int64(4) {
+			logged(t, w, 1+v)
+		}
+		w.Begin(false, 5) // may be told before its reply
+		w.Told([]int64{2, 99, 5})
+		wantOwed(t, w, 1, 3, 4)
+		w.End(5, Logged)
+		wantOwed(t, w, 1, 3, 4)
+		w.Told([]int64{4, 3})
+		wantOwed(t, w, 1)
+		s.rest(2 * win)
+		wantFlushes(t, s, win)
+		wantOwed(t, w)
+		awake(w)
+		logged(t, w, 6)
+		w.Told([]int64{6})
+		s.rest(10 * win)
+		wantFlushes(t, s, win) // what others have told need not be flushed
+	})
+}
+
+// TestAckBeforeFlush: a flush discharges only what was acknowledged before it was sent. What is acknowledged meanwhile
+// may have been committed after the flush looked.
+func TestAckBeforeFlush(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		awake(w)
+		logged(t, w, 1)
+		w.Begin(false, 2)
+		s.during = func() {
+			w.End(2, Logged)
+			s.during = nil
+		}
+		s.rest(win + took)
+		synctest.Wait()
+		wantOwed(t, w, 2)
+		s.rest(win + took)
+		wantOwed(t, w)
+		wantFlushes(t, s, win, 2*win+took/2)
+	})
+}
+
+// TestUnknownOutcome: the write may be committed, or be so any moment. Flushes follow it, ever more rarely, for a minute.
+func TestUnknownOutcome(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		awake(w)
+		w.Begin(false, 1)
+		w.End(1, Unknown)
+		s.rest(unknownFor)
+		got := s.flushes
+		if len(got) < 60 || len(got) > 70 || got[0] != win {
+			t.Fatalf("%d flushes, at %v", len(got), got)
+		}
+		for i := 1; i < len(got); i++ {
+			// A sweep may come between.
+			if gap := got[i] - got[i-1]; gap > min(win<<min(i, 10), time.Second)+took || gap < win {
+				t.Errorf("flush %d comes %v after the one before", i, gap)
+			}
+		}
+		s.rest(2 * time.Second)
+		wantOwed(t, w)
+		before := len(s.flushes)
+		s.rest(time.Hour)
+		if n := len(s.flushes) - before; n > 1 {
+			t.Errorf("%d flushes more, want a sweep at most", n)
+		}
+	})
+}
+
+// TestUnknownThenTold: when it is told after all, nothing is owed any more.
+func TestUnknownThenTold(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		awake(w)
+		w.Begin(false, 1)
+		w.End(1, Unknown)
+		s.rest(2 * win)
+		s.changes, s.heard = 1, func(int64) { w.Told([]int64{1}); w.Heard(w.node, true) }
+		s.rest(time.Second)
+		wantOwed(t, w)
+		before := len(s.flushes)
+		s.rest(5 * time.Second)
+		if n := len(s.flushes) - before; n > 1 {
+			t.Errorf("%d flushes more", n)
+		}
+	})
+}
+
+// TestFailedFlush: whatever a flush failed of, it has told nothing. It is tried again, ever more rarely.
+func TestFailedFlush(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		awake(w)
+		logged(t, w, 1)
+		s.err = errors.New("connection lost")
+		s.rest(10 * time.Second)
+		for i := 1; i < len(s.flushes); i++ {
+			if gap, want := s.flushes[i]-s.flushes[i-1], min(win<<min(i-1, 10), time.Second)+took; gap != want {
+				t.Errorf("try %d comes %v after the one before, want %v", i, gap, want)
+			}
+		}
+		if n := len(s.flushes); n < 13 || n > 16 {
+			t.Errorf("%d tries in 10 s", n)
+		}
+		wantOwed(t, w, 1)
+		s.err = nil
+		s.rest(time.Second + took)
+		wantOwed(t, w)
+		// And the next one is not late any more.
+		awake(w)
+		logged(t, w, 2)
+		before := time.Since(s.began)
+		s.rest(2 * win)
+		if last := s.flushes[len(s.flushes)-1]; last != before+win {
+			t.Errorf("flushed %v after the write", last-before)
+		}
+	})
+}
+
+// TestBeat: who flushed goes on, a window apart, as long as there is something to tell; three in vain end it.
+func TestBeat(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		s.heard = func(int64) { w.Heard(w.node, true) }
+		awake(w)
+		logged(t, w, 1)
+		s.changes = 1
+		s.rest(win + took + 1)
+		s.changes = 7 // by others
+		s.rest(win + took)
+		s.rest(win + took) // in vain
+		s.changes = 7
+		s.rest(400 * time.Millisecond)
+		const beat = win + took
+		want := []time.Duration{win}
+		for i := range 6 { // 1: found, 2: not, 3: found, 4 to 6: not
+			want = append(want, win+time.Duration(i+1)*beat)
+		}
+		wantFlushes(t, s, want...)
+	})
+}
+
+// TestFollower: while another keeps the beat, its flushes tell what is written here. When it falls silent, this node
+// steps in after two to three windows.
+func TestFollower(t *testing.T) {
+	for name, beats := range map[string]int{"silent": 0, "beating": 20} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *Window, s *script) {
+				w.Heard(1, true)
+				last := time.Since(s.began)
+				for v := range int64(beats) {
+					w.Begin(false, v)
+					w.End(v, Logged)
+					s.rest(win + 3*time.Millisecond) // it comes a little late
+					w.Told([]int64{v})
+					w.Heard(1, true)
+					last = time.Since(s.began)
+				}
+				wantFlushes(t, s)
+				logged(t, w, 100)
+				s.rest(4 * win)
+				if len(s.flushes) != 1 || s.flushes[0] < last+2*win || s.flushes[0] > last+3*win {
+					t.Errorf("flushed at %v, the other was last heard at %v", s.flushes, last)
+				}
+				wantOwed(t, w)
+			})
+		})
+	}
+	t.Run("jitter", func(t *testing.T) {
+		t.Parallel()
+		seen := map[time.Duration]bool{}
+		for range 50 {
+			p := New(win, false, nil).patience
+			if p < 2*win || p > 3*win {
+				t.Errorf("patience of %v", p)
+			}
+			seen[p] = true
+		}
+		if len(seen) < 40 {
+			t.Error("all followers would step in at the same moment")
+		}
+	})
+}
+
+// TestTwoBeats: of two that keep the beat, the one with the higher id resigns.
+func TestTwoBeats(t *testing.T) {
+	for name, test := range map[string]struct {
+		other   uint32
+		resigns bool
+	}{"lower": {999, true}, "higher": {1001, false}, "own": {1000, false}} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *Window, s *script) {
+				awake(w)
+				logged(t, w, 1)
+				s.always = 1
+				s.rest(win + took + 1)
+				w.Heard(test.other, true)
+				before := len(s.flushes)
+				s.rest(10 * win)
+				if n := len(s.flushes) - before; (n == 0) != test.resigns {
+					t.Errorf("%d flushes after the other was heard", n)
+				}
+				s.always = 0
+			})
+		})
+	}
+}
+
+// TestSweep: after the last notification come two flushes, for what a node left that died. Then an idle system is silent.
+func TestSweep(t *testing.T) {
+	for name, wake := range map[string]func(w *Window){
+		"told":      func(w *Window) { w.Heard(5, false) },
+		"flushed":   func(w *Window) { w.Heard(5, true) },
+		"listening": func(w *Window) { w.Listening() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *Window, s *script) {
+				s.rest(time.Hour)
+				wantFlushes(t, s)
+				s.began = time.Now()
+				wake(w)
+				s.rest(time.Hour)
+				if len(s.flushes) != 2 || s.flushes[0] > sweepSoon || s.flushes[1] < 9*time.Second || s.flushes[1] > 12*time.Second {
+					t.Errorf("swept at %v", s.flushes)
+				}
+			})
+		})
+	}
+	t.Run("found", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *Window, s *script) {
+			awake(w)
+			s.changes, s.heard = 1, func(int64) { w.Heard(w.node, true) }
+			s.rest(time.Hour)
+			// The find, three in vain that end its beat, and two sweeps.
+			if len(s.flushes) != 6 {
+				t.Errorf("flushed at %v", s.flushes)
+			}
+		})
+	})
+	t.Run("failing", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *Window, s *script) {
+			awake(w)
+			s.err = errors.New("down")
+			s.rest(time.Minute)
+			s.err, s.flushes = nil, nil
+			s.rest(time.Hour)
+			if n := len(s.flushes); n != 2 {
+				t.Errorf("%d sweeps after the database was back, want 2", n)
+			}
+		})
+	})
+}
+
+// TestSweepInTraffic: writes that tell themselves, one after the other, drain nothing. What a dead node left must be
+// found all the same.
+func TestSweepInTraffic(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		for i := range int64(100) {
+			if inline := w.Begin(false, i); !inline {
+				t.Fatal("a write does not tell itself")
+			}
+			w.End(i, Silent)
+			w.Heard(5, false)
+			s.rest(100 * time.Millisecond)
+		}
+		gap := time.Duration(0)
+		for i, at := range s.flushes {
+			if i > 0 {
+				at -= s.flushes[i-1]
+			}
+			gap = max(gap, at)
+		}
+		if len(s.flushes) < 9 || len(s.flushes) > 21 || gap > sweepSoon {
+			t.Errorf("swept at %v in 10 s", s.flushes)
+		}
+	})
+}
+
+func TestClose(t *testing.T) {
+	logged, silent := Logged, Silent
+	for name, test := range map[string]struct {
+		before func(w *Window, s *script)
+		late   *Outcome // of a write that ends 200 ms after Close began
+		wants  int      // flushes
+		within time.Duration
+		owed   []int64
+	}{
+		"nothing owed":  {before: func(w *Window, _ *script) { w.Begin(false, 1); w.End(1, Silent) }},
+		"owed":          {before: func(w *Window, _ *script) { w.End(1, Logged) }, wants: 1, within: took},
+		"under way":     {late: &logged, wants: 1, within: 200*time.Millisecond + took},
+		"no reply":      {before: func(w *Window, _ *script) { w.Begin(false, 1) }, within: time.Second, owed: []int64{1}},
+		"refused":       {late: &silent, within: 200 * time.Millisecond},
+		"database down": {before: func(w *Window, s *script) { w.End(1, Logged); s.err = errors.New("down") }, wants: -1, within: time.Second + took, owed: []int64{1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &script{began: time.Now()}
+				w := New(win, false, s)
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan struct{})
+				go func() { defer close(done); w.Run(ctx) }()
+				awake(w)
+				if test.before != nil {
+					w.Begin(false, 1)
+					test.before(w, s)
+				}
+				if test.late != nil {
+					w.Begin(false, 9)
+				}
+				s.began = time.Now()
+				s.turn()
+				cancel()
+				if test.late != nil {
+					s.rest(200 * time.Millisecond)
+					w.End(9, *test.late)
+				}
+				<-done
+				if d := time.Since(s.began); d > test.within {
+					t.Errorf("it took %v, want at most %v", d, test.within)
+				}
+				if n := len(s.flushes); n != test.wants && (test.wants >= 0 || n < 2) {
+					t.Errorf("%d flushes", n)
+				}
+				wantOwed(t, w, test.owed...)
+				if !w.Begin(false, 10) {
+					t.Error("nobody flushes any more: a write must tell itself")
+				}
+			})
+		})
+	}
+}
+
+// TestLadder: the log is kept small. VACUUM needs the owner's rights, and draining that nobody holds the log: here both
+// fail.
+func TestLadder(t *testing.T) {
+	run := func(t *testing.T, bytes int64, check func(t *testing.T, w *Window, s *script)) {
+		bubble(t, func(t *testing.T, w *Window, s *script) {
+			awake(w)
+			logged(t, w, 1)
+			s.bytes, s.always = bytes, 1
+			s.rest(30 * time.Second)
+			check(t, w, s)
+			s.bytes, s.always = 0, 0
+		})
+	}
+	within := func(t *testing.T, what string, at []time.Duration, n int, every time.Duration) {
+		t.Helper()
+		if len(at) < n-1 || len(at) > n {
+			t.Errorf("%s: %d times in 30 s: %v", what, len(at), at)
+		}
+		for i := 1; i < len(at); i++ {
+			if at[i]-at[i-1] < every {
+				t.Errorf("%s: %v after the one before", what, at[i]-at[i-1])
+			}
+		}
+	}
+	t.Run("small", func(t *testing.T) {
+		run(t, 1<<20, func(t *testing.T, _ *Window, s *script) {
+			if len(s.vacuums)+len(s.drains) > 0 {
+				t.Error("a small log needs no care")
+			}
+		})
+	})
+	t.Run("vacuum", func(t *testing.T) {
+		run(t, 1<<20+1, func(t *testing.T, _ *Window, s *script) {
+			within(t, "vacuum", s.vacuums, 30, time.Second)
+			if len(s.drains) > 0 {
+				t.Error("it was drained")
+			}
+		})
+	})
+	t.Run("drain", func(t *testing.T) {
+		run(t, 8<<20+1, func(t *testing.T, w *Window, s *script) {
+			within(t, "drain", s.drains, 3, 10*time.Second)
+			within(t, "vacuum", s.vacuums, 30, time.Second)
+			if len(s.vacuums) == 0 || len(s.drains) == 0 || s.vacuums[0] > s.drains[0] {
+				t.Error("drained before VACUUM was tried")
+			}
+			awake(w)
+			if w.Begin(false, 2) {
+				t.Error("the log is not full yet")
+			}
+			w.End(2, Silent)
+		})
+	})
+	t.Run("full", func(t *testing.T) {
+		run(t, 32<<20+1, func(t *testing.T, w *Window, s *script) {
+			awake(w)
+			if !w.Begin(false, 2) {
+				t.Error("the log is full: a write must tell itself")
+			}
+			w.End(2, Silent)
+			// The writes go on, each tells itself; then the dump is over.
+			s.always = 0
+			for i := range 30 {
+				if i == 10 {
+					s.bytes = 1 << 10
+				}
+				s.rest(100 * time.Millisecond)
+				awake(w)
+			}
+			if w.Begin(false, 3) {
+				t.Error("the log has shrunk, and nobody has noticed")
+			}
+			w.End(3, Silent)
+		})
+	})
+}
+
+// TestConcurrent is for the race detector, in real time.
+func TestConcurrent(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(1, lag{flush: time.Millisecond, deliver: 100 * time.Microsecond})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running, writers sync.WaitGroup
+	nodes := []*node{d.join(time.Millisecond), d.join(time.Millisecond), d.join(time.Millisecond)}
+	for _, n := range nodes {
+		running.Go(func() { n.Run(ctx) })
+		running.Go(func() { n.listen(ctx) })
+		for range 4 {
+			writers.Go(func() {
+				for range 200 {
+					n.write()
+				}
+			})
+		}
+	}
+	writers.Wait()
+	deadline := time.Now().Add(10 * time.Second)
+	for untold := len(d.untold(nodes...)); untold > 0; untold = len(d.untold(nodes...)) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d changes were never told", untold)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	running.Wait()
+	for _, n := range nodes {
+		wantOwed(t, n.Window)
+	}
+}
