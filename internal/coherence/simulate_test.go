@@ -67,13 +67,12 @@ func TestSimulateNotices(t *testing.T) {
 
 // simulation runs schedules, one after the other, on one Tracker that must be as new after each.
 type simulation struct {
-	w        *world
-	near     [2]Key // two keys of one shard
-	far      [2]Key // of two shards
-	steps    int
-	enabled  []int // the steps of this schedule, each as often as its weight says
-	pcg      *rand.PCG
-	features uint64
+	w       *world
+	near    [2]Key // two keys of one shard
+	far     [2]Key // of two shards
+	steps   int
+	enabled []int // the steps of this schedule, each as often as its weight says
+	pcg     *rand.PCG
 }
 
 func newSimulation(b bent) *simulation {

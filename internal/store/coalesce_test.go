@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -28,9 +29,10 @@ type watched struct {
 	t  *testing.T
 	db *sql.DB // beside the store, for looking at rows
 
-	mu    sync.Mutex
-	sent  []string // names of statements
-	gates []*gate
+	mu        sync.Mutex
+	sent      []string // names of statements
+	deadlocks int
+	gates     []*gate
 }
 
 // gate holds up statements of one name before they are sent.
@@ -101,7 +103,13 @@ func (w *watched) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.Tra
 }
 
 // TraceQueryEnd implements pgx.QueryTracer.
-func (*watched) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (w *watched) TraceQueryEnd(_ context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
+	if sqlerr.State(data.Err) == "40P01" {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.deadlocks++
+	}
+}
 
 // hold makes the next n statements of this name wait.
 func (w *watched) hold(name string, n int) *gate {
@@ -758,6 +766,87 @@ func TestSharedLoads(t *testing.T) {
 		if v := w.value(key); v != want {
 			t.Errorf("%s is %q, want %q", key, v, want)
 		}
+	}
+}
+
+// TestLoadsRace: a write that commits while the statement of a load waits for its row is not stored over.
+func TestLoadsRace(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		before []store.Write
+		write  string
+		base   int64
+		wants  string
+	}{
+		"a new version":  {[]store.Write{row("k", "v", 1)}, "UPDATE %s SET version = 2, value = 'new'", 1, "new"},
+		"a new row":      {nil, "INSERT INTO %s (key, version, value, codec) VALUES ('k', 2, 'new', '')", 0, "new"},
+		"rolled back":    {[]store.Write{row("k", "v", 1)}, "UPDATE %s SET version = 2; ROLLBACK", 1, "loaded"},
+		"the same still": {[]store.Write{row("k", "v", 1)}, "SELECT FROM %s FOR UPDATE", 1, "loaded"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := watch(t)
+			if len(test.before) > 0 {
+				if _, err := w.set(test.before...)(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			generation, err := w.Generation(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			tx, err := w.db.BeginTx(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Rollback() //nolint:errcheck // it is ended below
+			write, rollback := strings.CutSuffix(test.write, "; ROLLBACK")
+			if _, err := tx.Exec(fmt.Sprintf(write, w.object("cache_entries"))); err != nil {
+				t.Fatal(err)
+			}
+			load := row("k", "loaded", 9)
+			load.Base, load.Generation = test.base, generation
+			r := queue(t, t.Context(), w.load(load))
+			waitFor(t, "the load waits for the row", w.waiting)
+			if rollback {
+				_ = tx.Rollback()
+			} else if err := tx.Commit(); err != nil {
+				t.Fatal(err)
+			}
+			if out := r.get(t); out.Stored[0] != (test.wants == "loaded") || w.value("k") != test.wants {
+				t.Errorf("%+v, the row has %q, want %q", out, w.value("k"), test.wants)
+			}
+		})
+	}
+}
+
+// TestNoDeadlocks: statements of several nodes that write the same rows lock them in the same order.
+func TestNoDeadlocks(t *testing.T) {
+	t.Parallel()
+	w := watch(t)
+	var wg sync.WaitGroup
+	for n := range 4 {
+		s := w.another(w.Names)
+		wg.Go(func() {
+			for r := range 20 {
+				var rows []store.Write
+				for _, k := range rand.Perm(100) {
+					rows = append(rows, row(fmt.Sprint("k", k), "v", int64(n*1_000_000+r*1000+k+1)))
+				}
+				if _, err := s.Put(t.Context(), rows, false); err != nil {
+					t.Error(err)
+				}
+				if _, err := s.Flush(t.Context(), "2"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.deadlocks > 0 {
+		t.Errorf("%d deadlocks", w.deadlocks)
 	}
 }
 

@@ -285,7 +285,11 @@ func TestUpkeep(t *testing.T) {
 			batch int
 			want  int64
 		}{{time.Minute, 100, 0}, {0, 4, 4}, {0, 100, 6}, {0, 100, 0}} {
-			if n, err := s.DeleteExpired(ctx, step.grace, step.batch); n != step.want || err != nil {
+			until, err := s.ExpiredFor(ctx, step.grace)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, err := s.DeleteExpired(ctx, until, step.batch); n != step.want || err != nil {
 				t.Errorf("%+v: %d, %v", step, n, err)
 			}
 		}

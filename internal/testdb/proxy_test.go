@@ -157,7 +157,7 @@ func TestProxyFreeze(t *testing.T) {
 	p.Thaw()
 	wantReply(t, old, "old")
 	wantReply(t, fresh, "fresh")
-	if got, err := receive(left, 10*time.Second); err != io.EOF {
+	if got, err := receive(left, 10*time.Second); !errors.Is(err, io.EOF) {
 		t.Errorf("from a server that left: %q, %v; want EOF", got, err)
 	}
 
@@ -188,7 +188,7 @@ func TestProxyFreezeHidesThatTheServerHasGone(t *testing.T) {
 	server.Close()
 	wantSilence(t, client)
 	p.Thaw()
-	if got, err := receive(client, 10*time.Second); err != io.EOF {
+	if got, err := receive(client, 10*time.Second); !errors.Is(err, io.EOF) {
 		t.Errorf("received %q, %v; want EOF", got, err)
 	}
 }
