@@ -2,6 +2,7 @@ package pgcache_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"maps"
@@ -137,7 +138,7 @@ func TestStrangeKeys(t *testing.T) {
 		cl := newCluster(t)
 		cl.opts.InvalidationWindow = pgcache.Immediate
 		a := cl.on(testdb.Open(t, driver, testdb.DSN(t)), nil)
-		b := cl.node(nil)
+		b := cl.node(func(db *sql.DB, o *pgcache.Options) { o.Listener = calm(pgxdriver.Dial(db)) })
 		typed := pgcache.For[int](a)
 		keys := []string{
 			" ", "'", `"`, `\`, `\\"`, "a\nb\r\t", "\x01\x1f\x7f", "{}", "{a,b}", "NULL", "null", ",", "$1", "%s", "--", "/* */", ";", "a;b", "1:2", ":", "::", ":x",

@@ -19,6 +19,7 @@ import (
 	"github.com/pgcache/go/driver/pqdriver"
 	"github.com/pgcache/go/internal/store"
 	"github.com/pgcache/go/internal/testdb"
+	"github.com/pgcache/go/listener"
 	"github.com/pgcache/go/pgcache"
 )
 
@@ -129,6 +130,12 @@ func listenerOf(driver string, db *sql.DB, dsn string) pgcache.Listener {
 		return pqdriver.Listener(dsn)
 	}
 	return pgxdriver.Listener(db)
+}
+
+// calm returns a listener that does not lose heart: where a test is about what a node holds in memory meanwhile, a
+// machine that is too busy for a heartbeat must not interfere.
+func calm(dial listener.Dial) pgcache.Listener {
+	return listener.New(dial, listener.Config{HeartbeatEvery: time.Minute, HeartbeatTimeout: time.Minute})
 }
 
 // names are the names of the cluster's objects.

@@ -244,6 +244,35 @@ func TestP3_UnknownOutcome(t *testing.T) {
 	want(t, c, "k", "old") // rolled back
 }
 
+// P3 where writes of one key overlap on one node: which of them the database took last, the node cannot know by itself.
+func TestP3_OverlappingWrites(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	// Nobody tells the node of its own writes, so a wrong guess would stay.
+	c := cl.on(testdb.DB(t), func(o *pgcache.Options) { o.LocalTTL = time.Hour })
+	for round := range 250 {
+		var wg sync.WaitGroup
+		for w := range 3 {
+			wg.Go(func() {
+				var err error
+				if w < 2 {
+					err = c.Set(t.Context(), "k", round*10+w)
+				} else {
+					err = pgcache.For[int](c).SetMany(t.Context(), map[string]int{"k": round*10 + w, "l": 1})
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		v, _ := get[int](t, c, "k")
+		if row := cl.count("SELECT convert_from(value, 'UTF8')::int FROM " + cl.table() + " WHERE key = 'k'"); v != row {
+			t.Fatalf("round %d: the row is %d, Get says %d", round, row, v)
+		}
+	}
+}
+
 // P4: a node never goes back for a key. While its listener lags, a read that went to the database returned v2: neither
 // an entry in memory nor a write that is under way may bring v1 back.
 func TestP4_NeverBack(t *testing.T) {
@@ -253,7 +282,7 @@ func TestP4_NeverBack(t *testing.T) {
 		a = cl.node(nil)
 		link = testdb.NewProxy(t, testdb.DSN(t))
 		b, w = cl.wired(func(o *pgcache.Options) {
-			o.Listener = listener.New(pgxdriver.DialDSN(link.DSN()), listener.Config{HeartbeatEvery: time.Minute, HeartbeatTimeout: time.Minute})
+			o.Listener = calm(pgxdriver.DialDSN(link.DSN()))
 		})
 		t.Cleanup(link.Thaw)
 		return cl, a, b, link, w
@@ -269,6 +298,32 @@ func TestP4_NeverBack(t *testing.T) {
 		// A view with another codec asks the database, and so b has seen v2.
 		if _, found, err := pgcache.For[string](b, pgcache.WithCodec(codec.Gob{})).Get(t.Context(), "k"); found || err != nil {
 			t.Fatal(found, err)
+		}
+		want(t, b, "k", "v2")
+		warm(t, b, "k", "v2")
+		del(t, a, "k")
+		want(t, b, "k", "v2")
+		if _, found, err := pgcache.For[string](b, pgcache.WithCodec(codec.Gob{})).Get(t.Context(), "k"); found || err != nil {
+			t.Fatal(found, err)
+		}
+		wantNone(t, b, "k")
+	})
+	t.Run("a read under way", func(t *testing.T) {
+		t.Parallel()
+		_, a, b, link, wire := lagging(t)
+		set(t, a, "k", "v1")
+		link.Freeze()
+		reply := wire.after(named("GetEntry"))
+		first := async(t, func() error { _, err := b.Get(t.Context(), "k", new(string)); return err })
+		reply.wait(t)
+		set(t, a, "k", "v2")
+		m, err := pgcache.For[string](b).GetMany(t.Context(), []string{"k", "l"})
+		if err != nil || m["k"] != "v2" {
+			t.Fatal(m, err)
+		}
+		reply.release()
+		if err := first(); err != nil {
+			t.Fatal(err)
 		}
 		want(t, b, "k", "v2")
 	})
@@ -410,6 +465,53 @@ func TestP7_Expiry(t *testing.T) {
 	if s := b.Stats(); s.LocalHits < 8 {
 		t.Errorf("it was never in memory: %+v", s)
 	}
+}
+
+// beater is a listener that does what a test tells it, and hears nothing.
+type beater struct{ trusted chan time.Time }
+
+func (l beater) Listen(ctx context.Context, _ string, sub pgcache.Subscriber) error {
+	for {
+		select {
+		case t := <-l.trusted:
+			sub.Beat(t)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// P5 where the listener itself does not come to say that it is down: a process that was stopped, or is too busy.
+func TestP5_Silence(t *testing.T) {
+	t.Parallel()
+	const silence = 300 * time.Millisecond
+	cl := newCluster(t)
+	a := cl.on(testdb.DB(t), nil)
+	beats := beater{make(chan time.Time)}
+	b := cl.new(testdb.DB(t), func(o *pgcache.Options) { o.Listener = beats })
+	set(t, a, "k", 1)
+	want(t, b, "k", 1)
+	want(t, b, "k", 1)
+	if n := b.Stats().LocalHits; n != 0 {
+		t.Errorf("%d hits before the first beat", n)
+	}
+	trusted := time.Now().Add(time.Minute)
+	beats.trusted <- trusted
+	warm(t, b, "k", 1)
+	trusted = time.Now().Add(silence)
+	beats.trusted <- trusted
+	warm(t, b, "k", 1) // else the machine is too slow for this
+	set(t, a, "k", 2)
+	time.Sleep(time.Until(trusted))
+	before := b.Stats().LocalHits
+	want(t, b, "k", 2)
+	want(t, b, "k", 2)
+	if n := b.Stats().LocalHits; n != before {
+		t.Errorf("%d hits after the silence", n-before)
+	}
+	// What was read meanwhile is not in memory either, and with the next beat all is well.
+	beats.trusted <- time.Now().Add(time.Minute)
+	warm(t, b, "k", 2)
 }
 
 // P5 where rows come from another server than notifications, as after a failover: memory is off until the listener has

@@ -190,7 +190,7 @@ func TestS07_GarbageOnTheChannel(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
 	cl.opts.InvalidationWindow = pgcache.Immediate
-	b := cl.node(nil)
+	b := cl.node(func(db *sql.DB, o *pgcache.Options) { o.Listener = calm(pgxdriver.Dial(db)) })
 	for i, garbage := range []string{
 		"", " ", "x", "0", "3*", "2**", "1*x", "2:", "21:", "21:k", "21:k;", "21:k00000000000000;", "21:kgggggggggggggggg;",
 		"29:k0000000000000001;", "2-1:k0000000000000001;", "299999999999999999999:k0000000000000001;", "21:k0000000000000001",

@@ -127,6 +127,8 @@ func (c *Cache) endWrite(versions []int64, out store.Written, err error) {
 		switch {
 		case i < len(out.Logged) && out.Logged[i]:
 			outcome = window.Logged
+		case out.Told:
+			outcome = window.Told
 		case i >= len(out.Logged) && !refused(err):
 			outcome = window.Unknown
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/pgcache/go/driver/pgxdriver"
 	"github.com/pgcache/go/internal/notify"
 	"github.com/pgcache/go/internal/testdb"
 	"github.com/pgcache/go/pgcache"
@@ -90,7 +91,7 @@ func TestSideDoorBulk(t *testing.T) {
 	const rows = 2500
 	cl := newCluster(t)
 	cl.opts.InvalidationWindow = pgcache.Immediate
-	a, b := cl.node(nil), cl.node(nil)
+	a, b := cl.node(nil), cl.node(func(db *sql.DB, o *pgcache.Options) { o.Listener = calm(pgxdriver.Dial(db)) })
 	cl.exec("INSERT INTO "+cl.table()+" (key, value, version, codec) SELECT 'k' || i, '1', 1, 'json' FROM generate_series(1, $1) i", rows)
 	warm(t, b, "k1", 1)
 	warm(t, b, "k"+strconv.Itoa(rows), 1)

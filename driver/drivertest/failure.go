@@ -110,7 +110,10 @@ func noAnswer(t *testing.T, b *bench) {
 			began := time.Now()
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
-			c.wantError(t, c.run(ctx, patient), context.DeadlineExceeded)
+			err := c.run(ctx, patient)
+			if err != nil || !strings.HasPrefix(c.op, "get or set") { // which may just have had the time to load
+				c.wantError(t, err, context.DeadlineExceeded)
+			}
 			if took := time.Since(began); took > 3*time.Second { // Timeout is 20 s
 				t.Errorf("%s: took %v to return after its context had ended", c.op, took-limit)
 			}

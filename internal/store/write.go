@@ -22,6 +22,7 @@ type Written struct {
 	Server int64
 	Stored []bool // for each row: always, but for loads
 	Logged []bool // for each row: left in the change log, for the next flush
+	Told   bool   // the statement told something itself
 }
 
 // write is a request to write rows of different keys.
@@ -57,7 +58,7 @@ func (s *Store) Put(ctx context.Context, rows []Write, inline bool) (out Written
 		if err != nil {
 			return out, err
 		}
-		out.Server = part.Server
+		out.Server, out.Told = part.Server, out.Told || part.Told
 		out.Stored, out.Logged = append(out.Stored, part.Stored...), append(out.Logged, part.Logged...)
 		rows = rows[n:]
 	}
@@ -81,7 +82,7 @@ func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
 	r, err := retry(ctx, func() (dbsqlc.PutEntryRow, error) {
 		return writing(ctx, s, func(q *dbsqlc.Queries) (dbsqlc.PutEntryRow, error) { return q.PutEntry(ctx, arg) })
 	})
-	return Written{Server: r.Server, Stored: []bool{true}, Logged: []bool{r.Logged}}, err
+	return Written{Server: r.Server, Stored: []bool{true}, Logged: []bool{r.Logged}, Told: r.Messages > 0}, err
 }
 
 func (s *Store) putMany(ctx context.Context, ws []write) ([]Written, error) {
@@ -117,12 +118,13 @@ func (s *Store) putMany(ctx context.Context, ws []write) ([]Written, error) {
 	}
 	logged := make(map[string]bool, len(done))
 	var server int64
+	told := false
 	for _, r := range done {
-		logged[r.Key], server = r.Logged, r.Server
+		logged[r.Key], server, told = r.Logged, r.Server, r.Messages > 0
 	}
 	out := make([]Written, len(ws))
 	for i, w := range ws {
-		out[i] = Written{server, make([]bool, len(w.rows)), make([]bool, len(w.rows))}
+		out[i] = Written{server, make([]bool, len(w.rows)), make([]bool, len(w.rows)), told}
 		for j := range w.rows {
 			out[i].Stored[j] = true
 			out[i].Logged[j] = logged[w.rows[j].Key] && last[w.rows[j].Key] == &w.rows[j]
@@ -179,6 +181,7 @@ func (s *Store) loadMany(ctx context.Context, ws []write) ([]Written, error) {
 			n := slices.IndexFunc(done, func(r dbsqlc.StoreLoadedRow) bool { return r.Key == row.Key })
 			if n >= 0 && first[row.Key] == row.Version {
 				out[i].Server, out[i].Stored[j], out[i].Logged[j] = done[n].Server, true, done[n].Logged
+				out[i].Told = done[n].Messages > 0
 			}
 		}
 	}

@@ -33,7 +33,7 @@ func (w *Window) Run(ctx context.Context) {
 		}
 		next := w.next()
 		for next <= mono.Now() && ctx.Err() == nil {
-			w.flush(ctx)
+			_ = w.flush(ctx) // an error has set when to try again
 			next = w.next()
 		}
 		if next == math.MaxInt64 {
@@ -44,15 +44,48 @@ func (w *Window) Run(ctx context.Context) {
 	}
 }
 
-// last flushes what this node wrote and nobody has told: others would have to find it by a sweep.
+// last waits for the writes that are under way, and flushes what this node wrote and nobody has told: others would have
+// to find it by a sweep. It takes a second at the most.
 func (w *Window) last(ctx context.Context) {
 	w.mu.Lock()
-	owed := len(w.pending) > 0
+	w.closing = true
 	w.mu.Unlock()
-	if owed {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		w.flush(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	for {
+		w.mu.Lock()
+		underWay, owed, retry := 0, 0, w.retry
+		for _, m := range w.pending {
+			if m.due == 0 {
+				underWay++
+			} else {
+				owed++
+			}
+		}
+		w.mu.Unlock()
+		switch {
+		case underWay > 0:
+			retry = closeTimeout
+		case owed == 0:
+			return
+		case retry == 0:
+			if w.flush(ctx) == nil {
+				return
+			}
+			continue
+		}
+		timer := time.NewTimer(retry)
+		select {
+		case <-w.wake:
+		case <-timer.C:
+			w.mu.Lock()
+			w.retry = 0
+			w.mu.Unlock()
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		timer.Stop()
 	}
 }
 
@@ -78,12 +111,16 @@ func (w *Window) next() int64 {
 	case next != math.MaxInt64 && w.beats(t):
 		next = max(next, w.heard+int64(w.patience))
 	}
-	// A thousandth of jitter a node would do; half a second spreads a fleet.
-	switch w.sweeps {
-	case 2:
-		next = min(next, w.told+int64(sweepSoon)/2+int64(w.node)%(int64(sweepSoon)/2))
-	case 1:
-		next = min(next, w.told+int64(sweepLate)+int64(w.node)%int64(sweepSoon))
+	// Half a second spreads a fleet: the first to sweep does so for the others only if it finds something.
+	spread := int64(w.node) % (int64(sweepSoon) / 2)
+	if w.dirty != 0 {
+		next = min(next, w.dirty+int64(sweepSoon)/2+spread)
+	}
+	if w.late != 0 {
+		next = min(next, w.late+spread)
+	}
+	if w.full {
+		next = min(next, w.flushed+int64(vacuumEvery)) // nothing else would notice that the log has shrunk
 	}
 	if w.retry > 0 {
 		next = max(next, w.flushed+int64(w.retry))
@@ -92,7 +129,8 @@ func (w *Window) next() int64 {
 }
 
 // flush flushes once, and takes off what it has told.
-func (w *Window) flush(ctx context.Context) {
+func (w *Window) flush(ctx context.Context) error {
+	sent := mono.Now()
 	w.mu.Lock()
 	// Before the statement is sent: a write that is acknowledged while the flush is under way may have been committed
 	// after the flush took its snapshot.
@@ -112,7 +150,7 @@ func (w *Window) flush(ctx context.Context) {
 	if err != nil {
 		w.retry = min(max(2*w.retry, w.window), maxRetry)
 		w.mu.Unlock()
-		return
+		return err
 	}
 	w.retry = 0
 	for _, v := range acked {
@@ -124,20 +162,25 @@ func (w *Window) flush(ctx context.Context) {
 			m.due = t + int64(m.wait)
 		}
 	}
-	switch {
-	case changes > 0:
+	if w.late != 0 && sent >= w.late {
+		w.late = 0
+	}
+	if changes > 0 {
 		w.beating, w.empty = true, 0
-		w.told, w.sweeps = t, 2
-	default:
+		w.tell(t)
+		w.drained(t)
+	} else {
 		if w.empty++; w.empty >= emptyBeats {
 			w.beating = false
 		}
-		if w.sweeps > 0 && t-w.told >= int64(sweepSoon)/2 {
-			w.sweeps--
+		// What was told a moment ago may still be followed by a change.
+		if w.drained(w.told); sent-w.told >= 3*int64(w.window) {
+			w.dirty = 0
 		}
 	}
 	w.mu.Unlock()
 	w.keepSmall(ctx, bytes)
+	return nil
 }
 
 // The ladder that keeps the log small. A flush's DELETE leaves dead rows, and the next flush's scan reads them all.

@@ -26,14 +26,18 @@ const (
 	sweepLate  = 10 * time.Second // and what was committed later than its writer could wait for
 	unknownFor = time.Minute      // how long a write of unknown outcome is cared for; then sweeps cover it
 	maxRetry   = time.Second
+
+	closeTimeout = time.Second // for what is still to be told when the cache is closed
 )
 
 // Outcome is what a node knows of its write.
 type Outcome int
 
 const (
-	// Silent: told already, or nothing to tell, or not written.
+	// Silent: nothing to tell, or not written.
 	Silent Outcome = iota
+	// Told: by the statement that wrote.
+	Told
 	// Logged: it is in the change log.
 	Logged
 	// Unknown: the reply was lost. It may be committed, or be so later.
@@ -57,8 +61,10 @@ type Window struct {
 	told    int64 // when this node last heard, or told, anything
 	heard   int64 // when it last heard another's flush; 0: never
 	flushed int64 // when its last flush returned
-	sweeps  int   // how many are left to do
+	dirty   int64 // since when the log may hold what a node left that died; 0: it can't
+	late    int64 // the same, of what was committed later than its writer could wait for
 	full    bool  // the log can't be kept small: writes tell at once until it can
+	closing bool  // nobody flushes here any more: writes tell at once
 	wake    chan struct{}
 
 	ladder ladder
@@ -97,10 +103,7 @@ func (w *Window) Begin(now bool, versions ...int64) (inline bool) {
 	if w.beating || w.beats(t) {
 		quiet *= 2 // flushes are a window apart, and come a little late
 	}
-	inline = now || w.immediate || w.full || t-w.told >= int64(quiet)
-	if inline {
-		w.tell(t)
-	}
+	inline = now || w.immediate || w.full || w.closing || t-w.told >= int64(quiet)
 	// Also for a write that tells itself: while somebody polls it goes through the log all the same. And before the
 	// SQL: its notification may come before its reply.
 	for _, v := range versions {
@@ -116,11 +119,17 @@ func (w *Window) beats(t int64) bool { return w.heard != 0 && t-w.heard < 3*int6
 func (w *Window) End(version int64, outcome Outcome) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.closing {
+		defer w.signal()
+	}
+	if outcome == Told {
+		w.tell(mono.Now())
+	}
 	m := w.pending[version]
 	if m == nil {
 		return // told before its reply came
 	}
-	if outcome == Silent {
+	if outcome <= Told {
 		delete(w.pending, version)
 		return
 	}
@@ -147,6 +156,7 @@ func (w *Window) Heard(node uint32, flush bool) {
 	defer w.mu.Unlock()
 	w.tell(t)
 	if flush && node != w.node {
+		w.drained(t)
 		w.heard, w.patience = t, w.lose()
 		if w.beating && node < w.node {
 			w.beating = false
@@ -159,19 +169,27 @@ func (w *Window) Heard(node uint32, flush bool) {
 func (w *Window) Listening() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.tell(mono.Now())
+	w.soil(mono.Now())
 }
 
-// tell notes a notification at t. A change can only be in the log if something was told within a window before it: a
-// write tells itself where nothing was. So a sweep is due a while after the last notification, and none in a fleet that
-// is idle.
+// tell notes a notification at t. A change can only be in the log if something was told a window or two before it: a
+// write tells itself where nothing was. So after a notification the log is to be swept, unless somebody flushes it
+// anyway, and a fleet that is idle sweeps nothing. Notifications that are no flush drain nothing: they don't put it off.
 func (w *Window) tell(t int64) {
 	w.told = t
-	if w.sweeps != 2 {
-		w.sweeps = 2
+	w.soil(t)
+}
+
+func (w *Window) soil(t int64) {
+	w.late = t + int64(sweepLate)
+	if w.dirty == 0 {
+		w.dirty = t
 		w.signal()
 	}
 }
+
+// drained notes that a flush told what was committed before it was sent, just before t.
+func (w *Window) drained(t int64) { w.dirty = t }
 
 // Node is this node's id in the heads of its flushes.
 func (w *Window) Node() uint32 { return w.node }
