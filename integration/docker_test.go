@@ -33,8 +33,8 @@ var pool = sync.OnceValues(func() (*dockertest.Pool, error) {
 
 const (
 	password = "pgcache"
-	// lifetime ends a container whose test was killed.
-	lifetime = 15 * time.Minute
+	// lifetime ends a container whose test was killed, as timeout(1) understands it.
+	lifetime = "15m"
 )
 
 func startContainer(ctx context.Context, major int) (*server, error) {
@@ -45,8 +45,9 @@ func startContainer(ctx context.Context, major int) (*server, error) {
 	image := fmt.Sprint("postgres:", major)
 	container, err := pool.RunWithOptions(&dockertest.RunOptions{
 		Repository: "postgres", Tag: strconv.Itoa(major),
-		Env: []string{"POSTGRES_USER=pgcache", "POSTGRES_PASSWORD=" + password, "POSTGRES_DB=pgcache"},
-		Cmd: []string{"postgres", "-c", "max_connections=500", "-c", "fsync=off"},
+		Env:        []string{"POSTGRES_USER=pgcache", "POSTGRES_PASSWORD=" + password, "POSTGRES_DB=pgcache"},
+		Entrypoint: []string{"timeout", lifetime, "docker-entrypoint.sh"},
+		Cmd:        []string{"postgres", "-c", "max_connections=500", "-c", "fsync=off"},
 	}, func(host *docker.HostConfig) {
 		host.AutoRemove = true
 		host.RestartPolicy = docker.RestartPolicy{Name: "no"}
@@ -63,7 +64,6 @@ func startContainer(ctx context.Context, major int) (*server, error) {
 			return err
 		},
 	}
-	_ = container.Expire(uint(lifetime.Seconds())) // never fails
 	err = pool.Retry(func() (err error) {
 		s.version, err = s.query(ctx, "SHOW server_version")
 		return err

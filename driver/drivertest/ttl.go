@@ -73,7 +73,7 @@ func longTTLs(t *testing.T, b *bench) {
 		ttl  time.Duration
 		left string // what the row says
 	}{
-		"default": {0, "expires_at > clock_timestamp() + interval '299 s' AND expires_at < clock_timestamp() + interval '301 s'"},
+		"default": {0, "expires_at > clock_timestamp() + interval '4 minutes' AND expires_at < clock_timestamp() + interval '5 minutes 1 s'"},
 		"never":   {pgcache.NoExpiry, "expires_at IS NULL"},
 		"century": {100 * 365 * 24 * time.Hour, "expires_at > clock_timestamp() + interval '99 years'"},
 		"longest": {math.MaxInt64, "expires_at > clock_timestamp() + interval '99 years'"},

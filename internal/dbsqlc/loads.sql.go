@@ -20,6 +20,26 @@ func (q *Queries) GetGeneration(ctx context.Context) (int64, error) {
 	return generation, err
 }
 
+const MarkSession = `-- name: MarkSession :exec
+SELECT set_config('pgcache.session', $1::text, false)
+`
+
+func (q *Queries) MarkSession(ctx context.Context, mark string) error {
+	_, err := q.db.ExecContext(ctx, MarkSession, mark)
+	return err
+}
+
+const SessionMark = `-- name: SessionMark :one
+SELECT coalesce(current_setting('pgcache.session', true), '')::text AS mark
+`
+
+func (q *Queries) SessionMark(ctx context.Context) (string, error) {
+	row := q.db.QueryRowContext(ctx, SessionMark)
+	var mark string
+	err := row.Scan(&mark)
+	return mark, err
+}
+
 const StoreLoaded = `-- name: StoreLoaded :many
 WITH input AS (
     SELECT i.key, i.version, i.base, i.ttl_us, i.codec, i.loud, i.generation, i.size, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
@@ -129,24 +149,26 @@ func (q *Queries) StoreLoaded(ctx context.Context, arg StoreLoadedParams) ([]Sto
 }
 
 const TryLocks = `-- name: TryLocks :many
-SELECT pg_try_advisory_lock($1::int, i.id) AS got
-FROM unnest(($2::text)::int[]) WITH ORDINALITY AS i (id, n) ORDER BY i.n
+SELECT (CASE WHEN current_setting('pgcache.session', true) = $1::text THEN pg_try_advisory_lock($2::int, i.id)::int ELSE -1 END)::int AS got
+FROM unnest(($3::text)::int[]) WITH ORDINALITY AS i (id, n) ORDER BY i.n
 `
 
 type TryLocksParams struct {
+	Mark  string
 	Class int32
 	Ids   string
 }
 
-func (q *Queries) TryLocks(ctx context.Context, arg TryLocksParams) ([]bool, error) {
-	rows, err := q.db.QueryContext(ctx, TryLocks, arg.Class, arg.Ids)
+// 1: got it, 0: somebody has it, -1: this is not the session that was marked, and nothing was tried.
+func (q *Queries) TryLocks(ctx context.Context, arg TryLocksParams) ([]int32, error) {
+	rows, err := q.db.QueryContext(ctx, TryLocks, arg.Mark, arg.Class, arg.Ids)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []bool
+	var items []int32
 	for rows.Next() {
-		var got bool
+		var got int32
 		if err := rows.Scan(&got); err != nil {
 			return nil, err
 		}
@@ -162,24 +184,25 @@ func (q *Queries) TryLocks(ctx context.Context, arg TryLocksParams) ([]bool, err
 }
 
 const Unlocks = `-- name: Unlocks :many
-SELECT pg_advisory_unlock($1::int, i.id) AS was_held
-FROM unnest(($2::text)::int[]) WITH ORDINALITY AS i (id, n) ORDER BY i.n
+SELECT (CASE WHEN current_setting('pgcache.session', true) = $1::text THEN pg_advisory_unlock($2::int, i.id)::int ELSE -1 END)::int AS was_held
+FROM unnest(($3::text)::int[]) WITH ORDINALITY AS i (id, n) ORDER BY i.n
 `
 
 type UnlocksParams struct {
+	Mark  string
 	Class int32
 	Ids   string
 }
 
-func (q *Queries) Unlocks(ctx context.Context, arg UnlocksParams) ([]bool, error) {
-	rows, err := q.db.QueryContext(ctx, Unlocks, arg.Class, arg.Ids)
+func (q *Queries) Unlocks(ctx context.Context, arg UnlocksParams) ([]int32, error) {
+	rows, err := q.db.QueryContext(ctx, Unlocks, arg.Mark, arg.Class, arg.Ids)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []bool
+	var items []int32
 	for rows.Next() {
-		var was_held bool
+		var was_held int32
 		if err := rows.Scan(&was_held); err != nil {
 			return nil, err
 		}

@@ -7,10 +7,12 @@ package lock
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -32,10 +34,12 @@ type Session struct {
 	db   *sql.DB
 	refs int // under registry's lock
 
-	mu   chan struct{} // one statement at a time; a channel, so that waiting for it can be given up
-	conn *sql.Conn
-	held int         // locks on conn
-	idle *time.Timer // runs while there are none
+	mu     chan struct{} // one statement at a time; a channel, so that waiting for it can be given up
+	conn   *sql.Conn
+	mark   string      // what the session of conn is known by
+	pooled bool        // there are no sessions to be had: locks are given up
+	held   int         // locks on conn
+	idle   *time.Timer // runs while there are none
 }
 
 var registry = struct {
@@ -93,6 +97,9 @@ func (l *Locks) TryLock(ctx context.Context, keys []string) (got []bool, err err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("advisory lock: %w", ctx.Err())
 	}
+	if s.pooled {
+		return nil, fmt.Errorf("advisory lock: %w", errPooled)
+	}
 	s.idle.Stop()
 	for {
 		fresh := s.conn == nil
@@ -106,7 +113,7 @@ func (l *Locks) TryLock(ctx context.Context, keys []string) (got []bool, err err
 			break
 		}
 		s.discard()
-		if fresh {
+		if fresh || s.pooled {
 			return nil, fmt.Errorf("advisory lock: %w", err)
 		}
 		// The session had died since it was last used: once more on a new one.
@@ -125,16 +132,20 @@ func (l *Locks) TryLock(ctx context.Context, keys []string) (got []bool, err err
 func (l *Locks) try(ctx context.Context, keys []string) ([]bool, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
-	got, err := store.TryLocks(ctx, l.session.conn, l.class, keys)
+	got, pooled, err := store.TryLocks(ctx, l.session.conn, l.session.mark, l.class, keys)
+	if err == nil && pooled {
+		l.session.pooled = true
+		err = errPooled
+	}
 	if err == nil && len(got) != len(keys) {
 		err = fmt.Errorf("%d answers for %d locks", len(got), len(keys))
 	}
 	return got, err
 }
 
-// errNotHeld: behind a pooler that hands every statement to another session, a lock is taken on one and missed on the
-// next. Nothing can be locked through it.
-var errNotHeld = errors.New("the lock was not held by its own session: is there a transaction pooler in between?")
+// errPooled: behind a pooler that hands every statement to another session, a lock is taken on one and missed on the
+// next, and stays. Nothing can be locked through it.
+var errPooled = errors.New("a transaction pooler is in between, which keeps no session: advisory locks can't be used")
 
 // Unlock gives keys back, whatever has happened to the caller's context. A session that is in doubt is thrown away, and
 // its locks with it.
@@ -151,13 +162,13 @@ func (l *Locks) Unlock(keys []string) {
 	if s.conn == nil {
 		return // lost with its locks
 	}
-	held, err := store.Unlocks(ctx, s.conn, l.class, keys)
-	for _, h := range held {
-		if !h {
-			err = errNotHeld
-		}
+	held, pooled, err := store.Unlocks(ctx, s.conn, s.mark, l.class, keys)
+	for try := 0; pooled && err == nil && try < unlockTries; try++ {
+		// A pooler after all. The session that has the locks is one of its others: it may be the next.
+		s.pooled = true
+		_, pooled, err = store.Unlocks(ctx, s.conn, s.mark, l.class, keys)
 	}
-	if err != nil {
+	if err != nil || s.pooled || slices.Contains(held, false) {
 		s.discard()
 		return
 	}
@@ -165,6 +176,11 @@ func (l *Locks) Unlock(keys []string) {
 		s.idle.Reset(idle)
 	}
 }
+
+const (
+	unlockTries = 100
+	proofs      = 2
+)
 
 // connect opens the session. The caller holds s.mu.
 func (s *Session) connect(ctx context.Context) error {
@@ -178,7 +194,35 @@ func (s *Session) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	_, _ = conn.ExecContext(ctx, "SET idle_session_timeout = "+strconv.FormatInt(abandoned.Milliseconds(), 10))
-	s.conn = conn
+	s.conn, s.mark = conn, rand.Text()
+	if err := s.prove(ctx); err != nil {
+		s.discard()
+		return err
+	}
+	return nil
+}
+
+// prove finds out whether the connection has a session to itself, before it has any lock that could be left behind.
+// A transaction pooler gives the session that it has just had back to whoever asks next: then another connection finds
+// the mark that this one has left, or this one does not find it any more.
+func (s *Session) prove(ctx context.Context) error {
+	if err := store.MarkSession(ctx, s.conn, s.mark); err != nil {
+		return err
+	}
+	for range proofs {
+		others, err := store.SessionMark(ctx, s.db)
+		if err != nil {
+			return err
+		}
+		own, err := store.SessionMark(ctx, s.conn)
+		if err != nil {
+			return err
+		}
+		if others == s.mark || own != s.mark {
+			s.pooled = true
+			return errPooled
+		}
+	}
 	return nil
 }
 

@@ -8,15 +8,35 @@ import (
 	"github.com/pgcache/go/internal/dbsqlc"
 )
 
-// TryLocks tries the advisory locks of keys on the session db, in one statement.
-func TryLocks(ctx context.Context, db DB, class int32, keys []string) ([]bool, error) {
-	return dbsqlc.New(db).TryLocks(ctx, dbsqlc.TryLocksParams{Class: class, Ids: lockIDs(keys)})
+// TryLocks tries the advisory locks of keys on the session db, in one statement. pooled says that it was not the session
+// that was marked.
+func TryLocks(ctx context.Context, db DB, mark string, class int32, keys []string) (got []bool, pooled bool, err error) {
+	rows, err := dbsqlc.New(db).TryLocks(ctx, dbsqlc.TryLocksParams{Mark: mark, Class: class, Ids: lockIDs(keys)})
+	got, pooled = answers(rows)
+	return got, pooled, err
 }
 
 // Unlocks gives them back, and says for each whether the session had it.
-func Unlocks(ctx context.Context, db DB, class int32, keys []string) ([]bool, error) {
-	return dbsqlc.New(db).Unlocks(ctx, dbsqlc.UnlocksParams{Class: class, Ids: lockIDs(keys)})
+func Unlocks(ctx context.Context, db DB, mark string, class int32, keys []string) (held []bool, pooled bool, err error) {
+	rows, err := dbsqlc.New(db).Unlocks(ctx, dbsqlc.UnlocksParams{Mark: mark, Class: class, Ids: lockIDs(keys)})
+	held, pooled = answers(rows)
+	return held, pooled, err
 }
+
+func answers(rows []int32) (yes []bool, pooled bool) {
+	for _, r := range rows {
+		yes, pooled = append(yes, r == 1), pooled || r < 0
+	}
+	return yes, pooled
+}
+
+// MarkSession gives the session db a mark.
+func MarkSession(ctx context.Context, db DB, mark string) error {
+	return dbsqlc.New(db).MarkSession(ctx, mark)
+}
+
+// SessionMark returns the mark of the session db.
+func SessionMark(ctx context.Context, db DB) (string, error) { return dbsqlc.New(db).SessionMark(ctx) }
 
 func lockIDs(keys []string) string {
 	return arrayOf(len(keys), func(b *strings.Builder, i int) { b.WriteString(strconv.Itoa(int(Hash(keys[i])))) })

@@ -48,9 +48,16 @@ SELECT w.key::text AS key, (w.version IN (SELECT l.version FROM logged l))::bool
 FROM w, told;
 
 -- name: TryLocks :many
-SELECT pg_try_advisory_lock(@class::int, i.id) AS got
+-- 1: got it, 0: somebody has it, -1: this is not the session that was marked, and nothing was tried.
+SELECT (CASE WHEN current_setting('pgcache.session', true) = @mark::text THEN pg_try_advisory_lock(@class::int, i.id)::int ELSE -1 END)::int AS got
 FROM unnest((@ids::text)::int[]) WITH ORDINALITY AS i (id, n) ORDER BY i.n;
 
+-- name: MarkSession :exec
+SELECT set_config('pgcache.session', @mark::text, false);
+
+-- name: SessionMark :one
+SELECT coalesce(current_setting('pgcache.session', true), '')::text AS mark;
+
 -- name: Unlocks :many
-SELECT pg_advisory_unlock(@class::int, i.id) AS was_held
+SELECT (CASE WHEN current_setting('pgcache.session', true) = @mark::text THEN pg_advisory_unlock(@class::int, i.id)::int ELSE -1 END)::int AS was_held
 FROM unnest((@ids::text)::int[]) WITH ORDINALITY AS i (id, n) ORDER BY i.n;
