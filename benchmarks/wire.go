@@ -24,6 +24,7 @@ type wire struct {
 	listener        net.Listener
 	wg              sync.WaitGroup
 	sleep           func(d time.Duration)
+	timer           *sleeper // behind sleep; nil where that needs no closing
 
 	mu     sync.Mutex
 	due    dueHeap       // what is on its way, the next to arrive first
@@ -44,13 +45,8 @@ func newWire(network, target string) (*wire, error) {
 		return nil, errors.Join(err, sleep.close())
 	}
 	w := begin(sleep.sleep)
-	w.network, w.target, w.listener = network, target, listener
+	w.network, w.target, w.listener, w.timer = network, target, listener, sleep
 	w.wg.Go(w.accept)
-	go func() {
-		<-w.done
-		w.wg.Wait()
-		_ = sleep.close()
-	}()
 	return w, nil
 }
 
@@ -78,6 +74,9 @@ func (w *wire) close() {
 		w.listener.Close()
 	}
 	w.wg.Wait()
+	if w.timer != nil {
+		_ = w.timer.close()
+	}
 }
 
 func (w *wire) accept() {

@@ -22,8 +22,7 @@ func TestPostgres(t *testing.T) {
 			s, err := start(t, major)
 			if errors.Is(err, errNone) {
 				ran.miss(major)
-				t.Logf("PostgreSQL %d does not run: %v", major, err)
-				return
+				t.Skipf("PostgreSQL %d is not run: %v", major, err) // and the last line says so
 			}
 			if err != nil {
 				t.Fatal(err)

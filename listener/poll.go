@@ -48,7 +48,7 @@ func (p poll) Listen(ctx context.Context, _ string, sub pgcache.Subscriber) erro
 			wait(ctx, rand.N(pause+1))
 		}
 	}
-	return ctx.Err()
+	return nil
 }
 
 // session polls until something is in doubt.

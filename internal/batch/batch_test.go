@@ -59,10 +59,18 @@ func (s *server) queue(slots int) *Queue[int, string] {
 
 var errBad = errors.New("bad request")
 
+// checking keeps the checks of callers that are answered together apart.
+var checking sync.Mutex
+
 // ask asks for n in a goroutine and lets it come to rest.
 func ask(t *testing.T, b *Queue[int, string], ctx context.Context, n int, check func(r string, err error)) {
 	t.Helper()
-	go func() { check(b.Do(ctx, n)) }()
+	go func() {
+		r, err := b.Do(ctx, n)
+		checking.Lock()
+		defer checking.Unlock()
+		check(r, err)
+	}()
 	synctest.Wait()
 }
 

@@ -56,6 +56,9 @@ func (s *Store) Clear(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := set("lock_timeout", "0"); err != nil {
+		return err
+	}
 	if err := q.TellAll(ctx, s.Names.Channel); err != nil {
 		return err
 	}

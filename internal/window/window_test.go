@@ -525,11 +525,11 @@ func TestClose(t *testing.T) {
 		within time.Duration
 		owed   []int64
 	}{
-		"nothing owed":  {before: func(w *Window, _ *script) { w.Begin(false, 1); w.End(1, Silent) }},
-		"owed":          {before: func(w *Window, _ *script) { w.End(1, Logged) }, wants: 1, within: took},
-		"under way":     {late: &logged, wants: 1, within: 200*time.Millisecond + took},
-		"no reply":      {before: func(w *Window, _ *script) { w.Begin(false, 1) }, within: time.Second, owed: []int64{1}},
-		"refused":       {late: &silent, within: 200 * time.Millisecond},
+		"nothing owed": {before: func(w *Window, _ *script) { w.Begin(false, 1); w.End(1, Silent) }},
+		"owed":         {before: func(w *Window, _ *script) { w.End(1, Logged) }, wants: 1, within: took},
+		"under way":    {late: &logged, wants: 1, within: 200*time.Millisecond + took},
+		"no reply":     {before: func(w *Window, _ *script) { w.Begin(false, 1) }, within: time.Second, owed: []int64{1}},
+		"refused":      {late: &silent, within: 200 * time.Millisecond},
 		"one hangs": {before: func(w *Window, _ *script) {
 			w.Begin(false, 1, 2)
 			w.End(2, Logged)
