@@ -589,7 +589,7 @@ func TestRoleTimeouts(t *testing.T) {
 	forDrivers(t, func(t *testing.T, driver string) {
 		cl := newCluster(t)
 		dsn := testdb.DSN(t)
-		for name, ms := range map[string]string{"statement_timeout": "150", "lock_timeout": "100", "idle_session_timeout": "250", "idle_in_transaction_session_timeout": "250"} {
+		for name, ms := range map[string]string{"statement_timeout": "800", "lock_timeout": "500", "idle_session_timeout": "900", "idle_in_transaction_session_timeout": "900"} {
 			dsn = testdb.WithParam(dsn, name, ms)
 		}
 		db := testdb.Open(t, driver, dsn)
@@ -609,13 +609,13 @@ func TestRoleTimeouts(t *testing.T) {
 		if e := cause(t, err, "set", "k"); !strings.Contains(e.Error(), "timeout") {
 			t.Error(e)
 		}
-		if took := time.Since(began); took > 2*time.Second {
+		if took := time.Since(began); took > 4*time.Second {
 			t.Errorf("took %v", took)
 		}
 		// A loader may take longer than all of them: it holds no statement and no transaction.
 		var v int
 		if err := c.GetOrSet(t.Context(), "slow", &v, func(context.Context) (any, error) {
-			time.Sleep(500 * time.Millisecond)
+			time.Sleep(1200 * time.Millisecond)
 			if n := cl.locks(); n != 1 {
 				t.Errorf("%d locks while it loads", n)
 			}

@@ -316,11 +316,7 @@ func TestQuiescence(t *testing.T) {
 			wg.Go(func() {
 				for i := 0; ctx.Err() == nil; i++ {
 					time.Sleep(100 * time.Millisecond)
-					// Some session of this fleet, whatever it is doing.
-					if _, err := cl.db.ExecContext(t.Context(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-						WHERE application_name = $1 AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1`, cl.opts.Schema); err != nil {
-						t.Error(err)
-					}
+					cl.terminate(1)
 					if i%5 == 4 {
 						n := i / 5 % len(nodes)
 						nodes[n].Swap(cl.comes(fleet[n][0], fleet[n][1])).Close()
@@ -331,24 +327,48 @@ func TestQuiescence(t *testing.T) {
 			if n := writes.Load(); n < 100 {
 				t.Errorf("%d operations", n)
 			}
-			for i := range nodes {
-				c := nodes[i].Load()
-				for k := range keys {
-					key := strconv.Itoa(k)
-					eventually(t, fmt.Sprintf("node %d (%v) and the table agree on %s", i, fleet[i], key), func() bool {
-						var row sql.NullString
-						err := cl.db.QueryRowContext(t.Context(), "SELECT convert_from(value, 'UTF8') FROM "+cl.table()+" WHERE key = $1", key).Scan(&row)
-						if err != nil && !errors.Is(err, sql.ErrNoRows) {
-							t.Fatal(err)
-						}
-						var v int64
-						found, err := c.Get(t.Context(), key, &v)
-						return err == nil && found == row.Valid && (!found || strconv.FormatInt(v, 10) == row.String)
-					})
+			agree := func() {
+				t.Helper()
+				for i := range nodes {
+					for k := range keys {
+						eventually(t, fmt.Sprintf("node %d (%v) and the table agree on %d", i, fleet[i], k), func() bool {
+							return cl.agrees(nodes[i].Load(), strconv.Itoa(k))
+						})
+					}
 				}
 			}
+			agree()
+			// Once more, of all at the same moment, and while nobody listens everything changes.
+			writer := cl.node(nil)
+			cl.terminate(1000)
+			for k := range keys {
+				set(t, writer, strconv.Itoa(k), k)
+			}
+			agree()
 		})
 	}
+}
+
+// terminate ends sessions of the nodes that bear the cluster's name, whatever they are doing.
+func (cl *cluster) terminate(n int) {
+	cl.t.Helper()
+	if _, err := cl.db.ExecContext(cl.t.Context(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE application_name = $1 ORDER BY random() LIMIT $2`, cl.opts.Schema, n); err != nil {
+		cl.t.Error(err)
+	}
+}
+
+// agrees says whether c has what is in the table.
+func (cl *cluster) agrees(c *pgcache.Cache, key string) bool {
+	cl.t.Helper()
+	var row sql.NullString
+	err := cl.db.QueryRowContext(cl.t.Context(), "SELECT convert_from(value, 'UTF8') FROM "+cl.table()+" WHERE key = $1", key).Scan(&row)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		cl.t.Fatal(err)
+	}
+	var v int64
+	found, err := c.Get(cl.t.Context(), key, &v)
+	return err == nil && found == row.Valid && (!found || strconv.FormatInt(v, 10) == row.String)
 }
 
 // disturb does something to the cache. Errors are for others to look at: sessions are being ended here.
@@ -419,10 +439,11 @@ func TestOneConnection(t *testing.T) {
 				return got == v && c.Stats().Invalidations > before
 			})
 			before = c.Stats().Invalidations
-			for range 5 {
-				set(t, other, "k", rand.Int64())
+			for i := range 40 {
+				set(t, other, strconv.Itoa(i%20), i)
 			}
 			want(t, c, "k", v)
+			time.Sleep(2 * pgcache.DefaultWindow)
 			if n := c.Stats().Invalidations - before; n > 2 { // at the most what it had still to hear of its own
 				t.Errorf("it has heard of %d changes of another cache", n)
 			}

@@ -52,27 +52,30 @@ func (w *Window) last(ctx context.Context) {
 	w.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
+	flushed := false
 	for {
 		w.mu.Lock()
-		underWay, owed, retry := 0, 0, w.retry
+		underWay, acked, unknown, retry := 0, 0, 0, w.retry
 		for _, m := range w.pending {
-			if m.due == 0 {
+			switch {
+			case m.due == 0:
 				underWay++
-			} else {
-				owed++
+			case m.acked:
+				acked++
+			default:
+				unknown++
 			}
 		}
 		w.mu.Unlock()
-		switch {
+		switch owed := acked > 0 || (unknown > 0 && !flushed); {
+		case owed && retry == 0:
+			flushed = w.flush(ctx) == nil || flushed
+			continue
+		case owed:
 		case underWay > 0:
 			retry = closeTimeout
-		case owed == 0:
+		default:
 			return
-		case retry == 0:
-			if w.flush(ctx) == nil {
-				return
-			}
-			continue
 		}
 		timer := time.NewTimer(retry)
 		select {
