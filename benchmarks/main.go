@@ -153,6 +153,9 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 		defer pprof.StopCPUProfile()
 	}
 	results, err := measure(ctx, cfg, errs)
+	if ctx.Err() != nil {
+		err = errors.New("stopped; the shape under way is not shown")
+	}
 	// What was measured before an error, or before Ctrl-C, is shown all the same.
 	if len(results) > 0 {
 		err = errors.Join(err, publish(results, cfg.out, out))
