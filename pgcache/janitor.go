@@ -20,7 +20,7 @@ func (c *Cache) Cleanup(ctx context.Context) (int64, error) {
 	}
 	statement, cancel := c.statement(ctx)
 	defer cancel()
-	until, err := c.store.Expired(statement, MaxLoadTimeout)
+	until, err := c.store.Expired(statement, tombstoneGrace)
 	if err != nil {
 		return 0, fail("cleanup", "", c.explain(ctx, err))
 	}
@@ -67,7 +67,7 @@ func (c *Cache) sweep() error {
 	if err != nil || !mine {
 		return err
 	}
-	until, err := c.store.ExpiredFor(c.ctx, MaxLoadTimeout)
+	until, err := c.store.ExpiredFor(c.ctx, tombstoneGrace)
 	if err != nil {
 		return err
 	}

@@ -244,7 +244,7 @@ func TestWaitersLeave(t *testing.T) {
 func TestLoadTimeout(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	c := cl.on(testdb.DB(t), func(o *pgcache.Options) { o.LoadTimeout = 50 * time.Millisecond })
+	c := cl.on(testdb.DB(t), func(o *pgcache.Options) { o.LoadTimeout = 150 * time.Millisecond })
 	l := newLoader(1)
 	deaf := make(chan struct{})
 	defer close(deaf)
@@ -259,7 +259,7 @@ func TestLoadTimeout(t *testing.T) {
 		if took := time.Since(began); took > 3*time.Second {
 			t.Errorf("%s: took %v", name, took)
 		}
-		if err != nil && !strings.Contains(err.Error(), "50ms") {
+		if err != nil && !strings.Contains(err.Error(), "150ms") {
 			t.Errorf("%s: the error does not name the timeout: %v", name, err)
 		}
 		cl.noLocks()
@@ -344,7 +344,8 @@ func TestNoConnectionForTheLock(t *testing.T) {
 	cl := newCluster(t)
 	db, wire := openWire(t, "pgx", testdb.DSN(t))
 	db.SetMaxOpenConns(4)
-	c := cl.on(db, func(o *pgcache.Options) { o.LockTimeout, o.Timeout = 100*time.Millisecond, 200*time.Millisecond })
+	cl.on(testdb.DB(t), nil) // makes the tables, with more time
+	c := cl.new(db, func(o *pgcache.Options) { o.LockTimeout, o.Timeout = 100*time.Millisecond, 400*time.Millisecond })
 	reply := wire.after(named("GetEntry"))
 	var v int
 	load := async(t, func() error {

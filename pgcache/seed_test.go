@@ -366,7 +366,7 @@ func TestS12_WhoseClock(t *testing.T) {
 		cl := newCluster(t)
 		a := cl.node(nil)
 		b, wire := cl.wired(nil)
-		set(t, a, "k", 1, pgcache.TTL(200*time.Millisecond))
+		set(t, a, "k", 1, pgcache.TTL(600*time.Millisecond))
 		reply := wire.after(named("GetEntry"))
 		read := async(t, func() error {
 			found, err := b.Get(t.Context(), "k", new(int))

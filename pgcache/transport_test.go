@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -524,6 +525,50 @@ func TestFewNotifications(t *testing.T) {
 	if inline != 20 {
 		t.Errorf("20 writes of an immediate node were told in %d notifications of their own", inline)
 	}
+}
+
+// TestOneSetOneWrite: where the reply of a write is lost nobody knows whether it was done. To send it again would do it
+// twice, the second time over what was written since: nodes would go from v1 to v2 and back (P4).
+func TestOneSetOneWrite(t *testing.T) {
+	t.Parallel()
+	for name, write := range map[string]func(ctx context.Context, c *pgcache.Cache) error{
+		"PutEntry": func(ctx context.Context, c *pgcache.Cache) error { return c.Set(ctx, "k", "v1") },
+		"PutEntries": func(ctx context.Context, c *pgcache.Cache) error {
+			return pgcache.For[string](c).SetMany(ctx, map[string]string{"k": "v1", "l": "v1"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cl := newCluster(t)
+			a, wire := cl.wired(nil)
+			b, c := cl.node(nil), cl.node(nil)
+			set(t, c, "k", "v0")
+			warm(t, b, "k", "v0")
+			reply := wire.after(named(name))
+			wire.lose(named(name), io.ErrUnexpectedEOF)
+			written := async(t, func() error { return write(t.Context(), a) })
+			reply.wait(t)
+			warm(t, b, "k", "v1")
+			set(t, c, "k", "v2")
+			warm(t, b, "k", "v2")
+			reply.release()
+			if err := written(); !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Error(err)
+			}
+			if v := cl.value("k"); v != `"v2"` {
+				t.Errorf("the row has %s again", v)
+			}
+		})
+	}
+}
+
+// value is what the table has under key.
+func (cl *cluster) value(key string) (v string) {
+	cl.t.Helper()
+	if err := cl.db.QueryRowContext(cl.t.Context(), "SELECT convert_from(value, 'UTF8') FROM "+cl.table()+" WHERE key = $1", key).Scan(&v); err != nil {
+		cl.t.Fatal(err)
+	}
+	return v
 }
 
 // TestCloseTells: what a node has written when it is closed, is told by then.

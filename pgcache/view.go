@@ -3,6 +3,7 @@ package pgcache
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"time"
 	"unique"
 
@@ -98,6 +99,10 @@ func (v *view) unmarshal(codecName string, data []byte, dst any) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("codec %s panicked: %v", codecName, r)
+		}
+		if err != nil {
+			// Half a value is nobody's, and what is decoded next must not be mixed with it.
+			reflect.ValueOf(dst).Elem().SetZero()
 		}
 	}()
 	return v.codec.Unmarshal(data, dst)

@@ -14,7 +14,14 @@ type Flight struct {
 	key   Key
 	epoch uint32
 	began int64 // when, by the monotonic clock
-	dead  bool  // under the shard's lock
+
+	// Under the shard's lock.
+	older  *Flight // begun before and still under way, of the same key
+	dead   bool    // what it brings is not kept
+	closed bool    // nobody joins any more
+	met    bool    // another read of the key has ended meanwhile,
+	seen   int64   // with this version,
+	torn   bool    // and one with yet another
 
 	done chan struct{}
 	row  store.Row
@@ -36,15 +43,15 @@ func (t *Tracker) Read(k Key) (f *Flight, leader bool) {
 	defer s.mu.Unlock()
 	epoch := t.epoch.Load()
 	live, now := t.current(epoch), mono.Now()
-	if f := s.flights[k]; f != nil && live {
-		if f.epoch == epoch && now-f.began < joinable {
-			return f, false
-		}
-		f.dead = true // it can't be found any more, so it can't be killed
+	newest := s.flights[k]
+	if newest != nil && live && newest.epoch == epoch && !newest.closed && now-newest.began < joinable {
+		return newest, false
 	}
 	f = &Flight{t: t, key: k, epoch: epoch, began: now, dead: !live, done: make(chan struct{})}
 	if live {
-		s.flights[k] = f
+		// The older ones stay to be found and killed, and may fill the local cache. Were they given up, a key that is read
+		// faster than the database answers would never be kept.
+		f.older, s.flights[k] = newest, f
 	}
 	return f, true
 }
@@ -70,29 +77,51 @@ func (f *Flight) Finish(row store.Row, err error, e *localcache.Entry) {
 		// A reader that saw one version must not be followed by a hit on another: nobody goes back for a key. And a
 		// Set of ours that is under way may be older than what was seen here.
 		t.evictOther(f.key, row.Version)
-		// The same goes for a read that is under way and may have seen what was there before this one looked:
+		// The same goes for reads that are under way and may have seen what was there before this one looked:
 		//
 		//	Get: snapshot (v1)      v2 is committed, GetMany reads it and returns
-		//	Get: stores v1          <- the next hit goes back
-		if other := s.flights[f.key]; other != nil && other != f {
-			other.dead = true
-			delete(s.flights, f.key)
+		//	Get: stores v1          <- the next hit goes back, and so does whoever has joined it
+		//
+		// Most of the time nothing was committed and both saw the same: then there is no harm in keeping it.
+		for other := s.flights[f.key]; other != nil; other = other.older {
+			other.closed = true
+			other.meets(row.Version)
 		}
+		f.meets(row.Version)
 		for _, w := range s.writers[f.key] {
 			if w.version != row.Version {
 				w.dead = true
 			}
 		}
-		if e != nil && !f.dead && t.current(f.epoch) {
+		if e != nil && !f.dead && !f.torn && t.current(f.epoch) {
 			t.store(f.key, e, f.epoch, row.Server)
 		}
 	}
-	if s.flights[f.key] == f {
-		delete(s.flights, f.key)
-	}
+	s.end(f)
 	s.mu.Unlock()
 	f.row, f.err = row, err
 	close(f.done)
+}
+
+// meets says that a read of the key, this one or another, has ended with version.
+func (f *Flight) meets(version int64) {
+	f.torn = f.torn || f.met && f.seen != version
+	f.met, f.seen = true, version
+}
+
+// end forgets a flight that has ended, unless it was killed before.
+func (s *shard) end(f *Flight) {
+	newest := s.flights[f.key]
+	if newest == f && f.older == nil {
+		delete(s.flights, f.key)
+	} else if newest == f {
+		s.flights[f.key] = f.older
+	}
+	for other := newest; other != nil; other = other.older {
+		if other.older == f {
+			other.older = f.older
+		}
+	}
 }
 
 // Done is closed when the flight has ended; then Result says how.

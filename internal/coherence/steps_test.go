@@ -36,6 +36,12 @@ var steps = []struct {
 	{"a read ends", 6, true, func(w *world) bool {
 		return w.pickRead(func(r *read) bool { return r.snapped }, func(r *read) { r.finish(w, nil) })
 	}},
+	{"a read takes long", 1, false, func(w *world) bool {
+		return w.pickRead(func(*read) bool { return true }, func(r *read) {
+			w.trace("%s takes too long to be joined", w.name(r.f))
+			r.f.began -= joinable
+		})
+	}},
 	{"a read fails", 1, false, func(w *world) bool {
 		return w.pickRead(func(*read) bool { return true }, func(r *read) { r.finish(w, errTest) })
 	}},

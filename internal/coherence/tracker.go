@@ -219,19 +219,19 @@ func (t *Tracker) Deadline(sent int64, remaining time.Duration) int64 {
 	if t.maxAge > 0 {
 		age = min(age, t.maxAge)
 	}
-	if age > math.MaxInt64-sent {
-		return math.MaxInt64
+	if deadline := sent + age; age < 0 || deadline >= sent {
+		return deadline
 	}
-	return sent + age
+	return math.MaxInt64
 }
 
 // kill ends the flights of k: their callers still get their result, but it is not stored and nobody joins any more.
 // keep is a load that must stay: the one whose own store is the news.
 func (s *shard) kill(k Key, keep *Load) {
-	if f := s.flights[k]; f != nil {
+	for f := s.flights[k]; f != nil; f = f.older {
 		f.dead = true
-		delete(s.flights, k)
 	}
+	delete(s.flights, k)
 	if l := s.loads[k]; l != nil && l != keep {
 		delete(s.loads, k)
 	}

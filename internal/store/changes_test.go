@@ -766,10 +766,10 @@ func TestCrash(t *testing.T) {
 	ctx := t.Context()
 	put := func(version int64) {
 		t.Helper()
-		// Reads and writes find a new connection by themselves.
-		if _, err := s.Put(ctx, []store.Write{{Key: "k", Version: version, TTL: time.Minute, Loud: true}}, false); err != nil {
-			t.Fatal(err)
-		}
+		waitFor(t, "a write gets through", func() bool { // of the pool's connections some may be dead
+			_, err := s.Put(ctx, []store.Write{{Key: "k", Version: version, TTL: time.Minute, Loud: true}}, false)
+			return err == nil
+		})
 	}
 	count := func(table string) (rows int) {
 		t.Helper()

@@ -506,6 +506,27 @@ func TestNodesDie(t *testing.T) {
 			f.within(sweepSoon, sweepSoon, f.nodes[1:]...)
 		})
 	})
+	// The statement of the dead is slow: what it writes comes after the beat has ended.
+	t.Run("commits late", func(t *testing.T) {
+		slow := lag{reply: time.Millisecond, flush: 40 * time.Millisecond, deliver: time.Millisecond}
+		run(t, 2, slow, func(f *fleet) {
+			n, other := f.nodes[0], f.nodes[1]
+			for range 3 {
+				other.write()
+				rest(slow.deliver) // everybody is awake, and the other keeps a beat
+			}
+			if n.Begin(false, -1) {
+				t.Fatal("the write is to tell itself")
+			}
+			n.set(func(n *node) { n.dead = true })
+			rest(300 * time.Millisecond)
+			f.mu.Lock()
+			f.log[-1], f.commits[-1] = true, time.Now()
+			f.mu.Unlock()
+			rest(12 * time.Second)
+			f.within(sweepSoon+slow.flush+slow.deliver, sweepSoon+slow.flush+slow.deliver, other)
+		})
+	})
 	// The others write, seldom enough to tell themselves: nobody drains the log but the sweep.
 	t.Run("amid writes that tell themselves", func(t *testing.T) {
 		run(t, 3, usual, func(f *fleet) {

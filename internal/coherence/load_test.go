@@ -1,0 +1,155 @@
+package coherence
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/pgcache/go/internal/store"
+)
+
+// caller is somebody who asks for a load, as GetOrSet does.
+func caller(t *testing.T, tr *Tracker, k Key) (l *Load, leader bool, steps int) {
+	t.Helper()
+	run := NewRun(t.Context())
+	l, leader, steps = tr.Join(k, run)
+	if leader != (l.Run == run) {
+		t.Fatal("a leader runs its own load, and nobody else's")
+	}
+	if !leader {
+		run.Leave()
+	}
+	return l, leader, steps
+}
+
+func TestJoin(t *testing.T) {
+	t.Parallel()
+	tr := newTracker(memory{})
+	l, leader, steps := caller(t, tr, k1)
+	if !leader || steps != 0 {
+		t.Fatal("the first caller does not lead, or missed a step")
+	}
+	if other, leader, _ := caller(t, tr, k2); !leader || other == l {
+		t.Error("another key joins")
+	}
+	for n := range 3 {
+		if joined, leader, steps := caller(t, tr, k1); leader || joined != l || steps != n {
+			t.Errorf("a caller after %d steps: joins %v, %d steps", n, !leader, steps)
+		}
+		if step := l.Run.Step(); step != n+1 {
+			t.Errorf("step %d has the number %d", n+1, step)
+		}
+	}
+	select {
+	case <-l.Done():
+		t.Fatal("it has not ended")
+	default:
+	}
+	wants := Loaded{Row: store.Row{Version: 3}, Found: true, Since: 2}
+	l.End(wants)
+	<-l.Done()
+	if got := l.Result(); got.Row.Version != 3 || !got.Found || got.Since != 2 {
+		t.Errorf("the result is %+v, want %+v", got, wants)
+	}
+	if again, leader, steps := caller(t, tr, k1); !leader || again == l || steps != 0 {
+		t.Error("a load that has ended is joined")
+	}
+}
+
+func TestLastLeaverEndsTheRun(t *testing.T) {
+	t.Parallel()
+	tr := newTracker(memory{})
+	l, _, _ := caller(t, tr, k1)
+	caller(t, tr, k1)
+	l.Run.Leave()
+	if l.Run.Ctx.Err() != nil {
+		t.Fatal("the run ended with a waiter left")
+	}
+	l.Run.Leave()
+	if !errors.Is(l.Run.Ctx.Err(), context.Canceled) {
+		t.Fatal("the run goes on for nobody")
+	}
+	second, leader, _ := caller(t, tr, k1)
+	if !leader || second == l {
+		t.Fatal("a run that nobody waited for is joined")
+	}
+	l.End(Loaded{Err: context.Canceled}) // it hears of its end late
+	if joined, leader, _ := caller(t, tr, k1); leader || joined != second {
+		t.Error("the end of the first load took the second away")
+	}
+}
+
+// One run loads many keys: each is joined for itself, and the run ends when nobody waits for any.
+func TestRunOfManyKeys(t *testing.T) {
+	t.Parallel()
+	tr := newTracker(memory{})
+	run := NewRun(t.Context())
+	a, _, _ := tr.Join(k1, run)
+	b, _, _ := tr.Join(k2, run)
+	if joined, leader, _ := caller(t, tr, k2); leader || joined != b {
+		t.Fatal("a key of a run of many is not joined")
+	}
+	run.Leave()
+	a.End(Loaded{})
+	if run.Ctx.Err() != nil {
+		t.Fatal("the run ended with a waiter left for one of its keys")
+	}
+	run.Leave()
+	if run.Ctx.Err() == nil {
+		t.Error("the run goes on for nobody")
+	}
+}
+
+// What was loaded before a change was told is not for those who come after it; those who came before still get it.
+func TestKilledLoad(t *testing.T) {
+	t.Parallel()
+	for name, kill := range map[string]func(t *testing.T, tr *Tracker){
+		"told":             func(t *testing.T, tr *Tracker) { tell(t, tr, k1, 9) },
+		"our write begins": func(_ *testing.T, tr *Tracker) { tr.Write(k1, 9, nil) },
+		"our write ends": func(t *testing.T, tr *Tracker) {
+			w := tr.Write(k1, 9, nil)
+			caller(t, tr, k1)
+			w.Finish(nil, 0)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tr := newTracker(memory{})
+			l, _, _ := caller(t, tr, k1)
+			kill(t, tr)
+			second, leader, _ := caller(t, tr, k1)
+			if !leader || second == l {
+				t.Fatal("a load that was killed is joined")
+			}
+			if l.Run.Ctx.Err() != nil {
+				t.Error("its own caller is still waiting")
+			}
+			l.End(Loaded{Found: true})
+			if !l.Result().Found {
+				t.Error("its own caller gets nothing")
+			}
+			if joined, leader, _ := caller(t, tr, k1); leader || joined != second {
+				t.Error("the end of the first load took the second away")
+			}
+		})
+	}
+}
+
+// A load's own store is no news to it: callers go on joining until it has ended.
+func TestOwnStoreKeepsTheLoad(t *testing.T) {
+	t.Parallel()
+	tr := newTracker(memory{})
+	l, _, _ := caller(t, tr, k1)
+	w := tr.Write(k1, 9, l)
+	if joined, leader, _ := caller(t, tr, k1); leader || joined != l {
+		t.Error("the beginning of its own store kills a load")
+	}
+	w.Finish(nil, 0)
+	if joined, leader, _ := caller(t, tr, k1); leader || joined != l {
+		t.Error("the end of its own store kills a load")
+	}
+	tr.Write(k1, 10, &Load{}).Finish(nil, 0)
+	if _, leader, _ := caller(t, tr, k1); !leader {
+		t.Error("another load's store does not kill it")
+	}
+}

@@ -1,0 +1,146 @@
+package coherence
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestMutants takes the rules of the tracker away, one at a time, and sees to it that a test fails without it: that each
+// rule is needed, and that the tests would notice. The code under test has no hooks for that: the mutants are compiled
+// with go test -overlay. It takes minutes, so it only runs when asked for:
+//
+//	PGCACHE_MUTANTS=1 go test -v -timeout 1h -run TestMutants ./internal/coherence
+func TestMutants(t *testing.T) {
+	if os.Getenv("PGCACHE_MUTANTS") == "" {
+		t.Skip("set PGCACHE_MUTANTS=1 to run the mutants; they take minutes")
+	}
+	folder, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	schedule := regexp.MustCompile(`schedule (\d+): (.*)`)
+	failed := regexp.MustCompile(`--- FAIL: (\S+)`)
+	for _, m := range mutants {
+		t.Run(m.rule, func(t *testing.T) {
+			file := filepath.Join(folder, m.file)
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count(string(text), m.old); n != 1 {
+				t.Fatalf("%s has %d times what the mutant replaces:\n%s", m.file, n, m.old)
+			}
+			mutant, overlay := filepath.Join(t.TempDir(), m.file), filepath.Join(t.TempDir(), "overlay.json")
+			if err := os.WriteFile(mutant, []byte(strings.Replace(string(text), m.old, m.new, 1)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			mapping, err := json.Marshal(map[string]any{"Replace": map[string]string{file: mutant}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(overlay, mapping, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			tests := m.tests
+			if tests == "" {
+				tests = "^TestSimulate$"
+			}
+			out, err := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-overlay", overlay, "-run", tests, ".").CombinedOutput()
+			switch found := schedule.FindStringSubmatch(string(out)); {
+			case strings.Contains(string(out), "[build failed]"):
+				t.Fatalf("the mutant does not compile:\n%s", out)
+			case err == nil && m.spare == "":
+				t.Error("survived: no test needs this rule")
+			case err == nil:
+				t.Logf("survived, as it should, because %s", m.spare)
+			case m.spare != "":
+				t.Errorf("caught, so it is not true that %s\n%s", m.spare, out)
+			case found != nil:
+				t.Logf("caught by schedule %s: %s", found[1], found[2])
+			default:
+				t.Logf("caught by %v", failed.FindAllString(string(out), -1))
+			}
+		})
+	}
+}
+
+// mutants are the rules, and what takes them away.
+var mutants = []struct {
+	rule     string
+	file     string
+	old, new string
+	tests    string // which must fail: TestSimulate unless it says otherwise
+	spare    string // why the rule may be missing and no promise is broken
+}{
+	{rule: "an invalidation evicts another version", file: "tracker.go", old: "t.evictOther(k, version)", new: "t.local.Get(k)"},
+	{rule: "an invalidation kills reads", file: "tracker.go", old: "\ts.kill(k, nil)\n"},
+	{rule: "an invalidation by another kills writes", file: "tracker.go", old: "if w.version != version {", new: "if false {"},
+	{rule: "what is killed is not stored", file: "tracker.go", old: "\t\tf.dead = true\n"},
+	{rule: "what is killed is not joined", file: "tracker.go", old: "\tdelete(s.flights, k)\n"},
+	{rule: "older reads are killed too", file: "tracker.go", old: "f != nil; f = f.older {", new: "f != nil; f = nil {"},
+	{rule: "versions are compared for being the same", file: "tracker.go", old: "e.Version == version {", new: "e.Version >= version {"},
+	{rule: "what is not understood forgets everything", file: "tracker.go", old: "\tif err != nil {\n\t\tt.Forget()\n\t}\n"},
+	{rule: "Forget turns the epoch", file: "tracker.go", old: "CompareAndSwap(e, newEpoch())", new: "CompareAndSwap(e, e)"},
+	{rule: "Down ends the epoch", file: "tracker.go", old: "t.epoch.Swap(0) != 0", new: "t.epoch.Load() != 0"},
+	{rule: "Beat begins a new epoch after Down", file: "tracker.go", old: "== 0 {\n\t\tt.epoch.Store(newEpoch())", new: "== 0 {\n\t\tt.epoch.Store(1)"},
+	{
+		rule: "epochs are unique in the process", file: "tracker.go",
+		old: "== 0 {\n\t\tt.epoch.Store(newEpoch())", new: "== 0 {\n\t\tt.epoch.Store(1 + uint32(t.Flushes.Load()))", tests: "^TestSharedLocalCache$",
+	},
+	{rule: "a hit is of this epoch", file: "tracker.go", old: "e.Epoch != t.epoch.Load() || "},
+	{rule: "a hit is before its deadline", file: "tracker.go", old: "now >= e.Deadline || "},
+	{rule: "a hit is within the trust", file: "tracker.go", old: " || now >= t.trusted.Load()"},
+	{rule: "a hit counts as use", file: "tracker.go", old: "\te.Use()\n", tests: "^TestHooks$"},
+	{rule: "current is within the trust", file: "tracker.go", old: " && mono.Now() < t.trusted.Load()\n}\n\n// store", new: "\n}\n\n// store"},
+	{rule: "rows of another server are not kept", file: "tracker.go", old: "(heard != 0 && server != heard)", new: "heard < 0", tests: "^TestOtherServer$"},
+	{rule: "an entry is no older than maxAge", file: "tracker.go", old: "age = min(age, t.maxAge)", new: "_ = age", tests: "^TestDeadline$"},
+	{rule: "a deadline does not overflow", file: "tracker.go", old: "age < 0 || deadline >= sent", new: "true", tests: "^TestDeadline$"},
+
+	{rule: "no join across an epoch", file: "flight.go", old: "newest.epoch == epoch && "},
+	{rule: "no join while not live", file: "flight.go", old: "newest != nil && live && ", new: "newest != nil && "},
+	{rule: "no join of what another read may have overtaken", file: "flight.go", old: "\t\t\tother.closed = true\n"},
+	{rule: "no join of a slow read", file: "flight.go", old: " && now-newest.began < joinable", tests: "^TestSlowReads$"},
+	{rule: "nothing expired for late callers", file: "flight.go", old: "mono.Now()-f.began > int64(f.row.Remaining)", new: "false", tests: "^TestSlowReads$"},
+	{rule: "a read begun while not live is not stored", file: "flight.go", old: "dead: !live, "},
+	{rule: "a read that cannot be killed is not stored", file: "flight.go", old: "s.flights[k] != nil || !t.current", new: "!t.current"},
+	{rule: "older reads stay to be killed", file: "flight.go", old: "f.older, s.flights[k] = newest, f", new: "s.flights[k] = f"},
+	{rule: "a read evicts another version", file: "flight.go", old: "\t\tt.evictOther(f.key, row.Version)\n"},
+	{rule: "a read of another version kills writes", file: "flight.go", old: "if w.version != row.Version {", new: "if false {"},
+	{rule: "a read that another may have overtaken is not stored", file: "flight.go", old: "!f.torn && "},
+	{rule: "reads that saw the same may be stored", file: "flight.go", old: "f.met && f.seen != version", new: "f.met", tests: "^TestHotKeyIsKept$"},
+	{
+		rule: "a read is stored in its own epoch only", file: "flight.go", old: " && t.current(f.epoch) {", new: " {",
+		spare: "no entry of another epoch is ever served: it would only take room",
+	},
+	{rule: "a read that has ended is not joined", file: "flight.go", old: "\ts.end(f)\n"},
+	{rule: "the end of a read leaves the older ones", file: "flight.go", old: "s.flights[f.key] = f.older", new: "delete(s.flights, f.key)"},
+	{rule: "the end of an older read takes it away", file: "flight.go", old: "\t\t\tother.older = f.older\n"},
+	{rule: "Replace replaces what it was made of", file: "flight.go", old: "t.local.Get(k) == old && "},
+	{rule: "Replace replaces one's own", file: "flight.go", old: " && t.current(old.Epoch) {", new: " {", tests: "^TestSharedLocalCache$"},
+
+	{rule: "of two writes at once the first is not stored", file: "flight.go", old: "other.dead, w.dead = true, true", new: "w.dead = other != nil"},
+	{rule: "of two writes at once the second is not stored", file: "flight.go", old: "other.dead, w.dead = true, true", new: "other.dead = true"},
+	{
+		rule: "a write evicts when it begins", file: "flight.go", old: "\tt.local.Delete(k)\n\ts.kill(k, load)\n", new: "\ts.kill(k, load)\n",
+		spare: "a hit on what was there before is right while the write is under way, and its end evicts",
+	},
+	{
+		rule: "a write kills reads when it begins", file: "flight.go", old: "\ts.kill(k, load)\n",
+		spare: "a read begun before may store while the write is under way: its end evicts, and kills those that have not ended",
+	},
+	{rule: "a write kills reads when it ends", file: "flight.go", old: "\ts.kill(w.key, w.load)\n"},
+	{rule: "a write that is not stored evicts", file: "flight.go", old: "\t\tt.local.Delete(w.key)\n"},
+	{rule: "a write is stored in its own epoch only", file: "flight.go", old: " && t.current(w.epoch) {", new: " {"},
+
+	{rule: "a killed load is not joined", file: "tracker.go", old: "l != nil && l != keep {", new: "l != nil && l == nil {", tests: "^TestKilledLoad$"},
+	{rule: "a load's own store does not kill it", file: "tracker.go", old: "l != nil && l != keep {", new: "l != nil {", tests: "^TestOwnStoreKeepsTheLoad$"},
+	{rule: "a run that nobody waits for is not joined", file: "load.go", old: "\tif r.waiters == 0 {", new: "\tif false {", tests: "^TestLastLeaverEndsTheRun$"},
+	{rule: "the last leaver ends the run", file: "load.go", old: "r.cancel(context.Canceled)", new: "_ = context.Canceled", tests: "^TestLastLeaverEndsTheRun$"},
+	{rule: "a caller knows the steps that it missed", file: "load.go", old: "return r.steps, true", new: "return 0, true", tests: "^TestJoin$"},
+	{rule: "the end of a load takes only itself away", file: "load.go", old: "if s.loads[l.Key] == l {", new: "if true {", tests: "^TestKilledLoad$"},
+}

@@ -1,0 +1,421 @@
+package coherence
+
+import (
+	"math"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/pgcache/go/internal/notify"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/localcache"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var k1, k2 = Key{Name: "k1"}, Key{Namespace: "n", Name: "k2"}
+
+// newTracker returns a tracker that is live for as long as any test takes.
+func newTracker(local localcache.Cache) *Tracker {
+	tr := New(local, 0)
+	tr.Beat(time.Now().Add(farAway))
+	return tr
+}
+
+// fill reads k, as of version, into the local cache, and says whether it is there now.
+func fill(tr *Tracker, k Key, version int64, server int64) bool {
+	f := tr.ReadAlone(k)
+	f.Finish(store.Row{Version: version, Server: server}, nil, &localcache.Entry{Version: version, Deadline: math.MaxInt64})
+	return hit(tr, k) == version
+}
+
+// hit returns the version of k that is served now, 0 for none.
+func hit(tr *Tracker, k Key) int64 {
+	if e := tr.Hit(k, Now()); e != nil {
+		return e.Version
+	}
+	return 0
+}
+
+func tell(t *testing.T, tr *Tracker, k Key, version int64) {
+	t.Helper()
+	if err := tr.Apply(notify.One(k.Name, version), func(string) Key { return k }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDeadline(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		maxAge    time.Duration
+		sent      int64
+		remaining time.Duration
+		wants     int64
+	}{
+		"remaining counts from when it was sent": {0, 1000, 500, 1500},
+		"for ever":                               {0, 1000, math.MaxInt64, math.MaxInt64},
+		"just no overflow":                       {0, 1000, math.MaxInt64 - 1000, math.MaxInt64},
+		"just an overflow":                       {0, 1001, math.MaxInt64 - 1000, math.MaxInt64},
+		"expired already":                        {0, 1000, -600, 400},
+		"expired long ago":                       {0, 1000, math.MinInt64, math.MinInt64 + 1000},
+		"no older than maxAge":                   {200, 1000, 500, 1200},
+		"maxAge beyond its life":                 {800, 1000, 500, 1500},
+		"maxAge of what lives for ever":          {200, 1000, math.MaxInt64, 1200},
+		"sent before the clock began":            {0, -1000, 500, -500},
+		"for ever, sent before the clock began":  {0, -1000, math.MaxInt64, math.MaxInt64 - 1000},
+		"an endless maxAge":                      {math.MaxInt64, 1000, math.MaxInt64, math.MaxInt64},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := New(memory{}, tt.maxAge).Deadline(tt.sent, tt.remaining); got != tt.wants {
+				t.Errorf("Deadline(%d, %d) with maxAge %d is %d, want %d", tt.sent, tt.remaining, tt.maxAge, got, tt.wants)
+			}
+		})
+	}
+}
+
+// The trust of a Beat ends by itself, without a Down, and a later Beat in the same epoch brings back what was kept.
+func TestTrustRunsOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tr := New(memory{}, 0)
+		if tr.Live() || fill(tr, k1, 1, 0) {
+			t.Fatal("live before the first Beat")
+		}
+		tr.Beat(time.Now().Add(3 * time.Second))
+		if !tr.Live() || !fill(tr, k1, 1, 0) {
+			t.Fatal("not live after the first Beat")
+		}
+		time.Sleep(3*time.Second - 1)
+		if hit(tr, k1) != 1 || !tr.Live() {
+			t.Fatal("the trust ran out too early")
+		}
+		begun, leader := tr.Read(k2)
+		if !leader {
+			t.Fatal("nobody reads k2")
+		}
+		time.Sleep(time.Nanosecond)
+		if hit(tr, k1) != 0 || tr.Live() {
+			t.Fatal("a hit beyond the trust")
+		}
+		if other, leader := tr.Read(k2); !leader {
+			t.Fatal("a join beyond the trust")
+		} else {
+			other.Finish(store.Row{}, nil, nil)
+		}
+		w := tr.Write(k2, 5, nil)
+		begun.Finish(store.Row{Version: 1}, nil, &localcache.Entry{Version: 1, Deadline: math.MaxInt64})
+		w.Finish(&localcache.Entry{Version: 5, Deadline: math.MaxInt64}, 0)
+		if fill(tr, k2, 1, 0) {
+			t.Fatal("a fill beyond the trust")
+		}
+		tr.Beat(time.Now().Add(3 * time.Second))
+		if hit(tr, k1) != 1 || !tr.Live() {
+			t.Error("what was kept in this epoch is lost")
+		}
+		if v := hit(tr, k2); v != 0 {
+			t.Errorf("version %d was stored while nobody could be trusted", v)
+		}
+		tr.Down()
+		if tr.Live() || hit(tr, k1) != 0 {
+			t.Error("live after Down")
+		}
+		tr.Beat(time.Now().Add(3 * time.Second))
+		if hit(tr, k1) != 0 {
+			t.Error("a hit from before the Down")
+		}
+		if n := tr.Flushes.Load(); n != 1 {
+			t.Errorf("%d flushes counted", n)
+		}
+	})
+}
+
+// A read that is slow is not joined for long: the first write of a key tells nobody, and would go unseen until it ends. But
+// it may still be kept, and be killed. And what has expired since it was asked for is for nobody who came later.
+func TestSlowReads(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tr := newTracker(memory{})
+		entry := func(version int64) *localcache.Entry {
+			return &localcache.Entry{Version: version, Deadline: math.MaxInt64}
+		}
+		first, _ := tr.Read(k1)
+		time.Sleep(time.Duration(joinable) - 1)
+		if f, leader := tr.Read(k1); leader || f != first {
+			t.Fatal("a read is not joined while it is young")
+		}
+		time.Sleep(time.Nanosecond)
+		second, leader := tr.Read(k1)
+		if !leader {
+			t.Fatal("a slow read is joined")
+		}
+		if f, leader := tr.Read(k1); leader || f != second {
+			t.Error("the younger read is not the one that is joined")
+		}
+		first.Finish(store.Row{Version: 1, Value: []byte("v"), Remaining: time.Duration(joinable)}, nil, entry(1))
+		if hit(tr, k1) != 1 {
+			t.Error("a slow read is not kept")
+		}
+		if first.Expired() {
+			t.Error("it expires just now")
+		}
+		time.Sleep(time.Nanosecond)
+		if !first.Expired() {
+			t.Error("it has expired, for those who came late")
+		}
+		second.Finish(store.Row{Version: 1, Value: []byte("v"), Remaining: time.Hour}, nil, entry(1))
+		if hit(tr, k1) != 1 || second.Expired() {
+			t.Error("the younger read, which saw the same, takes it away")
+		}
+		tr.Forget()
+		first, _ = tr.Read(k1)
+		time.Sleep(time.Duration(joinable))
+		second, _ = tr.Read(k1)
+		tell(t, tr, k1, 2)
+		first.Finish(store.Row{Version: 1}, nil, entry(1))
+		second.Finish(store.Row{Version: 1}, nil, entry(1))
+		if hit(tr, k1) != 0 {
+			t.Error("news do not kill all reads")
+		}
+		gone, _ := tr.Read(k1)
+		gone.Finish(store.Row{Version: 3, Remaining: -time.Hour}, nil, nil)
+		if gone.Expired() {
+			t.Error("a tombstone does not expire for anybody")
+		}
+	})
+}
+
+// Without a listener, maxAge is the bound, and our own writes are seen at once all the same.
+func TestAlwaysOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tr := New(memory{}, time.Second)
+		tr.AlwaysOn()
+		keep := func(version int64) *localcache.Entry {
+			return &localcache.Entry{Version: version, Deadline: tr.Deadline(Now(), time.Hour)}
+		}
+		f, _ := tr.Read(k1)
+		f.Finish(store.Row{Version: 1}, nil, keep(1))
+		time.Sleep(time.Second - 1)
+		if !tr.Live() || hit(tr, k1) != 1 {
+			t.Fatal("the entry is not served for maxAge")
+		}
+		time.Sleep(time.Nanosecond)
+		if !tr.Live() || hit(tr, k1) != 0 {
+			t.Fatal("the entry is served beyond maxAge")
+		}
+		f, _ = tr.Read(k1)
+		w := tr.Write(k1, 2, nil)
+		w.Finish(keep(2), 0)
+		f.Finish(store.Row{Version: 1}, nil, keep(1))
+		if v := hit(tr, k1); v == 1 {
+			t.Error("a read begun before our own write hides it")
+		}
+		tr.Forget()
+		if hit(tr, k1) != 0 || !tr.Live() {
+			t.Error("Forget forgets what is there, and no more")
+		}
+	})
+}
+
+// Two trackers may share one local cache, say by mistake: then they are in each other's way, but never serve what the
+// other keeps.
+func TestSharedLocalCache(t *testing.T) {
+	t.Parallel()
+	local := memory{}
+	a, b, down := newTracker(local), newTracker(local), New(local, 0)
+	check := func(when string, tr *Tracker, others ...*Tracker) {
+		t.Helper()
+		if !fill(tr, k1, 7, 0) {
+			t.Errorf("%s: a tracker does not serve what it keeps", when)
+		}
+		for _, other := range others {
+			if hit(other, k1) != 0 {
+				t.Errorf("%s: a tracker serves what another keeps", when)
+			}
+		}
+	}
+	check("at first", a, b, down)
+	check("at first", b, a, down)
+	for range 3 {
+		a.Forget()
+		b.Down()
+		check("b is down", a, b, down)
+		b.Beat(time.Now().Add(farAway))
+		check("b is back", b, a, down)
+		check("a again", a, b, down)
+	}
+	// Nor does one put its own in place of the other's.
+	e := local.Get(k1)
+	b.Replace(k1, e, &localcache.Entry{})
+	if local.Get(k1) != e {
+		t.Error("one tracker replaced what the other keeps")
+	}
+}
+
+// Rows of another server than the one whose notifications are heard are never kept, nor what was there before.
+func TestOtherServer(t *testing.T) {
+	t.Parallel()
+	tr := newTracker(memory{})
+	if !fill(tr, k1, 1, 11) {
+		t.Fatal("with no server known, any will do")
+	}
+	tr.Hears(22)
+	if tr.Hearing() != 22 {
+		t.Error("Hearing does not say what Hears was told")
+	}
+	if fill(tr, k1, 1, 11) || hit(tr, k1) != 0 {
+		t.Error("a read from another server was kept")
+	}
+	if !fill(tr, k1, 1, 22) {
+		t.Error("a read from the server that is heard was not kept")
+	}
+	w := tr.Write(k1, 2, nil)
+	w.Finish(&localcache.Entry{Version: 2, Deadline: math.MaxInt64}, 11)
+	if hit(tr, k1) != 0 {
+		t.Error("a write to another server was kept")
+	}
+	w = tr.Write(k1, 3, nil)
+	w.Finish(&localcache.Entry{Version: 3, Deadline: math.MaxInt64}, 22)
+	if hit(tr, k1) != 3 {
+		t.Error("a write to the server that is heard was not kept")
+	}
+}
+
+func TestApply(t *testing.T) {
+	t.Parallel()
+	key := func(row string) Key { return Key{Name: row} }
+	a, b := Key{Name: "a"}, Key{Name: "b"}
+	for name, tt := range map[string]struct {
+		payload       string
+		fails         bool
+		a, b          int64 // what is left of versions 1 and 2
+		told, flushed uint64
+	}{
+		"another version":            {notify.One("a", 9), false, 0, 2, 1, 0},
+		"the same version":           {notify.One("a", 1), false, 1, 2, 1, 0},
+		"nobody's version":           {notify.One("a", 0), false, 0, 2, 1, 0},
+		"a key that is not there":    {notify.One("c", 9), false, 1, 2, 1, 0},
+		"several keys":               {notify.Head(7) + string(notify.AppendItem(notify.AppendItem(nil, "a", 1, 9), "b", 9, 2)), false, 1, 0, 2, 0},
+		"everything":                 {notify.Head(7) + notify.All, false, 0, 0, 0, 1},
+		"everything, in a statement": {string(notify.Inline) + notify.All, false, 0, 0, 0, 1},
+		"an unknown format":          {"7" + notify.One("c", 9)[1:], true, 0, 0, 0, 1},
+		"nothing":                    {"", true, 0, 0, 0, 1},
+		"broken behind a good item":  {notify.One("c", 9) + "1:", true, 0, 0, 1, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tr := newTracker(memory{})
+			var told uint64
+			tr.OnTold = func([]int64) { told++ }
+			fill(tr, a, 1, 0)
+			fill(tr, b, 2, 0)
+			if err := tr.Apply(tt.payload, key); (err != nil) != tt.fails {
+				t.Errorf("Apply returned %v", err)
+			}
+			if told != tt.told {
+				t.Errorf("OnTold was called %d times, want %d", told, tt.told)
+			}
+			if gotA, gotB := hit(tr, a), hit(tr, b); gotA != tt.a || gotB != tt.b {
+				t.Errorf("versions %d and %d are left, want %d and %d", gotA, gotB, tt.a, tt.b)
+			}
+			if told, flushed := tr.Invalidations.Load(), tr.Flushes.Load(); told != tt.told || flushed != tt.flushed {
+				t.Errorf("%d keys and %d flushes counted, want %d and %d", told, flushed, tt.told, tt.flushed)
+			}
+		})
+	}
+}
+
+// OnTold hears of all versions, OnLost of entries that were in use and of no others.
+func TestHooks(t *testing.T) {
+	t.Parallel()
+	tr := newTracker(memory{})
+	var told [][]int64
+	var lost []Key
+	tr.OnTold = func(versions []int64) { told = append(told, slices.Clone(versions)) }
+	tr.OnLost = func(k Key) { lost = append(lost, k) }
+	used, unused, same, past := Key{Name: "used"}, Key{Name: "unused"}, Key{Name: "same"}, Key{Name: "past"}
+	fill(tr, past, 1, 0)
+	tr.Forget()
+	fill(tr, used, 1, 0) // fill has a look
+	fill(tr, same, 1, 0)
+	f := tr.ReadAlone(unused)
+	f.Finish(store.Row{Version: 1}, nil, &localcache.Entry{Version: 1, Deadline: math.MaxInt64})
+	b := []byte(notify.Head(7))
+	b = notify.AppendItem(b, "used", 3, 2)
+	b = notify.AppendItem(b, "unused", 3)
+	b = notify.AppendItem(b, "same", 1, 9)
+	b = notify.AppendItem(b, "past", 3)
+	b = notify.AppendItem(b, "unknown", 3)
+	if err := tr.Apply(string(b), func(row string) Key { return Key{Name: row} }); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([][]int64{{3, 2}, {3}, {1, 9}, {3}, {3}}, told); diff != "" {
+		t.Errorf("OnTold (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]Key{used}, lost); diff != "" {
+		t.Errorf("OnLost (-want +got):\n%s", diff)
+	}
+}
+
+func TestClose(t *testing.T) {
+	t.Parallel()
+	local := memory{}
+	tr := newTracker(local)
+	fill(tr, k1, 1, 0)
+	tr.Close()
+	if tr.Live() || hit(tr, k1) != 0 || len(local) != 0 {
+		t.Error("something is left after Close")
+	}
+}
+
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	tr := newTracker(memory{})
+	news, other := make(chan struct{}, 1), make(chan struct{}, 1)
+	woken := func(c chan struct{}) bool {
+		select {
+		case <-c:
+			return true
+		default:
+			return false
+		}
+	}
+	expect := func(what string, n, o bool) {
+		t.Helper()
+		if gotN, gotO := woken(news), woken(other); gotN != n || gotO != o {
+			t.Errorf("%s: woken %v and %v, want %v and %v", what, gotN, gotO, n, o)
+		}
+	}
+	w1, w2, w3 := tr.Watch(k1, news), tr.Watch(k2, news), tr.Watch(k1, other)
+	expect("nothing happened", false, false)
+	tell(t, tr, k1, 1)
+	expect("k1 was told", true, true)
+	tell(t, tr, k2, 1)
+	tell(t, tr, k2, 2) // the channel is full: that is enough
+	expect("k2 was told", true, false)
+	tr.Forget()
+	expect("everything was told", true, true)
+	tr.Down()
+	expect("the listener was lost", true, true)
+	w1.Stop()
+	tell(t, tr, k1, 2)
+	expect("k1 was told after Stop", false, true)
+	w3.Stop()
+	w3.Stop()
+	tell(t, tr, k2, 3)
+	expect("k2 was told", true, false)
+	w2.Stop()
+	tell(t, tr, k1, 3)
+	tr.Down()
+	expect("all have stopped", false, false)
+	for i := range tr.shards {
+		if n := len(tr.shards[i].watches); n > 0 {
+			t.Errorf("%d keys are still watched", n)
+		}
+	}
+}
