@@ -382,6 +382,7 @@ func TestPollIsNoBeat(t *testing.T) {
 	listen(t, pgxdriver.Listener(f.db), n)
 	next[time.Time](t, n)
 	f.ready(f.start(nil))
+	time.Sleep(1500 * time.Millisecond) // no sweep of its own comes before the poll
 	f.exec("INSERT INTO " + f.object("cache_changes") + " (key, version) VALUES ('k', 1)")
 	for {
 		payload := next[string](t, n)

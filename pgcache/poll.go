@@ -45,8 +45,9 @@ func (s subscriber) StartPolling(ctx context.Context) (func(context.Context) ([]
 			}
 			renewed = at
 		}
-		// A poll flushes first: where all nodes poll, or the last writer has died, nobody else may.
-		if _, err := c.store.Flush(ctx, notify.Head(c.news.Node())); err != nil {
+		// A poll flushes first: where all nodes poll, or the last writer has died, nobody else may. It does so in
+		// nobody's name, or listening nodes would take it for a beat that they can rely on.
+		if _, err := c.store.Flush(ctx, string(notify.Inline)); err != nil {
 			return nil, err
 		}
 		found, notices, err := c.store.Notices(ctx, last)

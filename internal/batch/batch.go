@@ -7,6 +7,7 @@ package batch
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -18,6 +19,10 @@ type Queue[Q, R any] struct {
 	Slots int
 	// Timeout bounds a shared statement: no caller's context does.
 	Timeout time.Duration
+	// Patience is how long callers wait for a statement before it is taken for stuck and loses its slot. 0: for ever.
+	Patience time.Duration
+	// Overlap says that two requests would wait for the same row: none is sent while the other is stuck. nil: never.
+	Overlap func(a, b Q) bool
 	// MaxWeight bounds what shares a statement; a heavier request has one for itself.
 	MaxWeight int
 	// Weight is the part of one request. nil: 1 each.
@@ -31,8 +36,11 @@ type Queue[Q, R any] struct {
 	Alone func(err error) bool
 
 	mu      sync.Mutex
-	busy    int
+	sent    []statement[Q, R]
+	lastID  uint64
+	busy    int // of sent, those that have a slot
 	waiting []*call[Q, R]
+	ticking bool // a timer runs, for those who wait
 }
 
 type call[Q, R any] struct {
@@ -43,17 +51,27 @@ type call[Q, R any] struct {
 	err  error
 }
 
+// statement is one under way.
+type statement[Q, R any] struct {
+	id    uint64
+	began time.Time
+	lone  Q
+	calls []*call[Q, R] // instead of lone
+	stuck bool
+}
+
 // Do answers one request: with its own statement if a slot is free, or with a share in the next.
 func (b *Queue[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 	b.mu.Lock()
-	if b.busy < b.Slots {
-		b.busy++
+	if b.busy < b.Slots && !b.blocked(q) {
+		id := b.send(statement[Q, R]{lone: q})
 		b.mu.Unlock()
-		defer b.next()
+		defer b.end(id)
 		return b.One(ctx, q)
 	}
 	c := &call[Q, R]{q: q, ctx: ctx, done: make(chan struct{})}
 	b.waiting = append(b.waiting, c)
+	b.watch()
 	b.mu.Unlock()
 	select {
 	case <-c.done:
@@ -64,44 +82,111 @@ func (b *Queue[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 	}
 }
 
-// next gives the slot to those who wait, or frees it.
-func (b *Queue[Q, R]) next() {
-	if calls := b.take(); calls != nil {
-		// In a goroutine: the caller whose statement has ended has its answer, and does not work for others.
+// send notes a statement that takes a slot. With the mutex held.
+func (b *Queue[Q, R]) send(s statement[Q, R]) uint64 {
+	b.lastID++
+	b.busy++
+	s.id, s.began = b.lastID, time.Now()
+	b.sent = append(b.sent, s)
+	return s.id
+}
+
+// end frees what a statement held.
+func (b *Queue[Q, R]) end(id uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := slices.IndexFunc(b.sent, func(s statement[Q, R]) bool { return s.id == id })
+	if !b.sent[i].stuck {
+		b.busy--
+	}
+	b.sent = slices.Delete(b.sent, i, i+1)
+	b.share()
+}
+
+// share gives free slots to those who wait. With the mutex held. In goroutines: a caller whose statement has ended has
+// its answer, and does not work for others.
+func (b *Queue[Q, R]) share() {
+	for b.busy < b.Slots {
+		calls := b.take()
+		if calls == nil {
+			return
+		}
+		id := b.send(statement[Q, R]{calls: calls})
 		go func() {
-			for ; calls != nil; calls = b.take() {
-				b.answer(calls)
-			}
+			defer b.end(id)
+			b.answer(calls)
 		}()
 	}
 }
 
-// take returns the calls of the next statement, or nil after it has freed the slot.
+// take returns the calls of the next statement, or nil. With the mutex held.
 func (b *Queue[Q, R]) take() []*call[Q, R] {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	var calls []*call[Q, R]
-	weight, n := 0, 0
-	for _, c := range b.waiting {
-		if c.ctx.Err() == nil {
-			w := 1
-			if b.Weight != nil {
-				w = b.Weight(c.q)
-			}
-			if weight += w; len(calls) > 0 && weight > b.MaxWeight {
-				break
-			}
-			calls = append(calls, c)
+	weight, full := 0, false
+	b.waiting = slices.DeleteFunc(b.waiting, func(c *call[Q, R]) bool {
+		switch {
+		case full || c.ctx.Err() == nil && b.blocked(c.q):
+			return false
+		case c.ctx.Err() != nil:
+			return true
 		}
-		n++
-	}
-	b.waiting = append(b.waiting[:0], b.waiting[n:]...)
-	clear(b.waiting[len(b.waiting):cap(b.waiting)])
-	if len(calls) == 0 {
-		b.busy--
-		return nil
-	}
+		w := 1
+		if b.Weight != nil {
+			w = b.Weight(c.q)
+		}
+		if weight += w; len(calls) > 0 && weight > b.MaxWeight {
+			full = true
+			return false
+		}
+		calls = append(calls, c)
+		return true
+	})
 	return calls
+}
+
+// A statement that waits for a row that somebody's transaction has locked must not hold up the others: it may be the
+// holder that comes with one of them, before it commits.
+//
+//	Tx                  Cache
+//	UPDATE k
+//	                    Set(k)  waits for Tx
+//	Set(l)              queues behind it, and Tx waits for that: nothing that Postgres could see as a deadlock
+//
+// So whoever keeps others waiting for longer than Patience loses its slot, and what would wait for the same row stays
+// behind until it is back.
+
+// blocked says that q would wait with a statement that is stuck. With the mutex held.
+func (b *Queue[Q, R]) blocked(q Q) bool {
+	if b.busy == len(b.sent) || b.Overlap == nil {
+		return false
+	}
+	return slices.ContainsFunc(b.sent, func(s statement[Q, R]) bool {
+		if s.calls == nil {
+			return s.stuck && b.Overlap(s.lone, q)
+		}
+		return s.stuck && slices.ContainsFunc(s.calls, func(c *call[Q, R]) bool { return b.Overlap(c.q, q) })
+	})
+}
+
+// watch has an eye on the statements while somebody waits. With the mutex held.
+func (b *Queue[Q, R]) watch() {
+	if b.ticking || b.Patience == 0 || len(b.waiting) == 0 {
+		return
+	}
+	b.ticking = true
+	time.AfterFunc(b.Patience, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for i := range b.sent {
+			if s := &b.sent[i]; !s.stuck && time.Since(s.began) >= b.Patience {
+				s.stuck = true
+				b.busy--
+			}
+		}
+		b.share()
+		b.ticking = false
+		b.watch()
+	})
 }
 
 func (b *Queue[Q, R]) answer(calls []*call[Q, R]) {

@@ -206,3 +206,49 @@ func TestSlots(t *testing.T) {
 		}
 	})
 }
+
+// TestStuck: a statement that does not come back holds up only what would wait with it.
+func TestStuck(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var s server
+		release := make(chan struct{})
+		s.fail = func(qs []int) error {
+			if qs[0] == 1 {
+				<-release
+			}
+			return nil
+		}
+		b := s.queue(1)
+		b.Patience = 3 * time.Second
+		b.Overlap = func(a, b int) bool { return a%10 == b%10 }
+		answered := map[int]time.Duration{}
+		began := time.Now()
+		for _, n := range []int{1, 11, 2, 12, 3} {
+			ask(t, b, t.Context(), n, func(_ string, err error) {
+				if err != nil {
+					t.Error(err)
+				}
+				answered[n] = time.Since(began)
+			})
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if d := cmp.Diff(map[int]time.Duration{2: 4 * time.Second, 12: 4 * time.Second, 3: 4 * time.Second}, answered); d != "" {
+			t.Error(d)
+		}
+		ask(t, b, t.Context(), 21, func(string, error) {}) // waits, although there is a free slot
+		if d := cmp.Diff([][]int{{1}, {2, 12, 3}}, s.statements); d != "" {
+			t.Error(d)
+		}
+		close(release)
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if d := cmp.Diff([][]int{{1}, {2, 12, 3}, {11, 21}}, s.statements); d != "" {
+			t.Error(d)
+		}
+		if _, err := b.Do(t.Context(), 4); err != nil || b.busy != 0 || len(b.sent)+len(b.waiting) != 0 {
+			t.Error(err, b.busy, b.sent, b.waiting)
+		}
+	})
+}

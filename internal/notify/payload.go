@@ -1,7 +1,8 @@
 // Package notify is the format of what nodes tell each other: which versions of which keys were written.
 //
 //	payload = head items | head "*"
-//	head    = "1" node | "2"                   a flush of the change log, and who flushed | told by the writing statement
+//	head    = "1" node | "2"                   a flush of the change log, and who keeps that beat | told by a writing
+//	                                           statement, or by a poll
 //	node    = 8 hex digits
 //	item    = length ":" key version+ ";"      length of key in bytes, decimal; version in 16 hex digits, newest first
 //

@@ -37,6 +37,23 @@ func Connection(err error) bool {
 		errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
+// NotDone says that err is about the connection, and that the server did not do the statement: it never got it, or said
+// itself that it ends the session. (It says so before it commits, or before it reads the next statement.)
+func NotDone(err error) bool {
+	switch State(err) {
+	case "57P01", "57P02", "57P05", "25P03":
+		return true
+	case "":
+	default:
+		return false
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Op == "dial" && !op.Timeout()
+	}
+	return errors.Is(err, driver.ErrBadConn) // a driver's word that nothing was sent
+}
+
 // Conflict says that the server asks for the statement to be sent again: a serialization failure or a deadlock.
 func Conflict(err error) bool {
 	s := State(err)

@@ -28,26 +28,26 @@ func TestSorts(t *testing.T) {
 	state := func(s string) error { return &pgconn.PgError{Code: s} }
 	for _, test := range []struct {
 		err                                    error
-		connection, conflict, noObject, config bool
+		connection, notDone, conflict, noObject, config bool
 	}{
 		{err: nil},
 		{err: errors.New("anything")},
 		{err: context.Canceled},
 		{err: context.DeadlineExceeded},
 		{err: sql.ErrNoRows},
-		{err: driver.ErrBadConn, connection: true},
+		{err: driver.ErrBadConn, connection: true, notDone: true},
 		{err: io.EOF, connection: true},
 		{err: io.ErrUnexpectedEOF, connection: true},
 		{err: net.ErrClosed, connection: true},
-		{err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, connection: true},
+		{err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, connection: true, notDone: true},
 		{err: &net.OpError{Op: "read", Err: syscall.ECONNRESET}, connection: true},
 		{err: &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}}, // that is our own deadline
 		{err: syscall.EPIPE, connection: true},
 		{err: state("08006"), connection: true},
-		{err: state("57P01"), connection: true},
-		{err: state("57P02"), connection: true},
-		{err: state("57P05"), connection: true},
-		{err: state("25P03"), connection: true},
+		{err: state("57P01"), connection: true, notDone: true},
+		{err: state("57P02"), connection: true, notDone: true},
+		{err: state("57P05"), connection: true, notDone: true},
+		{err: state("25P03"), connection: true, notDone: true},
 		{err: state("57014")},
 		{err: state("23505")},
 		{err: state("53300")},
@@ -62,7 +62,7 @@ func TestSorts(t *testing.T) {
 		{err: state("28P01"), config: true},
 		{err: state("28000"), config: true},
 		{err: &pq.Error{Code: pqerror.Code("40001")}, conflict: true},
-		{err: &pq.Error{Code: pqerror.Code("57P01")}, connection: true},
+		{err: &pq.Error{Code: pqerror.Code("57P01")}, connection: true, notDone: true},
 	} {
 		for _, err := range []error{test.err, fmt.Errorf("wrapped: %w", test.err), errors.Join(errors.New("x"), test.err)} {
 			if test.err == nil {
@@ -70,6 +70,9 @@ func TestSorts(t *testing.T) {
 			}
 			if is := sqlerr.Connection(err); is != test.connection {
 				t.Errorf("Connection(%v) is %v", err, is)
+			}
+			if is := sqlerr.NotDone(err); is != test.notDone {
+				t.Errorf("NotDone(%v) is %v", err, is)
 			}
 			if is := sqlerr.Conflict(err); is != test.conflict {
 				t.Errorf("Conflict(%v) is %v", err, is)
@@ -120,10 +123,10 @@ func TestDrivers(t *testing.T) {
 				t.Fatal(err)
 			}
 			time.Sleep(20 * time.Millisecond) // let it end
-			if _, err := conn.ExecContext(ctx, "SELECT 1"); !sqlerr.Connection(err) {
+			if _, err := conn.ExecContext(ctx, "SELECT 1"); !sqlerr.Connection(err) || !sqlerr.NotDone(err) {
 				t.Errorf("an idle session that was ended: %v", err)
 			}
-			if _, err := db.ExecContext(ctx, "SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(5)"); !sqlerr.Connection(err) {
+			if _, err := db.ExecContext(ctx, "SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(5)"); !sqlerr.Connection(err) || !sqlerr.NotDone(err) {
 				t.Errorf("a working session that was ended: %v", err)
 			}
 			link := testdb.NewProxy(t, testdb.DSN(t))

@@ -405,6 +405,40 @@ func TestCallersShare(t *testing.T) {
 	})
 }
 
+// TestBlockedRow: whoever waits for a row that somebody's transaction holds, waits alone. It may be the holder that writes
+// another row here, before it ends its transaction: they would wait for each other, and Postgres would not know.
+func TestBlockedRow(t *testing.T) {
+	t.Parallel()
+	w := watch(t)
+	if _, err := w.set(row("a", "v", 1))(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := w.db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback() //nolint:errcheck // it is committed below
+	if _, err := tx.Exec("UPDATE " + w.object("cache_entries") + " SET value = 'held' WHERE key = 'a'"); err != nil {
+		t.Fatal(err)
+	}
+	blocked := queue(t, t.Context(), w.set(row("a", "w", 2)))
+	waitFor(t, "the statement waits for the row", w.waiting)
+	for i := range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		if _, err := w.set(row("b", fmt.Sprint(i), int64(i+3)))(ctx); err != nil {
+			t.Error("a write of another row:", err)
+		}
+		cancel()
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	blocked.get(t)
+	if a, b := w.value("a"), w.value("b"); a != "w" || b != "2" {
+		t.Error(a, b)
+	}
+}
+
 // TestMixedSizes: calls for one row and for many share statements, of at most 1000 rows or 8 MiB.
 func TestMixedSizes(t *testing.T) {
 	t.Parallel()

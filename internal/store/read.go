@@ -43,7 +43,7 @@ func (s *Store) readOne(ctx context.Context, r read) ([]Row, error) {
 		}
 		return rows[0], nil
 	}
-	e, err := retry(ctx, func() (dbsqlc.GetEntryRow, error) { return s.q.GetEntry(ctx, r.key) })
+	e, err := retry(ctx, lost, func() (dbsqlc.GetEntryRow, error) { return s.q.GetEntry(ctx, r.key) })
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return []Row{{Key: r.key}}, nil
@@ -73,7 +73,7 @@ func (s *Store) readMany(ctx context.Context, rs []read) ([][]Row, error) {
 		}
 	})
 	list := arrayOf(len(keys), func(b *strings.Builder, i int) { quoteElement(b, keys[i]) })
-	found, err := retry(ctx, func() ([]dbsqlc.GetEntriesRow, error) { return s.q.GetEntries(ctx, list) })
+	found, err := retry(ctx, lost, func() ([]dbsqlc.GetEntriesRow, error) { return s.q.GetEntries(ctx, list) })
 	if err != nil {
 		return nil, err
 	}

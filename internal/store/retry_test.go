@@ -29,7 +29,7 @@ func TestRetry(t *testing.T) {
 		"a timeout":        {[]error{context.DeadlineExceeded, nil}, 1, context.DeadlineExceeded},
 	} {
 		sends := 0
-		v, err := retry(t.Context(), func() (int, error) {
+		v, err := retry(t.Context(), lost, func() (int, error) {
 			sends++
 			return sends, test.errs[sends-1]
 		})
@@ -40,7 +40,7 @@ func TestRetry(t *testing.T) {
 	// Who gives up, gives up.
 	ctx, cancel := context.WithCancel(t.Context())
 	sends := 0
-	_, err := retry(ctx, func() (int, error) {
+	_, err := retry(ctx, lost, func() (int, error) {
 		sends++
 		cancel()
 		return 0, driver.ErrBadConn

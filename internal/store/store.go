@@ -75,16 +75,17 @@ func New(db *sql.DB, n Names, timeout time.Duration, prepare bool) *Store {
 	if prepare {
 		s.sql.prepared = new(sync.Map)
 	}
+	patience := timeout / 40
 	s.reads = batch.Queue[read, []Row]{
-		Slots: readSlots, Timeout: timeout, MaxWeight: maxRows, Weight: read.weight, Alone: mayBeOne, One: s.readOne, Many: s.readMany,
+		Slots: readSlots, Timeout: timeout, Patience: patience, MaxWeight: maxRows, Weight: read.weight, Alone: mayBeOne, One: s.readOne, Many: s.readMany,
 	}
 	// One writing statement at a time: it carries whatever came while the last was under way, and two would only wait
 	// for each other's rows.
 	s.writes = batch.Queue[write, Written]{
-		Slots: 1, Timeout: timeout, MaxWeight: maxBytes, Weight: write.weight, Alone: mayBeOne, One: s.putOne, Many: s.putMany,
+		Slots: 1, Timeout: timeout, Patience: patience, Overlap: write.overlaps, MaxWeight: maxBytes, Weight: write.weight, Alone: mayBeOne, One: s.putOne, Many: s.putMany,
 	}
 	s.loads = batch.Queue[write, Written]{
-		Slots: 1, Timeout: timeout, MaxWeight: maxBytes, Weight: write.weight, Alone: never, One: s.loadOne, Many: s.loadMany,
+		Slots: 1, Timeout: timeout, Patience: patience, Overlap: write.overlaps, MaxWeight: maxBytes, Weight: write.weight, Alone: never, One: s.loadOne, Many: s.loadMany,
 	}
 	return s
 }

@@ -17,6 +17,11 @@ const truncateWait = "100ms"
 // transaction. It empties the table at once where nobody is reading it for long (a dump, a report), and row by row
 // otherwise.
 func (s *Store) Clear(ctx context.Context) error {
+	_, err := retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.clear(ctx) })
+	return err
+}
+
+func (s *Store) clear(ctx context.Context) error {
 	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return err
@@ -95,7 +100,7 @@ func (s *Store) Fence(ctx context.Context) (fenced bool, err error) {
 // Expired returns the moment, in microseconds of the database's clock, up to which expired rows may be removed now:
 // until now if loads that have begun are fenced from what is removed, else until grace ago.
 func (s *Store) Expired(ctx context.Context, grace time.Duration) (until int64, err error) {
-	r, err := s.q.JustExpired(ctx, grace.Microseconds())
+	r, err := retry(ctx, lost, func() (dbsqlc.JustExpiredRow, error) { return s.q.JustExpired(ctx, grace.Microseconds()) })
 	if err != nil || !r.Lately {
 		return r.NowUs, err
 	}
@@ -114,7 +119,9 @@ func (s *Store) ExpiredFor(ctx context.Context, grace time.Duration) (until int6
 
 // DeleteExpired removes at most batch rows that had expired by until, and returns how many.
 func (s *Store) DeleteExpired(ctx context.Context, until int64, batch int) (int64, error) {
-	return s.q.DeleteExpired(ctx, dbsqlc.DeleteExpiredParams{UntilUs: until, Batch: int64(batch)})
+	return retry(ctx, lost, func() (int64, error) {
+		return s.q.DeleteExpired(ctx, dbsqlc.DeleteExpiredParams{UntilUs: until, Batch: int64(batch)})
+	})
 }
 
 // Size is about what the live rows are and take.
@@ -130,7 +137,9 @@ func (s *Store) TrimPoint(ctx context.Context, rows, bytes int64) (int64, error)
 
 // Trim removes at most batch rows written up to point, tells them, and returns how many.
 func (s *Store) Trim(ctx context.Context, point int64, batch int) (int64, error) {
-	return s.q.Trim(ctx, dbsqlc.TrimParams{WrittenUs: point, Batch: int64(batch)})
+	return retry(ctx, notDone, func() (int64, error) {
+		return s.q.Trim(ctx, dbsqlc.TrimParams{WrittenUs: point, Batch: int64(batch)})
+	})
 }
 
 // ClaimSweep says whether this node is the one to remove expired rows in this interval.

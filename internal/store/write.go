@@ -38,14 +38,21 @@ func (w write) weight() (sum int) {
 	return sum
 }
 
+// overlaps says that both write a row.
+func (w write) overlaps(other write) bool {
+	return slices.ContainsFunc(w.rows, func(a Write) bool {
+		return slices.ContainsFunc(other.rows, func(b Write) bool { return a.Key == b.Key })
+	})
+}
+
 // mayBeOne says of an error that it may concern one row of many.
 func mayBeOne(err error) bool { return sqlerr.State(err) != "" && !sqlerr.Connection(err) }
 
 func never(error) bool { return false }
 
 // Put writes rows of different keys and tells them: inline, or through the log. Up to a thousand rows or 8 MiB are one
-// statement, all or none; on an error beyond that some may have been done. Versions make it safe to send twice: the
-// second time a row is written as it was the first time.
+// statement, all or none; on an error beyond that some may have been done. A statement whose reply is lost is not sent again: the second
+// time it would overwrite what was written since.
 func (s *Store) Put(ctx context.Context, rows []Write, inline bool) (out Written, err error) {
 	for len(rows) > 0 {
 		n := 1
@@ -79,7 +86,7 @@ func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
 		TtlUs: sql.NullInt64{Int64: row.TTL.Microseconds(), Valid: row.TTL != Never},
 		Loud:  row.Loud, Inline: w.inline, Channel: s.Names.Channel, Payload: notify.One(row.Key, row.Version),
 	}
-	r, err := retry(ctx, func() (dbsqlc.PutEntryRow, error) {
+	r, err := retry(ctx, notDone, func() (dbsqlc.PutEntryRow, error) {
 		return writing(ctx, s, func(q *dbsqlc.Queries) (dbsqlc.PutEntryRow, error) { return q.PutEntry(ctx, arg) })
 	})
 	return Written{Server: r.Server, Stored: []bool{true}, Logged: []bool{r.Logged}, Told: r.Messages > 0}, err
@@ -105,7 +112,7 @@ func (s *Store) putMany(ctx context.Context, ws []write) ([]Written, error) {
 		}
 	}
 	p := pack(rows)
-	done, err := retry(ctx, func() ([]dbsqlc.PutEntriesRow, error) {
+	done, err := retry(ctx, notDone, func() ([]dbsqlc.PutEntriesRow, error) {
 		return writing(ctx, s, func(q *dbsqlc.Queries) ([]dbsqlc.PutEntriesRow, error) {
 			return q.PutEntries(ctx, dbsqlc.PutEntriesParams{
 				Keys: p.keys, Versions: p.versions, TtlsUs: p.ttls, Codecs: p.codecs, Louds: p.louds, Sizes: p.sizes,
@@ -137,7 +144,7 @@ func (s *Store) putMany(ctx context.Context, ws []write) ([]Written, error) {
 func (s *Store) Generation(ctx context.Context) (int64, error) { return s.q.GetGeneration(ctx) }
 
 // PutLoaded stores what a load brought, of each row only if nothing was written since the load saw its Base, and none
-// if a Clear came since Generation. It is sent once: a second try could not tell its own row from another's.
+// if a Clear came since Generation.
 func (s *Store) PutLoaded(ctx context.Context, rows []Write, inline bool) (Written, error) {
 	return s.loads.Do(ctx, write{rows, inline})
 }
@@ -165,23 +172,28 @@ func (s *Store) loadMany(ctx context.Context, ws []write) ([]Written, error) {
 		}
 	}
 	p := pack(rows)
-	done, err := writing(ctx, s, func(q *dbsqlc.Queries) ([]dbsqlc.StoreLoadedRow, error) {
-		return q.StoreLoaded(ctx, dbsqlc.StoreLoadedParams{
-			Keys: p.keys, Versions: p.versions, Bases: p.bases, Generations: p.generations, TtlsUs: p.ttls, Codecs: p.codecs,
-			Louds: p.louds, Sizes: p.sizes, Vals: p.values, Inline: inline, Channel: s.Names.Channel,
+	done, err := retry(ctx, notDone, func() ([]dbsqlc.StoreLoadedRow, error) {
+		return writing(ctx, s, func(q *dbsqlc.Queries) ([]dbsqlc.StoreLoadedRow, error) {
+			return q.StoreLoaded(ctx, dbsqlc.StoreLoadedParams{
+				Keys: p.keys, Versions: p.versions, Bases: p.bases, Generations: p.generations, TtlsUs: p.ttls, Codecs: p.codecs,
+				Louds: p.louds, Sizes: p.sizes, Vals: p.values, Inline: inline, Channel: s.Names.Channel,
+			})
 		})
 	})
 	if err != nil {
 		return nil, err
 	}
+	stored := make(map[string]dbsqlc.StoreLoadedRow, len(done))
+	for _, r := range done {
+		stored[r.Key] = r
+	}
 	out := make([]Written, len(ws))
 	for i, w := range ws {
 		out[i] = Written{Stored: make([]bool, len(w.rows)), Logged: make([]bool, len(w.rows))}
 		for j, row := range w.rows {
-			n := slices.IndexFunc(done, func(r dbsqlc.StoreLoadedRow) bool { return r.Key == row.Key })
-			if n >= 0 && first[row.Key] == row.Version {
-				out[i].Server, out[i].Stored[j], out[i].Logged[j] = done[n].Server, true, done[n].Logged
-				out[i].Told = done[n].Messages > 0
+			if r, ok := stored[row.Key]; ok && first[row.Key] == row.Version {
+				out[i].Server, out[i].Stored[j], out[i].Logged[j] = r.Server, true, r.Logged
+				out[i].Told = r.Messages > 0
 			}
 		}
 	}
