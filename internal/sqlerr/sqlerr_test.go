@@ -27,7 +27,7 @@ func TestSorts(t *testing.T) {
 	t.Parallel()
 	state := func(s string) error { return &pgconn.PgError{Code: s} }
 	for _, test := range []struct {
-		err                                    error
+		err                                             error
 		connection, notDone, conflict, noObject, config bool
 	}{
 		{err: nil},
