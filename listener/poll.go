@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/pgcache/go/pgcache"
@@ -38,36 +37,38 @@ func (p poll) Listen(ctx context.Context, _ string, sub pgcache.Subscriber) erro
 	if p.every < time.Millisecond || p.every > 30*time.Second {
 		return fmt.Errorf("pgcache: poll: every %v: must be between a millisecond and 30 s", p.every)
 	}
-	for pause := p.every; ctx.Err() == nil; pause = min(2*pause, 5*time.Second) {
-		began := time.Now()
-		if err := p.session(ctx, source); ctx.Err() == nil {
-			sub.Down(err)
-			if time.Since(began) > 5*time.Second {
-				pause = p.every
-			}
-			wait(ctx, rand.N(pause+1))
+	pause := newBackoff(p.every, max(p.every, 5*time.Second))
+	for {
+		answered, err := p.session(ctx, source)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // that was the order to stop
 		}
+		sub.Down(err)
+		if answered {
+			pause.reset()
+		}
+		wait(ctx, pause.delay())
+		pause.grow()
 	}
-	return nil
 }
 
-// session polls until something is in doubt.
-func (p poll) session(ctx context.Context, sub pgcache.Poller) error {
+// session polls until something is in doubt, and says whether a poll was answered until then.
+func (p poll) session(ctx context.Context, sub pgcache.Poller) (answered bool, err error) {
 	sent := time.Now()
 	next, err := sub.StartPolling(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
-	for {
+	for ; ; answered = true {
 		// Everything committed before sent has been applied. The next answer is due an interval and a statement later.
 		sub.Beat(sent.Add(p.every + pollTimeout))
 		if wait(ctx, p.every); ctx.Err() != nil {
-			return ctx.Err()
+			return answered, ctx.Err()
 		}
 		sent = time.Now()
 		payloads, err := next(ctx)
 		if err != nil {
-			return fmt.Errorf("poll: %w", err)
+			return answered, fmt.Errorf("poll: %w", err)
 		}
 		for _, payload := range payloads {
 			sub.Notify(payload)

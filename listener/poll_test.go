@@ -204,6 +204,25 @@ func TestPollStartsAgain(t *testing.T) {
 	})
 }
 
+// TestPollSessionsThatWork: a session that answered is no failure. However often one ends, the next begins at once.
+func TestPollSessionsThatWork(t *testing.T) {
+	t.Parallel()
+	polls := 0
+	p := &polled{next: func(context.Context) ([]string, error) {
+		if polls++; polls%2 == 0 { // under p.mu
+			return nil, errors.New("a gap")
+		}
+		return nil, nil
+	}}
+	polling(t, listener.Poll(0), p, func(t *testing.T) {
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if polls < 200 { // two in at most 0.34 s
+			t.Errorf("%d polls in a minute", polls)
+		}
+	})
+}
+
 // TestPollEnds: it ends with its context, also in the middle of something, and tells nobody.
 func TestPollEnds(t *testing.T) {
 	t.Parallel()

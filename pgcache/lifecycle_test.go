@@ -41,6 +41,8 @@ func everything(ctx context.Context, c *pgcache.Cache) map[string]error {
 	_, _, errs["typed Get"] = typed.Get(ctx, "k")
 	_, errs["typed GetOrSet"] = typed.GetOrSet(ctx, "k", load)
 	_, errs["GetMany"] = typed.GetMany(ctx, []string{"a", "b"})
+	_, errs["GetMany of nothing"] = typed.GetMany(ctx, nil)
+	_, errs["GetOrSetMany of nothing"] = typed.GetOrSetMany(ctx, nil, loadMany)
 	_, errs["GetOrSetMany"] = typed.GetOrSetMany(ctx, []string{"a", "b"}, loadMany)
 	return errs
 }

@@ -28,12 +28,12 @@ func (c *Cache) GetOrSet(ctx context.Context, key string, dst any, load func(con
 	if load == nil {
 		return fail(op, key, errNilLoader)
 	}
-	if c.base.fromMemory(keyOf(key), dst) {
-		return nil
-	}
 	v, err := c.base.apply(opts)
 	if err != nil {
 		return fail(op, key, err)
+	}
+	if v.fromMemory(keyOf(key), dst) {
+		return nil
 	}
 	return v.getOrSet(ctx, key, dst, load)
 }

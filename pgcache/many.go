@@ -36,6 +36,9 @@ func (t *Typed[T]) getMany(ctx context.Context, op string, keys []string) (found
 		}
 		ask, absent = append(ask, t.key(key)), append(absent, key)
 	}
+	if len(seen) == 0 {
+		return found, nil, errors.Join(fail(op, "", t.err), t.c.closedErr(op))
+	}
 	if len(ask) == 0 {
 		return found, nil, nil
 	}
@@ -82,6 +85,9 @@ func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ct
 		return nil, fail(op, "", err)
 	}
 	all := make(map[string]T, len(keys))
+	if len(keys) == 0 {
+		return all, t.c.closedErr(op)
+	}
 	for len(keys) > 0 {
 		found, missing, err := t.getMany(ctx, op, keys)
 		for k, v := range found {

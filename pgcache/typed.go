@@ -123,17 +123,17 @@ func (t *Typed[T]) Set(ctx context.Context, key string, value T, opts ...Option)
 
 // GetOrSet returns the value under key, or calls load and stores what it returns, like Cache.GetOrSet.
 func (t *Typed[T]) GetOrSet(ctx context.Context, key string, load func(context.Context) (T, error), opts ...Option) (T, error) {
-	if v, ok := t.fromMemory(t.key(key)); ok && load != nil {
+	with, err := t.apply(opts)
+	if err != nil {
+		return *new(T), fail("get or set", key, err)
+	}
+	if load == nil {
+		return *new(T), fail("get or set", key, errNilLoader)
+	}
+	if v, ok := t.fromMemory(t.key(key)); ok {
 		return v, nil
 	}
 	var v, none T
-	if load == nil {
-		return none, fail("get or set", key, errNilLoader)
-	}
-	with, err := t.apply(opts)
-	if err != nil {
-		return none, fail("get or set", key, err)
-	}
 	err = with.getOrSet(ctx, key, &v, func(ctx context.Context) (any, error) { return load(ctx) })
 	if err != nil {
 		return none, err

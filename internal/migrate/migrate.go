@@ -64,7 +64,7 @@ func recordState(version int, n store.Names) string {
 // lockID is the second number of the migration's advisory lock; the first is the schema's.
 const lockID = -1
 
-// Run applies what is missing. It is idempotent. NewerError says that the database is ahead of this release.
+// Run applies what is missing. It is idempotent, and leaves a database that is ahead of this release as it is.
 func Run(ctx context.Context, db *sql.DB, n store.Names) error {
 	for {
 		done, err := step(ctx, db, n)
@@ -115,6 +115,11 @@ func step(ctx context.Context, db *sql.DB, n store.Names) (done bool, err error)
 	if have > len(all) {
 		return true, nil
 	}
+	if have == 0 {
+		if err := foreign(ctx, tx, n); err != nil {
+			return false, err
+		}
+	}
 	next := all[have]
 	for _, statement := range split(next.SQL) {
 		if _, err := tx.ExecContext(ctx, statement); err != nil {
@@ -139,6 +144,24 @@ func current(ctx context.Context, tx *sql.Tx, n store.Names) (int, error) {
 		return 0, fmt.Errorf("%s is empty: its row was removed by hand; drop the cache's tables and migrate again", n.State())
 	}
 	return version, err
+}
+
+// foreign returns an error if a table has one of our names and is not ours.
+func foreign(ctx context.Context, tx *sql.Tx, n store.Names) error {
+	columns := [...]string{"key, value, version, expires_at, codec, written_at", "key, version", "seq, payload, told_at"}
+	for i, table := range n.Tables() {
+		var there bool
+		if err := tx.QueryRowContext(ctx, "SELECT to_regclass($1::text) IS NOT NULL", table).Scan(&there); err != nil {
+			return err
+		}
+		if !there {
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, "SELECT "+columns[i]+" FROM "+table+" LIMIT 0"); err != nil {
+			return fmt.Errorf("there is a table %s that is not a cache's: choose another Prefix or Schema: %w", table, err)
+		}
+	}
+	return nil
 }
 
 // complete says whether all tables are there.

@@ -125,3 +125,23 @@ func TestRun(t *testing.T) {
 		})
 	}
 }
+
+// TestForeign: a table of somebody else's under one of our names stays as it is.
+func TestForeign(t *testing.T) {
+	t.Parallel()
+	db := testdb.DB(t)
+	for i := range 3 {
+		n := names(t)
+		table := n.Tables()[i]
+		if _, err := db.Exec("CREATE TABLE " + table + " (key text, note text)"); err != nil {
+			t.Fatal(err)
+		}
+		if err := migrate.Run(t.Context(), db, n); err == nil || !strings.Contains(err.Error(), table) {
+			t.Error(err)
+		}
+		var objects int
+		if err := db.QueryRow("SELECT count(*) FROM pg_class WHERE relnamespace = $1::regnamespace AND relkind = 'r'", n.Schema).Scan(&objects); err != nil || objects != 1 {
+			t.Error(objects, err)
+		}
+	}
+}
