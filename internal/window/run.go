@@ -97,22 +97,26 @@ func (w *Window) next() int64 {
 	t := mono.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	next := int64(math.MaxInt64)
-	for v, m := range w.pending {
-		if m.due == 0 {
-			continue // its reply is yet to come
+	if t >= w.earliest {
+		w.earliest = math.MaxInt64
+		for v, m := range w.pending {
+			switch {
+			case m.due == 0: // its reply is yet to come
+			case !m.acked && t-m.born > int64(unknownFor):
+				delete(w.pending, v)
+			case m.acked && w.beats(t) && t-m.due > int64(overdue):
+				delete(w.pending, v)
+			default:
+				w.earliest = min(w.earliest, m.due)
+			}
 		}
-		if !m.acked && t-m.born > int64(unknownFor) {
-			delete(w.pending, v)
-			continue
-		}
-		next = min(next, m.due)
 	}
+	next := w.earliest
 	switch {
 	case w.beating:
 		next = w.flushed + int64(w.window)
-	case next != math.MaxInt64 && w.beats(t):
-		next = max(next, w.heard+int64(w.patience))
+	case next != math.MaxInt64:
+		next = w.after(next, t)
 	}
 	// Half a second spreads a fleet: the first to sweep does so for the others only if it finds something.
 	spread := int64(w.node) % (int64(sweepSoon) / 2)
@@ -128,7 +132,16 @@ func (w *Window) next() int64 {
 	if w.retry > 0 {
 		next = max(next, w.flushed+int64(w.retry))
 	}
+	w.planned = next
 	return next
+}
+
+// after puts off what is due at due as long as somebody else keeps the beat.
+func (w *Window) after(due, t int64) int64 {
+	if w.beats(t) {
+		return max(due, w.heard+int64(w.patience))
+	}
+	return due
 }
 
 // soon is how long after a notification the log is swept. A write may leave a change up to two windows after it, and its
@@ -159,7 +172,7 @@ func (w *Window) flush(ctx context.Context) error {
 		w.mu.Unlock()
 		return err
 	}
-	w.retry = 0
+	w.retry, w.earliest = 0, math.MinInt64
 	for _, v := range acked {
 		delete(w.pending, v)
 	}

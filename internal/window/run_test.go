@@ -331,3 +331,32 @@ func TestLadder(t *testing.T) {
 		})
 	})
 }
+
+// TestVersionsNobodyTells: under load a flush may tell everything, and no version. What a node remembers stays bounded,
+// and once the beat stops, somebody looks into the log.
+func TestVersionsNobodyTells(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		awake(w)
+		most := 0
+		for i := range 10_000 {
+			if i%25 == 0 {
+				w.Heard(1, true)
+			}
+			logged(t, w, int64(i+1))
+			s.rest(time.Millisecond)
+			w.mu.Lock()
+			most = max(most, len(w.pending))
+			w.mu.Unlock()
+		}
+		if most > 400 {
+			t.Errorf("%d writes are remembered", most)
+		}
+		if len(s.flushes) != 0 {
+			t.Errorf("%d flushes beside somebody's beat", len(s.flushes))
+		}
+		s.rest(time.Second)
+		if len(s.flushes) == 0 {
+			t.Error("no sweep")
+		}
+	})
+}

@@ -13,6 +13,7 @@
 package window
 
 import (
+	"math"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -26,6 +27,11 @@ const (
 	sweepLate  = 10 * time.Second // and what was committed later than its writer could wait for
 	unknownFor = time.Minute      // how long a write of unknown outcome is cared for; then sweeps cover it
 	maxRetry   = time.Second
+
+	// overdue is how long a node waits to hear its version from somebody who beats. A flush tells no versions where it
+	// tells everything, and sixteen of a key at the most: then nobody would ever take the mark off. Nothing is lost with
+	// it: the change is committed, so the beat's next flush tells it, and if there is none, a sweep does.
+	overdue = 250 * time.Millisecond
 
 	closeTimeout = time.Second // for what is still to be told when the cache is closed
 )
@@ -53,6 +59,8 @@ type Window struct {
 
 	mu       sync.Mutex
 	pending  map[int64]*mark // own writes that nobody has told yet, by version
+	earliest int64           // none of them is due before
+	planned  int64           // when Run looks again
 	beating  bool            // this node keeps the beat
 	empty    int             // flushes in a row that found nothing
 	retry    time.Duration   // after a flush that failed
@@ -84,7 +92,7 @@ func New(window time.Duration, immediate bool, log Log) *Window {
 	w := &Window{
 		window: window, immediate: immediate, node: rand.Uint32(), log: log,
 		pending: map[int64]*mark{}, wake: make(chan struct{}, 1),
-		told: mono.Now() - int64(time.Hour),
+		told: mono.Now() - int64(time.Hour), planned: math.MaxInt64,
 	}
 	w.patience = w.lose()
 	return w
@@ -135,8 +143,13 @@ func (w *Window) End(version int64, outcome Outcome) {
 	}
 	m.acked = outcome == Logged
 	m.wait = w.window
-	m.due = mono.Now() + int64(m.wait)
-	w.signal()
+	t := mono.Now()
+	m.due = t + int64(m.wait)
+	w.earliest = min(w.earliest, m.due)
+	// Under load every write comes by here: Run is woken only if it would sleep too long.
+	if w.after(m.due, t) < w.planned {
+		w.signal()
+	}
 }
 
 // Told says that a notification named these versions: whoever flushed them, they are told. Exactly these: an older
