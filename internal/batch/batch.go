@@ -7,6 +7,7 @@ package batch
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -115,6 +116,9 @@ func (b *Queue[Q, R]) share() {
 		go func() {
 			defer b.end(id)
 			b.answer(calls)
+			// Let them come back with their next requests: the first would otherwise have a statement for itself, and
+			// the others wait for that.
+			runtime.Gosched()
 		}()
 	}
 }

@@ -252,3 +252,26 @@ func TestStuck(t *testing.T) {
 		}
 	})
 }
+
+// TestCrowd: callers that come back as soon as they have their answer go on sharing, all of them.
+func TestCrowd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var s server
+		b := s.queue(1)
+		var wg sync.WaitGroup
+		for n := range 4 {
+			wg.Go(func() {
+				for range 10 {
+					if _, err := b.Do(t.Context(), n); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if len(s.statements) > 14 { // 1, 3, and then 4 each time but for the last; one by one and 3 by turns would be 20
+			t.Errorf("%d statements: %v", len(s.statements), s.statements)
+		}
+	})
+}
