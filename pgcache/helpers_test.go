@@ -216,8 +216,8 @@ func openWire(tb testing.TB, driverName, dsn string) (*sql.DB, *wire) {
 	return db, w
 }
 
-// named is how a query of sqlc begins.
-func named(query string) string { return "-- name: " + query + " :" }
+// named is how a query of sqlc begins: also that which tells at once.
+func named(query string) string { return "-- name: " + query }
 
 // before holds up statements before they are sent, after holds up their replies.
 func (w *wire) before(text string) *stop { return w.stop(text, false) }
@@ -286,6 +286,7 @@ func (w *wire) statements() (names []string) {
 	for _, s := range w.sent {
 		name, _, _ := strings.Cut(strings.TrimPrefix(s, "-- name: "), "\n")
 		name, _, _ = strings.Cut(name, " :")
+		name = strings.TrimSuffix(name, "AndTell")
 		names = append(names, name)
 	}
 	return names

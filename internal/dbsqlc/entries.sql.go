@@ -98,99 +98,131 @@ func (q *Queries) GetEntry(ctx context.Context, key string) (GetEntryRow, error)
 	return i, err
 }
 
-const PutEntries = `-- name: PutEntries :many
-WITH input AS (
-    SELECT i.key, i.version, i.ttl_us, i.codec, i.loud, i.size, sum(greatest(i.size, 0)) OVER (ORDER BY i.n) - greatest(i.size, 0) AS lo
-    FROM ROWS FROM (
-        unnest(($1::text)::text[]), unnest(($2::text)::bigint[]), unnest(($3::text)::bigint[]),
-        unnest(($4::text)::text[]), unnest(($5::text)::boolean[]), unnest(($6::text)::int[])
-    ) WITH ORDINALITY AS i (key, version, ttl_us, codec, loud, size, n)
-), w AS (
+const PutEntries = `-- name: PutEntries :one
+WITH w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
-    SELECT key, CASE WHEN size >= 0 THEN substring($7::bytea FROM lo::int + 1 FOR size) END, version,
-        CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec
-    FROM input ORDER BY key COLLATE "C"
+    SELECT i.key, CASE WHEN i.size >= 0 THEN substring($1::bytea FROM i.lo FOR i.size) END, i.version,
+        CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec
+    FROM ROWS FROM (
+        unnest(($2::text)::text[]), unnest(($3::text)::bigint[]), unnest(($4::text)::bigint[]),
+        unnest(($5::text)::text[]), unnest(($6::text)::int[]), unnest(($7::text)::int[])
+    ) AS i (key, version, ttl_us, codec, lo, size)
+    ORDER BY i.key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
-    RETURNING key, version, (xmax = 0) AS fresh
-), news AS (
-    SELECT w.key, w.version FROM w JOIN input USING (key) WHERE NOT w.fresh OR input.loud
+    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
 ), logged AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
-    SELECT key, version FROM news
-    WHERE NOT $8::boolean OR (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
-    RETURNING version
-), parts AS (
-    SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part
-    FROM (SELECT octet_length(key) || ':' || key || lpad(to_hex(version), 16, '0') || ';' AS item
-        FROM news WHERE NOT EXISTS (SELECT FROM logged)) items
-), messages AS (
-    SELECT string_agg(item, '') AS body, count(*) OVER () AS total FROM parts GROUP BY part
-), told AS (
-    SELECT count(pg_notify($9::text, CASE WHEN m.total > 8 THEN '2*' ELSE '2' || m.body END)) AS n FROM messages m
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT w.key, w.version FROM w WHERE w.news
 )
-SELECT w.key::text AS key, (w.version IN (SELECT l.version FROM logged l))::boolean AS logged, told.n AS messages,
+SELECT coalesce(string_agg(w.version::text, ',') FILTER (WHERE NOT w.news), '')::text AS silent,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
-FROM w, told
+FROM w
 `
 
 type PutEntriesParams struct {
+	Vals     []byte
 	Keys     string
 	Versions string
 	TtlsUs   string
 	Codecs   string
-	Louds    string
+	Los      string
 	Sizes    string
-	Vals     []byte
-	Inline   bool
-	Channel  string
 }
 
 type PutEntriesRow struct {
-	Key      string
-	Logged   bool
-	Messages int64
-	Server   int64
+	Silent string
+	Server int64
 }
 
-// Many rows in one statement, in the order of their keys so that two such statements can't deadlock. A size below zero
-// is a tombstone, a ttl below zero never expires. What is told at once goes into as few notifications as fit.
-func (q *Queries) PutEntries(ctx context.Context, arg PutEntriesParams) ([]PutEntriesRow, error) {
-	rows, err := q.db.QueryContext(ctx, PutEntries,
+// Many rows in one statement, in the order of their keys so that two such statements can't deadlock. A value is what of
+// all values begins at lo and is size bytes long; a size below zero is a tombstone, a ttl below zero never expires. What
+// was not new is left in the log; the versions of the others come back.
+func (q *Queries) PutEntries(ctx context.Context, arg PutEntriesParams) (PutEntriesRow, error) {
+	row := q.db.QueryRowContext(ctx, PutEntries,
+		arg.Vals,
 		arg.Keys,
 		arg.Versions,
 		arg.TtlsUs,
 		arg.Codecs,
-		arg.Louds,
+		arg.Los,
 		arg.Sizes,
+	)
+	var i PutEntriesRow
+	err := row.Scan(&i.Silent, &i.Server)
+	return i, err
+}
+
+const PutEntriesAndTell = `-- name: PutEntriesAndTell :one
+WITH w AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
+    SELECT i.key, CASE WHEN i.size >= 0 THEN substring($1::bytea FROM i.lo FOR i.size) END, i.version,
+        CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec
+    FROM ROWS FROM (
+        unnest(($2::text)::text[]), unnest(($3::text)::bigint[]), unnest(($4::text)::bigint[]),
+        unnest(($5::text)::text[]), unnest(($6::text)::int[]), unnest(($7::text)::int[])
+    ) AS i (key, version, ttl_us, codec, lo, size)
+    ORDER BY i.key COLLATE "C"
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
+    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
+), logged AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
+    SELECT w.key, w.version FROM w
+    WHERE w.news AND (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    RETURNING version
+), parts AS (
+    SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part
+    FROM (SELECT octet_length(key) || ':' || key || lpad(to_hex(version), 16, '0') || ';' AS item
+        FROM w WHERE w.news AND NOT EXISTS (SELECT FROM logged)) items
+), messages AS (
+    SELECT string_agg(item, '') AS body, count(*) OVER () AS total FROM parts GROUP BY part
+), told AS (
+    SELECT count(pg_notify($8::text, CASE WHEN m.total > 8 THEN '2*' ELSE '2' || m.body END)) AS n FROM messages m
+)
+SELECT coalesce((SELECT string_agg(w.version::text, ',') FROM w WHERE NOT w.news), '')::text AS silent,
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
+    EXISTS (SELECT FROM logged) AS logged, told.n AS messages
+FROM told
+`
+
+type PutEntriesAndTellParams struct {
+	Vals     []byte
+	Keys     string
+	Versions string
+	TtlsUs   string
+	Codecs   string
+	Los      string
+	Sizes    string
+	Channel  string
+}
+
+type PutEntriesAndTellRow struct {
+	Silent   string
+	Server   int64
+	Logged   bool
+	Messages int64
+}
+
+// The same, but it tells at once, in as few notifications as fit.
+func (q *Queries) PutEntriesAndTell(ctx context.Context, arg PutEntriesAndTellParams) (PutEntriesAndTellRow, error) {
+	row := q.db.QueryRowContext(ctx, PutEntriesAndTell,
 		arg.Vals,
-		arg.Inline,
+		arg.Keys,
+		arg.Versions,
+		arg.TtlsUs,
+		arg.Codecs,
+		arg.Los,
+		arg.Sizes,
 		arg.Channel,
 	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []PutEntriesRow
-	for rows.Next() {
-		var i PutEntriesRow
-		if err := rows.Scan(
-			&i.Key,
-			&i.Logged,
-			&i.Messages,
-			&i.Server,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
+	var i PutEntriesAndTellRow
+	err := row.Scan(
+		&i.Silent,
+		&i.Server,
+		&i.Logged,
+		&i.Messages,
+	)
+	return i, err
 }
 
 const PutEntry = `-- name: PutEntry :one
@@ -200,20 +232,11 @@ WITH w AS (
         clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text)
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
-    RETURNING key, version, (xmax = 0) AS fresh
+    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
 ), logged AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
-    SELECT w.key, w.version FROM w
-    WHERE (NOT w.fresh OR $6::boolean)
-        AND (NOT $7::boolean OR (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s))
-    RETURNING key
-), told AS (
-    SELECT count(pg_notify($8::text, $9::text)) AS n FROM w
-    WHERE (NOT w.fresh OR $6) AND NOT EXISTS (SELECT FROM logged)
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT w.key, w.version FROM w WHERE w.news
 )
-SELECT EXISTS (SELECT FROM logged) AS logged, told.n AS messages,
-    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
-FROM told
+SELECT w.news::boolean AS logged, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server FROM w
 `
 
 type PutEntryParams struct {
@@ -222,21 +245,15 @@ type PutEntryParams struct {
 	Version int64
 	TtlUs   sql.NullInt64
 	Codec   string
-	Loud    bool
-	Inline  bool
-	Channel string
-	Payload string
 }
 
 type PutEntryRow struct {
-	Logged   bool
-	Messages int64
-	Server   int64
+	Logged bool
+	Server int64
 }
 
-// The lone write: the row, and in the same statement what the others are to know of it. Nobody can hold a key that did
-// not exist, so an insert stays silent (xmax = 0 is true for an inserted row only). Inline, it tells at once; else, and
-// always while somebody polls, it leaves the change in the log for the next flush.
+// The lone write: the row, and in the same statement what the others are to know of it, left in the log for the next
+// flush. Nobody can hold a key that did not exist, so an insert stays silent (xmax = 0 is true for an inserted row only).
 func (q *Queries) PutEntry(ctx context.Context, arg PutEntryParams) (PutEntryRow, error) {
 	row := q.db.QueryRowContext(ctx, PutEntry,
 		arg.Key,
@@ -244,12 +261,61 @@ func (q *Queries) PutEntry(ctx context.Context, arg PutEntryParams) (PutEntryRow
 		arg.Version,
 		arg.TtlUs,
 		arg.Codec,
-		arg.Loud,
-		arg.Inline,
+	)
+	var i PutEntryRow
+	err := row.Scan(&i.Logged, &i.Server)
+	return i, err
+}
+
+const PutEntryAndTell = `-- name: PutEntryAndTell :one
+WITH w AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
+    VALUES ($1::text, $2::bytea, $3::bigint,
+        clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text)
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
+    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
+), logged AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
+    SELECT w.key, w.version FROM w
+    WHERE w.news AND (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    RETURNING key
+), told AS (
+    SELECT count(pg_notify($6::text, $7::text)) AS n FROM w WHERE w.news AND NOT EXISTS (SELECT FROM logged)
+)
+SELECT EXISTS (SELECT FROM logged) AS logged, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
+    told.n AS messages
+FROM told
+`
+
+type PutEntryAndTellParams struct {
+	Key     string
+	Value   []byte
+	Version int64
+	TtlUs   sql.NullInt64
+	Codec   string
+	Channel string
+	Payload string
+}
+
+type PutEntryAndTellRow struct {
+	Logged   bool
+	Server   int64
+	Messages int64
+}
+
+// The same, but it tells at once: only while somebody polls the change goes into the log all the same.
+func (q *Queries) PutEntryAndTell(ctx context.Context, arg PutEntryAndTellParams) (PutEntryAndTellRow, error) {
+	row := q.db.QueryRowContext(ctx, PutEntryAndTell,
+		arg.Key,
+		arg.Value,
+		arg.Version,
+		arg.TtlUs,
+		arg.Codec,
 		arg.Channel,
 		arg.Payload,
 	)
-	var i PutEntryRow
-	err := row.Scan(&i.Logged, &i.Messages, &i.Server)
+	var i PutEntryAndTellRow
+	err := row.Scan(&i.Logged, &i.Server, &i.Messages)
 	return i, err
 }

@@ -21,7 +21,7 @@ type Flushed struct {
 // Flush drains the change log and tells what was in it, in one statement. When it returns without an error, everything
 // that was committed before it was sent has been told, by it or by another. head begins every message.
 func (s *Store) Flush(ctx context.Context, head string) (Flushed, error) {
-	r, err := writing(ctx, s, func(q *dbsqlc.Queries) (dbsqlc.FlushRow, error) {
+	r, err := committed(ctx, s, func(q *dbsqlc.Queries) (dbsqlc.FlushRow, error) {
 		return q.Flush(ctx, dbsqlc.FlushParams{Class: s.Names.Class(), ID: flushLock, Head: head, Channel: s.Names.Channel})
 	})
 	return Flushed{r.Changes, r.Messages, r.Bytes}, err
@@ -32,7 +32,7 @@ func (s *Store) VacuumLog(ctx context.Context) error { return s.q.VacuumChanges(
 
 // DrainLog flushes and truncates the log, alone in it for some milliseconds. It fails where somebody holds the table.
 func (s *Store) DrainLog(ctx context.Context, head string) error {
-	_, err := writing(ctx, s, func(q *dbsqlc.Queries) (int64, error) {
+	_, err := committed(ctx, s, func(q *dbsqlc.Queries) (int64, error) {
 		return q.DrainChanges(ctx, dbsqlc.DrainChangesParams{Channel: s.Names.Channel, Head: head, Class: s.Names.Class(), ID: flushLock})
 	})
 	return err

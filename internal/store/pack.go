@@ -7,26 +7,31 @@ import (
 
 // packed is a list of writes as the columns of one statement.
 type packed struct {
-	keys, versions, bases, generations, ttls, codecs, louds, sizes string
-	values                                                         []byte
+	keys, versions, ttls, codecs, los, sizes string
+	values                                   []byte
 }
 
-func pack(ws []Write) packed {
+func pack(ws []*Write) packed {
+	lo := 1
 	bytes := 0
 	for i := range ws {
 		bytes += len(ws[i].Value)
 	}
-	number := func(b *strings.Builder, n int64) { b.WriteString(strconv.FormatInt(n, 10)) }
+	number := func(b *strings.Builder, n int64) {
+		var buf [20]byte
+		b.Write(strconv.AppendInt(buf[:0], n, 10))
+	}
 	column := func(element func(b *strings.Builder, w *Write)) string {
-		return arrayOf(len(ws), func(b *strings.Builder, i int) { element(b, &ws[i]) })
+		return arrayOf(len(ws), func(b *strings.Builder, i int) { element(b, ws[i]) })
 	}
 	p := packed{
-		keys:        column(func(b *strings.Builder, w *Write) { quoteElement(b, w.Key) }),
-		versions:    column(func(b *strings.Builder, w *Write) { number(b, w.Version) }),
-		bases:       column(func(b *strings.Builder, w *Write) { number(b, w.Base) }),
-		generations: column(func(b *strings.Builder, w *Write) { number(b, w.Generation) }),
-		codecs:      column(func(b *strings.Builder, w *Write) { quoteElement(b, w.Codec) }),
-		louds:       column(func(b *strings.Builder, w *Write) { b.WriteString(strconv.FormatBool(w.Loud)) }),
+		keys:     column(func(b *strings.Builder, w *Write) { quoteElement(b, w.Key) }),
+		versions: column(func(b *strings.Builder, w *Write) { number(b, w.Version) }),
+		codecs:   column(func(b *strings.Builder, w *Write) { quoteElement(b, w.Codec) }),
+		los: column(func(b *strings.Builder, w *Write) {
+			number(b, int64(lo))
+			lo += len(w.Value)
+		}),
 		ttls: column(func(b *strings.Builder, w *Write) {
 			if w.TTL == Never {
 				number(b, -1)
@@ -47,4 +52,14 @@ func pack(ws []Write) packed {
 		p.values = append(p.values, ws[i].Value...)
 	}
 	return p
+}
+
+// packLoads are the columns that only loads have.
+func packLoads(ws []*Write) (bases, generations, louds string) {
+	column := func(element func(w *Write) string) string {
+		return arrayOf(len(ws), func(b *strings.Builder, i int) { b.WriteString(element(ws[i])) })
+	}
+	return column(func(w *Write) string { return strconv.FormatInt(w.Base, 10) }),
+		column(func(w *Write) string { return strconv.FormatInt(w.Generation, 10) }),
+		column(func(w *Write) string { return strconv.FormatBool(w.Loud) })
 }

@@ -2,8 +2,7 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"errors"
+	"database/sql/driver"
 	"strings"
 	"time"
 
@@ -43,14 +42,23 @@ func (s *Store) readOne(ctx context.Context, r read) ([]Row, error) {
 		}
 		return rows[0], nil
 	}
-	e, err := retry(ctx, lost, func() (dbsqlc.GetEntryRow, error) { return s.q.GetEntry(ctx, r.key) })
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return []Row{{Key: r.key}}, nil
-	case err != nil:
+	row, err := retry(ctx, lost, func() (row Row, err error) {
+		row.Key = r.key
+		err = s.sql.query(ctx, dbsqlc.GetEntry, func(v []driver.Value) error {
+			row = entry(r.key, v)
+			return nil
+		}, r.key)
+		return row, err
+	})
+	if err != nil {
 		return nil, err
 	}
-	return []Row{{r.key, e.Value, e.Version, e.Codec, micros(e.RemainingUs), e.Server}}, nil
+	return []Row{row}, nil
+}
+
+// entry is a row of GetEntry: version, codec, value, remaining_us, server.
+func entry(key string, v []driver.Value) Row {
+	return Row{key, asBytes(v[2]), asInt(v[0]), asString(v[1]), micros(asInt(v[3])), asInt(v[4])}
 }
 
 func (s *Store) readMany(ctx context.Context, rs []read) ([][]Row, error) {
@@ -73,13 +81,16 @@ func (s *Store) readMany(ctx context.Context, rs []read) ([][]Row, error) {
 		}
 	})
 	list := arrayOf(len(keys), func(b *strings.Builder, i int) { quoteElement(b, keys[i]) })
-	found, err := retry(ctx, lost, func() ([]dbsqlc.GetEntriesRow, error) { return s.q.GetEntries(ctx, list) })
+	rows, err := retry(ctx, lost, func() (map[string]Row, error) {
+		rows := make(map[string]Row, len(keys))
+		return rows, s.sql.query(ctx, dbsqlc.GetEntries, func(v []driver.Value) error {
+			key := asString(v[0])
+			rows[key] = entry(key, v[1:])
+			return nil
+		}, list)
+	})
 	if err != nil {
 		return nil, err
-	}
-	rows := make(map[string]Row, len(found))
-	for _, e := range found {
-		rows[e.Key] = Row{e.Key, e.Value, e.Version, e.Codec, micros(e.RemainingUs), e.Server}
 	}
 	out := make([][]Row, len(rs))
 	each(func(i int, key string) {

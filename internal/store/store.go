@@ -5,6 +5,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -152,20 +153,33 @@ func (s *Store) with(db DB) *dbsqlc.Queries {
 	return dbsqlc.New(&rendered{DB: db, names: s.Names, texts: s.sql.texts})
 }
 
-// writing runs f, one statement, as READ COMMITTED.
-func writing[T any](ctx context.Context, s *Store, f func(q *dbsqlc.Queries) (T, error)) (v T, err error) {
+// committed runs f, one statement, as READ COMMITTED.
+func committed[T any](ctx context.Context, s *Store, f func(q *dbsqlc.Queries) (T, error)) (v T, err error) {
+	err = s.readCommitted(ctx, func(r *rendered) error {
+		v, err = f(dbsqlc.New(r))
+		return err
+	})
+	return v, err
+}
+
+// writing sends one statement as READ COMMITTED.
+func (s *Store) writing(ctx context.Context, query string, row func(v []driver.Value) error, args []any) error {
+	return s.readCommitted(ctx, func(r *rendered) error { return r.query(ctx, query, row, args...) })
+}
+
+func (s *Store) readCommitted(ctx context.Context, f func(r *rendered) error) error {
 	if s.plainWrites.Load() {
-		return f(s.q)
+		return f(s.sql)
 	}
 	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
-		return v, err
+		return err
 	}
 	defer tx.Rollback() //nolint:errcheck // after a Commit it does nothing, before one the first error counts
-	if v, err = f(s.with(tx)); err != nil {
-		return v, err
+	if err := f(&rendered{DB: tx, names: s.Names, texts: s.sql.texts}); err != nil {
+		return err
 	}
-	return v, tx.Commit()
+	return tx.Commit()
 }
 
 // Close closes the prepared statements.

@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
-	"database/sql"
+	"database/sql/driver"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/pgcache/go/internal/dbsqlc"
 	"github.com/pgcache/go/internal/notify"
@@ -65,12 +67,18 @@ func (s *Store) Put(ctx context.Context, rows []Write, inline bool) (out Written
 		if err != nil {
 			return out, err
 		}
+		if out.Stored == nil && n == len(rows) {
+			return part, nil
+		}
 		out.Server, out.Told = part.Server, out.Told || part.Told
 		out.Stored, out.Logged = append(out.Stored, part.Stored...), append(out.Logged, part.Logged...)
 		rows = rows[n:]
 	}
 	return out, nil
 }
+
+// What came of one row, to be read only.
+var yes, no = []bool{true}, []bool{false}
 
 func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
 	if len(w.rows) > 1 {
@@ -81,60 +89,86 @@ func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
 		return out[0], nil
 	}
 	row := &w.rows[0]
-	arg := dbsqlc.PutEntryParams{
-		Key: row.Key, Value: row.Value, Version: row.Version, Codec: row.Codec,
-		TtlUs: sql.NullInt64{Int64: row.TTL.Microseconds(), Valid: row.TTL != Never},
-		Loud:  row.Loud, Inline: w.inline, Channel: s.Names.Channel, Payload: notify.One(row.Key, row.Version),
+	var ttl any
+	if row.TTL != Never {
+		ttl = row.TTL.Microseconds()
 	}
-	r, err := retry(ctx, notDone, func() (dbsqlc.PutEntryRow, error) {
-		return writing(ctx, s, func(q *dbsqlc.Queries) (dbsqlc.PutEntryRow, error) { return q.PutEntry(ctx, arg) })
+	query, args := dbsqlc.PutEntry, []any{row.Key, row.Value, row.Version, ttl, row.Codec}
+	if w.inline {
+		query, args = dbsqlc.PutEntryAndTell, append(args, s.Names.Channel, notify.One(row.Key, row.Version))
+	}
+	return retry(ctx, notDone, func() (Written, error) {
+		out := Written{Stored: yes, Logged: no}
+		err := s.writing(ctx, query, func(v []driver.Value) error {
+			if out.Server = asInt(v[1]); asBool(v[0]) {
+				out.Logged = yes
+			}
+			out.Told = w.inline && asInt(v[2]) > 0
+			return nil
+		}, args)
+		return out, err
 	})
-	return Written{Server: r.Server, Stored: []bool{true}, Logged: []bool{r.Logged}, Told: r.Messages > 0}, err
 }
 
 func (s *Store) putMany(ctx context.Context, ws []write) ([]Written, error) {
 	// Of several writes of one key the last counts: the others came at the same time and are overwritten at once. A
 	// statement can't touch a row twice.
-	last := map[string]*Write{}
-	inline := false
+	n, inline := 0, false
 	for _, w := range ws {
-		inline = inline || w.inline
+		n, inline = n+len(w.rows), inline || w.inline
+	}
+	last := make(map[string]*Write, n)
+	for _, w := range ws {
 		for i := range w.rows {
 			last[w.rows[i].Key] = &w.rows[i]
 		}
 	}
-	var rows []Write
+	rows := make([]*Write, 0, len(last))
 	for _, w := range ws {
 		for i := range w.rows {
 			if last[w.rows[i].Key] == &w.rows[i] {
-				rows = append(rows, w.rows[i])
+				rows = append(rows, &w.rows[i])
 			}
 		}
 	}
 	p := pack(rows)
-	done, err := retry(ctx, notDone, func() ([]dbsqlc.PutEntriesRow, error) {
-		return writing(ctx, s, func(q *dbsqlc.Queries) ([]dbsqlc.PutEntriesRow, error) {
-			return q.PutEntries(ctx, dbsqlc.PutEntriesParams{
-				Keys: p.keys, Versions: p.versions, TtlsUs: p.ttls, Codecs: p.codecs, Louds: p.louds, Sizes: p.sizes,
-				Vals: p.values, Inline: inline, Channel: s.Names.Channel,
-			})
-		})
+	query, args := dbsqlc.PutEntries, []any{p.values, p.keys, p.versions, p.ttls, p.codecs, p.los, p.sizes}
+	if inline {
+		query, args = dbsqlc.PutEntriesAndTell, append(args, s.Names.Channel)
+	}
+	type answer struct {
+		silent       string
+		server       int64
+		logged, told bool
+	}
+	a, err := retry(ctx, notDone, func() (a answer, err error) {
+		err = s.writing(ctx, query, func(v []driver.Value) error {
+			a = answer{silent: asString(v[0]), server: asInt(v[1]), logged: true}
+			if inline {
+				a.logged, a.told = asBool(v[2]), asInt(v[3]) > 0
+			}
+			return nil
+		}, args)
+		return a, err
 	})
 	if err != nil {
 		return nil, err
 	}
-	logged := make(map[string]bool, len(done))
-	var server int64
-	told := false
-	for _, r := range done {
-		logged[r.Key], server, told = r.Logged, r.Server, r.Messages > 0
+	silent := map[int64]bool{}
+	for v := range strings.SplitSeq(a.silent, ",") {
+		if version, err := strconv.ParseInt(v, 10, 64); err == nil {
+			silent[version] = true
+		}
 	}
 	out := make([]Written, len(ws))
+	stored, logged := slices.Repeat(yes, n), make([]bool, n)
 	for i, w := range ws {
-		out[i] = Written{server, make([]bool, len(w.rows)), make([]bool, len(w.rows)), told}
+		m := len(w.rows)
+		out[i] = Written{a.server, stored[:m:m], logged[:m:m], a.told}
+		stored, logged = stored[m:], logged[m:]
 		for j := range w.rows {
-			out[i].Stored[j] = true
-			out[i].Logged[j] = logged[w.rows[j].Key] && last[w.rows[j].Key] == &w.rows[j]
+			row := &w.rows[j]
+			out[i].Logged[j] = a.logged && last[row.Key] == row && !silent[row.Version]
 		}
 	}
 	return out, nil
@@ -160,23 +194,24 @@ func (s *Store) loadOne(ctx context.Context, w write) (Written, error) {
 func (s *Store) loadMany(ctx context.Context, ws []write) ([]Written, error) {
 	inline := false
 	first := map[string]int64{} // the version of each key that is tried
-	var rows []Write
+	var rows []*Write
 	for _, w := range ws {
 		inline = inline || w.inline
 		for i := range w.rows {
 			// Two loads of one key, one of them begun after a write: whichever goes first, the other is fenced off.
 			if _, ok := first[w.rows[i].Key]; !ok {
 				first[w.rows[i].Key] = w.rows[i].Version
-				rows = append(rows, w.rows[i])
+				rows = append(rows, &w.rows[i])
 			}
 		}
 	}
 	p := pack(rows)
+	bases, generations, louds := packLoads(rows)
 	done, err := retry(ctx, notDone, func() ([]dbsqlc.StoreLoadedRow, error) {
-		return writing(ctx, s, func(q *dbsqlc.Queries) ([]dbsqlc.StoreLoadedRow, error) {
+		return committed(ctx, s, func(q *dbsqlc.Queries) ([]dbsqlc.StoreLoadedRow, error) {
 			return q.StoreLoaded(ctx, dbsqlc.StoreLoadedParams{
-				Keys: p.keys, Versions: p.versions, Bases: p.bases, Generations: p.generations, TtlsUs: p.ttls, Codecs: p.codecs,
-				Louds: p.louds, Sizes: p.sizes, Vals: p.values, Inline: inline, Channel: s.Names.Channel,
+				Keys: p.keys, Versions: p.versions, Bases: bases, Generations: generations, TtlsUs: p.ttls, Codecs: p.codecs,
+				Louds: louds, Sizes: p.sizes, Vals: p.values, Inline: inline, Channel: s.Names.Channel,
 			})
 		})
 	})

@@ -25,63 +25,93 @@ FROM unnest((@keys::text)::text[]) AS k (key)
 JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C";
 
 -- name: PutEntry :one
--- The lone write: the row, and in the same statement what the others are to know of it. Nobody can hold a key that did
--- not exist, so an insert stays silent (xmax = 0 is true for an inserted row only). Inline, it tells at once; else, and
--- always while somebody polls, it leaves the change in the log for the next flush.
+-- The lone write: the row, and in the same statement what the others are to know of it, left in the log for the next
+-- flush. Nobody can hold a key that did not exist, so an insert stays silent (xmax = 0 is true for an inserted row only).
 WITH w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
     VALUES (@key::text, sqlc.narg('value')::bytea, @version::bigint,
         clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', @codec::text)
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
-    RETURNING key, version, (xmax = 0) AS fresh
+    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
+), logged AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT w.key, w.version FROM w WHERE w.news
+)
+SELECT w.news::boolean AS logged, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server FROM w;
+
+-- name: PutEntryAndTell :one
+-- The same, but it tells at once: only while somebody polls the change goes into the log all the same.
+WITH w AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
+    VALUES (@key::text, sqlc.narg('value')::bytea, @version::bigint,
+        clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', @codec::text)
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
+    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w
-    WHERE (NOT w.fresh OR @loud::boolean)
-        AND (NOT @inline::boolean OR (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s))
+    WHERE w.news AND (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING key
 ), told AS (
-    SELECT count(pg_notify(@channel::text, @payload::text)) AS n FROM w
-    WHERE (NOT w.fresh OR @loud) AND NOT EXISTS (SELECT FROM logged)
+    SELECT count(pg_notify(@channel::text, @payload::text)) AS n FROM w WHERE w.news AND NOT EXISTS (SELECT FROM logged)
 )
-SELECT EXISTS (SELECT FROM logged) AS logged, told.n AS messages,
-    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
+SELECT EXISTS (SELECT FROM logged) AS logged, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
+    told.n AS messages
 FROM told;
 
--- name: PutEntries :many
--- Many rows in one statement, in the order of their keys so that two such statements can't deadlock. A size below zero
--- is a tombstone, a ttl below zero never expires. What is told at once goes into as few notifications as fit.
-WITH input AS (
-    SELECT i.key, i.version, i.ttl_us, i.codec, i.loud, i.size, sum(greatest(i.size, 0)) OVER (ORDER BY i.n) - greatest(i.size, 0) AS lo
+-- name: PutEntries :one
+-- Many rows in one statement, in the order of their keys so that two such statements can't deadlock. A value is what of
+-- all values begins at lo and is size bytes long; a size below zero is a tombstone, a ttl below zero never expires. What
+-- was not new is left in the log; the versions of the others come back.
+WITH w AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
+    SELECT i.key, CASE WHEN i.size >= 0 THEN substring(@vals::bytea FROM i.lo FOR i.size) END, i.version,
+        CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec
     FROM ROWS FROM (
         unnest((@keys::text)::text[]), unnest((@versions::text)::bigint[]), unnest((@ttls_us::text)::bigint[]),
-        unnest((@codecs::text)::text[]), unnest((@louds::text)::boolean[]), unnest((@sizes::text)::int[])
-    ) WITH ORDINALITY AS i (key, version, ttl_us, codec, loud, size, n)
-), w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
-    SELECT key, CASE WHEN size >= 0 THEN substring(@vals::bytea FROM lo::int + 1 FOR size) END, version,
-        CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec
-    FROM input ORDER BY key COLLATE "C"
+        unnest((@codecs::text)::text[]), unnest((@los::text)::int[]), unnest((@sizes::text)::int[])
+    ) AS i (key, version, ttl_us, codec, lo, size)
+    ORDER BY i.key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
-    RETURNING key, version, (xmax = 0) AS fresh
-), news AS (
-    SELECT w.key, w.version FROM w JOIN input USING (key) WHERE NOT w.fresh OR input.loud
+    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
+), logged AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT w.key, w.version FROM w WHERE w.news
+)
+SELECT coalesce(string_agg(w.version::text, ',') FILTER (WHERE NOT w.news), '')::text AS silent,
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
+FROM w;
+
+-- name: PutEntriesAndTell :one
+-- The same, but it tells at once, in as few notifications as fit.
+WITH w AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
+    SELECT i.key, CASE WHEN i.size >= 0 THEN substring(@vals::bytea FROM i.lo FOR i.size) END, i.version,
+        CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec
+    FROM ROWS FROM (
+        unnest((@keys::text)::text[]), unnest((@versions::text)::bigint[]), unnest((@ttls_us::text)::bigint[]),
+        unnest((@codecs::text)::text[]), unnest((@los::text)::int[]), unnest((@sizes::text)::int[])
+    ) AS i (key, version, ttl_us, codec, lo, size)
+    ORDER BY i.key COLLATE "C"
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
+    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
-    SELECT key, version FROM news
-    WHERE NOT @inline::boolean OR (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    SELECT w.key, w.version FROM w
+    WHERE w.news AND (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING version
 ), parts AS (
     SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part
     FROM (SELECT octet_length(key) || ':' || key || lpad(to_hex(version), 16, '0') || ';' AS item
-        FROM news WHERE NOT EXISTS (SELECT FROM logged)) items
+        FROM w WHERE w.news AND NOT EXISTS (SELECT FROM logged)) items
 ), messages AS (
     SELECT string_agg(item, '') AS body, count(*) OVER () AS total FROM parts GROUP BY part
 ), told AS (
     SELECT count(pg_notify(@channel::text, CASE WHEN m.total > 8 THEN '2*' ELSE '2' || m.body END)) AS n FROM messages m
 )
-SELECT w.key::text AS key, (w.version IN (SELECT l.version FROM logged l))::boolean AS logged, told.n AS messages,
-    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
-FROM w, told;
+SELECT coalesce((SELECT string_agg(w.version::text, ',') FROM w WHERE NOT w.news), '')::text AS silent,
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
+    EXISTS (SELECT FROM logged) AS logged, told.n AS messages
+FROM told;

@@ -1,0 +1,134 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+)
+
+// query sends one of the statements that Gets and Sets are made of, and calls row for each row of the answer. Where it
+// can it asks the pool's connection itself: sql.Rows costs a goroutine for every statement whose context can end, and
+// reflection for every value. The values are row's only until it returns.
+func (r *rendered) query(ctx context.Context, query string, row func(v []driver.Value) error, args ...any) error {
+	if db, ok := r.DB.(*sql.DB); ok && r.prepared == nil {
+		if err := r.direct(ctx, db, query, row, args); !errors.Is(err, errIndirect) && !errors.Is(err, driver.ErrBadConn) {
+			return err
+		}
+		// Nothing was sent; database/sql knows what to do, and to look for a connection that is not dead.
+	}
+	rows, err := r.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		return err
+	}
+	v, scanned, dest := make([]driver.Value, len(columns)), make([]any, len(columns)), make([]any, len(columns))
+	for i := range v {
+		dest[i] = &scanned[i]
+	}
+	for rows.Next() {
+		if err := rows.Scan(dest...); err != nil {
+			return err
+		}
+		for i := range v {
+			v[i] = scanned[i]
+		}
+		if err := row(v); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// errIndirect says that the driver can't be asked directly.
+var errIndirect = errors.New("the driver has no QueryerContext")
+
+func (r *rendered) direct(ctx context.Context, db *sql.DB, query string, row func(v []driver.Value) error, args []any) error {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return conn.Raw(func(dc any) error {
+		q, ok := dc.(driver.QueryerContext)
+		if !ok {
+			return errIndirect
+		}
+		named := make([]driver.NamedValue, len(args))
+		for i, a := range args {
+			named[i] = driver.NamedValue{Ordinal: i + 1, Value: a}
+		}
+		rows, err := q.QueryContext(ctx, r.text(query), named)
+		if errors.Is(err, driver.ErrSkip) {
+			return errIndirect
+		} else if err != nil {
+			return err
+		}
+		v := make([]driver.Value, len(rows.Columns()))
+		for err == nil {
+			if err = rows.Next(v); err == nil {
+				err = row(v)
+			}
+		}
+		// Whoever hung up on us in the middle says so here, and not that nothing was sent.
+		if closed := rows.Close(); err == io.EOF { //nolint:errorlint // as database/sql has it
+			err = closed
+		}
+		if errors.Is(err, driver.ErrBadConn) {
+			err = fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, errors.New(err.Error()))
+		}
+		return err
+	})
+}
+
+// Drivers hand out what Postgres sent as the type that it is, or as text.
+
+func asInt(v driver.Value) int64 {
+	switch v := v.(type) {
+	case int64:
+		return v
+	case []byte:
+		n, _ := strconv.ParseInt(string(v), 10, 64)
+		return n
+	case string:
+		n, _ := strconv.ParseInt(v, 10, 64)
+		return n
+	}
+	return 0
+}
+
+func asBool(v driver.Value) bool {
+	switch v := v.(type) {
+	case bool:
+		return v
+	case []byte:
+		return len(v) > 0 && v[0] == 't'
+	case string:
+		return v == "t" || v == "true"
+	}
+	return false
+}
+
+func asString(v driver.Value) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case []byte:
+		return string(v)
+	}
+	return ""
+}
+
+// asBytes copies: the driver may use its buffer again.
+func asBytes(v driver.Value) []byte {
+	b, _ := v.([]byte)
+	return bytes.Clone(b)
+}
