@@ -12,18 +12,18 @@ import (
 
 const GetEntries = `-- name: GetEntries :many
 SELECT
-    e.key,
+    k.n,
     e.version,
     e.codec,
     (CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp() THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
-    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
-FROM unnest(($1::text)::text[]) AS k (key)
+    (SELECT (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint) AS server
+FROM unnest(($1::text)::text[]) WITH ORDINALITY AS k (key, n)
 JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C"
 `
 
 type GetEntriesRow struct {
-	Key         string
+	N           interface{}
 	Version     int64
 	Codec       string
 	Value       []byte
@@ -31,7 +31,7 @@ type GetEntriesRow struct {
 	Server      int64
 }
 
-// A join, not = ANY: a scan would parse the literal again for every row.
+// A join, not = ANY: a scan would parse the literal again for every row. n is the place of the key in the list.
 func (q *Queries) GetEntries(ctx context.Context, keys string) ([]GetEntriesRow, error) {
 	rows, err := q.db.QueryContext(ctx, GetEntries, keys)
 	if err != nil {
@@ -42,7 +42,7 @@ func (q *Queries) GetEntries(ctx context.Context, keys string) ([]GetEntriesRow,
 	for rows.Next() {
 		var i GetEntriesRow
 		if err := rows.Scan(
-			&i.Key,
+			&i.N,
 			&i.Version,
 			&i.Codec,
 			&i.Value,

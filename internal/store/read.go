@@ -63,29 +63,30 @@ func entry(key string, v []driver.Value) Row {
 
 func (s *Store) readMany(ctx context.Context, rs []read) ([][]Row, error) {
 	var keys []string
-	seen := map[string]bool{}
-	each := func(f func(i int, key string)) {
-		for i, r := range rs {
-			if r.keys == nil {
-				f(i, r.key)
-			}
-			for _, key := range r.keys {
-				f(i, key)
-			}
-		}
-	}
-	each(func(_ int, key string) {
-		if !seen[key] {
-			seen[key] = true
+	place := make(map[string]int, len(rs)) // of each key in keys
+	add := func(key string) {
+		if _, ok := place[key]; !ok {
+			place[key] = len(keys)
 			keys = append(keys, key)
 		}
-	})
+	}
+	for _, r := range rs {
+		if r.keys == nil {
+			add(r.key)
+		}
+		for _, key := range r.keys {
+			add(key)
+		}
+	}
 	list := arrayOf(len(keys), func(b *strings.Builder, i int) { quoteElement(b, keys[i]) })
-	rows, err := retry(ctx, lost, func() (map[string]Row, error) {
-		rows := make(map[string]Row, len(keys))
+	rows, err := retry(ctx, lost, func() ([]Row, error) {
+		rows := make([]Row, len(keys))
+		for i, key := range keys {
+			rows[i].Key = key
+		}
 		return rows, s.sql.query(ctx, dbsqlc.GetEntries, func(v []driver.Value) error {
-			key := asString(v[0])
-			rows[key] = entry(key, v[1:])
+			n := asInt(v[0]) - 1
+			rows[n] = entry(keys[n], v[1:])
 			return nil
 		}, list)
 	})
@@ -93,11 +94,17 @@ func (s *Store) readMany(ctx context.Context, rs []read) ([][]Row, error) {
 		return nil, err
 	}
 	out := make([][]Row, len(rs))
-	each(func(i int, key string) {
-		row := rows[key]
-		row.Key = key
-		out[i] = append(out[i], row)
-	})
+	for i, r := range rs {
+		if r.keys == nil {
+			n := place[r.key]
+			out[i] = rows[n : n+1 : n+1]
+			continue
+		}
+		out[i] = make([]Row, len(r.keys))
+		for j, key := range r.keys {
+			out[i][j] = rows[place[key]]
+		}
+	}
 	return out, nil
 }
 

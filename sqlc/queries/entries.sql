@@ -13,15 +13,15 @@ FROM /* TEMPLATE: prefix */cache_entries
 WHERE key = @key::text;
 
 -- name: GetEntries :many
--- A join, not = ANY: a scan would parse the literal again for every row.
+-- A join, not = ANY: a scan would parse the literal again for every row. n is the place of the key in the list.
 SELECT
-    e.key,
+    k.n,
     e.version,
     e.codec,
     (CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp() THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
-    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
-FROM unnest((@keys::text)::text[]) AS k (key)
+    (SELECT (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint) AS server
+FROM unnest((@keys::text)::text[]) WITH ORDINALITY AS k (key, n)
 JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C";
 
 -- name: PutEntry :one
