@@ -26,18 +26,26 @@ type Entry struct {
 	Deadline int64                 // when it stops being served, in nanoseconds of the process's monotonic clock
 	Size     int                   // bytes of key and encoded value, for the bound in bytes
 	Epoch    uint32                // the epoch it belongs to; an entry of another epoch is never served
-	used     uint32                // with Epoch in one word: together the fields fill a size class of the allocator
+	interest uint32                // with Epoch in one word: together the fields fill a size class of the allocator
 }
+
+// mostInterest is the interest in an entry that was just handed out.
+const mostInterest = 12
 
 // Use notes that the entry was handed out. It writes once an entry: readers share the cache line.
 func (e *Entry) Use() {
-	if atomic.LoadUint32(&e.used) == 0 {
-		atomic.StoreUint32(&e.used, 1)
+	if atomic.LoadUint32(&e.interest) != mostInterest {
+		atomic.StoreUint32(&e.interest, mostInterest)
 	}
 }
 
-// Used says whether the entry was handed out since it was made.
-func (e *Entry) Used() bool { return atomic.LoadUint32(&e.used) != 0 }
+// Interest says for how many more versions the key is worth fetching again unasked: 0 if it was never handed out.
+// Fetching many keys at once costs each a tenth of what it costs alone, so a key that is read only every tenth time that
+// it changes still pays.
+func (e *Entry) Interest() uint32 { return atomic.LoadUint32(&e.interest) }
+
+// Inherit notes the interest in the key from before this version.
+func (e *Entry) Inherit(interest uint32) { e.interest = interest }
 
 // Cache keeps entries in memory. All methods are safe for concurrent use. A Get that starts after a Delete, a Set or a
 // Clear returned sees its effect; beyond that an entry may vanish at any time.

@@ -137,7 +137,7 @@ func (r *loadRun) yield(ctx context.Context, loads []*coherence.Load, out []cohe
 		keys[i] = loads[n].Key
 	}
 	reading := r.run.Step()
-	newer, _ := r.readMany(ctx, keys) // if it fails, what was loaded is all there is
+	newer, _ := r.readMany(ctx, keys, nil) // if it fails, what was loaded is all there is
 	for _, n := range fenced {
 		if row := newer[loads[n].Key]; row.Live() && row.Codec == r.codecName {
 			out[n].Row, out[n].Since = row, reading

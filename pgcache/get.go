@@ -112,8 +112,8 @@ func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Fligh
 	return row, nil
 }
 
-// readMany reads the rows of keys in one statement.
-func (v *view) readMany(ctx context.Context, keys []localcache.Key) (map[localcache.Key]store.Row, error) {
+// readMany reads the rows of keys in one statement. interest is what there was in them before, if nobody asks for them.
+func (v *view) readMany(ctx context.Context, keys []localcache.Key, interest map[localcache.Key]uint32) (map[localcache.Key]store.Row, error) {
 	c := v.c
 	if c.null || len(keys) == 0 {
 		return nil, nil
@@ -138,7 +138,9 @@ func (v *view) readMany(ctx context.Context, keys []localcache.Key) (map[localca
 		}
 		var e *localcache.Entry
 		if err == nil {
-			e = v.entry(k, &row, sent)
+			if e = v.entry(k, &row, sent); e != nil && interest[k] > 0 {
+				e.Inherit(interest[k] - 1)
+			}
 			rows[k] = row
 			c.otherServer(row.Server)
 		}

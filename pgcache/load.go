@@ -267,7 +267,7 @@ func (r *loadRun) lookAgain(ctx context.Context, loads []*coherence.Load) (*base
 	for i, l := range loads {
 		keys[i] = l.Key
 	}
-	if b.rows, err = r.readMany(ctx, keys); err != nil {
+	if b.rows, err = r.readMany(ctx, keys, nil); err != nil {
 		return nil, err
 	}
 	for k, row := range b.rows {

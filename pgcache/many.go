@@ -42,7 +42,7 @@ func (t *Typed[T]) getMany(ctx context.Context, op string, keys []string) (found
 	if len(ask) == 0 {
 		return found, nil, nil
 	}
-	rows, err := t.readMany(ctx, ask)
+	rows, err := t.readMany(ctx, ask, nil)
 	if err != nil {
 		return found, absent, fail(op, "", err)
 	}

@@ -94,7 +94,8 @@ type Options struct {
 	LoadTimeout time.Duration
 
 	// Refresh fetches keys again, all of one notification in one statement, when they change while they are being read
-	// here. Hot keys that are written often then stay in memory.
+	// here. Hot keys that are written often then stay in memory. A key that was not read since is fetched for its next
+	// eleven changes too, and then no more.
 	Refresh bool
 
 	// PrepareStatements prepares each statement once a connection. It is for lib/pq, which else takes two round trips

@@ -1,6 +1,7 @@
 package pgcache
 
 import (
+	"maps"
 	"slices"
 	"sync"
 
@@ -10,21 +11,21 @@ import (
 // maxRefresh bounds the keys of one statement.
 const maxRefresh = 1000
 
-// refresh fetches keys again that were lost to news while they were in use: all that have gathered since the last
+// refresh fetches keys again that were lost to news while they were of interest: all that have gathered since the last
 // statement in one. The first hit decodes them.
 type refresh struct {
 	mu   sync.Mutex
-	lost map[localcache.Key]struct{}
+	lost map[localcache.Key]uint32 // with the interest in them
 	wake chan struct{}
 }
 
 // add is called by the goroutine that reads the listener's socket.
-func (r *refresh) add(k localcache.Key) {
+func (r *refresh) add(k localcache.Key, interest uint32) {
 	r.mu.Lock()
 	if r.lost == nil {
-		r.lost = make(map[localcache.Key]struct{})
+		r.lost = make(map[localcache.Key]uint32)
 	}
-	r.lost[k] = struct{}{}
+	r.lost[k] = max(r.lost[k], interest)
 	r.mu.Unlock()
 	select {
 	case r.wake <- struct{}{}:
@@ -32,15 +33,12 @@ func (r *refresh) add(k localcache.Key) {
 	}
 }
 
-func (r *refresh) take() []localcache.Key {
+func (r *refresh) take() map[localcache.Key]uint32 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	keys := make([]localcache.Key, 0, len(r.lost))
-	for k := range r.lost {
-		keys = append(keys, k)
-	}
+	lost := r.lost
 	r.lost = nil
-	return keys
+	return lost
 }
 
 func (r *refresh) run(c *Cache) {
@@ -50,9 +48,10 @@ func (r *refresh) run(c *Cache) {
 		case <-c.ctx.Done():
 			return
 		}
-		for keys := range slices.Chunk(r.take(), maxRefresh) {
+		lost := r.take()
+		for keys := range slices.Chunk(slices.Collect(maps.Keys(lost)), maxRefresh) {
 			// If it fails, the next Get reads: nothing is lost but time.
-			if rows, err := c.base.readMany(c.ctx, keys); err == nil {
+			if rows, err := c.base.readMany(c.ctx, keys, lost); err == nil {
 				c.stats.refreshed.Add(uint64(len(rows)))
 			}
 		}

@@ -52,9 +52,9 @@ type Tracker struct {
 	// OnTold is called for every key heard of, with all the versions told. nil: not. Set it before use.
 	OnTold func(versions []int64)
 
-	// OnLost is called for every key whose entry was evicted by news and had been handed out. nil: not. Set it before
+	// OnLost is called for every key whose entry was evicted by news and is still of interest. nil: not. Set it before
 	// use; it must not call the tracker.
-	OnLost func(k Key)
+	OnLost func(k Key, interest uint32)
 
 	Invalidations atomic.Uint64 // keys heard of
 	Flushes       atomic.Uint64 // times everything was forgotten
@@ -162,8 +162,8 @@ func (t *Tracker) invalidate(k Key, version int64) {
 	s := t.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := t.evictOther(k, version); e != nil && t.OnLost != nil && e.Used() && e.Epoch == t.epoch.Load() {
-		t.OnLost(k)
+	if e := t.evictOther(k, version); e != nil && t.OnLost != nil && e.Interest() > 0 && e.Epoch == t.epoch.Load() {
+		t.OnLost(k, e.Interest())
 	}
 	// A read begun before may have seen what was there before:
 	//

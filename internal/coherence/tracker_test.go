@@ -330,34 +330,43 @@ func TestApply(t *testing.T) {
 	}
 }
 
-// OnTold hears of all versions, OnLost of entries that were in use and of no others.
+// OnTold hears of all versions, OnLost of entries that were in use, or of whose key some before were, and of no others.
 func TestHooks(t *testing.T) {
 	t.Parallel()
 	tr := newTracker(memory{})
 	var told [][]int64
 	var lost []Key
 	tr.OnTold = func(versions []int64) { told = append(told, slices.Clone(versions)) }
-	tr.OnLost = func(k Key) { lost = append(lost, k) }
-	used, unused, same, past := Key{Name: "used"}, Key{Name: "unused"}, Key{Name: "same"}, Key{Name: "past"}
+	tr.OnLost = func(k Key, interest uint32) {
+		if lost = append(lost, k); interest == 0 {
+			t.Errorf("%v is of no interest", k)
+		}
+	}
+	used, unused, once, same, past := Key{Name: "used"}, Key{Name: "unused"}, Key{Name: "once"}, Key{Name: "same"}, Key{Name: "past"}
 	fill(tr, past, 1, 0)
 	tr.Forget()
 	fill(tr, used, 1, 0) // fill has a look
 	fill(tr, same, 1, 0)
 	f := tr.ReadAlone(unused)
 	f.Finish(store.Row{Version: 1}, nil, &localcache.Entry{Version: 1, Deadline: math.MaxInt64})
+	f = tr.ReadAlone(once)
+	e := &localcache.Entry{Version: 1, Deadline: math.MaxInt64}
+	e.Inherit(1)
+	f.Finish(store.Row{Version: 1}, nil, e)
 	b := []byte(notify.Head(7))
 	b = notify.AppendItem(b, "used", 3, 2)
 	b = notify.AppendItem(b, "unused", 3)
+	b = notify.AppendItem(b, "once", 3)
 	b = notify.AppendItem(b, "same", 1, 9)
 	b = notify.AppendItem(b, "past", 3)
 	b = notify.AppendItem(b, "unknown", 3)
 	if err := tr.Apply(string(b), func(row string) Key { return Key{Name: row} }); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([][]int64{{3, 2}, {3}, {1, 9}, {3}, {3}}, told); diff != "" {
+	if diff := cmp.Diff([][]int64{{3, 2}, {3}, {3}, {1, 9}, {3}, {3}}, told); diff != "" {
 		t.Errorf("OnTold (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]Key{used}, lost); diff != "" {
+	if diff := cmp.Diff([]Key{used, once}, lost); diff != "" {
 		t.Errorf("OnLost (-want +got):\n%s", diff)
 	}
 }
