@@ -7,22 +7,25 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgcache/go/internal/notify"
 	"github.com/pgcache/go/pgcache"
 )
 
 // An ear stands between a node's listener and its cache and knows what the cache has applied. For that the harness tells
-// the time on the cache's channel: notifications come in the order of their commits, on one socket, and are applied one
-// by one. So when a node has heard the time t, it has applied every write that was acknowledged before t:
+// the time in the way that changes are told: notifications come in the order of their commits, and are applied one by
+// one. So when a node has heard the time t, it has applied every write that was acknowledged before t:
 //
 //	writer     Set ... acknowledged
-//	harness                           notify "t"
+//	harness                           tells t
 //	the node                  applies the Set     hears t     Get: must not be older
 //
-// Nothing in it depends on what a cache's own notifications look like. A cache ignores the time: its payload begins like
-// the echo of somebody's probe.
+// Where writes tell themselves, the time is a notification of its own, which a cache ignores: it begins like the echo of
+// somebody's probe. Else it goes through the change log, as a key that nobody has. A flush may take several messages,
+// and the time is in one of them: what it says is known with the next one.
 type ear struct {
 	pgcache.Listener
 	heard atomic.Int64 // the latest time heard
+	flush int64        // the time in the last flush that had one
 	live  atomic.Bool  // between a Beat and a Down
 	gaps  atomic.Int64 // times it went down after having been live
 }
@@ -33,6 +36,9 @@ func chime(t time.Duration) string {
 }
 
 const chimes = "harness "
+
+// chimeKey is the key under which the change log has the time, for a version.
+const chimeKey = "harness:time"
 
 // state is what a read that starts now is bound to.
 func (e *ear) state() (heard time.Duration, deaf bool) {
@@ -58,7 +64,20 @@ func (s *inner) Notify(payload string) {
 		if t, err := strconv.ParseInt(told, 10, 64); err == nil {
 			raise(&s.ear.heard, t)
 		}
+		return
 	}
+	// What can't be parsed is none of ours.
+	_ = notify.Parse(payload, func(key string, versions []int64) {
+		if key == chimeKey {
+			raise(&s.ear.heard, s.ear.flush)
+			s.ear.flush = versions[0]
+		}
+	}, func() {})
+}
+
+// StartPolling implements pgcache.Poller.
+func (s *inner) StartPolling(ctx context.Context) (func(context.Context) ([]string, error), error) {
+	return s.Subscriber.(pgcache.Poller).StartPolling(ctx)
 }
 
 // Beat after a Down begins with nothing in memory: whatever is read from now on is newer than this moment.

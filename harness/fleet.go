@@ -18,6 +18,7 @@ import (
 
 	"github.com/pgcache/go/driver/pgxdriver"
 	"github.com/pgcache/go/driver/pqdriver"
+	"github.com/pgcache/go/listener"
 	"github.com/pgcache/go/pgcache"
 )
 
@@ -112,12 +113,18 @@ func (f *fleet) newNode(id int, dsn string, conns int) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.cfg.transport == polled {
+		n.ear.Listener = listener.Poll(0)
+	}
+	var window time.Duration // the default
+	if f.cfg.transport == immediate {
+		window = pgcache.Immediate
+	}
 	n.db.SetMaxOpenConns(conns)
 	n.db.SetMaxIdleConns(conns)
 	n.cache, err = pgcache.New(n.db, pgcache.Options{
 		Codec: codecs[f.cfg.codec], DefaultTTL: f.cfg.ttl, Schema: f.name, Channel: f.name, Listener: n.ear,
-		// Told in the writing transaction: so the time that the harness tells after a write comes behind it.
-		InvalidationWindow: pgcache.Immediate,
+		InvalidationWindow: window,
 		Timeout:            30 * time.Second, // a machine that is too small is slow, not wrong
 		Logger:             slog.New(slog.DiscardHandler),
 	})

@@ -3,6 +3,7 @@
 //
 //	go run ./harness                          16 writing and 32 reading nodes, 30 s
 //	go run ./harness -driver pq -kill 200ms   ... over lib/pq, while somebody ends a listener's session five times a second
+//	go run ./harness -transport poll          ... that ask for changes instead of listening; or immediate
 //	go run ./harness -selftest                plants stale and wrong values, and fails if they are not noticed
 //
 // It brings its own Postgres, or uses the one that PGCACHE_DSN names, in a schema of its own.
@@ -30,9 +31,16 @@ import (
 type config struct {
 	duration, ttl, kill, pause time.Duration
 	keys, writers, readers     int
-	driver, codec              string
+	driver, codec, transport   string
 	selftest                   bool
 }
+
+// How changes travel.
+const (
+	immediate = "immediate"
+	windowed  = "window"
+	polled    = "poll"
+)
 
 var codecs = map[string]codec.Codec{"json": codec.JSON{}, "gob": codec.Gob{}, "msgpack": msgpack.Codec{}}
 
@@ -114,6 +122,7 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	set.IntVar(&c.readers, "readers", 32, "number of reading nodes")
 	set.StringVar(&c.driver, "driver", "pgx", "pgx or pq")
 	set.StringVar(&c.codec, "codec", "json", strings.Join(slices.Sorted(maps.Keys(codecs)), ", "))
+	set.StringVar(&c.transport, "transport", windowed, "how changes travel: window, immediate or poll")
 	set.BoolVar(&c.selftest, "selftest", false, "plant wrong values and see that they are noticed")
 	if err := set.Parse(args); err != nil {
 		return c, err
@@ -134,6 +143,10 @@ func parse(args []string, stderr io.Writer) (config, error) {
 		wrong = "-writers must be at least 1 and -readers not negative; -selftest needs a reader"
 	case c.driver != "pgx" && c.driver != "pq":
 		wrong = "-driver must be pgx or pq"
+	case c.transport != immediate && c.transport != windowed && c.transport != polled:
+		wrong = "-transport must be window, immediate or poll"
+	case c.kill > 0 && c.transport == polled:
+		wrong = "-kill needs listeners: with -transport poll there are none"
 	case codecs[c.codec] == nil:
 		wrong = "-codec must be one of " + strings.Join(slices.Sorted(maps.Keys(codecs)), ", ")
 	default:

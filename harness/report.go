@@ -74,8 +74,8 @@ func (f *fleet) report(out io.Writer, version string, r result) {
 	if f.cfg.kill > 0 {
 		kill = fmt.Sprintf(", a listener ended every %v", f.cfg.kill)
 	}
-	say(out, "%s, driver %s, codec %s: %d writing and %d reading nodes, %d keys, %v%s\n\n",
-		version, f.cfg.driver, f.cfg.codec, len(f.writers), len(f.readers), len(f.keys), r.took.Round(100*time.Millisecond), kill)
+	say(out, "%s, driver %s, codec %s, transport %s: %d writing and %d reading nodes, %d keys, %v%s\n\n",
+		version, f.cfg.driver, f.cfg.codec, f.cfg.transport, len(f.writers), len(f.readers), len(f.keys), r.took.Round(100*time.Millisecond), kill)
 
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', tabwriter.AlignRight)
 	say(table, "\tcount\tops/s\tmean\tp50\tp95\tp99\tlargest\t\n")

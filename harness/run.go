@@ -156,6 +156,10 @@ func (f *fleet) every(ctx context.Context, d time.Duration, do func(ctx context.
 
 // tellTime tells every node what time it is; see ear.
 func (f *fleet) tellTime(ctx context.Context) error {
+	if f.cfg.transport != immediate {
+		_, err := f.db.ExecContext(ctx, "INSERT INTO "+f.name+".cache_changes (key, version) VALUES ($1, $2)", chimeKey, int64(clock()))
+		return err
+	}
 	_, err := f.db.ExecContext(ctx, "SELECT pg_notify($1, $2)", f.name, chime(clock()))
 	return err
 }

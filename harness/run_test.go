@@ -16,15 +16,19 @@ func TestMain(m *testing.M) { testdb.Main(m) }
 func small(driver, codec string) config {
 	return config{
 		duration: 2 * time.Second, ttl: 2 * time.Second, pause: 4 * time.Millisecond,
-		keys: 16, writers: 4, readers: 4, driver: driver, codec: codec,
+		keys: 16, writers: 4, readers: 4, driver: driver, codec: codec, transport: windowed,
 	}
 }
 
 func TestRun(t *testing.T) {
 	t.Parallel()
-	for _, cfg := range []config{small("pgx", "json"), small("pq", "msgpack")} {
-		t.Run(cfg.driver, func(t *testing.T) {
-			cfg.kill = 100 * time.Millisecond
+	told, asked := small("pgx", "gob"), small("pgx", "json")
+	told.transport, asked.transport = immediate, polled
+	for _, cfg := range []config{small("pgx", "json"), small("pq", "msgpack"), told, asked} {
+		t.Run(cfg.driver+" "+cfg.transport, func(t *testing.T) {
+			if cfg.transport != polled {
+				cfg.kill = 100 * time.Millisecond
+			}
 			var out bytes.Buffer
 			code := onServer(t.Context(), cfg, testdb.DSN(t), "PostgreSQL", &out, &out)
 			if code != fine {
@@ -70,16 +74,21 @@ func fleetOf(t *testing.T, cfg config) *fleet {
 
 func TestSelftest(t *testing.T) {
 	t.Parallel()
-	cfg := small("pgx", "json")
-	cfg.selftest, cfg.writers, cfg.readers = true, 1, 1
-	var out bytes.Buffer
-	if code := onServer(t.Context(), cfg, testdb.DSN(t), "PostgreSQL", &out, &out); code != fine {
-		t.Errorf("exit code %d", code)
+	for _, transport := range []string{windowed, immediate, polled} {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			cfg := small("pgx", "json")
+			cfg.selftest, cfg.writers, cfg.readers, cfg.transport = true, 1, 1, transport
+			var out bytes.Buffer
+			if code := onServer(t.Context(), cfg, testdb.DSN(t), "PostgreSQL", &out, &out); code != fine {
+				t.Errorf("exit code %d", code)
+			}
+			if n := strings.Count(out.String(), "noticed"); n != len(plants) {
+				t.Errorf("%d of %d noticed", n, len(plants))
+			}
+			t.Log(out.String())
+		})
 	}
-	if n := strings.Count(out.String(), "noticed"); n != len(plants) {
-		t.Errorf("%d of %d noticed", n, len(plants))
-	}
-	t.Log(out.String())
 }
 
 // A selftest that plants nothing wrong must fail: it would pass with any checker.
