@@ -48,6 +48,7 @@ type Stats struct {
 // The backends of the tables.
 const (
 	pgCache    = "postgres-cache"
+	pgRefresh  = "postgres-cache-refresh"
 	pgNoLocal  = "postgres-no-local-cache"
 	pgNoNotify = "postgres-no-notify"
 	pgPerWrite = "postgres-notify-per-write"
@@ -60,7 +61,7 @@ const (
 )
 
 var backendNames = []string{
-	pgCache, pgNoLocal, pgNoNotify, pgPerWrite, pgCachePQ, pgNoLocPQ, pgBare, valkey, rueidisCSC, rueidisRaw,
+	pgCache, pgRefresh, pgNoLocal, pgNoNotify, pgPerWrite, pgCachePQ, pgNoLocPQ, pgBare, valkey, rueidisCSC, rueidisRaw,
 }
 
 // fleet is the nodes of one measurement.

@@ -45,7 +45,7 @@ func measure(ctx context.Context, cfg config, errs io.Writer) (results []Result,
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	b := &bench{cfg: cfg, servers: s, progress: p}
-	b.backends = postgresBackends(s, slog.New(slog.NewTextHandler(p, nil)), cfg.window, cfg.refresh)
+	b.backends = postgresBackends(s, slog.New(slog.NewTextHandler(p, nil)), cfg.window)
 	b.backends = append(b.backends, bare{s})
 	if s.redis != nil {
 		b.backends = append(b.backends, goRedis{s}, viaRueidis{s, true}, viaRueidis{s, false})

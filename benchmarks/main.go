@@ -41,7 +41,6 @@ type config struct {
 	rows       []int
 	soak       time.Duration
 	window     time.Duration // 0: the library's default
-	refresh    int           // postgres-cache has Refresh on where there are at most so many keys
 	quick      bool
 	report     bool
 	cpuProfile string
@@ -63,7 +62,6 @@ func parse(args []string, errs io.Writer) (config, error) {
 	flags.StringVar(&rows, "rows", "10000,1000000,10000000", "table sizes for the shape size")
 	flags.DurationVar(&c.soak, "soak", 10*time.Minute, "how long the shape soak takes")
 	flags.DurationVar(&c.window, "window", 0, "invalidation window of postgres-cache; 0: the library's default")
-	flags.IntVar(&c.refresh, "refresh", 256, "postgres-cache has Refresh on where there are at most so many keys; 0: nowhere")
 	flags.BoolVar(&c.quick, "quick", false, "a smoke run of seconds: the figures mean nothing")
 	flags.BoolVar(&c.report, "report", false, "measure nothing: print tables, targets and charts anew from the JSON in -out")
 	flags.StringVar(&c.cpuProfile, "cpuprofile", "", "file for a CPU profile of this process while it measures")

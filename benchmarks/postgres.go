@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -35,18 +36,17 @@ type postgres struct {
 	log     *slog.Logger
 }
 
-// postgresBackends are pgcache in several ways. refresh is up to how many keys postgres-cache has Refresh on.
-func postgresBackends(servers *servers, log *slog.Logger, window time.Duration, refresh int) (out []Backend) {
+// postgresBackends are pgcache in several ways.
+func postgresBackends(servers *servers, log *slog.Logger, window time.Duration) (out []Backend) {
 	add := func(name, driver string, listen bool, adjust func(o *pgcache.Options, s Setup)) {
 		out = append(out, &postgres{name, driver, listen, adjust, servers, log})
 	}
-	full := func(o *pgcache.Options, s Setup) {
-		o.InvalidationWindow = window
-		// Few keys that all nodes want all the time: then it pays to fetch again what has changed.
-		o.Refresh = s.Keys <= refresh
-	}
+	full := func(o *pgcache.Options, _ Setup) { o.InvalidationWindow = window }
 	none := func(o *pgcache.Options, _ Setup) { o.Local = localcache.None() }
 	add(pgCache, "pgx", true, full)
+	add(pgRefresh, "pgx", true, func(o *pgcache.Options, _ Setup) {
+		o.InvalidationWindow, o.Refresh = cmp.Or(window, 50*time.Millisecond), true
+	})
 	add(pgNoLocal, "pgx", false, none)
 	add(pgNoNotify, "pgx", false, func(o *pgcache.Options, _ Setup) { o.LocalTTL = noNotifyTTL })
 	add(pgPerWrite, "pgx", true, func(o *pgcache.Options, _ Setup) { o.InvalidationWindow = pgcache.Immediate })

@@ -28,7 +28,7 @@ func (l seedLoad) takes(wire bool) time.Duration {
 }
 
 // fleetBackends are those of the shapes with several nodes.
-var fleetBackends = []string{pgCache, pgNoLocal, pgNoNotify, pgPerWrite, valkey, rueidisCSC}
+var fleetBackends = []string{pgCache, pgRefresh, pgNoLocal, pgNoNotify, pgPerWrite, valkey, rueidisCSC}
 
 var seedColumns = []column{
 	ms("write mean", "write.mean_us"), ms("p50", "write.p50_us"), ms("p95", "write.p95_us"), ms("p99", "write.p99_us"), ops("writes/s", "write.ops"),
