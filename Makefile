@@ -15,7 +15,7 @@ GOLANGCI_V := v2.15.0
 NESTED    := $(patsubst %/go.mod,%,$(wildcard integration/go.mod benchmarks/go.mod))
 
 .DEFAULT_GOAL := help
-.PHONY: help generate verify lint test race integration harness examples bench ci
+.PHONY: help generate verify lint test race integration harness proof examples bench ci
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -31,6 +31,14 @@ integration: ## every supported Postgres and PgBouncer, see integration/README.m
 
 harness: ## 48 nodes writing and reading for 30 s, every operation checked
 	$(GO) run ./harness
+
+proof: ## models and mutants, rules taken out one by one, and a fleet whose listeners are killed, over each transport
+	$(GO) test -count=1 ./internal/model/...
+	PGCACHE_MUTANTS=1 $(GO) test -count=1 -timeout 30m -run Mutant ./internal/coherence
+	$(GO) run ./harness -selftest
+	$(GO) run ./harness -kill 200ms
+	$(GO) run ./harness -kill 200ms -transport immediate
+	$(GO) run ./harness -transport poll
 
 examples: ## run the quickstart
 	$(GO) run ./examples/quickstart

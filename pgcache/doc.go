@@ -73,6 +73,9 @@ the same pool. It must not ask the cache for its own key.
 	                                 a direct connection (ListenerDSN), or listener.Poll over the pool
 	a node dies with changes untold  the others tell them, within a second
 	the database is down             Get and Set return an error; GetOrSet loads and returns; all recovers by itself
+	the reply to a write is lost     an error: whether it was done is unknown. It is not sent again, because that could undo
+	                                 what was written since; memory holds nothing of the key
+	a transaction holds a row        only the writes of that row wait for it, until Timeout
 	the lock session is lost         loads go on, once per process instead of once per fleet
 	a loader fails                   everybody who waits gets its error, nothing is stored, the lock is free
 	the tables are missing           ErrNotMigrated, from everything

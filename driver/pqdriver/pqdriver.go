@@ -1,4 +1,9 @@
 // Package pqdriver lets a Cache listen through lib/pq.
+//
+// A pool of lib/pq has one weakness that no library above it can mend. When the context of a statement ends, lib/pq asks
+// the server over a second connection to cancel it, and waits for that: where the network has fallen silent, up to 10 s
+// longer than Options.Timeout or the caller's deadline; behind PgBouncer it was seen to take minutes. A pool of pgx
+// returns at once.
 package pqdriver
 
 import (
