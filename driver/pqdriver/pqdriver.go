@@ -1,9 +1,11 @@
 // Package pqdriver lets a Cache listen through lib/pq.
 //
-// A pool of lib/pq has one weakness that no library above it can mend. When the context of a statement ends, lib/pq asks
+// A pool of lib/pq has two weaknesses that no library above it can mend. When the context of a statement ends, lib/pq asks
 // the server over a second connection to cancel it, and waits for that: where the network has fallen silent, up to 10 s
 // longer than Options.Timeout or the caller's deadline; behind PgBouncer it was seen to take minutes. A pool of pgx
-// returns at once.
+// returns at once. And where a connection ends without a word after a statement was sent, lib/pq says driver.ErrBadConn,
+// which is to mean that nothing was sent: database/sql sends the statement again, and a write may be done twice, the
+// second time over what was written since.
 package pqdriver
 
 import (

@@ -1,0 +1,100 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/pgcache/go/internal/notify"
+	"github.com/pgcache/go/internal/pgserver"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/internal/testdb"
+)
+
+func versionSet(h told) map[int64]bool {
+	set := map[int64]bool{}
+	for _, versions := range h.versions {
+		for _, v := range versions {
+			set[v] = true
+		}
+	}
+	return set
+}
+
+// TestCrash: a crash empties the log and the notices, and the sequences begin anew. It forgets the identity of the notices
+// with them, but not that somebody polls.
+func TestCrash(t *testing.T) {
+	t.Parallel()
+	server, err := pgserver.StartWith(t.Context(), pgserver.Config{Own: true, Logf: t.Logf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	db := testdb.Open(t, "pgx", server.DSN)
+	n, err := store.Names{Prefix: "s_"}.Resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	migrateOn(t, db, n)
+	s := store.New(db, n, 5*time.Second, false)
+	t.Cleanup(s.Close)
+	ctx := t.Context()
+	put := func(version int64) {
+		t.Helper()
+		waitFor(t, "a write gets through", func() bool { // of the pool's connections some may be dead
+			_, err := s.Put(ctx, []store.Write{{Key: "k", Version: version, TTL: time.Minute, Loud: true}}, false)
+			return err == nil
+		})
+	}
+	count := func(table string) (rows int) {
+		t.Helper()
+		if err := db.QueryRowContext(ctx, "SELECT count(*) FROM "+table).Scan(&rows); err != nil {
+			t.Fatal(err)
+		}
+		return rows
+	}
+	identity, last, err := s.BeginPolling(ctx, "before", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(1)
+	put(2)
+	if _, err := s.Flush(ctx, notify.Head(1)); err != nil {
+		t.Fatal(err)
+	}
+	put(3)
+	if count("s_cache_changes") != 1 || count("s_cache_notices") != 2 {
+		t.Fatal("the log is not as it should be")
+	}
+	for _, mode := range []string{"fast", "immediate"} {
+		if err := server.Restart(ctx, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Get(ctx, "k"); err != nil {
+			t.Fatal(err)
+		}
+		found, notices, err := s.Notices(ctx, last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mode == "fast" {
+			if found != identity || len(notices) != 1 || count("s_cache_changes") != 1 {
+				t.Errorf("after an orderly restart: identity %q, %d notices, %d changes", found, len(notices), count("s_cache_changes"))
+			}
+			continue
+		}
+		if found == identity || count("s_cache_changes") != 0 || count("s_cache_notices") != 0 || count("s_cache_entries") != 0 {
+			t.Errorf("after a crash: identity %q, %d changes, %d notices, %d entries", found, count("s_cache_changes"), count("s_cache_notices"), count("s_cache_entries"))
+		}
+	}
+	put(4)
+	if count("s_cache_changes") != 1 {
+		t.Error("after a crash writers have forgotten that somebody polls")
+	}
+	if found, last, err := s.BeginPolling(ctx, "after", time.Hour); found != "after" || last != 0 || err != nil {
+		t.Error(found, last, err)
+	}
+}

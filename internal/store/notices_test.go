@@ -1,0 +1,142 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pgcache/go/internal/notify"
+	"github.com/pgcache/go/internal/sqlerr"
+	"github.com/pgcache/go/internal/store"
+)
+
+// TestNotices: those who poll read everything that was committed after they began, in the order of the commits: no notice
+// comes late below one that was read.
+func TestNotices(t *testing.T) {
+	t.Parallel()
+	w := watch(t)
+	const writers, rounds = 6, 60
+	identity, last, err := w.BeginPolling(t.Context(), "mark", time.Minute)
+	if err != nil || identity != "mark" {
+		t.Fatal(identity, err)
+	}
+	if again, _, err := w.BeginPolling(t.Context(), "another", time.Minute); again != "mark" || err != nil {
+		t.Fatal("the identity is not that of before:", again, err)
+	}
+	var wg sync.WaitGroup
+	for n := range writers {
+		s := w.another(w.Names)
+		wg.Go(func() {
+			for r := range rounds {
+				// Also those that tell themselves go through the log now.
+				out, err := s.Put(t.Context(), []store.Write{{Key: fmt.Sprint("k", n), Version: int64(1 + n*rounds + r), TTL: time.Minute, Loud: true}}, r%2 == 0)
+				if err != nil || !out.Logged[0] {
+					t.Errorf("%+v, %v", out, err)
+				}
+				if r%4 == n%4 {
+					if _, err := s.Flush(t.Context(), notify.Head(uint32(n))); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	var seqs []int64
+	var h told
+	poll := func() {
+		t.Helper()
+		found, notices, err := w.Notices(t.Context(), last)
+		if err != nil || found != identity {
+			t.Fatal(found, err)
+		}
+		for _, n := range notices {
+			h.add(t, n.Payload)
+			seqs, last = append(seqs, n.Seq), n.Seq
+		}
+	}
+	for running := true; running; poll() {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+	}
+	w.flush()
+	poll()
+	rows, err := w.db.QueryContext(t.Context(), "SELECT seq FROM "+w.object("cache_notices")+" WHERE seq > 0 ORDER BY seq")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	var all []int64
+	for rows.Next() {
+		var seq int64
+		if err := rows.Scan(&seq); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, seq)
+	}
+	if d := cmp.Diff(all, seqs); d != "" {
+		t.Errorf("notices that were read (-all +read):\n%s", d)
+	}
+	versions := slices.Sorted(maps.Keys(versionSet(h)))
+	if len(versions) != writers*rounds {
+		t.Errorf("%d versions of %d were told", len(versions), writers*rounds)
+	}
+	// They are removed after a while; the identity stays.
+	w.exec("UPDATE "+w.object("cache_notices")+" SET told_at = told_at - interval '10 minutes' WHERE seq <= $1", seqs[2])
+	if err := w.DeleteNotices(t.Context(), 5*time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if found, left, err := w.Notices(t.Context(), 0); found != identity || len(left) != len(all)-3 || err != nil {
+		t.Errorf("%d of %d are left, identity %q, %v", len(left), len(all), found, err)
+	}
+}
+
+// TestPollingWaits: whoever begins to poll waits for the writes that began before and do not know of it. Who begins to
+// write meanwhile, waits too, and knows of it.
+func TestPollingWaits(t *testing.T) {
+	t.Parallel()
+	w := watch(t)
+	tx, err := w.db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback() //nolint:errcheck // it is committed below
+	if _, err := tx.Exec("INSERT INTO " + w.object("cache_entries") + " (key, version, codec) VALUES ('k', 1, '')"); err != nil {
+		t.Fatal(err)
+	}
+	polling := queue(t, t.Context(), func(ctx context.Context) (string, error) {
+		for { // it waits for a second at most, and tries again
+			identity, _, err := w.BeginPolling(ctx, "mark", time.Minute)
+			if sqlerr.State(err) != "55P03" {
+				return identity, err
+			}
+		}
+	})
+	waitFor(t, "it waits", w.waiting)
+	writing := queue(t, t.Context(), func(ctx context.Context) (store.Written, error) {
+		return w.Put(ctx, []store.Write{{Key: "l", Version: 2, TTL: time.Minute, Loud: true}}, true)
+	})
+	select {
+	case <-polling.done:
+		t.Error("it does not wait for a write that is under way")
+	case <-time.After(50 * time.Millisecond):
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	polling.get(t)
+	writing.get(t)
+	if out, err := w.Put(t.Context(), []store.Write{row("k", "v", 3)}, true); err != nil || !out.Logged[0] {
+		t.Errorf("%+v, %v", out, err)
+	}
+}

@@ -1,0 +1,346 @@
+package listener_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pgcache/go/driver/pgxdriver"
+	"github.com/pgcache/go/internal/notify"
+	"github.com/pgcache/go/internal/pgserver"
+	"github.com/pgcache/go/internal/testdb"
+	"github.com/pgcache/go/listener"
+	"github.com/pgcache/go/pgcache"
+)
+
+// fleet makes Caches of one table.
+type fleet struct {
+	t    *testing.T
+	opts pgcache.Options
+	db   *sql.DB
+}
+
+func newFleet(t *testing.T) *fleet {
+	t.Helper()
+	return &fleet{t, pgcache.Options{Schema: testdb.Schema(t), Prefix: "p_", Logger: slog.New(slog.DiscardHandler), CleanupInterval: -1}, testdb.DB(t)}
+}
+
+// start returns a Cache that listens in this way; nil polls every 10 ms.
+func (f *fleet) start(listen func(db *sql.DB) pgcache.Listener) *pgcache.Cache {
+	f.t.Helper()
+	db, o := testdb.DB(f.t), f.opts
+	o.Listener = listener.Poll(10 * time.Millisecond)
+	if listen != nil {
+		o.Listener = listen(db)
+	}
+	c, err := pgcache.New(db, o)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { c.Close() })
+	if err := c.Migrate(f.t.Context()); err != nil {
+		f.t.Fatal(err)
+	}
+	return c
+}
+
+func (f *fleet) ready(c *pgcache.Cache) *pgcache.Cache {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(f.t.Context(), patience)
+	defer cancel()
+	if err := c.Ready(ctx); err != nil {
+		f.t.Fatal(err)
+	}
+	return c
+}
+
+func (f *fleet) object(name string) string { return f.opts.Schema + "." + f.opts.Prefix + name }
+
+func (f *fleet) exec(query string, args ...any) {
+	f.t.Helper()
+	if _, err := f.db.ExecContext(f.t.Context(), query, args...); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func scan[T any](f *fleet, query string, args ...any) (v T) {
+	f.t.Helper()
+	if err := f.db.QueryRowContext(f.t.Context(), query, args...).Scan(&v); err != nil {
+		f.t.Fatal(err)
+	}
+	return v
+}
+
+func (f *fleet) set(c *pgcache.Cache, key string, v int) {
+	f.t.Helper()
+	if err := c.Set(f.t.Context(), key, v); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// get waits until c has v under key, in memory.
+func (f *fleet) get(c *pgcache.Cache, key string, v int) {
+	f.t.Helper()
+	f.wait(fmt.Sprintf("%d in memory under %s", v, key), func() bool {
+		before := c.Stats().LocalHits
+		var got int
+		found, err := c.Get(f.t.Context(), key, &got)
+		return err == nil && found && got == v && c.Stats().LocalHits > before
+	})
+}
+
+func (f *fleet) wait(what string, ok func() bool) {
+	f.t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			f.t.Fatalf("%s: not within %v", what, patience)
+		}
+	}
+}
+
+// TestPollGap: when the notices are not those of before, some may be missing: everything in memory is forgotten, and it
+// starts again.
+func TestPollGap(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]string{
+		"identity":   "DELETE FROM %s WHERE seq = 0",
+		"another":    "UPDATE %s SET payload = 'another' WHERE seq = 0",
+		"everything": "TRUNCATE %s",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t)
+			a, b := f.ready(f.start(nil)), f.ready(f.start(nil))
+			f.set(a, "k", 1)
+			f.get(b, "k", 1)
+			before := b.Stats().LocalFlushes
+			// A change of which nobody is told, and then the notices are gone.
+			f.exec("UPDATE " + f.object("cache_entries") + " SET value = '2', version = version + 1")
+			f.exec(fmt.Sprintf(damage, f.object("cache_notices")))
+			f.get(b, "k", 2)
+			f.get(a, "k", 2)
+			if b.Stats().LocalFlushes == before {
+				t.Error("it has not forgotten what was in memory")
+			}
+			f.set(a, "k", 3)
+			f.get(b, "k", 3)
+		})
+	}
+}
+
+// TestPollFlushes: what a node left in the log that died, a poll tells. Where all nodes poll nobody else may.
+func TestPollFlushes(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	c := f.ready(f.start(nil))
+	f.set(c, "k", 1)
+	f.get(c, "k", 1)
+	time.Sleep(1500 * time.Millisecond) // no sweep of its own is to help
+	f.get(c, "k", 1)
+	swept := c.Stats().Flushes
+	tx, err := f.db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, query := range []string{
+		"UPDATE " + f.object("cache_entries") + " SET value = '2', version = version + 1",
+		"INSERT INTO " + f.object("cache_changes") + " (key, version) SELECT key, version FROM " + f.object("cache_entries"),
+	} {
+		if _, err := tx.ExecContext(t.Context(), query); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	f.get(c, "k", 2)
+	if c.Stats().Flushes != swept {
+		t.Error("it was not the poll that flushed")
+	}
+}
+
+// TestPollIsNoBeat: a poll that flushes tells so in a message of its own kind. Nodes that listen take a flush for the beat
+// of a node that goes on flushing, and leave it to that; a poller comes when it comes.
+func TestPollIsNoBeat(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	n := &node{channel: f.opts.Schema + "_p_cache_events", events: make(chan any, 10000)}
+	n.probe = func(ctx context.Context, nonce string) error {
+		_, err := f.db.ExecContext(ctx, "SELECT pg_notify($1, $2)", n.channel, pgcache.ProbePrefix+nonce)
+		return err
+	}
+	listen(t, pgxdriver.Listener(f.db), n)
+	next[time.Time](t, n)
+	f.ready(f.start(nil))
+	time.Sleep(1500 * time.Millisecond) // no sweep of its own comes before the poll
+	f.exec("INSERT INTO " + f.object("cache_changes") + " (key, version) VALUES ('k', 1)")
+	for {
+		payload := next[string](t, n)
+		if !strings.Contains(payload, "1:k0000000000000001;") {
+			continue
+		}
+		if from, flush := notify.From(payload); flush {
+			t.Errorf("%q poses as the beat of node %d", payload, from)
+		}
+		return
+	}
+}
+
+// TestPollRegisters: a write that began before anybody polled is only notified. Whoever begins to poll waits for it, or
+// would keep what was there before.
+func TestPollRegisters(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	writer := f.ready(f.start(func(db *sql.DB) pgcache.Listener { return pgxdriver.Listener(db) }))
+	f.set(writer, "k", 1)
+	tx, err := f.db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback() //nolint:errcheck // it is rolled back below
+	if _, err := tx.ExecContext(t.Context(), "SELECT FROM "+f.object("cache_entries")+" FOR UPDATE"); err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan error, 1)
+	time.Sleep(4 * pgcache.DefaultWindow) // nothing was told for a while: it will tell itself
+	go func() { written <- writer.Set(context.WithoutCancel(t.Context()), "k", 2) }()
+	f.wait("the write waits for the row", func() bool {
+		return scan[int](f, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'", f.opts.Schema) > 0
+	})
+	poller := f.start(nil)
+	early, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if poller.Ready(early) == nil {
+		t.Error("it is live while a write is under way that does not know of it")
+		f.get(poller, "k", 1)
+	}
+	_ = tx.Rollback()
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	f.get(f.ready(poller), "k", 2)
+	f.set(writer, "k", 3)
+	f.get(poller, "k", 3)
+}
+
+// handed is a Listener that hands its Subscriber to the test.
+type handed chan pgcache.Poller
+
+func (h handed) Listen(ctx context.Context, _ string, sub pgcache.Subscriber) error {
+	h <- sub.(pgcache.Poller)
+	<-ctx.Done()
+	return nil
+}
+
+// TestPollLease: a poller says that it still polls, and removes old notices on the way. One that has been asleep does not
+// trust its lease: writers may have forgotten it.
+func TestPollLease(t *testing.T) {
+	t.Parallel()
+	dsn, schema := testdb.DSN(t), testdb.Schema(t)
+	// In a bubble, for its clock. The database's goes on as ever, and no time passes while an answer is awaited.
+	synctest.Test(t, func(t *testing.T) {
+		f := &fleet{t, pgcache.Options{Schema: schema, Prefix: "p_", Logger: slog.New(slog.DiscardHandler), CleanupInterval: -1}, nil}
+		db, err := sql.Open("pgx", dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.db = db
+		h := make(handed, 1)
+		f.opts.Listener = h
+		c, err := pgcache.New(db, f.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			c.Close()
+			db.Close()
+		}()
+		if err := c.Migrate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		next, err := (<-h).StartPolling(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask := func() int {
+			t.Helper()
+			payloads, err := next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(payloads)
+		}
+		lease := func() time.Time {
+			return scan[time.Time](f, "SELECT polled_until FROM "+f.object("cache_state"))
+		}
+		f.exec("INSERT INTO " + f.object("cache_notices") + " (payload, told_at) SELECT '2', clock_timestamp() - i * interval '1 minute' FROM generate_series(1, 10) i")
+		first := lease()
+		if n := ask(); n != 10 || !lease().Equal(first) {
+			t.Errorf("%d notices; the lease was renewed at once", n)
+		}
+		for range 5 { // minutes, all in all
+			time.Sleep(31 * time.Second)
+			before := lease()
+			if n := ask(); n != 0 || !lease().After(before) {
+				t.Errorf("%d notices; the lease was not renewed: %v", n, lease())
+			}
+		}
+		if n := scan[int](f, "SELECT count(*) FROM "+f.object("cache_notices")); n != 5 { // the identity, and 4 that are younger than 5 minutes
+			t.Errorf("%d notices are left", n)
+		}
+		time.Sleep(61 * time.Second)
+		if _, err := next(t.Context()); err == nil {
+			t.Error("it trusts a lease that may have ended")
+		}
+	})
+}
+
+// TestPollCrash: a crash of the server takes the changes along that nobody has been told of.
+func TestPollCrash(t *testing.T) {
+	t.Parallel()
+	server, err := pgserver.StartWith(t.Context(), pgserver.Config{Own: true, Logf: t.Logf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	f := &fleet{t, pgcache.Options{Logger: slog.New(slog.DiscardHandler), Durable: true}, testdb.Open(t, "pgx", server.DSN)}
+	start := func() *pgcache.Cache {
+		db, o := testdb.Open(t, "pgx", server.DSN), f.opts
+		o.Listener = listener.Poll(10 * time.Millisecond)
+		c, err := pgcache.New(db, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if err := c.Migrate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return f.ready(c)
+	}
+	a, b := start(), start()
+	f.set(a, "k", 1)
+	f.get(a, "k", 1)
+	f.get(b, "k", 1)
+	before := b.Stats().LocalFlushes
+	// The row outlives the crash, for the table is durable; what was to be told of it does not.
+	f.exec("UPDATE cache_entries SET value = '2', version = version + 1")
+	if err := server.Restart(t.Context(), "immediate"); err != nil {
+		t.Fatal(err)
+	}
+	f.get(b, "k", 2)
+	f.get(a, "k", 2)
+	if b.Stats().LocalFlushes == before {
+		t.Error("it has not forgotten what was in memory")
+	}
+	f.wait("a writes", func() bool { return a.Set(t.Context(), "k", 3) == nil })
+	f.get(b, "k", 3)
+}

@@ -1,0 +1,204 @@
+package pgcache_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgcache/go/driver/pgxdriver"
+	"github.com/pgcache/go/internal/testdb"
+	"github.com/pgcache/go/listener"
+	"github.com/pgcache/go/pgcache"
+)
+
+// P5: before a listener has proved itself, and without one, every Get asks the database by itself.
+func TestP5_NothingProven(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(t *testing.T, o *pgcache.Options){
+		"no listener": func(_ *testing.T, o *pgcache.Options) { o.Listener = nil },
+		"a listener that gets no answer": func(t *testing.T, o *pgcache.Options) {
+			link := testdb.NewProxy(t, testdb.DSN(t))
+			link.Freeze()
+			o.Listener = pgxdriver.ListenerDSN(link.DSN())
+		},
+		"a listener in another database": func(t *testing.T, o *pgcache.Options) {
+			o.Listener = listener.New(pgxdriver.DialDSN(testdb.WithParam(testdb.DSN(t), "dbname", "template1")), listener.Config{Logger: o.Logger})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cl := newCluster(t)
+			a := cl.node(nil)
+			db, w := openWire(t, "pgx", testdb.DSN(t))
+			b := cl.new(db, func(o *pgcache.Options) { change(t, o) })
+			const n = 20
+			for v := range n {
+				set(t, a, "k", v)
+				want(t, b, "k", v)
+			}
+			set(t, b, "k", n) // nor does what it wrote itself stay
+			want(t, b, "k", n)
+			set(t, a, "k", n+1)
+			want(t, b, "k", n+1)
+			if sent := w.count(named("GetEntry")); sent != n+2 {
+				t.Errorf("%d Gets sent %d statements", n+2, sent)
+			}
+			if s := b.Stats(); s.LocalHits != 0 {
+				t.Errorf("%d hits in memory", s.LocalHits)
+			}
+			held := w.after(named("GetEntry"))
+			first := async(t, func() string { v, _ := get[int](t, b, "k"); return outcome(v, nil) })
+			held.wait(t)
+			_ = w.unstopped(func() error { want(t, b, "k", n+1); return nil }) // and joins nobody
+			held.release()
+			first()
+		})
+	}
+}
+
+// P5: not provably live, every Get asks the database, also while a read of the same key is under way.
+func TestP5_NotLive(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	a := cl.node(nil)
+	link := testdb.NewProxy(t, testdb.DSN(t))
+	b, wire := cl.wired(func(o *pgcache.Options) { o.Listener = pgxdriver.ListenerDSN(link.DSN()) })
+	set(t, a, "k", 0)
+	warm(t, b, "k", 0)
+	before := b.Stats()
+	link.Cut()
+	eventually(t, "b knows", func() bool { return b.Stats().LocalFlushes > before.LocalFlushes })
+	before = b.Stats()
+	for v := 1; v <= 20; v++ {
+		set(t, a, "k", v)
+		want(t, b, "k", v)
+	}
+	if s := b.Stats(); s.LocalHits != before.LocalHits || s.RemoteHits != before.RemoteHits+20 {
+		t.Errorf("before %+v, after %+v", before, s)
+	}
+	// Nothing is told now that would kill a read, so nobody may join one. (Slow ones are never joined: be quick.)
+	var first func() error
+	var reply *stop
+	for v := 21; v < 31; v++ {
+		reply = wire.after(named("GetEntry"))
+		first = async(t, func() error { _, err := b.Get(t.Context(), "k", new(int)); return err })
+		reply.wait(t)
+		set(t, a, "k", v)
+		_ = wire.unstopped(func() error { want(t, b, "k", v); return nil })
+		reply.release()
+		if err := first(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// What was read while it was down, is not in memory when it is live again.
+	reply = wire.after(named("GetEntry"))
+	first = async(t, func() error { _, err := b.Get(t.Context(), "k", new(int)); return err })
+	reply.wait(t)
+	set(t, a, "k", 32)
+	link.Restore()
+	cl.ready(b)
+	reply.release()
+	if err := first(); err != nil {
+		t.Fatal(err)
+	}
+	want(t, b, "k", 32)
+	warm(t, b, "k", 32)
+	// Nor what was written before it was down, if it is heard of only after.
+	reply = wire.after(named("PutEntry"))
+	first = async(t, func() error { return b.Set(t.Context(), "k", 33) })
+	reply.wait(t)
+	before = b.Stats()
+	link.Cut()
+	eventually(t, "b knows", func() bool { return b.Stats().LocalFlushes > before.LocalFlushes })
+	set(t, a, "k", 34)
+	eventually(t, "the log is flushed", func() bool { // by a, as b does not hear of it
+		return cl.count("SELECT count(*) FROM "+strings.TrimSuffix(cl.table(), "entries")+"changes") == 0
+	})
+	link.Restore()
+	cl.ready(b)
+	reply.release()
+	if err := first(); err != nil {
+		t.Fatal(err)
+	}
+	want(t, b, "k", 34)
+}
+
+// beater is a listener that does what a test tells it, and hears nothing.
+type beater struct{ trusted chan time.Time }
+
+func (l beater) Listen(ctx context.Context, _ string, sub pgcache.Subscriber) error {
+	for {
+		select {
+		case t := <-l.trusted:
+			sub.Beat(t)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// P5 where the listener itself does not come to say that it is down: a process that was stopped, or is too busy.
+func TestP5_Silence(t *testing.T) {
+	t.Parallel()
+	const silence = 300 * time.Millisecond
+	cl := newCluster(t)
+	a := cl.on(testdb.DB(t), nil)
+	beats := beater{make(chan time.Time)}
+	b := cl.new(testdb.DB(t), func(o *pgcache.Options) { o.Listener = beats })
+	set(t, a, "k", 1)
+	want(t, b, "k", 1)
+	want(t, b, "k", 1)
+	if n := b.Stats().LocalHits; n != 0 {
+		t.Errorf("%d hits before the first beat", n)
+	}
+	beats.trusted <- time.Now().Add(time.Minute)
+	warm(t, b, "k", 1)
+	trusted := time.Now().Add(silence)
+	beats.trusted <- trusted
+	set(t, a, "k", 2)
+	time.Sleep(time.Until(trusted))
+	before := b.Stats().LocalHits
+	want(t, b, "k", 2)
+	want(t, b, "k", 2)
+	if n := b.Stats().LocalHits; n != before {
+		t.Errorf("%d hits after the silence", n-before)
+	}
+	// What was read meanwhile is not in memory either, and with the next beat all is well.
+	beats.trusted <- time.Now().Add(time.Minute)
+	warm(t, b, "k", 2)
+}
+
+// P5 where rows come from another server than notifications, as after a failover: memory is off until the listener has
+// begun anew. (The identity of the server comes with the echo of a probe, so a forged one is another server.)
+func TestP5_AnotherServer(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	a, b := cl.on(testdb.DB(t), nil), cl.node(nil) // a has no listener, and so no probe that would put things right
+	for name, use := range map[string]func() error{
+		"Get":     func() error { _, err := b.Get(t.Context(), "other", new(int)); return err },
+		"GetMany": func() error { _, err := pgcache.For[int](b).GetMany(t.Context(), []string{"other"}); return err },
+		"Set":     func() error { return b.Set(t.Context(), "other", 1) },
+	} {
+		set(t, a, "k", 1)
+		set(t, a, "other", 1)
+		caughtUp := cl.follow(a, b, nil)
+		warm(t, b, "k", 1)
+		del(t, b, "other")
+		set(t, a, "other", 1)
+		caughtUp()
+		before := b.Stats().LocalFlushes
+		cl.exec("SELECT pg_notify($1, $2)", cl.names().Channel, pgcache.ProbePrefix+"forged:123")
+		// The mark is an old entry still, of before.
+		set(t, a, "mark", 0)
+		eventually(t, "b hears", func() bool { v, _ := get[int](t, b, "mark"); return v == 0 })
+		if err := use(); err != nil {
+			t.Fatal(err)
+		}
+		if n := b.Stats().LocalFlushes; n == before {
+			t.Errorf("%s: a row of another server, and b trusts its listener", name)
+		}
+		eventually(t, "b is live again", func() bool { return b.Ready(t.Context()) == nil })
+		warm(t, b, "k", 1)
+	}
+}
