@@ -95,10 +95,8 @@ func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Fligh
 	var e *localcache.Entry
 	defer func() { f.Finish(row, shared, e) }()
 
-	statement, cancel := c.statement(ctx)
-	defer cancel()
 	sent := coherence.Now()
-	row, err = c.store.Get(statement, rowKey(k))
+	row, err = c.store.Get(ctx, rowKey(k))
 	if err != nil {
 		err = c.explain(ctx, err)
 		if shared = err; ctx.Err() != nil {
@@ -126,10 +124,8 @@ func (v *view) readMany(ctx context.Context, keys []localcache.Key, interest map
 	for i, k := range keys {
 		flights[i], names[i] = c.local.ReadAlone(k), rowKey(k)
 	}
-	statement, cancel := c.statement(ctx)
-	defer cancel()
 	sent := coherence.Now()
-	found, err := c.store.GetMany(statement, names)
+	found, err := c.store.GetMany(ctx, names)
 	rows := make(map[localcache.Key]store.Row, len(found))
 	for i, k := range keys {
 		var row store.Row

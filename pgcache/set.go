@@ -110,9 +110,7 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 		}
 		c.endWrite(versions, out, err)
 	}()
-	statement, cancel := c.statement(ctx)
-	defer cancel()
-	if out, err = c.store.Put(statement, rows, inline); err != nil {
+	if out, err = c.store.Put(ctx, rows, inline); err != nil {
 		return c.explain(ctx, err)
 	}
 	written = true

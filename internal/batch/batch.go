@@ -18,7 +18,7 @@ import (
 type Queue[Q, R any] struct {
 	// Slots is how many statements may be under way at a time.
 	Slots int
-	// Timeout bounds a shared statement: no caller's context does.
+	// Timeout bounds every statement, and the wait for one that is not sent because another is stuck.
 	Timeout time.Duration
 	// Patience is how long callers wait for a statement before it is taken for stuck and loses its slot. 0: for ever.
 	Patience time.Duration
@@ -45,11 +45,12 @@ type Queue[Q, R any] struct {
 }
 
 type call[Q, R any] struct {
-	q    Q
-	ctx  context.Context //nolint:containedctx // to leave out callers that have gone
-	done chan struct{}
-	r    R
-	err  error
+	q     Q
+	ctx   context.Context //nolint:containedctx // to leave out callers that have gone
+	since time.Time
+	done  chan struct{}
+	r     R
+	err   error
 }
 
 // statement is one under way.
@@ -68,9 +69,12 @@ func (b *Queue[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 		id := b.send(statement[Q, R]{lone: q})
 		b.mu.Unlock()
 		defer b.end(id)
+		ctx, cancel := context.WithTimeout(ctx, b.Timeout)
+		defer cancel()
 		return b.One(ctx, q)
 	}
-	c := &call[Q, R]{q: q, ctx: ctx, done: make(chan struct{})}
+	// No timer of its own: those who share a statement share its timeout.
+	c := &call[Q, R]{q: q, ctx: ctx, since: time.Now(), done: make(chan struct{})}
 	b.waiting = append(b.waiting, c)
 	b.watch()
 	b.mu.Unlock()
@@ -188,6 +192,14 @@ func (b *Queue[Q, R]) watch() {
 			}
 		}
 		b.share()
+		b.waiting = slices.DeleteFunc(b.waiting, func(c *call[Q, R]) bool {
+			late := time.Since(c.since) >= b.Timeout
+			if late {
+				c.err = context.DeadlineExceeded
+				close(c.done)
+			}
+			return late
+		})
 		b.ticking = false
 		b.watch()
 	})

@@ -226,8 +226,8 @@ func TestStuck(t *testing.T) {
 		began := time.Now()
 		for _, n := range []int{1, 11, 2, 12, 3} {
 			ask(t, b, t.Context(), n, func(_ string, err error) {
-				if err != nil {
-					t.Error(err)
+				if late := n == 11; errors.Is(err, context.DeadlineExceeded) != late || (err != nil) != late {
+					t.Errorf("%d: %v", n, err)
 				}
 				answered[n] = time.Since(began)
 			})
@@ -238,13 +238,18 @@ func TestStuck(t *testing.T) {
 			t.Error(d)
 		}
 		ask(t, b, t.Context(), 21, func(string, error) {}) // waits, although there is a free slot
+		time.Sleep(45 * time.Second)                       // and 11 has waited for a whole timeout
+		synctest.Wait()
+		if took := answered[11]; took < b.Timeout || took > b.Timeout+b.Patience {
+			t.Errorf("it waited %v", took)
+		}
 		if d := cmp.Diff([][]int{{1}, {2, 12, 3}}, s.statements); d != "" {
 			t.Error(d)
 		}
 		close(release)
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
-		if d := cmp.Diff([][]int{{1}, {2, 12, 3}, {11, 21}}, s.statements); d != "" {
+		if d := cmp.Diff([][]int{{1}, {2, 12, 3}, {21}}, s.statements); d != "" {
 			t.Error(d)
 		}
 		if _, err := b.Do(t.Context(), 4); err != nil || b.busy != 0 || len(b.sent)+len(b.waiting) != 0 {
