@@ -25,14 +25,24 @@ func New(o Options) Cache {
 		return invalid{err: err}
 	}
 	b := o.bounds()
-	return &bounded{
-		bounds: b,
-		// No expiry: whoever calls Get compares the deadline with a clock that it has read already, which is half the
-		// price of letting otter do it. So there is no timer goroutine either.
-		otter: otter.Must(&otter.Options[Key, *Entry]{
-			MaximumWeight: b.total,
-			Weigher:       func(_ Key, e *Entry) uint32 { return b.weight(e) },
-		}),
+	c := &bounded{bounds: b}
+	// No expiry: whoever calls Get compares the deadline with a clock that it has read already, which is half the price of
+	// letting otter do it. So there is no timer goroutine either.
+	c.otter = otter.Must(&otter.Options[Key, *Entry]{
+		MaximumWeight: b.total,
+		Weigher:       func(_ Key, e *Entry) uint32 { return b.weight(e) },
+		Executor:      c.housekeep,
+	})
+	return c
+}
+
+// housekeep does otter's housekeeping: after a write on the goroutine that writes, or every write would wake another
+// processor for a microsecond's work. What gathers from reads is done beside them: a hit should not pay for it.
+func (c *bounded) housekeep(work func()) {
+	if c.writing.Load() > 0 {
+		work()
+	} else {
+		go work()
 	}
 }
 
@@ -49,8 +59,9 @@ func (o Options) validate() error {
 // bounded is an otter cache bounded in entries and in bytes.
 type bounded struct {
 	bounds
-	otter  *otter.Cache[Key, *Entry]
-	recent atomic.Uint64 // weight stored since the last CleanUp
+	otter   *otter.Cache[Key, *Entry]
+	writing atomic.Int32  // calls that write
+	recent  atomic.Uint64 // weight stored since the last CleanUp
 }
 
 func (c *bounded) Get(k Key) *Entry {
@@ -60,20 +71,26 @@ func (c *bounded) Get(k Key) *Entry {
 
 func (c *bounded) Set(k Key, e *Entry) {
 	if !c.fits(e) {
-		c.otter.Invalidate(k)
+		c.Delete(k)
 		return
 	}
+	c.writing.Add(1)
 	c.otter.Set(k, e)
+	c.writing.Add(-1)
 
-	// Otter evicts on a goroutine of its own, which a burst of writes overtakes by hundreds of entries, however large.
-	// The writer who fills the last of the slack waits until that is made up for.
+	// Where otter is evicting already, a burst of writes overtakes it by hundreds of entries, however large. The writer
+	// who fills the last of the slack waits until that is made up for.
 	slack := c.total / 16
 	if c.recent.Add(uint64(c.weight(e))) > slack && c.recent.Swap(0) > slack {
 		c.otter.CleanUp()
 	}
 }
 
-func (c *bounded) Delete(k Key) { c.otter.Invalidate(k) }
+func (c *bounded) Delete(k Key) {
+	c.writing.Add(1)
+	c.otter.Invalidate(k)
+	c.writing.Add(-1)
+}
 
 func (c *bounded) Clear() { c.otter.InvalidateAll() }
 
