@@ -188,6 +188,7 @@ func TestS07_GarbageOnTheChannel(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
 	cl.opts.InvalidationWindow = pgcache.Immediate
+	cl.node(nil) // it migrates, which tells everybody to forget: not b, and not in the middle
 	b := cl.node(func(db *sql.DB, o *pgcache.Options) { o.Listener = calm(pgxdriver.Dial(db)) })
 	for i, garbage := range []string{
 		"", " ", "x", "0", "3*", "2**", "1*x", "2:", "21:", "21:k", "21:k;", "21:k00000000000000;", "21:kgggggggggggggggg;",
