@@ -2,16 +2,17 @@ package window
 
 import (
 	"fmt"
-	"os"
 	"runtime/debug"
 	"testing"
+
+	"go.uber.org/goleak"
 
 	"github.com/pgcache/go/internal/model"
 )
 
 func TestMain(m *testing.M) {
 	debug.SetGCPercent(30) // nearly all of the heap is tables of numbers: it is cheap to collect, and large
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 func TestAlgorithm(t *testing.T) {
