@@ -99,10 +99,9 @@ func TestP3_OwnWrites(t *testing.T) {
 						o.Listener, o.LocalTTL = nil, time.Hour
 					}
 				})
-				set(t, c, "k", "old")
-				del(t, c, "k") // not in memory
-				set(t, c, "k", "old")
-				warm(t, c, "k", "old")
+				set(t, cl.node(nil), "k", "old") // not in c's memory, and an insert tells nobody
+				set(t, c, "live", "yes")
+				warm(t, c, "live", "yes")
 				stmt := "cache_entries"
 				if name == "Clear" {
 					stmt = named("FenceLoads")

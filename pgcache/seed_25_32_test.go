@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgcache/go/driver/pgxdriver"
 	"github.com/pgcache/go/internal/testdb"
 	"github.com/pgcache/go/localcache"
 	"github.com/pgcache/go/pgcache"
@@ -190,7 +191,9 @@ func TestS30_OverwritingEvictsNobody(t *testing.T) {
 	t.Parallel()
 	const entries = 16
 	cl := newCluster(t)
-	c := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.Local = localcache.New(localcache.Options{MaxEntries: entries}) })
+	c := cl.node(func(_ *sql.DB, o *pgcache.Options) {
+		o.Local, o.Listener = localcache.New(localcache.Options{MaxEntries: entries}), calm(pgxdriver.DialDSN(testdb.DSN(t)))
+	})
 	for i := range entries {
 		set(t, c, strconv.Itoa(i), i)
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgcache/go/driver/pgxdriver"
+	"github.com/pgcache/go/driver/pqdriver"
 	"github.com/pgcache/go/internal/testdb"
 	"github.com/pgcache/go/pgcache"
 )
@@ -25,7 +27,11 @@ func TestRoleTimeouts(t *testing.T) {
 			dsn = testdb.WithParam(dsn, name, ms)
 		}
 		db := testdb.Open(t, driver, dsn)
-		c := cl.on(db, func(o *pgcache.Options) { o.Listener = listenerOf(driver, db, dsn) })
+		dial := pgxdriver.DialDSN(dsn)
+		if driver == "postgres" {
+			dial = pqdriver.DialDSN(dsn)
+		}
+		c := cl.on(db, func(o *pgcache.Options) { o.Listener = calm(dial) })
 		set(t, c, "k", 1)
 		flushes := c.Stats().LocalFlushes
 
@@ -62,8 +68,8 @@ func TestRoleTimeouts(t *testing.T) {
 		want(t, c, "k", 1)
 		set(t, c, "k", 3)
 		warm(t, c, "k", 3)
-		if n := c.Stats().LocalFlushes; n > flushes+1 { // a slow machine may miss a heartbeat; a role's timeout would end every session
-			t.Error("the listener was lost")
+		if n := c.Stats().LocalFlushes; n > flushes {
+			t.Errorf("the listener was lost %d times", n-flushes)
 		}
 	})
 }

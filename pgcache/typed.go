@@ -106,7 +106,7 @@ func (t *Typed[T]) fromMemory(k localcache.Key) (v T, ok bool) {
 
 // unpack decodes the bytes that are kept, and keeps the value in their place where hits may share it.
 func (t *Typed[T]) unpack(k localcache.Key, e *localcache.Entry) (v T, ok bool) {
-	if e.Raw == nil || t.unmarshal(t.codecName, e.Raw, &v) != nil {
+	if e.Raw == nil || t.unmarshal(t.codecName, *e.Raw, &v) != nil {
 		var none T
 		return none, false
 	}

@@ -113,8 +113,12 @@ func (v *view) entry(k localcache.Key, row *store.Row, sent int64) *localcache.E
 	if !row.Live() {
 		return nil
 	}
+	id := v.codecID
+	if row.Codec != v.codecName {
+		id = unique.Make(row.Codec)
+	}
 	e := &localcache.Entry{
-		Codec: unique.Make(row.Codec), Version: row.Version,
+		Codec: id, Version: row.Version,
 		Deadline: v.c.local.Deadline(sent, row.Remaining),
 		Size:     len(k.Namespace) + len(k.Name) + len(row.Value),
 	}
@@ -124,7 +128,8 @@ func (v *view) entry(k localcache.Key, row *store.Row, sent int64) *localcache.E
 			return e
 		}
 	}
-	e.Raw = row.Value
+	e.Raw = new([]byte)
+	*e.Raw = row.Value
 	return e
 }
 

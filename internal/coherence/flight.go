@@ -158,7 +158,8 @@ type Writer struct {
 }
 
 // Write begins a write of version to k. The caller sends its statement after this call and calls Finish with what came
-// of it. load is the load whose result is written, if it is one.
+// of it. load is the load whose result is written, if it is one. What is in memory stays until then: while a write is
+// under way, what was there before is as right as what will be.
 func (t *Tracker) Write(k Key, version int64, load *Load) *Writer {
 	s := t.shard(k)
 	s.mu.Lock()
@@ -169,7 +170,6 @@ func (t *Tracker) Write(k Key, version int64, load *Load) *Writer {
 		other.dead, w.dead = true, true
 	}
 	s.writers[k] = append(s.writers[k], w)
-	t.local.Delete(k)
 	s.kill(k, load)
 	return w
 }

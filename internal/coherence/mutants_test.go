@@ -126,10 +126,6 @@ var mutants = []struct {
 	{rule: "of two writes at once the first is not stored", file: "flight.go", old: "other.dead, w.dead = true, true", new: "w.dead = other != nil"},
 	{rule: "of two writes at once the second is not stored", file: "flight.go", old: "other.dead, w.dead = true, true", new: "other.dead = true"},
 	{
-		rule: "a write evicts when it begins", file: "flight.go", old: "\tt.local.Delete(k)\n\ts.kill(k, load)\n", new: "\ts.kill(k, load)\n",
-		spare: "a hit on what was there before is right while the write is under way, and its end evicts",
-	},
-	{
 		rule: "a write kills reads when it begins", file: "flight.go", old: "\ts.kill(k, load)\n",
 		spare: "a read begun before may store while the write is under way: its end evicts, and kills those that have not ended",
 	},
