@@ -144,9 +144,9 @@ func (w *Window) after(due, t int64) int64 {
 	return due
 }
 
-// soon is how long after a notification the log is swept. A write may leave a change up to two windows after it, and its
-// statement takes a while.
-func (w *Window) soon() int64 { return max(int64(sweepSoon)/2, 3*int64(w.window)) }
+// soon is how long after a notification the log is swept. A write may leave a change up to three windows after it, and
+// its statement takes a while.
+func (w *Window) soon() int64 { return max(int64(sweepSoon)/2, 4*int64(w.window)) }
 
 // flush flushes once, and takes off what it has told.
 func (w *Window) flush(ctx context.Context) error {

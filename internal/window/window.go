@@ -107,11 +107,9 @@ func (w *Window) Begin(now bool, versions ...int64) (inline bool) {
 	t := mono.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	quiet := w.window
-	if w.beating || w.beats(t) {
-		quiet *= 2 // flushes are a window apart, and come a little late
-	}
-	inline = now || w.immediate || w.full || w.closing || t-w.told >= int64(quiet)
+	// While somebody flushes, a flush that is late is no sign of quiet: under load it is the rule.
+	quiet := !w.beating && !w.beats(t) && t-w.told >= int64(w.window)
+	inline = now || w.immediate || w.full || w.closing || quiet
 	// Also for a write that tells itself: while somebody polls it goes through the log all the same. And before the
 	// SQL: its notification may come before its reply.
 	for _, v := range versions {
@@ -185,7 +183,7 @@ func (w *Window) Listening() {
 	w.soil(mono.Now())
 }
 
-// tell notes a notification at t. A change can only be in the log if something was told a window or two before it: a
+// tell notes a notification at t. A change can only be in the log if something was told a few windows before it: a
 // write tells itself where nothing was. So after a notification the log is to be swept, unless somebody flushes it
 // anyway, and a fleet that is idle sweeps nothing. Notifications that are no flush drain nothing: they don't put it off.
 func (w *Window) tell(t int64) {

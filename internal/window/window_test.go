@@ -172,6 +172,44 @@ func TestQuietWriteTellsItself(t *testing.T) {
 	})
 }
 
+// TestLateIsNotQuiet: while somebody keeps the beat, its next flush tells what is in the log, however late it is. Under
+// load flushes are late, and writes that tell themselves would make it worse.
+func TestLateIsNotQuiet(t *testing.T) {
+	t.Run("another's beat", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *Window, s *script) {
+			w.Heard(w.node+1, true)
+			s.rest(3*win - 1)
+			if w.Begin(false, 1) {
+				t.Error("within three windows of a flush a write must go through the log")
+			}
+			w.End(1, Silent)
+			s.rest(1)
+			if !w.Begin(false, 2) {
+				t.Error("three windows after the last flush nobody beats any more: a write must tell itself")
+			}
+			w.End(2, Silent)
+		})
+	})
+	t.Run("one's own", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *Window, s *script) {
+			awake(w)
+			logged(t, w, 1)
+			w.End(1, Logged)
+			s.changes = 1
+			s.rest(win + took)
+			s.turn()
+			s.during = func() { time.Sleep(5 * win) }
+			s.rest(5 * win) // the second flush is under way
+			if w.Begin(false, 2) {
+				t.Error("while this node beats a write must go through the log")
+			}
+			w.End(2, Silent)
+			s.rest(4 * win)
+			s.during = nil
+		})
+	})
+}
+
 // TestToldMeansTold: a write that asks to tell itself may have nothing to tell, may fail, or hang. Nobody else has heard
 // anything then, and nobody would sweep what is logged next.
 func TestToldMeansTold(t *testing.T) {
