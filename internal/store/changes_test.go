@@ -199,7 +199,7 @@ func TestOrderIsCommitOrder(t *testing.T) {
 }
 
 // TestPayloads: whatever is in the log, each message fits, and all of it is told: at most the newest 16 versions of a
-// key, and "forget everything" where it would be too many messages.
+// key, and "forget everything" where it would be too many of them or of keys.
 func TestPayloads(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -213,6 +213,9 @@ func TestPayloads(t *testing.T) {
 		"the longest, one":    {1, 16, "lpad(k::text, 1024, 'x')", 1, false},
 		"many":                {900, 1, "'some key ' || k", 5, false},
 		"many more":           {1, 5000, "'k'", 1, false},
+		"many long ones":      {400, 1, "lpad(k::text, 200, 'x')", 1, true},
+		"the most":            {1024, 1, "'k' || k", 4, false},
+		"one too many":        {1025, 1, "'k' || k", 1, true},
 		"too many":            {9000, 1, "'some key ' || k", 1, true},
 		"everything":          {1, 1, "''", 1, true},
 		"everything and more": {3, 2, "CASE WHEN k = 2 THEN '' ELSE 'k' || k END", 1, true},

@@ -2,14 +2,18 @@
 -- One statement drains the log and tells what was in it, whoever wrote it: it commits all of it or nothing. It blocks
 -- behind another flush instead of skipping what that one holds, so a flush that returned has told everything that was
 -- committed before it was sent. The lock keeps two scans from meeting each other's rows in different orders.
--- An item names the newest 16 versions of its key, newest first; an item of the empty key stands for all keys.
+-- An item names the newest 16 versions of its key, newest first; an item of the empty key stands for all keys. More than
+-- 1024 keys, or 8 messages, are "everything": then no item is made.
 WITH one AS MATERIALIZED (
     SELECT pg_advisory_xact_lock(@class::int, @id::int)
 ), d AS (
     DELETE FROM /* TEMPLATE: prefix */cache_changes USING one RETURNING key, version, seq
+), many AS MATERIALIZED (
+    SELECT count(*) > 1024 AS yes FROM (SELECT FROM d GROUP BY key) k
 ), i AS MATERIALIZED (
     SELECT octet_length(key) || ':' || key || left(string_agg(lpad(to_hex(version), 16, '0'), '' ORDER BY seq DESC), 256) || ';' AS item
-    FROM d GROUP BY key
+    FROM d WHERE NOT (SELECT many.yes FROM many) GROUP BY key
+    UNION ALL SELECT '0:;' FROM many WHERE many.yes
 ), o AS (
     SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part FROM i
 ), p AS MATERIALIZED (
