@@ -24,10 +24,10 @@ func TestAlgorithm(t *testing.T) {
 		states int // another number means that the model has changed
 		effort model.Effort
 	}{
-		{"narrow", narrow, 211_789, model.Normal},
-		{"wide", wide, 4_708_946, model.Normal},
-		{"contention", contention, 5_402_920, model.Normal},
-		{"widest", widest, 26_371_391, model.Full},
+		{"narrow", narrow, 212_424, model.Normal},
+		{"wide", wide, 4_681_971, model.Normal},
+		{"contention", contention, 5_434_952, model.Normal},
+		{"widest", widest, 26_240_043, model.Full},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -124,14 +124,14 @@ func (a algorithm) nextSet(s *state, i int, emit func(string, state)) {
 	}
 }
 
-// startSet: of Sets that overlap none stores, because nobody on the node knows which one commits last.
+// startSet: of Sets that overlap none stores, because nobody on the node knows which one commits last. The entry stays until
+// the Set ends.
 func (a algorithm) startSet(s *state, i int) {
 	overlaps := false
 	if a.change != noContention {
 		overlaps = s.setRunning()
 		s.killOtherSets(noVersion)
 	}
-	s.entry = entry{}
 	a.kill(s)
 	s.sets[i] = set{phase: begun, dead: overlaps || !s.live, epoch: s.epoch}
 }
