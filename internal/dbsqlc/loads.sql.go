@@ -44,9 +44,9 @@ const StoreLoaded = `-- name: StoreLoaded :many
 WITH input AS (
     SELECT i.key, i.version, i.base, i.ttl_us, i.codec, i.loud, i.generation, i.size, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
     FROM ROWS FROM (
-        unnest(($1::text)::text[]), unnest(($2::text)::bigint[]), unnest(($3::text)::bigint[]),
-        unnest(($4::text)::bigint[]), unnest(($5::text)::text[]), unnest(($6::text)::boolean[]),
-        unnest(($7::text)::bigint[]), unnest(($8::text)::int[])
+        unnest((SELECT ($1::text)::text[])), unnest((SELECT ($2::text)::bigint[])), unnest((SELECT ($3::text)::bigint[])),
+        unnest((SELECT ($4::text)::bigint[])), unnest((SELECT ($5::text)::text[])), unnest((SELECT ($6::text)::boolean[])),
+        unnest((SELECT ($7::text)::bigint[])), unnest((SELECT ($8::text)::int[]))
     ) WITH ORDINALITY AS i (key, version, base, ttl_us, codec, loud, generation, size, n)
 ), w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
@@ -150,7 +150,7 @@ func (q *Queries) StoreLoaded(ctx context.Context, arg StoreLoadedParams) ([]Sto
 
 const TryLocks = `-- name: TryLocks :many
 SELECT (CASE WHEN current_setting('pgcache.session', true) = $1::text THEN pg_try_advisory_lock($2::int, i.id)::int ELSE -1 END)::int AS got
-FROM unnest(($3::text)::int[]) WITH ORDINALITY AS i (id, n) ORDER BY i.n
+FROM unnest((SELECT ($3::text)::int[])) WITH ORDINALITY AS i (id, n) ORDER BY i.n
 `
 
 type TryLocksParams struct {
@@ -185,7 +185,7 @@ func (q *Queries) TryLocks(ctx context.Context, arg TryLocksParams) ([]int32, er
 
 const Unlocks = `-- name: Unlocks :many
 SELECT (CASE WHEN current_setting('pgcache.session', true) = $1::text THEN pg_advisory_unlock($2::int, i.id)::int ELSE -1 END)::int AS was_held
-FROM unnest(($3::text)::int[]) WITH ORDINALITY AS i (id, n) ORDER BY i.n
+FROM unnest((SELECT ($3::text)::int[])) WITH ORDINALITY AS i (id, n) ORDER BY i.n
 `
 
 type UnlocksParams struct {

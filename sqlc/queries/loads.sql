@@ -11,9 +11,9 @@ SELECT generation FROM /* TEMPLATE: prefix */cache_state;
 WITH input AS (
     SELECT i.key, i.version, i.base, i.ttl_us, i.codec, i.loud, i.generation, i.size, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
     FROM ROWS FROM (
-        unnest((@keys::text)::text[]), unnest((@versions::text)::bigint[]), unnest((@bases::text)::bigint[]),
-        unnest((@ttls_us::text)::bigint[]), unnest((@codecs::text)::text[]), unnest((@louds::text)::boolean[]),
-        unnest((@generations::text)::bigint[]), unnest((@sizes::text)::int[])
+        unnest((SELECT (@keys::text)::text[])), unnest((SELECT (@versions::text)::bigint[])), unnest((SELECT (@bases::text)::bigint[])),
+        unnest((SELECT (@ttls_us::text)::bigint[])), unnest((SELECT (@codecs::text)::text[])), unnest((SELECT (@louds::text)::boolean[])),
+        unnest((SELECT (@generations::text)::bigint[])), unnest((SELECT (@sizes::text)::int[]))
     ) WITH ORDINALITY AS i (key, version, base, ttl_us, codec, loud, generation, size, n)
 ), w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
@@ -50,7 +50,7 @@ FROM w, told;
 -- name: TryLocks :many
 -- 1: got it, 0: somebody has it, -1: this is not the session that was marked, and nothing was tried.
 SELECT (CASE WHEN current_setting('pgcache.session', true) = @mark::text THEN pg_try_advisory_lock(@class::int, i.id)::int ELSE -1 END)::int AS got
-FROM unnest((@ids::text)::int[]) WITH ORDINALITY AS i (id, n) ORDER BY i.n;
+FROM unnest((SELECT (@ids::text)::int[])) WITH ORDINALITY AS i (id, n) ORDER BY i.n;
 
 -- name: MarkSession :exec
 SELECT set_config('pgcache.session', @mark::text, false);
@@ -60,4 +60,4 @@ SELECT coalesce(current_setting('pgcache.session', true), '')::text AS mark;
 
 -- name: Unlocks :many
 SELECT (CASE WHEN current_setting('pgcache.session', true) = @mark::text THEN pg_advisory_unlock(@class::int, i.id)::int ELSE -1 END)::int AS was_held
-FROM unnest((@ids::text)::int[]) WITH ORDINALITY AS i (id, n) ORDER BY i.n;
+FROM unnest((SELECT (@ids::text)::int[])) WITH ORDINALITY AS i (id, n) ORDER BY i.n;
