@@ -23,7 +23,7 @@ func TestPlansAreKept(t *testing.T) {
 		}
 		s.put(rows...)
 		s.exec("ANALYZE " + s.Names.Table())
-		s.db.SetMaxOpenConns(1) // what is prepared is the session's
+		s.db.SetMaxOpenConns(1)                            // what is prepared is the session's
 		if _, _, err := s.State(t.Context()); err != nil { // and it is READ COMMITTED: no transaction is needed
 			t.Fatal(err)
 		}
