@@ -59,7 +59,8 @@ func TestPlansAreKept(t *testing.T) {
 			if name == nil {
 				continue
 			}
-			if kept[*name] = generic > 0; generic == 0 && custom > 5 {
+			// It may be there twice: the first rows went in a transaction, which the driver prepares for itself.
+			if kept[*name] = kept[*name] || generic > 0; generic == 0 && custom > 5 {
 				t.Errorf("%s was planned %d times", *name, custom)
 			}
 		}
