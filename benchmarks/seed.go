@@ -39,7 +39,7 @@ var seedColumns = []column{
 }
 
 const seedAbout = "16 writing and 32 reading nodes, each with its own pool and listener, 400 writes and 800 reads each on 64 keys, TTL 5 s, pauses " +
-	"up to 5 ms and 2 ms between them. Staleness is measured: how long before a read began the value that it found had been replaced for certain."
+	"up to 5 ms and 2 ms between them, after a tenth of that unmeasured. Staleness is measured: how long before a read began the value that it found had been replaced for certain."
 
 var seedShape = shape{
 	name: "seed", about: seedAbout, backends: fleetBackends, columns: seedColumns,

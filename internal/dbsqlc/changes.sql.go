@@ -86,7 +86,7 @@ type FlushRow struct {
 // behind another flush instead of skipping what that one holds, so a flush that returned has told everything that was
 // committed before it was sent. The lock keeps two scans from meeting each other's rows in different orders.
 // An item names the newest 16 versions of its key, newest first; an item of the empty key stands for all keys. More than
-// 1024 keys, or 8 messages, are "everything": then no item is made.
+// 1024 keys are "everything", and no item is made of them; so is what does not fit into 8 messages.
 func (q *Queries) Flush(ctx context.Context, arg FlushParams) (FlushRow, error) {
 	row := q.db.QueryRowContext(ctx, Flush,
 		arg.Channel,

@@ -2,8 +2,8 @@
 //
 // A writing statement leaves its changes in a log, and a flush tells everybody's changes in one notification: listeners
 // then pay for flushes, not for writes. A node that has written sees to it that a flush comes within a window, unless a
-// notification that lists exactly its versions has come by. When the system has been quiet for a window, a write tells
-// in its own statement instead, without delay.
+// notification that lists exactly its versions has come by. When the system has been quiet for a window and nobody
+// flushes, a write tells in its own statement instead, without delay.
 //
 // Who flushes: the node that has flushed keeps the beat, a window apart, as long as it finds something. The others step in
 // after two to three silent windows; of two that beat, the higher id resigns when it hears the other. So a fleet flushes
