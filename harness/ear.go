@@ -67,7 +67,11 @@ func (s *inner) Notify(payload string) {
 		return
 	}
 	// What can't be parsed is none of ours.
-	_ = notify.Parse(payload, func(key string, versions []int64) {
+	m, err := notify.Parse(payload)
+	if err != nil {
+		return
+	}
+	_ = m.Items(func(key string, versions []int64) {
 		if key == chimeKey {
 			raise(&s.ear.heard, s.ear.flush)
 			s.ear.flush = versions[0]

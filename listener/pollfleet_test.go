@@ -184,8 +184,8 @@ func TestPollIsNoBeat(t *testing.T) {
 		if !strings.Contains(payload, "1:k0000000000000001;") {
 			continue
 		}
-		if from, flush := notify.From(payload); flush {
-			t.Errorf("%q poses as the beat of node %d", payload, from)
+		if m, err := notify.Parse(payload); err == nil && m.Node != 0 {
+			t.Errorf("%q poses as the flush of node %d", payload, m.Node)
 		}
 		return
 	}
@@ -276,7 +276,7 @@ func TestPollLease(t *testing.T) {
 			return len(payloads)
 		}
 		lease := func() time.Time {
-			return scan[time.Time](f, "SELECT polled_until FROM "+f.object("cache_state"))
+			return scan[time.Time](f, "SELECT poller_lease FROM "+f.object("cache_state"))
 		}
 		f.exec("INSERT INTO " + f.object("cache_notices") + " (payload, told_at) SELECT '2', clock_timestamp() - i * interval '1 minute' FROM generate_series(1, 10) i")
 		first := lease()

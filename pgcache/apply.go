@@ -108,10 +108,18 @@ func (s subscriber) Notify(payload string) {
 		}
 		return
 	}
-	if err := s.c.local.Apply(payload, keyOf); err != nil {
+	m, err := notify.Parse(payload)
+	if err != nil {
+		s.c.local.Forget()
+	} else if id := s.c.schema.id.Load(); id != nil && !m.For(*id) {
+		return // another cache's on the same channel
+	} else {
+		err = s.c.local.Apply(m, keyOf)
+	}
+	if err != nil {
 		s.c.warn("unknown message on the channel: everything in memory is forgotten", "channel", s.c.store.Names.Channel, "error", err)
 	}
-	s.c.news.Heard(notify.From(payload))
+	s.c.news.Heard(m.Node, m.Flush && m.Node != 0)
 }
 
 func (s subscriber) Down(err error) {

@@ -16,7 +16,7 @@ func (l changeLog) Flush(ctx context.Context, node uint32) (changes, bytes int64
 	}
 	ctx, cancel := l.c.statement(ctx)
 	defer cancel()
-	done, err := l.c.store.Flush(ctx, notify.Head(node))
+	done, err := l.c.store.Flush(ctx, notify.Sender(node, l.c.opts.InvalidationWindow))
 	if err == nil {
 		l.c.stats.flushes.Add(1)
 		l.c.stats.messages.Add(uint64(done.Messages))
@@ -35,5 +35,5 @@ func (l changeLog) Vacuum(ctx context.Context) error {
 func (l changeLog) Drain(ctx context.Context, node uint32) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	return l.c.store.DrainLog(ctx, notify.Head(node))
+	return l.c.store.DrainLog(ctx, notify.Sender(node, l.c.opts.InvalidationWindow))
 }

@@ -52,7 +52,7 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *base) {
 			Loud: time.Since(began) >= slowLoad,
 		}
 		if b != nil {
-			w.Base, w.Generation = b.rows[l.Key].Version, b.generation
+			w.Base, w.Incarnation = b.rows[l.Key].Version, b.incarnation
 		}
 		rows, stored = append(rows, w), append(stored, l)
 	}

@@ -239,10 +239,10 @@ func (r *loadRun) lock(ctx context.Context, pending []*coherence.Load) (mine, wa
 
 // base is what the rows were before a loader began: the fence of its store.
 type base struct {
-	rows       map[localcache.Key]store.Row
-	usable     map[localcache.Key]bool // live, and decodes
-	generation int64
-	read       time.Time
+	rows        map[localcache.Key]store.Row
+	usable      map[localcache.Key]bool // live, and decodes
+	incarnation int64
+	read        time.Time
 }
 
 func (b *base) found(k localcache.Key) (store.Row, bool) {
@@ -260,7 +260,7 @@ func (r *loadRun) lookAgain(ctx context.Context, loads []*coherence.Load) (*base
 	defer cancel()
 	var err error
 	// Before the rows: a Clear between the two then fences what need not be, never the other way round.
-	if b.generation, err = r.c.store.Generation(statement); err != nil {
+	if b.incarnation, err = r.c.store.Incarnation(statement); err != nil {
 		return nil, r.c.explain(ctx, err)
 	}
 	keys := make([]localcache.Key, len(loads))

@@ -17,6 +17,7 @@ var schemaVersion = migrate.Latest()
 // schema remembers that the tables are there and fit.
 type schema struct {
 	known   atomic.Bool
+	id      atomic.Pointer[string] // the cache's, which its messages carry; nil: nobody has read it yet
 	looking atomic.Pointer[look]
 }
 
@@ -58,13 +59,14 @@ func (s *schema) look(ctx context.Context, c *Cache) error {
 func (s *schema) read(ctx context.Context, c *Cache) error {
 	statement, cancel := c.statement(ctx)
 	defer cancel()
-	have, channel, err := c.store.State(statement)
+	state, err := c.store.State(statement)
 	if err != nil {
 		return c.explain(ctx, err)
 	}
-	if have != schemaVersion || channel != c.store.Names.Channel {
-		return &SchemaError{Have: have, Want: schemaVersion, HaveChannel: channel, WantChannel: c.store.Names.Channel}
+	if state.Version != schemaVersion || state.Channel != c.store.Names.Channel {
+		return &SchemaError{Have: state.Version, Want: schemaVersion, HaveChannel: state.Channel, WantChannel: c.store.Names.Channel}
 	}
+	s.id.Store(&state.ID)
 	s.known.Store(true)
 	return nil
 }

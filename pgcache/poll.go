@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"strconv"
 	"time"
 
 	"github.com/pgcache/go/internal/notify"
+	"github.com/pgcache/go/internal/store"
 )
 
 const (
@@ -26,7 +25,7 @@ func (s subscriber) StartPolling(ctx context.Context) (func(context.Context) ([]
 	renewed := time.Now()
 	statement, cancel := c.statement(ctx)
 	defer cancel()
-	identity, last, err := c.store.BeginPolling(statement, strconv.FormatUint(rand.Uint64(), 36), pollLease)
+	incarnation, last, err := c.store.BeginPolling(statement, pollLease)
 	if err != nil {
 		return nil, fmt.Errorf("start polling: %w", c.explain(ctx, err))
 	}
@@ -47,14 +46,18 @@ func (s subscriber) StartPolling(ctx context.Context) (func(context.Context) ([]
 		}
 		// A poll flushes first: where all nodes poll, or the last writer has died, nobody else may. It does so in
 		// nobody's name, or listening nodes would take it for a beat that they can rely on.
-		if _, err := c.store.Flush(ctx, string(notify.Inline)); err != nil {
+		if _, err := c.store.Flush(ctx, notify.Nobody); err != nil && !errors.Is(err, store.ErrFlushing) {
 			return nil, err
 		}
-		found, notices, err := c.store.Notices(ctx, last)
+		notices, err := c.store.Notices(ctx, last)
 		if err != nil {
 			return nil, err
 		}
-		if found != identity {
+		found, err := c.store.Incarnation(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if found != incarnation {
 			return nil, errors.New("the notices are not those of before: the server has crashed")
 		}
 		payloads := make([]string, len(notices))

@@ -126,7 +126,11 @@ func TestFewNotifications(t *testing.T) {
 	}
 	versions := map[int64]bool{}
 	for _, payload := range told {
-		if err := notify.Parse(payload, func(_ string, vs []int64) {
+		m, err := notify.Parse(payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Items(func(_ string, vs []int64) {
 			for _, v := range vs {
 				versions[v] = true
 			}

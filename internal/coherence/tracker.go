@@ -141,10 +141,10 @@ func (t *Tracker) Close() {
 	t.local.Clear()
 }
 
-// Apply applies one payload. It is called by the goroutine that reads the listener's socket, in order: no queue stands
-// between, so nothing can overflow or be dropped. Any doubt about the payload forgets everything.
-func (t *Tracker) Apply(payload string, key func(row string) Key) error {
-	err := notify.Parse(payload, func(row string, versions []int64) {
+// Apply applies one message. It is called by the goroutine that reads the listener's socket, in order: no queue stands
+// between, so nothing can overflow or be dropped. Any doubt about the message forgets everything.
+func (t *Tracker) Apply(m notify.Message, key func(row string) Key) error {
+	err := m.Items(func(row string, versions []int64) {
 		t.invalidate(key(row), versions[0])
 		if t.OnTold != nil {
 			t.OnTold(versions)

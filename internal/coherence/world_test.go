@@ -264,11 +264,11 @@ func (w *world) deliver(n int, foreign bool) {
 	var payload string
 	switch first := batch[0]; {
 	case first.key == -1:
-		payload = string(notify.Inline) + notify.All
+		payload = notify.All
 	case len(batch) == 1:
 		payload = notify.One(w.keys[first.key].Name, first.version)
 	default:
-		b := []byte(notify.Head(7))
+		b := []byte(nil)
 		for key, k := range w.keys {
 			var versions []int64
 			for i := len(batch) - 1; i >= 0; i-- {
@@ -285,7 +285,7 @@ func (w *world) deliver(n int, foreign bool) {
 	if foreign {
 		payload = "?" + payload
 	}
-	if err := w.tr.Apply(payload, func(row string) Key { return Key{Name: row} }); (err != nil) != foreign {
+	if err := w.tr.Apply(notify.Message{Body: payload}, func(row string) Key { return Key{Name: row} }); (err != nil) != foreign {
 		w.wrong("Apply(%q): %v", payload, err)
 	}
 	for _, one := range batch {

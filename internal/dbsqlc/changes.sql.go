@@ -10,7 +10,7 @@ import (
 )
 
 const DeleteNotices = `-- name: DeleteNotices :execrows
-DELETE FROM /* TEMPLATE: prefix */cache_notices WHERE seq > 0 AND told_at < clock_timestamp() - ($1::bigint) * interval '1 microsecond'
+DELETE FROM /* TEMPLATE: prefix */cache_notices WHERE published_at < clock_timestamp() - ($1::bigint) * interval '1 microsecond'
 `
 
 func (q *Queries) DeleteNotices(ctx context.Context, olderUs int64) (int64, error) {
@@ -21,59 +21,16 @@ func (q *Queries) DeleteNotices(ctx context.Context, olderUs int64) (int64, erro
 	return result.RowsAffected()
 }
 
-const DrainChanges = `-- name: DrainChanges :one
-SELECT (/* TEMPLATE: prefix */cache_drain($1::text, $2::text, $3::int, $4::int))::bigint AS messages
-`
-
-type DrainChangesParams struct {
-	Channel string
-	Head    string
-	Class   int32
-	ID      int32
-}
-
-func (q *Queries) DrainChanges(ctx context.Context, arg DrainChangesParams) (int64, error) {
-	row := q.db.QueryRowContext(ctx, DrainChanges,
-		arg.Channel,
-		arg.Head,
-		arg.Class,
-		arg.ID,
-	)
-	var messages int64
-	err := row.Scan(&messages)
-	return messages, err
-}
-
 const Flush = `-- name: Flush :one
-WITH one AS MATERIALIZED (
-    SELECT pg_advisory_xact_lock($2::int, $3::int)
-), d AS (
-    DELETE FROM /* TEMPLATE: prefix */cache_changes USING one RETURNING key, version, seq
-), many AS MATERIALIZED (
-    SELECT count(*) > 1024 AS yes FROM (SELECT FROM d GROUP BY key) k
-), i AS MATERIALIZED (
-    SELECT octet_length(key) || ':' || key || left(string_agg(lpad(to_hex(version), 16, '0'), '' ORDER BY seq DESC), 256) || ';' AS item
-    FROM d WHERE NOT (SELECT many.yes FROM many) GROUP BY key
-    UNION ALL SELECT '0:;' FROM many WHERE many.yes
-), o AS (
-    SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part FROM i
-), p AS MATERIALIZED (
-    SELECT $4::text || CASE WHEN count(*) OVER () > 8 OR bool_or(starts_with(item, '0:')) THEN '*' ELSE string_agg(item, '') END AS payload
-    FROM o GROUP BY part
-), n AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_notices (payload)
-    SELECT DISTINCT p.payload FROM p, /* TEMPLATE: prefix */cache_state s WHERE s.polled_until > clock_timestamp()
-)
-SELECT (SELECT count(*) FROM d) AS changes,
-    (SELECT count(pg_notify($1::text, p.payload)) FROM p) AS messages,
-    pg_relation_size('/* TEMPLATE: prefix */cache_changes')::bigint AS bytes
+SELECT f.changes::bigint AS changes, coalesce(f.messages, 0)::bigint AS messages, coalesce(f.bytes, 0)::bigint AS bytes
+FROM /* TEMPLATE: prefix */cache_flush($1::text, $2::int, $3::int, $4::boolean) f
 `
 
 type FlushParams struct {
-	Channel string
+	Sender  string
 	Class   int32
 	ID      int32
-	Head    string
+	Emptied bool
 }
 
 type FlushRow struct {
@@ -82,17 +39,12 @@ type FlushRow struct {
 	Bytes    int64
 }
 
-// One statement drains the log and tells what was in it, whoever wrote it: it commits all of it or nothing. It blocks
-// behind another flush instead of skipping what that one holds, so a flush that returned has told everything that was
-// committed before it was sent. The lock keeps two scans from meeting each other's rows in different orders.
-// An item names the newest 16 versions of its key, newest first; an item of the empty key stands for all keys. More than
-// 1024 keys are "everything", and no item is made of them; so is what does not fit into 8 messages.
 func (q *Queries) Flush(ctx context.Context, arg FlushParams) (FlushRow, error) {
 	row := q.db.QueryRowContext(ctx, Flush,
-		arg.Channel,
+		arg.Sender,
 		arg.Class,
 		arg.ID,
-		arg.Head,
+		arg.Emptied,
 	)
 	var i FlushRow
 	err := row.Scan(&i.Changes, &i.Messages, &i.Bytes)
@@ -100,7 +52,7 @@ func (q *Queries) Flush(ctx context.Context, arg FlushParams) (FlushRow, error) 
 }
 
 const GetNotices = `-- name: GetNotices :many
-SELECT seq, payload FROM /* TEMPLATE: prefix */cache_notices WHERE seq = 0 OR seq > $1::bigint ORDER BY seq
+SELECT seq, payload FROM /* TEMPLATE: prefix */cache_notices WHERE seq > $1::bigint ORDER BY seq
 `
 
 type GetNoticesRow struct {
@@ -131,17 +83,8 @@ func (q *Queries) GetNotices(ctx context.Context, last int64) ([]GetNoticesRow, 
 	return items, nil
 }
 
-const HoldChanges = `-- name: HoldChanges :exec
-LOCK TABLE /* TEMPLATE: prefix */cache_entries, /* TEMPLATE: prefix */cache_changes IN SHARE ROW EXCLUSIVE MODE
-`
-
-func (q *Queries) HoldChanges(ctx context.Context) error {
-	_, err := q.db.ExecContext(ctx, HoldChanges)
-	return err
-}
-
 const KeepPolling = `-- name: KeepPolling :exec
-UPDATE /* TEMPLATE: prefix */cache_state SET polled_until = greatest(polled_until, clock_timestamp() + ($1::bigint) * interval '1 microsecond')
+UPDATE /* TEMPLATE: prefix */cache_state SET poller_lease = greatest(poller_lease, clock_timestamp() + ($1::bigint) * interval '1 microsecond')
 `
 
 func (q *Queries) KeepPolling(ctx context.Context, forUs int64) error {
@@ -150,7 +93,7 @@ func (q *Queries) KeepPolling(ctx context.Context, forUs int64) error {
 }
 
 const LastNotice = `-- name: LastNotice :one
-SELECT max(seq)::bigint AS last FROM /* TEMPLATE: prefix */cache_notices
+SELECT coalesce(max(seq), 0)::bigint AS last FROM /* TEMPLATE: prefix */cache_notices
 `
 
 func (q *Queries) LastNotice(ctx context.Context) (int64, error) {
@@ -160,16 +103,6 @@ func (q *Queries) LastNotice(ctx context.Context) (int64, error) {
 	return last, err
 }
 
-const MarkNotices = `-- name: MarkNotices :exec
-INSERT INTO /* TEMPLATE: prefix */cache_notices (seq, payload) VALUES (0, $1::text) ON CONFLICT DO NOTHING
-`
-
-// The row 0 is the identity of the notices: a crash takes it away with them, and whoever finds another has missed some.
-func (q *Queries) MarkNotices(ctx context.Context, mark string) error {
-	_, err := q.db.ExecContext(ctx, MarkNotices, mark)
-	return err
-}
-
 const VacuumChanges = `-- name: VacuumChanges :exec
 VACUUM (SKIP_LOCKED, INDEX_CLEANUP off, TRUNCATE off) /* TEMPLATE: prefix */cache_changes
 `
@@ -177,4 +110,31 @@ VACUUM (SKIP_LOCKED, INDEX_CLEANUP off, TRUNCATE off) /* TEMPLATE: prefix */cach
 func (q *Queries) VacuumChanges(ctx context.Context) error {
 	_, err := q.db.ExecContext(ctx, VacuumChanges)
 	return err
+}
+
+const Writers = `-- name: Writers :many
+SELECT id::text AS id FROM unnest(/* TEMPLATE: prefix */cache_writers()) AS id
+`
+
+func (q *Queries) Writers(ctx context.Context) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, Writers)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

@@ -169,16 +169,11 @@ WITH w AS (
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w
-    WHERE w.news AND (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    WHERE w.news AND (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING version
-), parts AS (
-    SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part
-    FROM (SELECT octet_length(key) || ':' || key || lpad(to_hex(version), 16, '0') || ';' AS item
-        FROM w WHERE w.news AND NOT EXISTS (SELECT FROM logged)) items
-), messages AS (
-    SELECT string_agg(item, '') AS body, count(*) OVER () AS total FROM parts GROUP BY part
 ), told AS (
-    SELECT count(pg_notify($8::text, CASE WHEN m.total > 8 THEN '2*' ELSE '2' || m.body END)) AS n FROM messages m
+    SELECT coalesce(/* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(w.key, lpad(to_hex(w.version), 16, '0')))), 0)::bigint AS n
+    FROM w WHERE w.news AND NOT EXISTS (SELECT FROM logged)
 )
 SELECT coalesce((SELECT string_agg(w.version::text, ',') FROM w WHERE NOT w.news), '')::text AS silent,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
@@ -194,7 +189,6 @@ type PutEntriesAndTellParams struct {
 	Codecs   string
 	Los      string
 	Sizes    string
-	Channel  string
 }
 
 type PutEntriesAndTellRow struct {
@@ -214,7 +208,6 @@ func (q *Queries) PutEntriesAndTell(ctx context.Context, arg PutEntriesAndTellPa
 		arg.Codecs,
 		arg.Los,
 		arg.Sizes,
-		arg.Channel,
 	)
 	var i PutEntriesAndTellRow
 	err := row.Scan(
@@ -279,10 +272,11 @@ WITH w AS (
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w
-    WHERE w.news AND (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    WHERE w.news AND (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING key
 ), told AS (
-    SELECT count(pg_notify($6::text, $7::text)) AS n FROM w WHERE w.news AND NOT EXISTS (SELECT FROM logged)
+    SELECT count(pg_notify(s.channel, '2' || s.id || $6::text)) AS n FROM w, /* TEMPLATE: prefix */cache_state s
+    WHERE w.news AND NOT EXISTS (SELECT FROM logged)
 )
 SELECT EXISTS (SELECT FROM logged) AS logged, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     told.n AS messages
@@ -295,8 +289,7 @@ type PutEntryAndTellParams struct {
 	Version int64
 	TtlUs   sql.NullInt64
 	Codec   string
-	Channel string
-	Payload string
+	Item    string
 }
 
 type PutEntryAndTellRow struct {
@@ -313,8 +306,7 @@ func (q *Queries) PutEntryAndTell(ctx context.Context, arg PutEntryAndTellParams
 		arg.Version,
 		arg.TtlUs,
 		arg.Codec,
-		arg.Channel,
-		arg.Payload,
+		arg.Item,
 	)
 	var i PutEntryAndTellRow
 	err := row.Scan(&i.Logged, &i.Server, &i.Messages)

@@ -10,9 +10,10 @@ import (
 )
 
 type CacheChange struct {
-	Seq     int64
-	Key     string
-	Version int64
+	Seq      int64
+	Key      string
+	Version  int64
+	LoggedAt time.Time
 }
 
 type CacheEntry struct {
@@ -24,17 +25,22 @@ type CacheEntry struct {
 	WrittenAt time.Time
 }
 
+type CacheIncarnation struct {
+	One bool
+	ID  int64
+}
+
 type CacheNotice struct {
-	Seq     int64
-	Payload string
-	ToldAt  time.Time
+	Seq         int64
+	Payload     string
+	PublishedAt time.Time
 }
 
 type CacheState struct {
 	One           bool
 	SchemaVersion int32
+	ID            string
 	Channel       string
-	Generation    int64
 	SweptAt       time.Time
-	PolledUntil   time.Time
+	PollerLease   time.Time
 }

@@ -69,11 +69,12 @@ func (q *Queries) FenceLoads(ctx context.Context) error {
 }
 
 const GetState = `-- name: GetState :one
-SELECT schema_version, channel, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state
+SELECT schema_version, id, channel, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state
 `
 
 type GetStateRow struct {
 	SchemaVersion int32
+	ID            string
 	Channel       string
 	Isolation     string
 }
@@ -81,7 +82,12 @@ type GetStateRow struct {
 func (q *Queries) GetState(ctx context.Context) (GetStateRow, error) {
 	row := q.db.QueryRowContext(ctx, GetState)
 	var i GetStateRow
-	err := row.Scan(&i.SchemaVersion, &i.Channel, &i.Isolation)
+	err := row.Scan(
+		&i.SchemaVersion,
+		&i.ID,
+		&i.Channel,
+		&i.Isolation,
+	)
 	return i, err
 }
 
@@ -106,6 +112,16 @@ func (q *Queries) JustExpired(ctx context.Context, graceUs int64) (JustExpiredRo
 	return i, err
 }
 
+const NewIncarnation = `-- name: NewIncarnation :exec
+INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random()) ON CONFLICT DO NOTHING
+`
+
+// After a crash, which has removed the row.
+func (q *Queries) NewIncarnation(ctx context.Context) error {
+	_, err := q.db.ExecContext(ctx, NewIncarnation)
+	return err
+}
+
 const Probe = `-- name: Probe :exec
 SELECT pg_notify($1::text, $2::text || ':' || (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint)
 `
@@ -118,6 +134,20 @@ type ProbeParams struct {
 // The echo that proves a listener, with the identity of the server that the data connections talk to.
 func (q *Queries) Probe(ctx context.Context, arg ProbeParams) error {
 	_, err := q.db.ExecContext(ctx, Probe, arg.Channel, arg.Nonce)
+	return err
+}
+
+const PublishAll = `-- name: PublishAll :exec
+WITH logged AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
+    SELECT '', 0 FROM /* TEMPLATE: prefix */cache_state s WHERE s.poller_lease > clock_timestamp()
+)
+SELECT /* TEMPLATE: prefix */cache_publish('2', '', '{*}')
+`
+
+// "Forget everything", at once, and through the log too while somebody polls.
+func (q *Queries) PublishAll(ctx context.Context) error {
+	_, err := q.db.ExecContext(ctx, PublishAll)
 	return err
 }
 
@@ -151,20 +181,6 @@ func (q *Queries) Size(ctx context.Context) (SizeRow, error) {
 	var i SizeRow
 	err := row.Scan(&i.RowCount, &i.ByteCount)
 	return i, err
-}
-
-const TellAll = `-- name: TellAll :exec
-WITH logged AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
-    SELECT '', 0 FROM /* TEMPLATE: prefix */cache_state s WHERE s.polled_until > clock_timestamp()
-)
-SELECT pg_notify($1::text, '2*')
-`
-
-// "Forget everything", at once, and through the log too while somebody polls.
-func (q *Queries) TellAll(ctx context.Context, channel string) error {
-	_, err := q.db.ExecContext(ctx, TellAll, channel)
-	return err
 }
 
 const Trim = `-- name: Trim :execrows
@@ -225,11 +241,12 @@ func (q *Queries) TruncateEntries(ctx context.Context) error {
 	return err
 }
 
-const TurnGeneration = `-- name: TurnGeneration :exec
-UPDATE /* TEMPLATE: prefix */cache_state SET generation = generation + 1
+const TurnIncarnation = `-- name: TurnIncarnation :exec
+INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random())
+ON CONFLICT (one) DO UPDATE SET id = EXCLUDED.id
 `
 
-func (q *Queries) TurnGeneration(ctx context.Context) error {
-	_, err := q.db.ExecContext(ctx, TurnGeneration)
+func (q *Queries) TurnIncarnation(ctx context.Context) error {
+	_, err := q.db.ExecContext(ctx, TurnIncarnation)
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pgcache/go/internal/notify"
 	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
 	"github.com/pgcache/go/sqlc"
@@ -58,7 +59,7 @@ func recordState(version int, n store.Names) string {
 		state = fmt.Sprintf("INSERT INTO /* TEMPLATE: prefix */cache_state (schema_version, channel) VALUES (1, '%s')\n"+
 			"    ON CONFLICT (one) DO UPDATE SET schema_version = 1;\n", n.Channel)
 	}
-	return state + fmt.Sprintf("SELECT pg_notify('%s', '2*');\n", n.Channel)
+	return state + fmt.Sprintf("SELECT pg_notify('%s', '%c%s%s');\n", n.Channel, notify.Inline, notify.AnyCache, notify.All)
 }
 
 // lockID is the second number of the migration's advisory lock; the first is the schema's.
@@ -148,7 +149,7 @@ func current(ctx context.Context, tx *sql.Tx, n store.Names) (int, error) {
 
 // foreign returns an error if a table has one of our names and is not ours.
 func foreign(ctx context.Context, tx *sql.Tx, n store.Names) error {
-	columns := [...]string{"key, value, version, expires_at, codec, written_at", "key, version", "seq, payload, told_at"}
+	columns := [...]string{"key, value, version, expires_at, codec, written_at", "key, version, logged_at", "seq, payload, published_at"}
 	for i, table := range n.Tables() {
 		var there bool
 		if err := tx.QueryRowContext(ctx, "SELECT to_regclass($1::text) IS NOT NULL", table).Scan(&there); err != nil {
@@ -174,11 +175,11 @@ func complete(ctx context.Context, tx *sql.Tx, n store.Names) (whole bool, err e
 
 // Have reads the version without writing anything or taking a lock: 0 if there are no tables yet.
 func Have(ctx context.Context, s *store.Store) (int, error) {
-	version, _, err := s.State(ctx)
+	state, err := s.State(ctx)
 	if sqlerr.NoObject(err) {
 		return 0, nil
 	}
-	return version, err
+	return state.Version, err
 }
 
 // split cuts a migration at the semicolons that end its statements: drivers differ in whether they take several at once.

@@ -43,7 +43,7 @@ func TestAll(t *testing.T) {
 		if strings.Contains(m.SQL, "TEMPLATE: prefix") || strings.Contains(m.SQL, "TEMPLATE: channel") {
 			t.Errorf("%s: a template is left", m.Name)
 		}
-		text := strings.ReplaceAll(comment.ReplaceAllString(m.SQL, ""), "RAISE EXCEPTION 'cache_drain", "")
+		text := strings.ReplaceAll(comment.ReplaceAllString(m.SQL, ""), "RAISE EXCEPTION 'cache_flush", "")
 		for _, name := range bare.FindAllString(text, -1) {
 			if !strings.Contains(name, "cache_guard_") { // triggers belong to their table
 				t.Errorf("%s: %q without schema and prefix", m.Name, name)
@@ -88,13 +88,13 @@ func TestRun(t *testing.T) {
 				}
 			}
 			// In the way of the second step.
-			exec(fmt.Sprintf("CREATE FUNCTION %s.m_cache_drain(text, text, int, int) RETURNS text LANGUAGE sql AS 'SELECT $1'", n.Schema))
+			exec(fmt.Sprintf("CREATE FUNCTION %s.m_cache_item(key text, versions text) RETURNS int LANGUAGE sql AS 'SELECT 1'", n.Schema))
 			err := migrate.Run(ctx, db, n)
 			if err == nil || !strings.Contains(err.Error(), "migration 2 (changes)") || !strings.Contains(err.Error(), "return type") {
 				t.Fatal(err)
 			}
 			have(1)
-			exec(fmt.Sprintf("DROP FUNCTION %s.m_cache_drain", n.Schema))
+			exec(fmt.Sprintf("DROP FUNCTION %s.m_cache_item", n.Schema))
 			var wg sync.WaitGroup
 			for range 10 {
 				wg.Go(func() {

@@ -1,31 +1,39 @@
-// Package notify is the format of what nodes tell each other: which versions of which keys were written.
+// Package notify is the format of the messages in which changes are published: which versions of which keys were written.
 //
-//	payload = head items | head "*"
-//	head    = "1" node | "2"                   a flush of the change log, and who keeps that beat | told by a writing
-//	                                           statement, or by a poll
-//	node    = 8 hex digits
+//	message = kind cache sender items | kind cache sender "*"
+//	kind    = "1" | "2"          a flush of the change log | published by a writing statement, a trigger or a poll
+//	cache   = 8 hex digits       the cache's id, made by Migrate; 00000000: all caches on the channel
+//	sender  = node window | ""   of a flush: who flushed, in 8 hex digits, and its window in ms, in 4; or nobody, all zeros
 //	item    = length ":" key version+ ";"      length of key in bytes, decimal; version in 16 hex digits, newest first
 //
 // "*" says: forget everything. Version 0 is nobody's: it drops the key whatever is held. The first byte is the version of
-// the format: a node that does not know it forgets everything, so old and new releases may run together.
+// the format: a node that does not know it forgets everything, so old and new releases may run together. The SQL side of
+// the format is cache_publish and cache_item in sqlc/migrations.
 package notify
 
 import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 const (
-	// Flush begins a payload drained from the change log.
+	// Flush begins a message drained from the change log.
 	Flush = '1'
-	// Inline begins a payload told by the statement that wrote.
+	// Inline begins a message of the statement that wrote.
 	Inline = '2'
 	// All is the body that says: forget everything.
 	All = "*"
+	// AnyCache is the id that all caches on a channel take for their own.
+	AnyCache = "00000000"
+	// Nobody is the sender of a flush in no node's name.
+	Nobody = "000000000000"
 
-	versionDigits = 16
+	cacheDigits   = 8
 	nodeDigits    = 8
+	windowDigits  = 4
+	versionDigits = 16
 	// MaxPayload is the largest payload that Postgres takes, in bytes.
 	MaxPayload = 7999
 )
@@ -44,36 +52,63 @@ func AppendItem(b []byte, key string, versions ...int64) []byte {
 	return append(b, ';')
 }
 
-// One is the payload of a single write.
+// One is the item of a single write, to which the statement adds the head.
 func One(key string, version int64) string {
-	b := make([]byte, 0, len(key)+24)
-	return string(AppendItem(append(b, Inline), key, version))
+	return string(AppendItem(make([]byte, 0, len(key)+24), key, version))
 }
 
-// Head begins the payloads of the flushes of a node.
-func Head(node uint32) string { return fmt.Sprintf("%c%08x", Flush, node) }
-
-// From returns the node that flushed payload; false if it is no flush.
-func From(payload string) (node uint32, ok bool) {
-	if len(payload) <= nodeDigits || payload[0] != Flush {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(payload[1:1+nodeDigits], 16, 32)
-	return uint32(n), err == nil
+// Sender is what a node puts behind the cache's id in its flushes. window is cut to 65 s.
+func Sender(node uint32, window time.Duration) string {
+	return fmt.Sprintf("%08x%04x", node, min(max(window.Milliseconds(), 0), 1<<16-1))
 }
 
-// Parse calls item for every key in payload with its versions, newest first, and all where everything is to be
-// forgotten. The slice of versions is reused from call to call. An error means that the payload can't be trusted: it
-// may have named anything, so everything must be forgotten; item may have been called before.
-func Parse(payload string, item func(key string, versions []int64), all func()) error {
-	rest := ""
-	if _, ok := From(payload); ok {
-		rest = payload[1+nodeDigits:]
-	} else if payload != "" && payload[0] == Inline {
-		rest = payload[1:]
-	} else {
-		return fmt.Errorf("unknown format in payload %.40q", payload)
+// A Message is a payload taken apart.
+type Message struct {
+	Cache  string        // the id of the cache that it is about
+	Flush  bool          // a flush
+	Node   uint32        // who flushed; 0: nobody who leads
+	Window time.Duration // of that node
+	Body   string        // items, or All
+}
+
+// For says whether a message is for the cache of this id.
+func (m *Message) For(cache string) bool { return m.Cache == cache || m.Cache == AnyCache }
+
+// Parse takes a payload apart. An error means that the payload can't be trusted: it may have named anything, so
+// everything must be forgotten.
+func Parse(payload string) (Message, error) {
+	bad := func() (Message, error) { return Message{}, fmt.Errorf("unknown format in payload %.40q", payload) }
+	if len(payload) < 1+cacheDigits || payload[0] != Flush && payload[0] != Inline {
+		return bad()
 	}
+	m := Message{Cache: payload[1 : 1+cacheDigits], Body: payload[1+cacheDigits:]}
+	if _, err := strconv.ParseUint(m.Cache, 16, 32); err != nil {
+		return bad()
+	}
+	if payload[0] == Inline {
+		return m, nil
+	}
+	if len(m.Body) < nodeDigits+windowDigits {
+		return bad()
+	}
+	node, err := strconv.ParseUint(m.Body[:nodeDigits], 16, 32)
+	if err != nil {
+		return bad()
+	}
+	ms, err := strconv.ParseUint(m.Body[nodeDigits:nodeDigits+windowDigits], 16, 16)
+	if err != nil {
+		return bad()
+	}
+	m.Flush, m.Node, m.Window = true, uint32(node), time.Duration(ms)*time.Millisecond
+	m.Body = m.Body[nodeDigits+windowDigits:]
+	return m, nil
+}
+
+// Items calls item for every key in the message with its versions, newest first, and all where everything is to be
+// forgotten. The slice of versions is reused from call to call. After an error item may have been called, and everything
+// must be forgotten.
+func (m *Message) Items(item func(key string, versions []int64), all func()) error {
+	rest := m.Body
 	if rest == All {
 		all()
 		return nil

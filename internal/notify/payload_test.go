@@ -3,9 +3,14 @@ package notify
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
+
+const inlineHead = "200c0ffee"
+
+func flushHead(node uint32) string { return "100c0ffee" + Sender(node, 25*time.Millisecond) }
 
 type item struct {
 	Key      string
@@ -13,7 +18,11 @@ type item struct {
 }
 
 func parse(payload string) (items []item, all bool, err error) {
-	err = Parse(payload, func(k string, vs []int64) {
+	m, err := Parse(payload)
+	if err != nil {
+		return nil, false, err
+	}
+	err = m.Items(func(k string, vs []int64) {
 		items = append(items, item{k, append([]int64(nil), vs...)})
 	}, func() { all = true })
 	return items, all, err
@@ -27,7 +36,7 @@ func TestRoundTrip(t *testing.T) {
 		{`";:*1` + "\x1f\n\u202e\U0001f600", []int64{1<<63 - 1, 3, 0}},
 		{"12:a", []int64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}},
 	}
-	b := []byte(Head(7))
+	b := []byte(flushHead(7))
 	for _, i := range want {
 		b = AppendItem(b, i.Key, i.Versions...)
 	}
@@ -38,18 +47,36 @@ func TestRoundTrip(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	got, _, err = parse(One("k", 255))
+	got, _, err = parse(inlineHead + One("k", 255))
 	if d := cmp.Diff([]item{{"k", []int64{255}}}, got); d != "" || err != nil {
 		t.Error(err, d)
 	}
-	if len(One(strings.Repeat("k", 1024), 1<<63-1)) > MaxPayload {
+	if len(inlineHead+One(strings.Repeat("k", 1024), 1<<63-1)) > MaxPayload {
 		t.Error("the largest key does not fit into a payload")
+	}
+}
+
+func TestHead(t *testing.T) {
+	t.Parallel()
+	m, err := Parse(flushHead(0xdeadbeef) + "*")
+	want := Message{Cache: "00c0ffee", Flush: true, Node: 0xdeadbeef, Window: 25 * time.Millisecond, Body: "*"}
+	if d := cmp.Diff(want, m); d != "" || err != nil {
+		t.Error(err, d)
+	}
+	if !m.For("00c0ffee") || m.For("00c0ffef") {
+		t.Error("a message is for the cache that it names")
+	}
+	if all := (Message{Cache: AnyCache}); !all.For("00c0ffee") {
+		t.Error("a message for all caches is for each")
+	}
+	if len(Sender(1, time.Hour)) != len(Nobody) {
+		t.Error("senders have one length")
 	}
 }
 
 func TestAll(t *testing.T) {
 	t.Parallel()
-	for _, p := range []string{Head(0) + "*", Head(1<<32-1) + "*", "2*"} {
+	for _, p := range []string{flushHead(0) + "*", flushHead(1<<32-1) + "*", inlineHead + "*"} {
 		if items, all, err := parse(p); len(items) > 0 || !all || err != nil {
 			t.Errorf("Parse(%q) = %v, all %v, %v", p, items, all, err)
 		}
@@ -59,18 +86,26 @@ func TestAll(t *testing.T) {
 func TestGarbage(t *testing.T) {
 	t.Parallel()
 	for _, p := range []string{
-		"", "*", "3*", "x", "1*", "1", "10000000g*", "1+0000001*", "100000001**", "23:k", "2k:0000000000000001;", "299999999999999999999:k0000000000000001;", "21:k;", "21:k",
-		"21:k000000000000000;", "21:k000000000000000g;", "21:kffffffffffffffff;", "21:k0000000000000001", "2**", "2;",
-		"2-1:k0000000000000001;", "2+1:k0000000000000001;", `{"key":"k"}`, "21:k0000000000000001;x",
+		"", "*", "3*", "x", "1*", "1", "2*", "200c0ffe", "200c0ffe+*", "100c0ffee0000000g0019*", "100c0ffee+00000010019*", "100c0ffee0000000100g9*",
+		"100c0ffee000000010019**", `{"key":"k"}`,
 	} {
 		if _, all, err := parse(p); err == nil || all {
 			t.Errorf("Parse(%q) was accepted", p)
 		}
 	}
+	for _, body := range []string{
+		"3:k", ":k:0000000000000001;", "99999999999999999999:k0000000000000001;", "1:k;", "1:k",
+		"1:k000000000000000;", "1:k000000000000000g;", "1:kffffffffffffffff;", "1:k0000000000000001", "**", ";",
+		"-1:k0000000000000001;", "+1:k0000000000000001;", "1:k0000000000000001;x",
+	} {
+		if _, all, err := parse(inlineHead + body); err == nil || all {
+			t.Errorf("Parse(%q) was accepted", inlineHead+body)
+		}
+	}
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{Head(1) + "*", Head(2) + "1:k0000000000000001;", One("user:1", 7), "2", "2:;", "23:ab"} {
+	for _, s := range []string{flushHead(1) + "*", flushHead(2) + "1:k0000000000000001;", inlineHead + One("user:1", 7), inlineHead, inlineHead + ":;", inlineHead + "3:ab"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, p string) {
@@ -78,7 +113,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil || all {
 			return
 		}
-		b := []byte{Inline}
+		b := []byte(inlineHead)
 		for _, i := range items {
 			b = AppendItem(b, i.Key, i.Versions...)
 		}

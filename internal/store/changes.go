@@ -2,8 +2,8 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"fmt"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/pgcache/go/internal/dbsqlc"
@@ -18,23 +18,33 @@ type Flushed struct {
 	Bytes             int64 // what the log takes on disk, dead rows included
 }
 
-// Flush drains the change log and tells what was in it, in one statement. When it returns without an error, everything
-// that was committed before it was sent has been told, by it or by another. head begins every message.
-func (s *Store) Flush(ctx context.Context, head string) (Flushed, error) {
+// ErrFlushing says that another flush is under way: nothing was done, and what that one does not publish is still in the
+// change log.
+var ErrFlushing = errors.New("another flush is under way")
+
+// Flush drains the change log and publishes what was in it, in one statement. When it returns without an error,
+// everything that was committed before it was sent has been published, by it or by another. sender follows the cache's id
+// in every message: see notify.Sender.
+func (s *Store) Flush(ctx context.Context, sender string) (Flushed, error) {
+	return s.flush(ctx, sender, false)
+}
+
+func (s *Store) flush(ctx context.Context, sender string, emptied bool) (Flushed, error) {
 	r, err := committed(ctx, s, func(q *dbsqlc.Queries) (dbsqlc.FlushRow, error) {
-		return q.Flush(ctx, dbsqlc.FlushParams{Class: s.Names.Class(), ID: flushLock, Head: head, Channel: s.Names.Channel})
+		return q.Flush(ctx, dbsqlc.FlushParams{Class: s.Names.Class(), ID: flushLock, Sender: sender, Emptied: emptied})
 	})
-	return Flushed{r.Changes, r.Messages, r.Bytes}, err
+	if err == nil && r.Changes < 0 {
+		err = ErrFlushing
+	}
+	return Flushed{max(r.Changes, 0), r.Messages, r.Bytes}, err
 }
 
 // VacuumLog removes the log's dead rows. It blocks nobody, and needs the rights of the table's owner.
 func (s *Store) VacuumLog(ctx context.Context) error { return s.q.VacuumChanges(ctx) }
 
 // DrainLog flushes and truncates the log, alone in it for some milliseconds. It fails where somebody holds the table.
-func (s *Store) DrainLog(ctx context.Context, head string) error {
-	_, err := committed(ctx, s, func(q *dbsqlc.Queries) (int64, error) {
-		return q.DrainChanges(ctx, dbsqlc.DrainChangesParams{Channel: s.Names.Channel, Head: head, Class: s.Names.Class(), ID: flushLock})
-	})
+func (s *Store) DrainLog(ctx context.Context, sender string) error {
+	_, err := s.flush(ctx, sender, true)
 	return err
 }
 
@@ -44,44 +54,55 @@ type Notice struct {
 	Payload string
 }
 
-// BeginPolling makes all changes that are committed from now on go through the log, for lease at least, and returns the
-// identity of the notices and the last of them.
-func (s *Store) BeginPolling(ctx context.Context, mark string, lease time.Duration) (identity string, last int64, err error) {
-	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
-	if err != nil {
-		return "", 0, err
+// BeginPolling makes all changes that are committed from now on go through the change log, for lease at least, and returns
+// the incarnation of the tables and the last notice. It takes no lock: it waits for the writes that are under way, which
+// may not know of the lease.
+func (s *Store) BeginPolling(ctx context.Context, lease time.Duration) (incarnation, last int64, err error) {
+	if err := s.KeepPolling(ctx, lease); err != nil {
+		return 0, 0, err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a Commit it does nothing, before one the first error counts
-	q := s.with(tx)
-	// A write that began before this one commits, and does not know of it, would only be notified:
-	//
-	//     write: nobody polls          KeepPolling, commit
-	//     commit, NOTIFY               first poll: nothing          <- never told
-	//
-	// so wait for those that are under way. New ones wait for this lock, and take their snapshot after it.
-	if err := q.SetLocal(ctx, dbsqlc.SetLocalParams{Name: "lock_timeout", Setting: "1s"}); err != nil {
-		return "", 0, err
+	if err := s.waitForWriters(ctx); err != nil {
+		return 0, 0, err
 	}
-	if err := q.HoldChanges(ctx); err != nil {
-		return "", 0, err
+	if last, err = s.q.LastNotice(ctx); err != nil {
+		return 0, 0, err
 	}
-	if err := q.KeepPolling(ctx, lease.Microseconds()); err != nil {
-		return "", 0, err
+	incarnation, err = s.Incarnation(ctx)
+	return incarnation, last, err
+}
+
+// writersPause is the time from one look at the writes under way to the next.
+const writersPause = 10 * time.Millisecond
+
+// waitForWriters waits until every writing statement has ended that was under way when it was called. A statement has its
+// lock on the table before its snapshot, so one that is not among them sees what was committed before the call:
+//
+//	write: lock, snapshot             KeepPolling, commit
+//	                                  waitForWriters: the write has a lock on the table
+//	write: commit, NOTIFY             it has ended
+//	                                  first poll
+func (s *Store) waitForWriters(ctx context.Context) error {
+	var writers []string
+	for first := true; first || len(writers) > 0; first = false {
+		if !first {
+			timer := time.NewTimer(writersPause)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				timer.Stop()
+				return ctx.Err()
+			}
+		}
+		now, err := s.q.Writers(ctx)
+		if err != nil {
+			return err
+		}
+		if first {
+			writers = now
+		}
+		writers = slices.DeleteFunc(writers, func(w string) bool { return !slices.Contains(now, w) })
 	}
-	if err := q.MarkNotices(ctx, mark); err != nil {
-		return "", 0, err
-	}
-	if last, err = q.LastNotice(ctx); err != nil {
-		return "", 0, err
-	}
-	rows, err := q.GetNotices(ctx, last)
-	if err != nil {
-		return "", 0, err
-	}
-	if len(rows) == 0 {
-		return "", 0, fmt.Errorf("%s is not readable", s.Names.object("cache_notices"))
-	}
-	return rows[0].Payload, last, tx.Commit()
+	return nil
 }
 
 // KeepPolling makes it go on for lease.
@@ -89,18 +110,13 @@ func (s *Store) KeepPolling(ctx context.Context, lease time.Duration) error {
 	return s.q.KeepPolling(ctx, lease.Microseconds())
 }
 
-// Notices returns the identity of the notices and those after last. Another identity than before says that some may be
-// lost.
-func (s *Store) Notices(ctx context.Context, last int64) (identity string, notices []Notice, err error) {
+// Notices returns the notices after last.
+func (s *Store) Notices(ctx context.Context, last int64) (notices []Notice, err error) {
 	rows, err := s.q.GetNotices(ctx, last)
 	for _, r := range rows {
-		if r.Seq == 0 {
-			identity = r.Payload
-		} else {
-			notices = append(notices, Notice(r))
-		}
+		notices = append(notices, Notice(r))
 	}
-	return identity, notices, err
+	return notices, err
 }
 
 // DeleteNotices removes notices older than age.

@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -38,6 +39,8 @@ func (w *watched) listen() *ear {
 }
 
 // told is what was heard.
+const window = 25 * time.Millisecond
+
 type told struct {
 	messages int
 	longest  int
@@ -55,7 +58,12 @@ func (h *told) add(t *testing.T, payload string) {
 	t.Helper()
 	h.messages++
 	h.longest = max(h.longest, len(payload))
-	err := notify.Parse(payload, func(key string, versions []int64) {
+	m, err := notify.Parse(payload)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	err = m.Items(func(key string, versions []int64) {
 		h.items = append(h.items, item{key, slices.Clone(versions)})
 		if h.versions == nil {
 			h.versions = map[string][]int64{}
@@ -89,7 +97,7 @@ func (e *ear) told() (h told) {
 
 func (w *watched) flush() store.Flushed {
 	w.t.Helper()
-	f, err := w.Flush(w.t.Context(), notify.Head(1))
+	f, err := w.Flush(w.t.Context(), notify.Sender(1, window))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -99,13 +107,13 @@ func (w *watched) flush() store.Flushed {
 // begin flushes inside a transaction, and returns it.
 func (w *watched) begin() (tx *sql.Tx, pid int) {
 	w.t.Helper()
-	tx, err := w.db.BeginTx(w.t.Context(), nil)
+	tx, err := w.db.BeginTx(w.t.Context(), &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = tx.Rollback() })
 	var r dbsqlc.FlushRow
-	if err := tx.QueryRow(w.Names.Render(dbsqlc.Flush), w.Names.Channel, w.Names.Class(), -2, notify.Head(2)).Scan(&r.Changes, &r.Messages, &r.Bytes); err != nil {
+	if err := tx.QueryRow(w.Names.Render(dbsqlc.Flush), notify.Sender(2, window), w.Names.Class(), -2, false).Scan(&r.Changes, &r.Messages, &r.Bytes); err != nil {
 		w.t.Fatal(err)
 	}
 	if r.Changes == 0 {
@@ -159,7 +167,7 @@ func TestOrderIsCommitOrder(t *testing.T) {
 						if !flushing {
 							return
 						}
-						if _, err := s.Flush(t.Context(), notify.Head(1)); err != nil {
+						if _, err := s.Flush(t.Context(), notify.Sender(1, window)); err != nil && !errors.Is(err, store.ErrFlushing) {
 							t.Error(err)
 						}
 					})
@@ -228,7 +236,7 @@ func TestPayloads(t *testing.T) {
 			ear := w.listen()
 			w.log(test.keys, test.versions, test.key)
 			if name == "too many" { // also for those who poll
-				w.exec("UPDATE " + w.object("cache_state") + " SET polled_until = clock_timestamp() + interval '1 minute'")
+				w.exec("UPDATE " + w.object("cache_state") + " SET poller_lease = clock_timestamp() + interval '1 minute'")
 			}
 			f := w.flush()
 			h := ear.told()

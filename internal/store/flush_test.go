@@ -1,14 +1,12 @@
 package store_test
 
 import (
-	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 
-	"github.com/pgcache/go/internal/dbsqlc"
 	"github.com/pgcache/go/internal/notify"
 	"github.com/pgcache/go/internal/store"
 )
@@ -36,8 +34,15 @@ func TestOverlappingFlushes(t *testing.T) {
 				if r%3 != 0 {
 					continue
 				}
-				if _, err := s.Flush(t.Context(), notify.Head(uint32(n))); err != nil {
-					t.Error(err)
+				for {
+					_, err := s.Flush(t.Context(), notify.Sender(uint32(n), window))
+					if err == nil {
+						break
+					}
+					if !errors.Is(err, store.ErrFlushing) {
+						t.Error(err)
+						break
+					}
 				}
 				var left int
 				if err := w.db.QueryRowContext(t.Context(), "SELECT count(*) FROM "+w.object("cache_changes")+" WHERE version = $1", version).Scan(&left); err != nil || left > 0 {
@@ -61,8 +66,8 @@ func TestOverlappingFlushes(t *testing.T) {
 	}
 }
 
-// TestFlushAllOrNothing: a flush that is rolled back, or whose session ends, tells nothing and leaves everything. Another
-// that has waited behind it, tells it.
+// TestFlushAllOrNothing: a flush that is rolled back, or whose session ends, publishes nothing and leaves everything.
+// Another beside it does nothing and says so; one after it publishes.
 func TestFlushAllOrNothing(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(w *watched, tx *sql.Tx, pid int){
@@ -83,12 +88,15 @@ func TestFlushAllOrNothing(t *testing.T) {
 			if h := ear.told(); h.messages > 0 || w.logged() != 20 {
 				t.Errorf("before it is committed a flush has told %+v", h)
 			}
-			waiting := queue(t, t.Context(), func(ctx context.Context) (store.Flushed, error) { return w.Flush(ctx, notify.Head(1)) })
-			waitFor(t, "another flush waits", func() bool {
-				return scan[int](w, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND classid = $1::bigint::oid", int64(uint32(w.Names.Class()))) == 1
-			})
+			if _, err := w.Flush(t.Context(), notify.Sender(1, window)); !errors.Is(err, store.ErrFlushing) {
+				t.Errorf("beside another flush: %v", err)
+			}
 			end(w, tx, pid)
-			f, h := waiting.get(t), ear.told()
+			waitFor(t, "the other flush is over", func() bool {
+				return scan[int](w, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::bigint::oid", int64(uint32(w.Names.Class()))) == 0
+			})
+			f := w.flush()
+			h := ear.told()
 			if want := map[bool]int64{false: 20, true: 0}[name == "committed"]; f.Changes != want || f.Messages != min(want, 1) {
 				t.Errorf("the flush behind it: %+v", f)
 			}
@@ -99,8 +107,7 @@ func TestFlushAllOrNothing(t *testing.T) {
 	}
 }
 
-// TestOtherIsolation: whatever the isolation level of the sessions, a flush that has waited behind another is not refused,
-// and a write that has waited for a poller to register knows of it.
+// TestOtherIsolation: whatever the isolation level of the sessions, a flush is not refused.
 func TestOtherIsolation(t *testing.T) {
 	t.Parallel()
 	for _, level := range []string{"repeatable read", "serializable"} {
@@ -110,43 +117,20 @@ func TestOtherIsolation(t *testing.T) {
 			ear := w.listen()
 			w.log(10, 2, "'k' || k")
 			tx, _ := w.begin()
-			waiting := queue(t, t.Context(), func(ctx context.Context) (store.Flushed, error) { return w.Flush(ctx, notify.Head(1)) })
-			waitFor(t, "another flush waits", func() bool {
-				return scan[int](w, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND classid = $1::bigint::oid", int64(uint32(w.Names.Class()))) == 1
-			})
+			if _, err := w.Flush(t.Context(), notify.Sender(1, window)); !errors.Is(err, store.ErrFlushing) {
+				t.Errorf("beside another flush: %v", err)
+			}
 			if err := tx.Commit(); err != nil {
 				t.Fatal(err)
 			}
-			if f := waiting.get(t); f.Changes != 0 {
+			if f := w.flush(); f.Changes != 0 {
 				t.Errorf("%+v", f)
 			}
 			if h := ear.told(); len(h.items) != 10 || w.logged() != 0 {
 				t.Errorf("%d keys were told, %d changes are left", len(h.items), w.logged())
 			}
-			if err := w.DrainLog(t.Context(), notify.Head(1)); err != nil {
+			if err := w.DrainLog(t.Context(), notify.Sender(1, window)); err != nil {
 				t.Error(err)
-			}
-
-			// What BeginPolling does, held open.
-			tx, err := w.db.BeginTx(t.Context(), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer tx.Rollback() //nolint:errcheck // it is committed below
-			for _, query := range []string{dbsqlc.HoldChanges, "UPDATE " + w.object("cache_state") + " SET polled_until = clock_timestamp() + interval '1 minute'"} {
-				if _, err := tx.Exec(w.Names.Render(query)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			writing := queue(t, t.Context(), func(ctx context.Context) (store.Written, error) {
-				return w.Put(ctx, []store.Write{{Key: "k", Version: 1, TTL: time.Minute, Loud: true}}, true)
-			})
-			waitFor(t, "the write waits", w.waiting)
-			if err := tx.Commit(); err != nil {
-				t.Fatal(err)
-			}
-			if out := writing.get(t); !out.Logged[0] || w.logged() != 1 {
-				t.Errorf("%+v: whoever polls won't hear of it", out)
 			}
 		})
 	}

@@ -10,20 +10,20 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// TestSharedLoads: loads that share a statement are fenced each by its own base and generation.
+// TestSharedLoads: loads that share a statement are fenced each by its own base and incarnation.
 func TestSharedLoads(t *testing.T) {
 	t.Parallel()
 	w := watch(t)
 	if _, err := w.set(row("same", "v", 1), row("changed", "v", 2), row("there", "v", 3), row("old", "v", 4), row("twice", "v", 5))(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	now, err := w.Generation(t.Context())
+	now, err := w.Incarnation(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	loaded := func(key string, version, base, generation int64) store.Write {
+	loaded := func(key string, version, base, incarnation int64) store.Write {
 		l := row(key, fmt.Sprint("loaded", version), version)
-		l.Base, l.Generation = base, generation
+		l.Base, l.Incarnation = base, incarnation
 		return l
 	}
 	g, first := block(w, "StoreLoaded", w.load(loaded("x", 9, 0, now)))
@@ -84,7 +84,7 @@ func TestLoadsRace(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			generation, err := w.Generation(t.Context())
+			incarnation, err := w.Incarnation(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -98,7 +98,7 @@ func TestLoadsRace(t *testing.T) {
 				t.Fatal(err)
 			}
 			load := row("k", "loaded", 9)
-			load.Base, load.Generation = test.base, generation
+			load.Base, load.Incarnation = test.base, incarnation
 			r := queue(t, t.Context(), w.load(load))
 			waitFor(t, "the load waits for the row", w.waiting)
 			if rollback {

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,7 +13,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/pgcache/go/internal/notify"
-	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
 )
 
@@ -22,12 +22,12 @@ func TestNotices(t *testing.T) {
 	t.Parallel()
 	w := watch(t)
 	const writers, rounds = 6, 60
-	identity, last, err := w.BeginPolling(t.Context(), "mark", time.Minute)
-	if err != nil || identity != "mark" {
-		t.Fatal(identity, err)
+	incarnation, last, err := w.BeginPolling(t.Context(), time.Minute)
+	if err != nil || incarnation == 0 {
+		t.Fatal(incarnation, err)
 	}
-	if again, _, err := w.BeginPolling(t.Context(), "another", time.Minute); again != "mark" || err != nil {
-		t.Fatal("the identity is not that of before:", again, err)
+	if again, _, err := w.BeginPolling(t.Context(), time.Minute); again != incarnation || err != nil {
+		t.Fatal("the incarnation is not that of before:", again, err)
 	}
 	var wg sync.WaitGroup
 	for n := range writers {
@@ -40,8 +40,10 @@ func TestNotices(t *testing.T) {
 					t.Errorf("%+v, %v", out, err)
 				}
 				if r%4 == n%4 {
-					if _, err := s.Flush(t.Context(), notify.Head(uint32(n))); err != nil {
-						t.Error(err)
+					for err := store.ErrFlushing; errors.Is(err, store.ErrFlushing); {
+						if _, err = s.Flush(t.Context(), notify.Sender(uint32(n), window)); err != nil && !errors.Is(err, store.ErrFlushing) {
+							t.Error(err)
+						}
 					}
 				}
 			}
@@ -53,9 +55,9 @@ func TestNotices(t *testing.T) {
 	var h told
 	poll := func() {
 		t.Helper()
-		found, notices, err := w.Notices(t.Context(), last)
-		if err != nil || found != identity {
-			t.Fatal(found, err)
+		notices, err := w.Notices(t.Context(), last)
+		if err != nil {
+			t.Fatal(err)
 		}
 		for _, n := range notices {
 			h.add(t, n.Payload)
@@ -71,7 +73,7 @@ func TestNotices(t *testing.T) {
 	}
 	w.flush()
 	poll()
-	rows, err := w.db.QueryContext(t.Context(), "SELECT seq FROM "+w.object("cache_notices")+" WHERE seq > 0 ORDER BY seq")
+	rows, err := w.db.QueryContext(t.Context(), "SELECT seq FROM "+w.object("cache_notices")+" ORDER BY seq")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,18 +93,18 @@ func TestNotices(t *testing.T) {
 	if len(versions) != writers*rounds {
 		t.Errorf("%d versions of %d were told", len(versions), writers*rounds)
 	}
-	// They are removed after a while; the identity stays.
-	w.exec("UPDATE "+w.object("cache_notices")+" SET told_at = told_at - interval '10 minutes' WHERE seq <= $1", seqs[2])
+	// They are removed after a while.
+	w.exec("UPDATE "+w.object("cache_notices")+" SET published_at = published_at - interval '10 minutes' WHERE seq <= $1", seqs[2])
 	if err := w.DeleteNotices(t.Context(), 5*time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if found, left, err := w.Notices(t.Context(), 0); found != identity || len(left) != len(all)-3 || err != nil {
-		t.Errorf("%d of %d are left, identity %q, %v", len(left), len(all), found, err)
+	if left, err := w.Notices(t.Context(), 0); len(left) != len(all)-3 || err != nil {
+		t.Errorf("%d of %d are left, %v", len(left), len(all), err)
 	}
 }
 
-// TestPollingWaits: whoever begins to poll waits for the writes that began before and do not know of it. Who begins to
-// write meanwhile, waits too, and knows of it.
+// TestPollingWaits: whoever begins to poll waits for the writes that began before and do not know of it. Nobody waits for
+// it.
 func TestPollingWaits(t *testing.T) {
 	t.Parallel()
 	w := watch(t)
@@ -114,18 +116,17 @@ func TestPollingWaits(t *testing.T) {
 	if _, err := tx.Exec("INSERT INTO " + w.object("cache_entries") + " (key, version, codec) VALUES ('k', 1, '')"); err != nil {
 		t.Fatal(err)
 	}
-	polling := queue(t, t.Context(), func(ctx context.Context) (string, error) {
-		for { // it waits for a second at most, and tries again
-			identity, _, err := w.BeginPolling(ctx, "mark", time.Minute)
-			if sqlerr.State(err) != "55P03" {
-				return identity, err
-			}
-		}
+	polling := queue(t, t.Context(), func(ctx context.Context) (int64, error) {
+		incarnation, _, err := w.BeginPolling(ctx, time.Minute)
+		return incarnation, err
 	})
-	waitFor(t, "it waits", w.waiting)
-	writing := queue(t, t.Context(), func(ctx context.Context) (store.Written, error) {
-		return w.Put(ctx, []store.Write{{Key: "l", Version: 2, TTL: time.Minute, Loud: true}}, true)
+	waitFor(t, "it has its lease", func() bool {
+		return scan[bool](w, "SELECT poller_lease > clock_timestamp() FROM "+w.object("cache_state"))
 	})
+	// Nobody waits for it: it takes no lock.
+	if out, err := w.Put(t.Context(), []store.Write{row("l", "v", 2)}, true); err != nil {
+		t.Errorf("%+v, %v", out, err)
+	}
 	select {
 	case <-polling.done:
 		t.Error("it does not wait for a write that is under way")
@@ -135,7 +136,6 @@ func TestPollingWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	polling.get(t)
-	writing.get(t)
 	if out, err := w.Put(t.Context(), []store.Write{row("k", "v", 3)}, true); err != nil || !out.Logged[0] {
 		t.Errorf("%+v, %v", out, err)
 	}

@@ -23,8 +23,8 @@ func TestPlansAreKept(t *testing.T) {
 		}
 		s.put(rows...)
 		s.exec("ANALYZE " + s.Names.Table())
-		s.db.SetMaxOpenConns(1)                            // what is prepared is the session's
-		if _, _, err := s.State(t.Context()); err != nil { // and it is READ COMMITTED: no transaction is needed
+		s.db.SetMaxOpenConns(1)                         // what is prepared is the session's
+		if _, err := s.State(t.Context()); err != nil { // and it is READ COMMITTED: no transaction is needed
 			t.Fatal(err)
 		}
 		check := func(_ any, err error) {
@@ -41,12 +41,12 @@ func TestPlansAreKept(t *testing.T) {
 				check(s.Put(t.Context(), []store.Write{row("k", "v", version+1)}, inline))
 				check(s.Put(t.Context(), []store.Write{row(k, "v", version+1), row("l", "v", version+1)}, inline))
 			}
-			generation, err := s.Generation(t.Context())
-			check(generation, err)
+			incarnation, err := s.Incarnation(t.Context())
+			check(incarnation, err)
 			load := row("loaded"+k, "v", version+1)
-			load.Generation = generation
+			load.Incarnation = incarnation
 			check(s.PutLoaded(t.Context(), []store.Write{load}, false))
-			check(s.Flush(t.Context(), notify.Head(1)))
+			check(s.Flush(t.Context(), notify.Sender(1, window)))
 		}
 		plans, err := s.db.QueryContext(t.Context(), "SELECT substring(statement FROM 'name: (\\w+)'), generic_plans, custom_plans FROM pg_prepared_statements")
 		check(plans, err)

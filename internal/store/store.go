@@ -48,8 +48,8 @@ type Write struct {
 	Loud    bool // tell it even if the row is new
 
 	// Of loads only: what the load saw before it began.
-	Base       int64 // the row's version, 0 if there was no row
-	Generation int64
+	Base        int64 // the row's version, 0 if there was no row
+	Incarnation int64
 }
 
 // Store runs the statements of one cache. It is safe for concurrent use.

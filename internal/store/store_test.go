@@ -157,7 +157,7 @@ func TestBulk(t *testing.T) {
 func TestFence(t *testing.T) {
 	forDrivers(t, func(t *testing.T, s *table) {
 		ctx := t.Context()
-		generation, err := s.Generation(ctx)
+		incarnation, err := s.Incarnation(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -167,18 +167,18 @@ func TestFence(t *testing.T) {
 			gen    int64
 			stored bool
 		}{
-			{nil, 0, generation, true},
-			{nil, 5, generation, true}, // it was removed meanwhile: nobody wrote
-			{[]store.Write{row("", "v", 5)}, 5, generation, true},
-			{[]store.Write{row("", "v", 5)}, 0, generation, false},
-			{[]store.Write{row("", "v", 6)}, 5, generation, false},
-			{[]store.Write{row("", "v", 5), {Version: 7, TTL: time.Minute}}, 5, generation, false}, // deleted
-			{[]store.Write{{Version: 7, TTL: time.Minute}}, 7, generation, true},                   // it saw the tombstone
-			{[]store.Write{{Version: 7, TTL: time.Minute}}, 0, generation, false},
-			{[]store.Write{{Value: []byte("v"), Version: 5, TTL: 0}}, 5, generation, true}, // it saw it expired
-			{[]store.Write{{Value: []byte("v"), Version: 5, TTL: 0}}, 0, generation, false},
-			{nil, 0, generation + 1, false},
-			{nil, 0, generation - 1, false},
+			{nil, 0, incarnation, true},
+			{nil, 5, incarnation, true}, // it was removed meanwhile: nobody wrote
+			{[]store.Write{row("", "v", 5)}, 5, incarnation, true},
+			{[]store.Write{row("", "v", 5)}, 0, incarnation, false},
+			{[]store.Write{row("", "v", 6)}, 5, incarnation, false},
+			{[]store.Write{row("", "v", 5), {Version: 7, TTL: time.Minute}}, 5, incarnation, false}, // deleted
+			{[]store.Write{{Version: 7, TTL: time.Minute}}, 7, incarnation, true},                   // it saw the tombstone
+			{[]store.Write{{Version: 7, TTL: time.Minute}}, 0, incarnation, false},
+			{[]store.Write{{Value: []byte("v"), Version: 5, TTL: 0}}, 5, incarnation, true}, // it saw it expired
+			{[]store.Write{{Value: []byte("v"), Version: 5, TTL: 0}}, 0, incarnation, false},
+			{nil, 0, incarnation + 1, false},
+			{nil, 0, incarnation - 1, false},
 		} {
 			key := fmt.Sprint("k", i)
 			for _, w := range test.before {
@@ -187,9 +187,9 @@ func TestFence(t *testing.T) {
 			}
 			before := s.get(key)
 			load := row(key, "loaded", 100)
-			load.Base, load.Generation = test.base, test.gen
+			load.Base, load.Incarnation = test.base, test.gen
 			beside := row("beside"+key, "loaded", 100) // which can always be stored
-			beside.Generation = generation
+			beside.Incarnation = incarnation
 			out, err := s.PutLoaded(ctx, []store.Write{load, beside}, true)
 			if err != nil {
 				t.Fatal(err)
@@ -205,8 +205,8 @@ func TestFence(t *testing.T) {
 		if err := s.Clear(ctx); err != nil {
 			t.Fatal(err)
 		}
-		turned, err := s.Generation(ctx)
-		if err != nil || turned <= generation {
+		turned, err := s.Incarnation(ctx)
+		if err != nil || turned == incarnation {
 			t.Fatal(turned, err)
 		}
 		if r := s.get("k2"); r.Version != 0 {
@@ -321,9 +321,9 @@ func TestUpkeep(t *testing.T) {
 		if got, err := s.ClaimSweep(ctx, 0); !got || err != nil {
 			t.Error(got, err)
 		}
-		version, channel, err := s.State(ctx)
-		if version != migrate.Latest() || channel != s.Names.Channel || err != nil {
-			t.Error(version, channel, err)
+		state, err := s.State(ctx)
+		if state.Version != migrate.Latest() || len(state.ID) != 8 || state.Channel != s.Names.Channel || err != nil {
+			t.Error(state, err)
 		}
 	})
 }

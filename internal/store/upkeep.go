@@ -32,16 +32,16 @@ func (s *Store) clear(ctx context.Context) error {
 		return q.SetLocal(ctx, dbsqlc.SetLocalParams{Name: name, Setting: setting})
 	}
 
-	// A fenced store that read the old generation must be done before the rows go:
+	// A fenced store that read the old incarnation must be done before the rows go:
 	//
-	//     StoreLoaded: generation is still 1          Clear: generation 2, DELETE
+	//     StoreLoaded: incarnation is still 1         Clear: incarnation 2, DELETE
 	//     StoreLoaded: inserts the row                commit
 	//
 	// so wait for the writers and keep new ones out; a statement takes its snapshot after it has its lock.
 	if err := q.FenceLoads(ctx); err != nil {
 		return err
 	}
-	if err := q.TurnGeneration(ctx); err != nil {
+	if err := q.TurnIncarnation(ctx); err != nil {
 		return err
 	}
 	if err := errors.Join(set("pgcache.clearing", "on"), set("lock_timeout", truncateWait)); err != nil {
@@ -64,13 +64,13 @@ func (s *Store) clear(ctx context.Context) error {
 	if err := set("lock_timeout", "0"); err != nil {
 		return err
 	}
-	if err := q.TellAll(ctx, s.Names.Channel); err != nil {
+	if err := q.PublishAll(ctx); err != nil {
 		return err
 	}
 	return tx.Commit()
 }
 
-// Fence turns the generation, so that no load that has begun can store any more. It is for removing rows that may have
+// Fence turns the incarnation, so that no load that has begun can store any more. It is for removing rows that may have
 // been written while a load was under way:
 //
 //	load begins, no row      Set      the row is removed      load stores what is older than the Set
@@ -91,7 +91,7 @@ func (s *Store) Fence(ctx context.Context) (fenced bool, err error) {
 	} else if err != nil {
 		return false, err
 	}
-	if err := q.TurnGeneration(ctx); err != nil {
+	if err := q.TurnIncarnation(ctx); err != nil {
 		return false, err
 	}
 	return true, tx.Commit()
@@ -154,10 +154,17 @@ func (s *Store) Probe(ctx context.Context, payload string) error {
 }
 
 // State is what the schema in the database says of itself.
-func (s *Store) State(ctx context.Context) (version int, channel string, err error) {
+type State struct {
+	Version int
+	ID      string // the cache's: its messages carry it
+	Channel string
+}
+
+// State reads it.
+func (s *Store) State(ctx context.Context) (State, error) {
 	r, err := s.q.GetState(ctx)
 	if err == nil {
 		s.plainWrites.Store(r.Isolation == "read committed")
 	}
-	return int(r.SchemaVersion), r.Channel, err
+	return State{int(r.SchemaVersion), r.ID, r.Channel}, err
 }

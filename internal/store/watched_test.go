@@ -71,7 +71,7 @@ func (w *watched) another(n store.Names, settings ...string) *store.Store {
 		w.openAll()
 		db.Close()
 	})
-	if _, _, err := s.State(w.t.Context()); err != nil { // as a Cache does: it learns what its sessions are like
+	if _, err := s.State(w.t.Context()); err != nil { // as a Cache does: it learns what its sessions are like
 		w.t.Fatal(err)
 	}
 	return s

@@ -95,7 +95,7 @@ func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
 	}
 	query, args := dbsqlc.PutEntry, []any{row.Key, row.Value, row.Version, ttl, row.Codec}
 	if w.inline {
-		query, args = dbsqlc.PutEntryAndTell, append(args, s.Names.Channel, notify.One(row.Key, row.Version))
+		query, args = dbsqlc.PutEntryAndTell, append(args, notify.One(row.Key, row.Version))
 	}
 	return retry(ctx, notDone, func() (Written, error) {
 		out := Written{Stored: yes, Logged: no}
@@ -134,7 +134,7 @@ func (s *Store) putMany(ctx context.Context, ws []write) ([]Written, error) {
 	p := pack(rows)
 	query, args := dbsqlc.PutEntries, []any{p.values, p.keys, p.versions, p.ttls, p.codecs, p.los, p.sizes}
 	if inline {
-		query, args = dbsqlc.PutEntriesAndTell, append(args, s.Names.Channel)
+		query = dbsqlc.PutEntriesAndTell
 	}
 	type answer struct {
 		silent       string
@@ -174,11 +174,21 @@ func (s *Store) putMany(ctx context.Context, ws []write) ([]Written, error) {
 	return out, nil
 }
 
-// Generation is the number that every Clear turns. A load reads it before it begins.
-func (s *Store) Generation(ctx context.Context) (int64, error) { return s.q.GetGeneration(ctx) }
+// Incarnation is the number that Clear and TRUNCATE change, and that is another after a crash. A load reads it before it
+// begins.
+func (s *Store) Incarnation(ctx context.Context) (int64, error) {
+	n, err := s.q.GetIncarnation(ctx)
+	if err != nil || n != 0 {
+		return n, err
+	}
+	if err := s.q.NewIncarnation(ctx); err != nil {
+		return 0, err
+	}
+	return s.q.GetIncarnation(ctx)
+}
 
 // PutLoaded stores what a load brought, of each row only if nothing was written since the load saw its Base, and none
-// if a Clear came since Generation.
+// if a Clear, a TRUNCATE or a crash came since Incarnation was read.
 func (s *Store) PutLoaded(ctx context.Context, rows []Write, inline bool) (Written, error) {
 	return s.loads.Do(ctx, write{rows, inline})
 }
@@ -206,12 +216,12 @@ func (s *Store) loadMany(ctx context.Context, ws []write) ([]Written, error) {
 		}
 	}
 	p := pack(rows)
-	bases, generations, louds := packLoads(rows)
+	bases, incarnations, louds := packLoads(rows)
 	done, err := retry(ctx, notDone, func() ([]dbsqlc.StoreLoadedRow, error) {
 		return committed(ctx, s, func(q *dbsqlc.Queries) ([]dbsqlc.StoreLoadedRow, error) {
 			return q.StoreLoaded(ctx, dbsqlc.StoreLoadedParams{
-				Keys: p.keys, Versions: p.versions, Bases: bases, Generations: generations, TtlsUs: p.ttls, Codecs: p.codecs,
-				Louds: louds, Sizes: p.sizes, Vals: p.values, Inline: inline, Channel: s.Names.Channel,
+				Keys: p.keys, Versions: p.versions, Bases: bases, Incarnations: incarnations, TtlsUs: p.ttls, Codecs: p.codecs,
+				Louds: louds, Sizes: p.sizes, Vals: p.values, Inline: inline,
 			})
 		})
 	})

@@ -1,7 +1,7 @@
 -- The rows of the cache, and the state that goes with them.
 --
 -- The comments that say TEMPLATE are filled in once per Cache: the schema and the prefix of every object, whether the
--- table is UNLOGGED, and the channel that the triggers tell.
+-- table is UNLOGGED.
 
 -- No index but the primary key: a btree on a column that every Set changes would cost the HOT updates. fillfactor leaves
 -- room for them on the page.
@@ -24,8 +24,22 @@ CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: pref
 CREATE TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_state (
     one boolean NOT NULL DEFAULT true PRIMARY KEY CHECK (one),
     schema_version int NOT NULL,
-    channel text NOT NULL,                           -- what the triggers tell
-    generation bigint NOT NULL DEFAULT 1,            -- Clear turns it, and so fences every load begun before
+    id text COLLATE "C" NOT NULL DEFAULT left(replace(gen_random_uuid()::text, '-', ''), 8), -- messages carry it: a channel may be shared by several caches
+    channel text NOT NULL,                             -- where changes are published
     swept_at timestamptz NOT NULL DEFAULT '-infinity', -- when a node last took on removing expired rows
-    polled_until timestamptz NOT NULL DEFAULT '-infinity' -- until then some node polls: see 002
+    poller_lease timestamptz NOT NULL DEFAULT '-infinity' -- until then some node polls: see 002
 );
+
+-- One row with a random number that changes whenever rows may have gone without a trace: Clear and TRUNCATE change it, and
+-- a crash of the server, which empties UNLOGGED tables, removes it. A loader's value is stored only if it is still the
+-- number from before the loader began.
+CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_incarnation (
+    one boolean NOT NULL DEFAULT true PRIMARY KEY CHECK (one),
+    id bigint NOT NULL
+);
+
+-- cache_random is a random number other than 0.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_random() RETURNS bigint LANGUAGE sql VOLATILE
+AS $$ SELECT ('x' || left(replace(gen_random_uuid()::text, '-', ''), 12))::bit(48)::bigint + 1 $$;
+
+INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random()) ON CONFLICT DO NOTHING;

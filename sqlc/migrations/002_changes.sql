@@ -1,57 +1,113 @@
--- The change log: a writing statement leaves what it changed, and a flush tells everybody's changes in one notification.
+-- The change log: a writing statement leaves what it changed, and a flush publishes everybody's changes in one notification.
 
--- The first ranks the changes of one key within a flush, the second numbers the messages for those who poll. Both may
--- start anew after a crash, which empties the tables beside them too. CACHE must stay 1. UNLOGGED, because a logged
--- sequence makes every 32nd commit wait for the disk; Postgres 14 has only those.
-DO $$ BEGIN
-    EXECUTE 'CREATE ' || CASE WHEN current_setting('server_version_num')::int >= 150000 THEN 'UNLOGGED ' ELSE '' END
-        || 'SEQUENCE IF NOT EXISTS /* TEMPLATE: prefix */cache_changes_seq';
-    EXECUTE 'CREATE ' || CASE WHEN current_setting('server_version_num')::int >= 150000 THEN 'UNLOGGED ' ELSE '' END
-        || 'SEQUENCE IF NOT EXISTS /* TEMPLATE: prefix */cache_notices_seq';
-END $$;
-
--- No index and no primary key: rows come, are drained all together, and go. The empty key stands for all keys.
+-- No index and no primary key: rows come, are drained all together, and go. seq ranks the changes of one key within a
+-- flush. The empty key stands for all keys.
 CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_changes (
-    seq bigint NOT NULL DEFAULT nextval('/* TEMPLATE: prefix */cache_changes_seq'),
+    seq bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
     key text COLLATE "C" NOT NULL,
-    version bigint NOT NULL
+    version bigint NOT NULL,
+    logged_at timestamptz NOT NULL DEFAULT clock_timestamp() -- a row older than a second says that flushes fail
 ) WITH (vacuum_truncate = off, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
--- What those read who can't LISTEN: one row a message, numbered under the flush's lock, so that the order of seq is the
+-- What nodes read that can't LISTEN: one row a message, numbered under the flush's lock, so that the order of seq is the
 -- order of commits. Kept for some minutes.
 CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_notices (
-    seq bigint NOT NULL DEFAULT nextval('/* TEMPLATE: prefix */cache_notices_seq') PRIMARY KEY,
+    seq bigint NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     payload text NOT NULL,
-    told_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    published_at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
--- cache_drain is the flush for a log that has grown although it is drained: a long transaction keeps VACUUM from
--- removing dead rows. It is alone in the table, tells what is there and truncates it. Where a dump or a report holds the
--- table it is refused, not waited for: behind it all writers would queue.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_drain(channel text, head text, class int, id int) RETURNS bigint LANGUAGE plpgsql AS $$
+-- cache_item is a key with its versions, newest first, as it stands in a message: see internal/notify. The planner
+-- replaces a call by the expression.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_item(key text, versions text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT octet_length(key) || ':' || key || versions || ';' $$;
+
+-- cache_publish notifies of items, in as few messages as fit; '*' among them, or more than 8 messages, is "everything".
+-- kind is the first byte of a message, sender what follows the cache's id. While a node polls, a flush leaves its messages
+-- in cache_notices too.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_publish(kind text, sender text, items text[]) RETURNS int LANGUAGE plpgsql AS $$
 DECLARE
-    messages bigint;
+    cache record;
+    messages text[];
+    message text;
 BEGIN
-    -- An older snapshot would truncate rows that it never told.
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE EXCEPTION 'cache_drain needs READ COMMITTED';
+    SELECT s.channel, kind || s.id || sender AS head, kind = '1' AND s.poller_lease > clock_timestamp() AS polled
+        INTO STRICT cache FROM /* TEMPLATE: prefix */cache_state s;
+    IF '*' = ANY (items) THEN
+        messages := ARRAY['*'];
+    ELSE
+        SELECT array_agg(m.body) INTO messages FROM (
+            SELECT string_agg(i.item, '') AS body FROM (
+                SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part
+                FROM unnest(items) AS item
+            ) i GROUP BY i.part
+        ) m;
+        IF cardinality(messages) > 8 THEN
+            messages := ARRAY['*'];
+        END IF;
     END IF;
-    PERFORM set_config('lock_timeout', '20ms', true);
-    PERFORM pg_advisory_xact_lock(class, id);
-    LOCK TABLE /* TEMPLATE: prefix */cache_changes IN ACCESS EXCLUSIVE MODE;
-    WITH i AS MATERIALIZED (
-        SELECT octet_length(key) || ':' || key || left(string_agg(lpad(to_hex(version), 16, '0'), '' ORDER BY seq DESC), 256) || ';' AS item
-        FROM /* TEMPLATE: prefix */cache_changes GROUP BY key
-    ), o AS (
-        SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part FROM i
-    ), p AS (
-        SELECT head || CASE WHEN count(*) OVER () > 8 OR bool_or(item ^@ '0:') THEN '*' ELSE string_agg(item, '') END AS payload
-        FROM o GROUP BY part
-    ), n AS (
-        INSERT INTO /* TEMPLATE: prefix */cache_notices (payload)
-        SELECT DISTINCT p.payload FROM p, /* TEMPLATE: prefix */cache_state s WHERE s.polled_until > clock_timestamp()
+    IF messages IS NULL THEN
+        RETURN 0;
+    END IF;
+    FOREACH message IN ARRAY messages LOOP
+        PERFORM pg_notify(cache.channel, cache.head || message);
+    END LOOP;
+    IF cache.polled THEN
+        INSERT INTO /* TEMPLATE: prefix */cache_notices (payload) SELECT cache.head || m FROM unnest(messages) AS m;
+    END IF;
+    RETURN cardinality(messages);
+END $$;
+
+-- cache_flush drains the change log and publishes what was in it, whoever wrote it, all or nothing: a flush that returned
+-- has published everything that was committed before it was sent. The lock keeps two flushes from meeting each other's
+-- rows in different orders; where another flush has it, changes is -1 and nothing was done. No wait here is longer than
+-- lock_timeout: the session has other work.
+--
+-- emptied also truncates the log, alone in it for some milliseconds: a long transaction keeps VACUUM from removing dead
+-- rows, and every flush reads them. Where a dump or a report holds the table it is refused, not waited for: behind it all
+-- writers would queue.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_flush(sender text, class int, id int, emptied boolean,
+    OUT changes bigint, OUT messages int, OUT bytes bigint) LANGUAGE plpgsql SET lock_timeout = '100ms' AS $$
+DECLARE
+    items text[];
+BEGIN
+    -- Under a stricter level the DELETE would see what was there before the lock was taken, and TRUNCATE would remove the rest.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'cache_flush needs READ COMMITTED' USING ERRCODE = 'PC001';
+    END IF;
+    IF NOT pg_try_advisory_xact_lock(class, id) THEN
+        changes := -1;
+        RETURN;
+    END IF;
+    IF emptied THEN
+        PERFORM set_config('lock_timeout', '20ms', true);
+        LOCK TABLE /* TEMPLATE: prefix */cache_changes IN ACCESS EXCLUSIVE MODE;
+    END IF;
+    -- An item names the newest 16 versions of its key. More than 1024 keys are "everything", and no item is made of them.
+    WITH d AS (
+        DELETE FROM /* TEMPLATE: prefix */cache_changes RETURNING key, version, seq
+    ), many AS MATERIALIZED (
+        SELECT count(*) > 1024 OR coalesce(bool_or(k.key = ''), false) AS yes FROM (SELECT d.key FROM d GROUP BY d.key) k
+    ), i AS (
+        SELECT /* TEMPLATE: prefix */cache_item(d.key, left(string_agg(lpad(to_hex(d.version), 16, '0'), '' ORDER BY d.seq DESC), 256)) AS item
+        FROM d WHERE NOT (SELECT many.yes FROM many) GROUP BY d.key
+        UNION ALL SELECT '*' FROM many WHERE many.yes
     )
-    SELECT count(pg_notify(channel, payload)) INTO messages FROM p;
-    TRUNCATE /* TEMPLATE: prefix */cache_changes;
-    RETURN messages;
+    SELECT (SELECT count(*) FROM d), (SELECT array_agg(i.item) FROM i) INTO changes, items;
+    messages := 0;
+    IF items IS NOT NULL THEN
+        messages := /* TEMPLATE: prefix */cache_publish('1', sender, items);
+    END IF;
+    IF emptied THEN
+        TRUNCATE /* TEMPLATE: prefix */cache_changes;
+    END IF;
+    bytes := pg_relation_size('/* TEMPLATE: prefix */cache_changes');
+END $$;
+
+-- cache_writers are the transactions that are writing entries, but for the caller's.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_writers() RETURNS text[] LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN array(SELECT l.virtualtransaction FROM pg_locks l
+        WHERE l.relation = '/* TEMPLATE: prefix */cache_entries'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted
+            AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) AND l.pid <> pg_backend_pid());
 END $$;

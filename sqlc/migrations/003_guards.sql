@@ -21,23 +21,23 @@ BEGIN
         changed := ARRAY[OLD.key];
     END IF;
     PERFORM set_config('pgcache.told', told::text, true);
-    PERFORM pg_notify(TG_ARGV[0], CASE WHEN k = '' THEN '2*' ELSE '2' || octet_length(k) || ':' || k || '0000000000000000;' END)
-        FROM unnest(changed) k;
+    PERFORM /* TEMPLATE: prefix */cache_publish('2', '', array_agg(CASE WHEN k = '' THEN '*'
+        ELSE /* TEMPLATE: prefix */cache_item(k, '0000000000000000') END)) FROM unnest(changed) k;
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
-        SELECT k, 0 FROM unnest(changed) k, /* TEMPLATE: prefix */cache_state s WHERE s.polled_until > clock_timestamp();
+        SELECT k, 0 FROM unnest(changed) k, /* TEMPLATE: prefix */cache_state s WHERE s.poller_lease > clock_timestamp();
     RETURN NULL;
 END $$;
 
 -- A statement of the library always brings a new version.
 CREATE OR REPLACE TRIGGER cache_guard_update AFTER UPDATE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
     WHEN (NEW.version = OLD.version OR NEW.key <> OLD.key)
-    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_tell(/* TEMPLATE: channel */'cache_events');
+    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_tell();
 
 -- The janitor removes only what no node serves any more; Clear, which tells "forget everything", says that it is it.
 CREATE OR REPLACE TRIGGER cache_guard_delete AFTER DELETE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
     WHEN (OLD.value IS NOT NULL AND (OLD.expires_at IS NULL OR OLD.expires_at > clock_timestamp())
         AND current_setting('pgcache.clearing', true) IS DISTINCT FROM 'on')
-    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_tell(/* TEMPLATE: channel */'cache_events');
+    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_tell();
 
 CREATE OR REPLACE TRIGGER cache_guard_truncate AFTER TRUNCATE ON /* TEMPLATE: prefix */cache_entries FOR EACH STATEMENT
-    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_tell(/* TEMPLATE: channel */'cache_events');
+    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_tell();

@@ -52,10 +52,11 @@ WITH w AS (
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w
-    WHERE w.news AND (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    WHERE w.news AND (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING key
 ), told AS (
-    SELECT count(pg_notify(@channel::text, @payload::text)) AS n FROM w WHERE w.news AND NOT EXISTS (SELECT FROM logged)
+    SELECT count(pg_notify(s.channel, '2' || s.id || @item::text)) AS n FROM w, /* TEMPLATE: prefix */cache_state s
+    WHERE w.news AND NOT EXISTS (SELECT FROM logged)
 )
 SELECT EXISTS (SELECT FROM logged) AS logged, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     told.n AS messages
@@ -101,16 +102,11 @@ WITH w AS (
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w
-    WHERE w.news AND (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    WHERE w.news AND (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING version
-), parts AS (
-    SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part
-    FROM (SELECT octet_length(key) || ':' || key || lpad(to_hex(version), 16, '0') || ';' AS item
-        FROM w WHERE w.news AND NOT EXISTS (SELECT FROM logged)) items
-), messages AS (
-    SELECT string_agg(item, '') AS body, count(*) OVER () AS total FROM parts GROUP BY part
 ), told AS (
-    SELECT count(pg_notify(@channel::text, CASE WHEN m.total > 8 THEN '2*' ELSE '2' || m.body END)) AS n FROM messages m
+    SELECT coalesce(/* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(w.key, lpad(to_hex(w.version), 16, '0')))), 0)::bigint AS n
+    FROM w WHERE w.news AND NOT EXISTS (SELECT FROM logged)
 )
 SELECT coalesce((SELECT string_agg(w.version::text, ',') FROM w WHERE NOT w.news), '')::text AS silent,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,

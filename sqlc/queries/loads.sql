@@ -1,27 +1,28 @@
--- name: GetGeneration :one
-SELECT generation FROM /* TEMPLATE: prefix */cache_state;
+-- name: GetIncarnation :one
+-- 0: a crash has removed it, see TurnIncarnation.
+SELECT coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)::bigint AS incarnation;
 
 -- name: StoreLoaded :many
 -- Stores what a loader returned, unless the row is no longer the one that the load saw before it began (base; 0: none)
--- or a Clear came between (generation). ON CONFLICT judges the newest row, not the statement's snapshot:
+-- or a Clear came between (incarnation). ON CONFLICT judges the newest row, not the statement's snapshot:
 --
 --     load reads row v1, loader runs        Set or Delete writes v2
 --                                           commit
 --     StoreLoaded(base v1): row is v2 -> 0 rows
 WITH input AS (
-    SELECT i.key, i.version, i.base, i.ttl_us, i.codec, i.loud, i.generation, i.size, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
+    SELECT i.key, i.version, i.base, i.ttl_us, i.codec, i.loud, i.incarnation, i.size, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
     FROM ROWS FROM (
         unnest((SELECT (@keys::text)::text[])), unnest((SELECT (@versions::text)::bigint[])), unnest((SELECT (@bases::text)::bigint[])),
         unnest((SELECT (@ttls_us::text)::bigint[])), unnest((SELECT (@codecs::text)::text[])), unnest((SELECT (@louds::text)::boolean[])),
-        unnest((SELECT (@generations::text)::bigint[])), unnest((SELECT (@sizes::text)::int[]))
-    ) WITH ORDINALITY AS i (key, version, base, ttl_us, codec, loud, generation, size, n)
+        unnest((SELECT (@incarnations::text)::bigint[])), unnest((SELECT (@sizes::text)::int[]))
+    ) WITH ORDINALITY AS i (key, version, base, ttl_us, codec, loud, incarnation, size, n)
 ), w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
     SELECT key, substring(@vals::bytea FROM lo::int + 1 FOR size), version,
         CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec
     FROM input
     WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = input.key AND e.version <> input.base)
-        AND generation = (SELECT s.generation FROM /* TEMPLATE: prefix */cache_state s)
+        AND incarnation = (SELECT c.id FROM /* TEMPLATE: prefix */cache_incarnation c)
     ORDER BY key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
@@ -32,20 +33,15 @@ WITH input AS (
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT key, version FROM news
-    WHERE NOT @inline::boolean OR (SELECT s.polled_until > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    WHERE NOT @inline::boolean OR (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING version
-), parts AS (
-    SELECT item, (sum(octet_length(item)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(item)) / 6600 AS part
-    FROM (SELECT octet_length(key) || ':' || key || lpad(to_hex(version), 16, '0') || ';' AS item
-        FROM news WHERE NOT EXISTS (SELECT FROM logged)) items
-), messages AS (
-    SELECT string_agg(item, '') AS body, count(*) OVER () AS total FROM parts GROUP BY part
-), told AS (
-    SELECT count(pg_notify(@channel::text, CASE WHEN m.total > 8 THEN '2*' ELSE '2' || m.body END)) AS n FROM messages m
+), published AS (
+    SELECT /* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(news.key, lpad(to_hex(news.version), 16, '0')))) AS n
+    FROM news WHERE NOT EXISTS (SELECT FROM logged)
 )
-SELECT w.key::text AS key, (w.version IN (SELECT l.version FROM logged l))::boolean AS logged, told.n AS messages,
+SELECT w.key::text AS key, (w.version IN (SELECT l.version FROM logged l))::boolean AS logged, coalesce(published.n, 0)::bigint AS messages,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
-FROM w, told;
+FROM w, published;
 
 -- name: TryLocks :many
 -- 1: got it, 0: somebody has it, -1: this is not the session that was marked, and nothing was tried.

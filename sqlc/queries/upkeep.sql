@@ -3,7 +3,7 @@
 SELECT pg_notify(@channel::text, @nonce::text || ':' || (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint);
 
 -- name: GetState :one
-SELECT schema_version, channel, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state;
+SELECT schema_version, id, channel, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state;
 
 -- name: ClaimSweep :execrows
 -- One node an interval removes expired rows: the one whose UPDATE finds the last claim old enough.
@@ -61,8 +61,13 @@ SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us, EXIS
 -- Waits for the writing statements that are under way, and keeps new ones out until the end of the transaction.
 LOCK TABLE /* TEMPLATE: prefix */cache_entries IN SHARE ROW EXCLUSIVE MODE;
 
--- name: TurnGeneration :exec
-UPDATE /* TEMPLATE: prefix */cache_state SET generation = generation + 1;
+-- name: NewIncarnation :exec
+-- After a crash, which has removed the row.
+INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random()) ON CONFLICT DO NOTHING;
+
+-- name: TurnIncarnation :exec
+INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random())
+ON CONFLICT (one) DO UPDATE SET id = EXCLUDED.id;
 
 -- name: SetLocal :exec
 SELECT set_config(@name::text, @setting::text, true);
@@ -73,10 +78,10 @@ TRUNCATE /* TEMPLATE: prefix */cache_entries;
 -- name: DeleteEntries :exec
 DELETE FROM /* TEMPLATE: prefix */cache_entries;
 
--- name: TellAll :exec
+-- name: PublishAll :exec
 -- "Forget everything", at once, and through the log too while somebody polls.
 WITH logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
-    SELECT '', 0 FROM /* TEMPLATE: prefix */cache_state s WHERE s.polled_until > clock_timestamp()
+    SELECT '', 0 FROM /* TEMPLATE: prefix */cache_state s WHERE s.poller_lease > clock_timestamp()
 )
-SELECT pg_notify(@channel::text, '2*');
+SELECT /* TEMPLATE: prefix */cache_publish('2', '', '{*}');

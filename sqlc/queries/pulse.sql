@@ -1,0 +1,16 @@
+-- name: Pulse :one
+-- What a node must see every few seconds to go on trusting its memory: see pgcache/pulse.go. It reads a page or two and
+-- takes no lock.
+SELECT
+    s.id, s.channel, s.schema_version,
+    coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)::bigint AS incarnation,
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
+    (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us,
+    EXISTS (
+        SELECT FROM /* TEMPLATE: prefix */cache_changes c WHERE c.logged_at < clock_timestamp() - interval '1 second'
+    ) AS behind,
+    (s.poller_lease > clock_timestamp())::boolean AS polled
+FROM /* TEMPLATE: prefix */cache_state s;
+
+-- name: Server :one
+SELECT (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server;
