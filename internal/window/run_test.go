@@ -6,9 +6,11 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/pgcache/go/internal/notify"
 )
 
-// TestFailedFlush: whatever a flush failed of, it has told nothing. It is tried again, ever more rarely.
+// TestFailedFlush: whatever a flush failed of, it has published nothing. It is tried again, ever more rarely.
 func TestFailedFlush(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
 		awake(w)
@@ -38,10 +40,10 @@ func TestFailedFlush(t *testing.T) {
 	})
 }
 
-// TestBeat: who flushed goes on, a window apart, as long as there is something to tell; three in vain end it.
-func TestBeat(t *testing.T) {
+// TestLead: who flushed goes on, a window apart, as long as there is something to publish; three in vain end it.
+func TestLead(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
-		s.heard = func(int64) { w.Heard(w.node, true) }
+		s.heard = func(int64) { w.Received(flushOf(w.node)) }
 		awake(w)
 		logged(t, w, 1)
 		s.changes = 1
@@ -51,29 +53,29 @@ func TestBeat(t *testing.T) {
 		s.rest(win + took) // in vain
 		s.changes = 7
 		s.rest(400 * time.Millisecond)
-		const beat = win + took
+		const every = win + took
 		want := []time.Duration{win}
 		for i := range 6 { // 1: found, 2: not, 3: found, 4 to 6: not
-			want = append(want, win+time.Duration(i+1)*beat)
+			want = append(want, win+time.Duration(i+1)*every)
 		}
 		wantFlushes(t, s, want...)
 	})
 }
 
-// TestFollower: while another keeps the beat, its flushes tell what is written here. When it falls silent, this node
-// steps in after two to three windows.
+// TestFollower: while another leads, its flushes publish what is written here. When it falls silent, this node takes over
+// after two to three windows.
 func TestFollower(t *testing.T) {
-	for name, beats := range map[string]int{"silent": 0, "beating": 20} {
+	for name, beats := range map[string]int{"silent": 0, "leading": 20} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *Window, s *script) {
-				w.Heard(1, true)
+				w.Received(flushOf(1))
 				last := time.Since(s.began)
 				for v := range int64(beats) {
 					w.Begin(false, v)
 					w.End(v, Logged)
 					s.rest(win + 3*time.Millisecond) // it comes a little late
-					w.Told([]int64{v})
-					w.Heard(1, true)
+					w.Published([]int64{v})
+					w.Received(flushOf(1))
 					last = time.Since(s.began)
 				}
 				wantFlushes(t, s)
@@ -90,108 +92,14 @@ func TestFollower(t *testing.T) {
 		t.Parallel()
 		seen := map[time.Duration]bool{}
 		for range 50 {
-			p := New(win, false, nil).patience
+			p := patience(win)
 			if p < 2*win || p > 3*win {
 				t.Errorf("patience of %v", p)
 			}
 			seen[p] = true
 		}
 		if len(seen) < 40 {
-			t.Error("all followers would step in at the same moment")
-		}
-	})
-}
-
-// TestTwoBeats: of two that keep the beat, the one with the higher id resigns.
-func TestTwoBeats(t *testing.T) {
-	for name, test := range map[string]struct {
-		other   uint32
-		resigns bool
-	}{"lower": {999, true}, "higher": {1001, false}, "own": {1000, false}} {
-		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, w *Window, s *script) {
-				awake(w)
-				logged(t, w, 1)
-				s.always = 1
-				s.rest(win + took + 1)
-				w.Heard(test.other, true)
-				before := len(s.flushes)
-				s.rest(10 * win)
-				if n := len(s.flushes) - before; (n == 0) != test.resigns {
-					t.Errorf("%d flushes after the other was heard", n)
-				}
-				s.always = 0
-			})
-		})
-	}
-}
-
-// TestSweep: after the last notification come two flushes, for what a node left that died. Then an idle system is silent.
-func TestSweep(t *testing.T) {
-	for name, wake := range map[string]func(w *Window){
-		"told":      func(w *Window) { w.Heard(5, false) },
-		"flushed":   func(w *Window) { w.Heard(5, true) },
-		"listening": func(w *Window) { w.Listening() },
-	} {
-		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, w *Window, s *script) {
-				s.rest(time.Hour)
-				wantFlushes(t, s)
-				s.began = time.Now()
-				wake(w)
-				s.rest(time.Hour)
-				if len(s.flushes) != 2 || s.flushes[0] > sweepSoon || s.flushes[1] < 9*time.Second || s.flushes[1] > 12*time.Second {
-					t.Errorf("swept at %v", s.flushes)
-				}
-			})
-		})
-	}
-	t.Run("found", func(t *testing.T) {
-		bubble(t, func(t *testing.T, w *Window, s *script) {
-			awake(w)
-			s.changes, s.heard = 1, func(int64) { w.Heard(w.node, true) }
-			s.rest(time.Hour)
-			// The find, three in vain that end its beat, a sweep, and the late one.
-			if n := len(s.flushes); n < 5 || n > 6 {
-				t.Errorf("flushed at %v", s.flushes)
-			}
-		})
-	})
-	t.Run("failing", func(t *testing.T) {
-		bubble(t, func(t *testing.T, w *Window, s *script) {
-			awake(w)
-			s.err = errors.New("down")
-			s.rest(time.Minute)
-			s.err, s.flushes = nil, nil
-			s.rest(time.Hour)
-			if n := len(s.flushes); n != 1 { // so late that it serves as the second too
-				t.Errorf("%d sweeps after the database was back, want 1", n)
-			}
-		})
-	})
-}
-
-// TestSweepInTraffic: writes that tell themselves, one after the other, drain nothing. What a dead node left must be
-// found all the same.
-func TestSweepInTraffic(t *testing.T) {
-	bubble(t, func(t *testing.T, w *Window, s *script) {
-		for i := range int64(100) {
-			if inline := w.Begin(false, i); !inline {
-				t.Fatal("a write does not tell itself")
-			}
-			w.End(i, Silent)
-			w.Heard(5, false)
-			s.rest(100 * time.Millisecond)
-		}
-		gap := time.Duration(0)
-		for i, at := range s.flushes {
-			if i > 0 {
-				at -= s.flushes[i-1]
-			}
-			gap = max(gap, at)
-		}
-		if len(s.flushes) < 9 || len(s.flushes) > 21 || gap > sweepSoon {
-			t.Errorf("swept at %v in 10 s", s.flushes)
+			t.Error("all followers would take over at the same moment")
 		}
 	})
 }
@@ -248,7 +156,7 @@ func TestClose(t *testing.T) {
 				}
 				wantOwed(t, w, test.owed...)
 				if !w.Begin(false, 10) {
-					t.Error("nobody flushes any more: a write must tell itself")
+					t.Error("nobody flushes any more: a write must publish inline")
 				}
 			})
 		})
@@ -312,10 +220,10 @@ func TestLadder(t *testing.T) {
 		run(t, 32<<20+1, func(t *testing.T, w *Window, s *script) {
 			awake(w)
 			if !w.Begin(false, 2) {
-				t.Error("the log is full: a write must tell itself")
+				t.Error("the log is full: a write must publish inline")
 			}
 			w.End(2, Silent)
-			// The writes go on, each tells itself; then the dump is over.
+			// The writes go on, each publishes inline; then the dump is over.
 			s.always = 0
 			for i := range 30 {
 				if i == 10 {
@@ -332,15 +240,15 @@ func TestLadder(t *testing.T) {
 	})
 }
 
-// TestVersionsNobodyTells: under load a flush may tell everything, and no version. What a node remembers stays bounded,
-// and once the beat stops, somebody looks into the log.
-func TestVersionsNobodyTells(t *testing.T) {
+// TestVersionsNobodyNames: under load a flush may publish everything, and name no version. What a node remembers stays
+// bounded.
+func TestVersionsNobodyNames(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
 		awake(w)
 		most := 0
 		for i := range 10_000 {
 			if i%25 == 0 {
-				w.Heard(1, true)
+				w.Received(flushOf(1))
 			}
 			logged(t, w, int64(i+1))
 			s.rest(time.Millisecond)
@@ -352,11 +260,95 @@ func TestVersionsNobodyTells(t *testing.T) {
 			t.Errorf("%d writes are remembered", most)
 		}
 		if len(s.flushes) != 0 {
-			t.Errorf("%d flushes beside somebody's beat", len(s.flushes))
+			t.Errorf("%d flushes although another leads", len(s.flushes))
 		}
 		s.rest(time.Second)
 		if len(s.flushes) == 0 {
-			t.Error("no sweep")
+			t.Error("the other has fallen silent, and nobody flushes")
 		}
 	})
+}
+
+// TestBusy: a flush beside another discharges nothing, and is soon tried again.
+func TestBusy(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		awake(w)
+		logged(t, w, 1)
+		s.err = ErrBusy
+		s.rest(win + took)
+		wantOwed(t, w, 1)
+		s.err = nil
+		s.rest(win)
+		wantOwed(t, w)
+		if n := len(s.flushes); n != 2 {
+			t.Errorf("%d flushes", n)
+		}
+	})
+}
+
+// TestFlushNow: it flushes whatever is there, and waits for another flush, but not for ever.
+func TestFlushNow(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		if err := w.FlushNow(t.Context()); err != nil || len(s.flushes) != 1 {
+			t.Errorf("%d flushes, %v", len(s.flushes), err)
+		}
+		s.err = ErrBusy
+		if err := w.FlushNow(t.Context()); !errors.Is(err, ErrBusy) || len(s.flushes) != 1+busyTries {
+			t.Errorf("%d flushes, %v", len(s.flushes), err)
+		}
+		s.err = errors.New("refused")
+		if err := w.FlushNow(t.Context()); !errors.Is(err, s.err) || len(s.flushes) != 2+busyTries {
+			t.Errorf("%d flushes, %v", len(s.flushes), err)
+		}
+		s.err = nil
+	})
+}
+
+// TestStepsDown: of two that lead, the one with the longer window, or else the higher id, steps down.
+func TestStepsDown(t *testing.T) {
+	for name, test := range map[string]struct {
+		node   uint32
+		window time.Duration
+		stays  bool
+	}{
+		"lower id":                      {999, win, false},
+		"higher id":                     {1001, win, true},
+		"own":                           {1000, win, true},
+		"nobody":                        {0, win, true},
+		"higher id, a shorter window":   {1001, win / 2, false},
+		"lower id, but a longer window": {999, 2 * win, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *Window, s *script) {
+				awake(w)
+				logged(t, w, 1)
+				s.always = 1
+				s.rest(win + took + 1)
+				w.Received(notify.Message{Flush: true, Node: test.node, Window: test.window})
+				before := len(s.flushes)
+				s.rest(10 * win)
+				if n := len(s.flushes) - before; (n == 0) == test.stays {
+					t.Errorf("%d flushes after the other was received", n)
+				}
+				s.always = 0
+			})
+		})
+	}
+}
+
+// TestQuietLogIsEmptied: when a lead ends, a log that has grown is emptied beside it: every pulse reads it.
+func TestQuietLogIsEmptied(t *testing.T) {
+	for name, bytes := range map[string]int64{"small": quietAt, "grown": quietAt + 1} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *Window, s *script) {
+				awake(w)
+				logged(t, w, 1)
+				s.bytes, s.changes = bytes, 1
+				s.rest(time.Second)
+				if n := len(s.drains); (n == 1) != (bytes > quietAt) {
+					t.Errorf("emptied %d times", n)
+				}
+			})
+		})
+	}
 }

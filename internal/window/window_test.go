@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+
+	"github.com/pgcache/go/internal/notify"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -51,7 +53,7 @@ func (s *script) turn() {
 	defer s.mu.Unlock()
 }
 
-func (s *script) Flush(ctx context.Context, _ uint32) (changes, bytes int64, err error) {
+func (s *script) Flush(ctx context.Context, _ string) (changes, bytes int64, err error) {
 	s.turn()
 	s.flushes = append(s.flushes, time.Since(s.began))
 	n := max(s.changes, s.always)
@@ -76,7 +78,7 @@ func (s *script) Vacuum(context.Context) error {
 	return errors.New("not the owner")
 }
 
-func (s *script) Drain(context.Context, uint32) error {
+func (s *script) Drain(context.Context, string) error {
 	s.drains = append(s.drains, time.Since(s.began))
 	return errors.New("a dump is running")
 }
@@ -87,7 +89,7 @@ func bubble(t *testing.T, test func(t *testing.T, w *Window, s *script)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{began: time.Now()}
 		w := New(win, false, s)
-		w.node = 1000 // sweeps 1 µs after half a second
+		w.node = 1000
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); w.Run(ctx) }()
@@ -100,14 +102,19 @@ func bubble(t *testing.T, test func(t *testing.T, w *Window, s *script)) {
 	})
 }
 
-// awake makes the system busy: somebody has told something.
-func awake(w *Window) { w.Heard(0, false) }
+// awake makes the system busy: somebody has published something.
+func awake(w *Window) { w.Received(notify.Message{}) }
+
+// flushOf is a flush of a node with the same window.
+func flushOf(node uint32) notify.Message {
+	return notify.Message{Flush: true, Node: node, Window: win}
+}
 
 // logged is a write that goes through the log.
 func logged(t *testing.T, w *Window, version int64) {
 	t.Helper()
 	if w.Begin(false, version) {
-		t.Fatalf("the write of %d is to tell itself", version)
+		t.Fatalf("the write of %d is to publish inline", version)
 	}
 	w.End(version, Logged)
 }
@@ -145,10 +152,10 @@ func wantFlushes(t *testing.T, s *script, want ...time.Duration) {
 	}
 }
 
-func TestQuietWriteTellsItself(t *testing.T) {
+func TestQuietWritePublishesInline(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
 		if !w.Begin(false, 1) {
-			t.Error("in a system where nobody has told anything a write must tell itself")
+			t.Error("in a system where nobody has published anything a write must publish inline")
 		}
 		w.End(1, Silent)
 		awake(w)
@@ -159,12 +166,12 @@ func TestQuietWriteTellsItself(t *testing.T) {
 		w.End(2, Silent)
 		s.rest(1)
 		if !w.Begin(false, 3) {
-			t.Error("after a window of silence a write must tell itself")
+			t.Error("after a window of silence a write must publish inline")
 		}
 		w.End(3, Silent)
 		awake(w)
 		if !w.Begin(true, 4) {
-			t.Error("a write that is told to tell itself, must")
+			t.Error("a write that is told to publish inline, must")
 		}
 		w.End(4, Silent)
 		wantOwed(t, w)
@@ -172,12 +179,12 @@ func TestQuietWriteTellsItself(t *testing.T) {
 	})
 }
 
-// TestLateIsNotQuiet: while somebody keeps the beat, its next flush tells what is in the log, however late it is. Under
-// load flushes are late, and writes that tell themselves would make it worse.
+// TestLateIsNotQuiet: while somebody leads, its next flush publishes what is in the log, however late it is. Under
+// load flushes are late, and inline publishes would make it worse.
 func TestLateIsNotQuiet(t *testing.T) {
-	t.Run("another's beat", func(t *testing.T) {
+	t.Run("another leads", func(t *testing.T) {
 		bubble(t, func(t *testing.T, w *Window, s *script) {
-			w.Heard(w.node+1, true)
+			w.Received(flushOf(w.node + 1))
 			s.rest(3*win - 1)
 			if w.Begin(false, 1) {
 				t.Error("within three windows of a flush a write must go through the log")
@@ -185,7 +192,7 @@ func TestLateIsNotQuiet(t *testing.T) {
 			w.End(1, Silent)
 			s.rest(1)
 			if !w.Begin(false, 2) {
-				t.Error("three windows after the last flush nobody beats any more: a write must tell itself")
+				t.Error("three windows after the last flush nobody leads any more: a write must publish inline")
 			}
 			w.End(2, Silent)
 		})
@@ -201,7 +208,7 @@ func TestLateIsNotQuiet(t *testing.T) {
 			s.during = func() { time.Sleep(5 * win) }
 			s.rest(5 * win) // the second flush is under way
 			if w.Begin(false, 2) {
-				t.Error("while this node beats a write must go through the log")
+				t.Error("while this node leads a write must go through the log")
 			}
 			w.End(2, Silent)
 			s.rest(4 * win)
@@ -210,34 +217,25 @@ func TestLateIsNotQuiet(t *testing.T) {
 	})
 }
 
-// TestToldMeansTold: a write that asks to tell itself may have nothing to tell, may fail, or hang. Nobody else has heard
-// anything then, and nobody would sweep what is logged next.
-func TestToldMeansTold(t *testing.T) {
-	for name, outcome := range map[string]Outcome{"nothing to tell": Silent, "unknown": Unknown} {
+// TestOnlyPublishedCounts: a write that is to publish inline may have nothing to publish, may fail, or hang. Nobody else has
+// received anything then, and the system is as quiet as before.
+func TestOnlyPublishedCounts(t *testing.T) {
+	for name, outcome := range map[string]Outcome{"nothing to publish": Silent, "unknown": Unknown} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *Window, _ *script) {
 				w.Begin(false, 1)
 				if !w.Begin(false, 2) {
-					t.Error("while the first is under way nobody has been told anything: the second must tell itself")
+					t.Error("while the first is under way nobody has received anything: the second must publish inline")
 				}
 				w.End(1, outcome)
 				if !w.Begin(false, 3) {
-					t.Error("nobody has been told anything: the third must tell itself")
+					t.Error("nobody has received anything: the third must publish inline")
 				}
 				w.End(2, Silent)
 				w.End(3, Silent)
 			})
 		})
 	}
-	t.Run("listening", func(t *testing.T) {
-		bubble(t, func(t *testing.T, w *Window, _ *script) {
-			w.Listening()
-			if !w.Begin(false, 1) {
-				t.Error("nobody else knows that this node listens now: a write must tell itself")
-			}
-			w.End(1, Silent)
-		})
-	})
 }
 
 func TestImmediate(t *testing.T) {
@@ -247,7 +245,7 @@ func TestImmediate(t *testing.T) {
 		w := New(win, true, s)
 		awake(w)
 		if !w.Begin(false, 1) {
-			t.Error("with Immediate a write must tell itself")
+			t.Error("with Immediate a write must publish inline")
 		}
 		// Somebody polls, so the statement left it in the log instead.
 		go w.Run(t.Context())
@@ -262,7 +260,7 @@ func TestLoggedWriteIsFlushedWithinAWindow(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
 		awake(w)
 		if w.Begin(false, 1, 2) {
-			t.Fatal("the writes are to tell themselves")
+			t.Fatal("the writes are to publish inline")
 		}
 		s.rest(300 * time.Millisecond)
 		wantFlushes(t, s) // no reply, no flush
@@ -283,21 +281,21 @@ func TestExactVersions(t *testing.T) {
 		for v := range int64(4) {
 			logged(t, w, 1+v)
 		}
-		w.Begin(false, 5) // may be told before its reply
-		w.Told([]int64{2, 99, 5})
+		w.Begin(false, 5) // may be published before its reply
+		w.Published([]int64{2, 99, 5})
 		wantOwed(t, w, 1, 3, 4)
 		w.End(5, Logged)
 		wantOwed(t, w, 1, 3, 4)
-		w.Told([]int64{4, 3})
+		w.Published([]int64{4, 3})
 		wantOwed(t, w, 1)
 		s.rest(2 * win)
 		wantFlushes(t, s, win)
 		wantOwed(t, w)
 		awake(w)
 		logged(t, w, 6)
-		w.Told([]int64{6})
+		w.Published([]int64{6})
 		s.rest(10 * win)
-		wantFlushes(t, s, win) // what others have told need not be flushed
+		wantFlushes(t, s, win) // what others have published need not be flushed
 	})
 }
 
@@ -321,48 +319,16 @@ func TestAckBeforeFlush(t *testing.T) {
 	})
 }
 
-// TestUnknownOutcome: the write may be committed, or be so any moment. Flushes follow it, ever more rarely, for a minute.
+// TestUnknownOutcome: the write may be committed, or be so any moment. One flush follows it; what commits later is left to
+// the pulses.
 func TestUnknownOutcome(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
 		awake(w)
 		w.Begin(false, 1)
 		w.End(1, Unknown)
-		s.rest(unknownFor)
-		got := s.flushes
-		if len(got) < 60 || len(got) > 70 || got[0] != win {
-			t.Fatalf("%d flushes, at %v", len(got), got)
-		}
-		for i := 1; i < len(got); i++ {
-			// A sweep may come between.
-			if gap := got[i] - got[i-1]; gap > min(win<<min(i, 10), time.Second)+took || gap < win {
-				t.Errorf("flush %d comes %v after the one before", i, gap)
-			}
-		}
-		s.rest(2 * time.Second)
-		wantOwed(t, w)
-		before := len(s.flushes)
 		s.rest(time.Hour)
-		if n := len(s.flushes) - before; n > 1 {
-			t.Errorf("%d flushes more, want a sweep at most", n)
-		}
-	})
-}
-
-// TestUnknownThenTold: when it is told after all, nothing is owed any more.
-func TestUnknownThenTold(t *testing.T) {
-	bubble(t, func(t *testing.T, w *Window, s *script) {
-		awake(w)
-		w.Begin(false, 1)
-		w.End(1, Unknown)
-		s.rest(2 * win)
-		s.changes, s.heard = 1, func(int64) { w.Told([]int64{1}); w.Heard(w.node, true) }
-		s.rest(time.Second)
+		wantFlushes(t, s, win)
 		wantOwed(t, w)
-		before := len(s.flushes)
-		s.rest(5 * time.Second)
-		if n := len(s.flushes) - before; n > 1 {
-			t.Errorf("%d flushes more", n)
-		}
 	})
 }
 
@@ -386,9 +352,9 @@ func TestConcurrent(t *testing.T) {
 	}
 	writers.Wait()
 	deadline := time.Now().Add(10 * time.Second)
-	for untold := len(d.untold(nodes...)); untold > 0; untold = len(d.untold(nodes...)) {
+	for left := len(d.unpublished(nodes...)); left > 0; left = len(d.unpublished(nodes...)) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d changes were never told", untold)
+			t.Fatalf("%d changes were never published", left)
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -8,28 +8,31 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/pgcache/go/internal/notify"
 )
 
 // database is what a fleet of windows shares: rows nobody sees, a change log, and notifications. Everything takes its
 // time, and may fail.
 type database struct {
 	lag     lag
-	flushed chan struct{} // the lock that flushes take
+	flushed chan struct{} // the lock of the flush that is under way
 
 	mu      sync.Mutex
 	rand    *rand.Rand
 	next    int64               // version
-	commits map[int64]time.Time // of versions that somebody has to be told of
-	log     map[int64]bool      // committed, not drained
+	commits map[int64]time.Time // of versions that have to be published
+	log     map[int64]time.Time // committed, not drained: when it was logged
 	nodes   []*node
+	broken  bool // every flush fails
 	counts
 }
 
 type counts struct {
-	flushes  int // statements
-	tellings int // flushes that found something
-	inline   int // writes that told themselves
-	writes   int // committed
+	flushes int // statements
+	found   int // flushes that found something
+	inline  int // writes that published themselves
+	writes  int // committed
 }
 
 // lag is how long things take at the most: a random part of it at least half.
@@ -42,7 +45,7 @@ type lag struct {
 func newDatabase(seed uint64, l lag) *database {
 	return &database{
 		lag: l, flushed: make(chan struct{}, 1), rand: rand.New(rand.NewPCG(seed, seed)), //nolint:gosec // not secret
-		commits: map[int64]time.Time{}, log: map[int64]bool{},
+		commits: map[int64]time.Time{}, log: map[int64]time.Time{},
 	}
 }
 
@@ -53,23 +56,22 @@ type node struct {
 	news chan notification
 
 	// Under the database's mutex.
-	told  map[int64]time.Time
-	since time.Time // when its listener came up
-	deaf  bool      // its listener is down
-	cut   bool      // none of its statements arrive
+	heard map[int64]time.Time // when each version was published to it
+	since time.Time           // when its listener came up
+	deaf  bool                // its listener is down
+	cut   bool                // none of its statements arrive
 	dead  bool
 	fails float64 // the share of its statements of which it gets no reply
 }
 
 type notification struct {
-	from     uint32
-	flush    bool
+	notify.Message
 	versions []int64
 	due      time.Time
 }
 
 func (d *database) join(window time.Duration) *node {
-	n := &node{d: d, news: make(chan notification, 10_000), told: map[int64]time.Time{}, since: time.Now()}
+	n := &node{d: d, news: make(chan notification, 10_000), heard: map[int64]time.Time{}, since: time.Now()}
 	n.Window = New(window, false, n)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -121,7 +123,7 @@ func (n *node) write() {
 		if inline {
 			d.inline++
 		} else {
-			d.log[v] = true
+			d.log[v] = time.Now()
 		}
 		d.mu.Unlock()
 		if inline {
@@ -141,15 +143,14 @@ func (n *node) write() {
 	case !reply:
 		n.End(v, Unknown)
 	case inline:
-		n.End(v, Silent)
+		n.End(v, Published)
 	default:
 		n.End(v, Logged)
 	}
 }
 
-// Flush implements Log. Like the statement, it sees what was committed when it was sent, waits for the lock, and tells
-// what nobody has drained meanwhile.
-func (n *node) Flush(ctx context.Context, id uint32) (changes, bytes int64, err error) {
+// Flush implements Log. Like the statement, it does nothing beside another.
+func (n *node) Flush(ctx context.Context, _ string) (changes, bytes int64, err error) {
 	d := n.d
 	arrives, reply := n.fate()
 	if !arrives {
@@ -158,75 +159,107 @@ func (n *node) Flush(ctx context.Context, id uint32) (changes, bytes int64, err 
 	}
 	d.mu.Lock()
 	d.flushes++
+	broken := d.broken
+	d.mu.Unlock()
+	if broken {
+		return 0, 0, errors.New("the flush is refused")
+	}
+	select {
+	case d.flushed <- struct{}{}:
+	default:
+		return 0, 0, ErrBusy
+	}
+	d.mu.Lock()
 	seen := slices.Collect(maps.Keys(d.log))
 	d.mu.Unlock()
-	d.flushed <- struct{}{}
-	d.mu.Lock()
-	empty := !slices.ContainsFunc(seen, func(v int64) bool { return d.log[v] })
-	d.mu.Unlock()
+	empty := len(seen) == 0
 	if empty {
 		time.Sleep(d.random(d.lag.flush / 10))
 	} else {
 		time.Sleep(d.random(d.lag.flush))
 	}
 	d.mu.Lock()
-	told := notification{from: id, flush: true}
+	out := notification{Message: notify.Message{Flush: true, Node: n.node, Window: n.window}, versions: seen}
 	for _, v := range seen {
-		if d.log[v] {
-			told.versions = append(told.versions, v)
-			delete(d.log, v)
-		}
+		delete(d.log, v)
 	}
-	if len(told.versions) > 0 {
-		d.tellings++
+	if len(seen) > 0 {
+		d.found++
 	}
 	d.mu.Unlock()
-	if len(told.versions) > 0 {
-		d.notify(told)
+	if len(seen) > 0 {
+		d.notify(out)
 	}
 	<-d.flushed
 	if !reply || ctx.Err() != nil {
 		return 0, 0, errLost
 	}
-	return int64(len(told.versions)), 0, nil
+	return int64(len(seen)), 0, nil
 }
 
 func (*node) Vacuum(context.Context) error        { return nil }
-func (*node) Drain(context.Context, uint32) error { return nil }
+func (*node) Drain(context.Context, string) error { return nil }
 
-// notify tells everybody who listens.
-func (d *database) notify(told notification) {
+// notify reaches everybody who listens.
+func (d *database) notify(out notification) {
 	for _, n := range d.nodes {
-		told.due = time.Now().Add(d.random(d.lag.deliver))
+		out.due = time.Now().Add(d.random(d.lag.deliver))
 		d.mu.Lock()
 		deaf := n.deaf || n.dead
 		d.mu.Unlock()
 		if !deaf {
-			n.news <- told
+			n.news <- out
 		}
 	}
 }
 
-// listen delivers to the node what is told, in order.
+// listen delivers to the node what is published, in order.
 func (n *node) listen(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case told := <-n.news:
-			if d := time.Until(told.due); d > 0 {
+		case out := <-n.news:
+			if d := time.Until(out.due); d > 0 {
 				time.Sleep(d)
 			}
 			n.d.mu.Lock()
 			now := time.Now()
-			for _, v := range told.versions {
-				if _, again := n.told[v]; !again {
-					n.told[v] = now
+			for _, v := range out.versions {
+				if _, again := n.heard[v]; !again {
+					n.heard[v] = now
 				}
 			}
 			n.d.mu.Unlock()
-			n.Told(told.versions)
-			n.Heard(told.from, told.flush)
+			n.Published(out.versions)
+			n.Received(out.Message)
+		}
+	}
+}
+
+// pulseEvery and behind are those of pgcache/pulse.go.
+const (
+	pulseEvery = 2 * time.Second
+	behind     = time.Second
+)
+
+// pulse looks into the log from time to time, as a node does that listens.
+func (n *node) pulse(ctx context.Context) {
+	time.Sleep(n.d.random(pulseEvery))
+	for ctx.Err() == nil {
+		n.d.mu.Lock()
+		old := false
+		for _, at := range n.d.log {
+			old = old || time.Since(at) > behind
+		}
+		able := !n.deaf && !n.dead && !n.cut
+		n.d.mu.Unlock()
+		if old && able {
+			_ = n.FlushNow(ctx) // a node whose flush fails forgets what it holds
+		}
+		select {
+		case <-time.After(pulseEvery):
+		case <-ctx.Done():
 		}
 	}
 }
@@ -254,14 +287,14 @@ func (n *node) set(change func(n *node)) {
 	change(n)
 }
 
-// untold are the changes that one of the nodes has to be told of and was not.
-func (d *database) untold(nodes ...*node) (versions []int64) {
+// unpublished are the changes that one of the nodes should have received and has not.
+func (d *database) unpublished(nodes ...*node) (versions []int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for v, at := range d.commits {
 		if slices.ContainsFunc(nodes, func(n *node) bool {
-			_, told := n.told[v]
-			return !told && at.After(n.since)
+			_, heard := n.heard[v]
+			return !heard && at.After(n.since)
 		}) {
 			versions = append(versions, v)
 		}
@@ -269,14 +302,14 @@ func (d *database) untold(nodes ...*node) (versions []int64) {
 	return versions
 }
 
-// delays are how long it took from the commits until a node was told, the longest last.
+// delays are how long it took from the commits until a node received them, the longest last.
 func (d *database) delays(nodes ...*node) (delays []time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for v, at := range d.commits {
 		for _, n := range nodes {
-			if told, ok := n.told[v]; ok && at.After(n.since) {
-				delays = append(delays, told.Sub(at))
+			if heard, ok := n.heard[v]; ok && at.After(n.since) {
+				delays = append(delays, heard.Sub(at))
 			}
 		}
 	}

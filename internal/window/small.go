@@ -1,0 +1,67 @@
+package window
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/pgcache/go/internal/mono"
+)
+
+// The ladder that keeps the log small. A flush's DELETE leaves dead rows, and the next flush's scan reads them all; so does
+// every node's pulse.
+const (
+	vacuumAt, vacuumEvery = 1 << 20, time.Second
+	drainAt, drainEvery   = 8 << 20, 10 * time.Second
+	fullAt                = 32 << 20
+	quietAt               = 64 << 10 // when a lead ends, the log is emptied beyond this
+
+	upkeepTimeout = time.Second
+)
+
+// ladder is when its steps were last taken.
+type ladder struct {
+	vacuumed, drained int64
+	busy              bool // one is under way
+}
+
+// keepSmall takes the step that bytes ask for, beside the flushes. VACUUM comes first because draining stops all writers
+// for a moment; it can't help while a long transaction, or a missing right, keeps it from removing anything. Where a dump
+// forbids draining too, writes publish inline, and leave nothing in the log, until it has shrunk. In a quiet system
+// draining stops nobody.
+func (w *Window) keepSmall(bytes int64, quiet bool) {
+	t := mono.Now()
+	since := func(last int64) time.Duration {
+		if last == 0 {
+			return math.MaxInt64
+		}
+		return time.Duration(t - last)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.full = bytes > fullAt
+	if w.ladder.busy || w.closing {
+		return
+	}
+	var step func(ctx context.Context) error
+	switch l := &w.ladder; {
+	case bytes > drainAt && since(l.drained) >= drainEvery && l.vacuumed != 0,
+		quiet && bytes > quietAt && since(l.drained) >= vacuumEvery:
+		l.drained = t
+		step = func(ctx context.Context) error { return w.log.Drain(ctx, w.sender) }
+	case bytes > vacuumAt && since(l.vacuumed) >= vacuumEvery:
+		l.vacuumed = t
+		step = w.log.Vacuum
+	default:
+		return
+	}
+	w.ladder.busy = true
+	w.upkeep.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), upkeepTimeout)
+		defer cancel()
+		_ = step(ctx) // fails for good reasons (a lock held, a right missing): the next step is the answer
+		w.mu.Lock()
+		w.ladder.busy = false
+		w.mu.Unlock()
+	})
+}
