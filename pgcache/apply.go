@@ -2,6 +2,7 @@ package pgcache
 
 import (
 	"context"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
@@ -10,16 +11,17 @@ import (
 	"github.com/pgcache/go/internal/notify"
 )
 
-// This file is where the news of other nodes come in. Local entries die from outside nowhere else.
+// This file is where the invalidations of other nodes come in. Local entries die from outside nowhere else.
 
-// listening is the state of the listener, for Ready and for the log.
+// listening is the state of the listener and of the pulse, for Ready and for the log.
 type listening struct {
 	mu        sync.Mutex
 	changed   chan struct{} // closed and replaced at every change
-	last      error         // why it is down
-	permanent bool          // it can never come up
+	last      error         // why the listener is down
+	pulse     error         // why the last pulse failed
+	permanent bool          // the listener can never come up
 	live      bool
-	restart   context.CancelFunc
+	restart   context.CancelCauseFunc
 }
 
 func (l *listening) set(live bool, err error, permanent bool) (wasLive bool) {
@@ -27,10 +29,24 @@ func (l *listening) set(live bool, err error, permanent bool) (wasLive bool) {
 	defer l.mu.Unlock()
 	wasLive, l.live, l.last, l.permanent = l.live, live, err, permanent
 	if wasLive != live || err != nil {
-		close(l.changed)
-		l.changed = make(chan struct{})
+		l.announce()
 	}
 	return wasLive
+}
+
+func (l *listening) setPulse(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if (l.pulse == nil) != (err == nil) {
+		l.announce()
+	}
+	l.pulse = err
+}
+
+// announce wakes who waits for a change. With the mutex held.
+func (l *listening) announce() {
+	close(l.changed)
+	l.changed = make(chan struct{})
 }
 
 func (l *listening) wait() <-chan struct{} {
@@ -39,51 +55,82 @@ func (l *listening) wait() <-chan struct{} {
 	return l.changed
 }
 
-func (l *listening) err() (error, bool) {
+// err is why memory is not served, and whether that will never change.
+func (l *listening) err() (err error, permanent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.last == nil && l.live {
+		return l.pulse, false
+	}
 	return l.last, l.permanent
 }
 
+// Restarts of a listener come after a pause, which doubles while they come soon after each other.
+const (
+	restartMin, restartMax = 50 * time.Millisecond, 5 * time.Second
+)
+
 // listen runs the listener until the cache is closed. It begins anew where rows and notifications come from different
-// servers: after a failover the listener may hang on to the old primary, alive and silent.
+// servers: after a failover the listener may stay on the old primary, alive and silent.
 func (c *Cache) listen() {
-	for c.ctx.Err() == nil {
-		ctx, cancel := context.WithCancel(c.ctx)
+	for pause := restartMin; c.ctx.Err() == nil; {
+		ctx, cancel := context.WithCancelCause(c.ctx)
 		c.listening.mu.Lock()
 		c.listening.restart = cancel
 		c.listening.mu.Unlock()
+		began := time.Now()
 		err := c.opts.Listener.Listen(ctx, c.store.Names.Channel, subscriber{c})
 		restarted := ctx.Err() != nil
-		cancel()
+		cause := context.Cause(ctx)
+		cancel(nil)
 		c.local.Down()
-		c.local.Hears(0)
-		if !restarted && c.ctx.Err() == nil {
+		c.local.SetServer(0)
+		if c.ctx.Err() != nil {
+			return
+		}
+		if !restarted {
 			c.listening.set(false, err, true)
 			c.log.Error("pgcache: the listener can't work, the local cache stays off", "channel", c.store.Names.Channel, "error", err)
 			return
 		}
+		c.listening.set(false, cause, false)
+		if time.Since(began) > restartMax {
+			pause = restartMin
+		}
+		timer := time.NewTimer(rand.N(pause + 1))
+		select {
+		case <-timer.C:
+		case <-c.ctx.Done():
+			timer.Stop()
+		}
+		pause = min(2*pause, restartMax)
 	}
 }
 
-// otherServer is called when a row came from another server than the one that the listener hears.
-func (c *Cache) otherServer(server int64) {
-	if heard := c.local.Hearing(); heard == 0 || server == 0 || server == heard || !c.local.Live() {
+// checkServer is called with the identity of the server that a statement was answered by. If it is another than the
+// listener's, memory is off until the listener has begun anew.
+func (c *Cache) checkServer(server int64) {
+	if own := c.local.Server(); own == 0 || server == 0 || server == own || !c.local.Listening() {
 		return
 	}
-	c.local.Down()
 	c.warn("rows come from another server than notifications: a failover? The listener begins anew")
+	c.restartListener(errOtherServer)
+}
+
+// restartListener turns memory off until the listener has begun anew.
+func (c *Cache) restartListener(cause error) {
+	c.local.Down()
 	c.listening.mu.Lock()
 	defer c.listening.mu.Unlock()
 	if c.listening.restart != nil {
-		c.listening.restart()
+		c.listening.restart(cause)
 	}
 }
 
 // subscriber is the Cache as its Listener sees it.
 type subscriber struct{ c *Cache }
 
-// Probe tells nonce over the pool, with the identity of the server behind it.
+// Probe publishes nonce over the pool, with the identity of the server behind it.
 func (s subscriber) Probe(ctx context.Context, nonce string) error {
 	ctx, cancel := s.c.statement(ctx)
 	defer cancel()
@@ -93,33 +140,35 @@ func (s subscriber) Probe(ctx context.Context, nonce string) error {
 func (s subscriber) Beat(trusted time.Time) {
 	s.c.local.Beat(trusted)
 	if wasLive := s.c.listening.set(true, nil, false); !wasLive {
-		s.c.news.Listening()
+		s.c.wakePulse()
 		s.c.log.Debug("pgcache: listening", "channel", s.c.store.Names.Channel)
 	}
 }
 
 func (s subscriber) Notify(payload string) {
+	c := s.c
 	if strings.HasPrefix(payload, ProbePrefix) {
-		// Whoever sent the probe, it came from the server that this listener hears.
+		// Whoever sent the probe, it came from the server that this listener is connected to.
 		if i := strings.LastIndexByte(payload, ':'); i >= 0 {
 			if server, err := strconv.ParseInt(payload[i+1:], 10, 64); err == nil {
-				s.c.local.Hears(server)
+				c.local.SetServer(server)
 			}
 		}
 		return
 	}
 	m, err := notify.Parse(payload)
 	if err != nil {
-		s.c.local.Forget()
-	} else if id := s.c.schema.id.Load(); id != nil && !m.For(*id) {
+		c.local.Forget()
+	} else if id := c.schema.id.Load(); id != nil && !m.For(*id) {
 		return // another cache's on the same channel
 	} else {
-		err = s.c.local.Apply(m, keyOf)
+		err = c.local.Apply(m, keyOf)
 	}
 	if err != nil {
-		s.c.warn("unknown message on the channel: everything in memory is forgotten", "channel", s.c.store.Names.Channel, "error", err)
+		c.stats.unknown.Add(1)
+		c.warn("unknown message on the channel: everything in memory is forgotten", "channel", c.store.Names.Channel, "error", err)
 	}
-	s.c.news.Heard(m.Node, m.Flush && m.Node != 0)
+	c.window.Received(m)
 }
 
 func (s subscriber) Down(err error) {

@@ -19,15 +19,19 @@ import (
 // A Cache keeps entries in a table of Postgres and the ones that are in use in this process's memory. It is safe for
 // concurrent use. Make one per table and process, and keep it.
 type Cache struct {
-	null  bool // see Null
-	db    *sql.DB
-	opts  Options
-	log   *slog.Logger
-	base  view // how the untyped methods see the cache
-	store *store.Store
-	local *coherence.Tracker
-	locks Locks
-	news  *window.Window // when this node's changes are told
+	null   bool // see Null
+	db     *sql.DB
+	opts   Options
+	log    *slog.Logger
+	base   view // how the untyped methods see the cache
+	store  *store.Store
+	local  *coherence.Tracker
+	locks  Locks
+	window *window.Window // when this node's changes are published
+
+	session session   // the node's own: pulses and flushes run on it
+	beat    heartbeat // the pulse
+	polling atomic.Bool
 
 	schema schema
 	stats  counters
@@ -60,18 +64,21 @@ func New(db *sql.DB, opts Options) (*Cache, error) {
 	}
 	c.base = newView(c)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.news = window.New(max(opts.InvalidationWindow, time.Millisecond), opts.InvalidationWindow == Immediate, changeLog{c})
-	c.local.OnTold = c.news.Told
+	c.window = window.New(max(opts.InvalidationWindow, time.Millisecond), opts.InvalidationWindow == Immediate, changeLog{c})
+	c.local.OnPublished = c.window.Published
 	if opts.Refresh {
 		c.local.OnLost = c.refresh.add
 		c.refresh.wake = make(chan struct{}, 1)
 		c.goDo(func() { c.refresh.run(c) })
 	}
-	c.goDo(func() { c.news.Run(c.ctx) })
+	c.goDo(func() { c.window.Run(c.ctx) })
 	c.listening.changed = make(chan struct{})
+	c.session = poolSession{db}
 	switch {
 	case opts.Listener != nil:
+		c.beat.wake = make(chan struct{}, 1)
 		c.goDo(c.listen)
+		c.goDo(c.pulses)
 	case opts.LocalTTL > 0:
 		c.local.AlwaysOn()
 	}

@@ -2,38 +2,51 @@ package pgcache
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"time"
 
-	"github.com/pgcache/go/internal/notify"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/internal/window"
 )
 
 // changeLog is the change log of the database as the window sees it.
 type changeLog struct{ c *Cache }
 
-func (l changeLog) Flush(ctx context.Context, node uint32) (changes, bytes int64, err error) {
-	if !l.c.schema.known.Load() {
-		return 0, 0, nil // nothing can have been written through a schema that nobody has seen
+// flushTimeout bounds a flush. The statement itself waits for nobody for longer than a tenth of that.
+const flushTimeout = time.Second
+
+// Flush runs on the node's own session: a pool whose connections are all in use must not keep changes from being published.
+func (l changeLog) Flush(ctx context.Context, sender string) (changes, bytes int64, err error) {
+	c := l.c
+	if !c.schema.known.Load() {
+		if err := c.schema.look(ctx, c); err != nil {
+			return 0, 0, err
+		}
 	}
-	ctx, cancel := l.c.statement(ctx)
-	defer cancel()
-	done, err := l.c.store.Flush(ctx, notify.Sender(node, l.c.opts.InvalidationWindow))
-	if err == nil {
-		l.c.stats.flushes.Add(1)
-		l.c.stats.messages.Add(uint64(done.Messages))
-	} else if l.c.ctx.Err() == nil {
-		l.c.warn("changes could not be told yet, will try again", "error", err)
+	done, err := c.flush(ctx, sender)
+	switch {
+	case errors.Is(err, store.ErrFlushing):
+		return 0, 0, window.ErrBusy
+	case err == nil:
+		c.stats.flushes.Add(1)
+		c.stats.messages.Add(uint64(done.Messages))
+	case c.ctx.Err() == nil:
+		c.warn("changes could not be published yet, will try again", "error", err)
 	}
 	return done.Changes, done.Bytes, err
 }
 
-func (l changeLog) Vacuum(ctx context.Context) error {
-	ctx, cancel := l.c.statement(ctx)
-	defer cancel()
-	return l.c.store.VacuumLog(ctx)
+func (c *Cache) flush(ctx context.Context, sender string) (done store.Flushed, err error) {
+	err = c.onSession(ctx, flushTimeout, func(ctx context.Context, conn *sql.Conn) (err error) {
+		done, err = c.store.FlushOn(ctx, conn, sender)
+		return err
+	})
+	return done, err
 }
 
-func (l changeLog) Drain(ctx context.Context, node uint32) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	return l.c.store.DrainLog(ctx, notify.Sender(node, l.c.opts.InvalidationWindow))
+func (l changeLog) Vacuum(ctx context.Context) error { return l.c.store.VacuumLog(ctx) }
+
+func (l changeLog) Drain(ctx context.Context, sender string) error {
+	return l.c.store.DrainLog(ctx, sender)
 }

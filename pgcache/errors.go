@@ -92,6 +92,9 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// errOtherServer is why a listener begins anew.
+var errOtherServer = errors.New("rows come from another server than notifications")
+
 // fail wraps err for the caller. Errors of a cache used inside a loader come through as they are.
 func fail(op string, k string, err error) error {
 	if err == nil {

@@ -93,7 +93,7 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 		writers[i], versions[i] = c.local.Write(l.Key, rows[i].Version, l), rows[i].Version
 		slow = slow || rows[i].Loud
 	}
-	inline := c.news.Begin(slow, versions...) // others may be waiting for a slow one
+	inline := c.window.Begin(slow, versions...) // others may be waiting for a slow one
 	storing, sent := r.run.Step(), coherence.Now()
 	// Not with the callers' context: the value is there, and others wait for it.
 	statement, cancel := c.statement(context.WithoutCancel(ctx))
@@ -112,7 +112,7 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 		w.Finish(e, done.Server)
 	}
 	c.endWrite(versions, done, err)
-	c.otherServer(done.Server)
+	c.checkServer(done.Server)
 	if err != nil {
 		err = c.explain(statement, err)
 		for i := range out {

@@ -105,7 +105,7 @@ func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Fligh
 		return row, err
 	}
 	shared = nil
-	c.otherServer(row.Server)
+	c.checkServer(row.Server)
 	e = v.entry(k, &row, sent)
 	return row, nil
 }
@@ -138,7 +138,7 @@ func (v *view) readMany(ctx context.Context, keys []localcache.Key, interest map
 				e.Inherit(interest[k] - 1)
 			}
 			rows[k] = row
-			c.otherServer(row.Server)
+			c.checkServer(row.Server)
 		}
 		shared := err
 		if err != nil && ctx.Err() != nil {

@@ -59,6 +59,9 @@ func (c *Cache) janitor() {
 	}
 }
 
+// keepNotices is how long a message can be read by nodes that poll.
+const keepNotices = 5 * time.Minute
+
 func (c *Cache) sweep() error {
 	if err := c.check(c.ctx); err != nil {
 		return err

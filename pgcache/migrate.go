@@ -64,11 +64,16 @@ func (s *schema) read(ctx context.Context, c *Cache) error {
 		return c.explain(ctx, err)
 	}
 	if state.Version != schemaVersion || state.Channel != c.store.Names.Channel {
-		return &SchemaError{Have: state.Version, Want: schemaVersion, HaveChannel: state.Channel, WantChannel: c.store.Names.Channel}
+		return c.schemaError(state)
 	}
 	s.id.Store(&state.ID)
 	s.known.Store(true)
+	c.wakePulse()
 	return nil
+}
+
+func (c *Cache) schemaError(have store.State) error {
+	return &SchemaError{Have: have.Version, Want: schemaVersion, HaveChannel: have.Channel, WantChannel: c.store.Names.Channel}
 }
 
 func (s *schema) unknown() { s.known.Store(false) }

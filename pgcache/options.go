@@ -56,7 +56,7 @@ type Options struct {
 	Schema string
 
 	// Prefix begins the name of every object that the cache creates. Caches with different prefixes share nothing.
-	// Letters, digits and _, at most 45 bytes.
+	// Letters, digits and _, at most 41 bytes.
 	Prefix string
 
 	// Channel is what nodes tell each other on. Defaults to a name made of Schema and Prefix. All nodes of a cache must

@@ -25,7 +25,7 @@ func TestOptionErrors(t *testing.T) {
 		says []string
 	}{
 		"Prefix with a quote":        {pgcache.Options{Prefix: `a"b`}, []string{"Prefix", "letters, digits and _"}},
-		"Prefix too long":            {pgcache.Options{Prefix: strings.Repeat("x", 46)}, []string{"Prefix", "46 bytes", "45"}},
+		"Prefix too long":            {pgcache.Options{Prefix: strings.Repeat("x", 42)}, []string{"Prefix", "42 bytes", "41"}},
 		"Schema with a dot":          {pgcache.Options{Schema: "a.b"}, []string{"Schema", "letters, digits and _"}},
 		"Schema too long":            {pgcache.Options{Schema: strings.Repeat("x", 64)}, []string{"Schema", "64 bytes", "63"}},
 		"Channel with a space":       {pgcache.Options{Channel: "a b"}, []string{"Channel", "letters, digits and _"}},
@@ -158,7 +158,7 @@ func TestHostileNames(t *testing.T) {
 		names = append(names, b.String())
 	}
 	for _, name := range names {
-		good := name != "" && strings.Trim(name, "ab9_AZx") == "" && len(name) <= 45
+		good := name != "" && strings.Trim(name, "ab9_AZx") == "" && len(name) <= 41
 		for option, o := range map[string]pgcache.Options{"Prefix": {Prefix: name}, "Schema": {Schema: name}, "Channel": {Channel: name}} {
 			c, err := pgcache.New(db, o)
 			if err == nil {
@@ -199,7 +199,7 @@ func TestHostileNames(t *testing.T) {
 func TestLongestPrefix(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	cl.opts.Prefix = strings.Repeat("p", 45)
+	cl.opts.Prefix = strings.Repeat("p", 41)
 	c := cl.node(nil)
 	set(t, c, "k", 1)
 	if _, err := c.Cleanup(t.Context()); err != nil {

@@ -164,7 +164,7 @@ func TestP3_UnknownOutcome(t *testing.T) {
 	}
 	set(t, c, "k", "old")
 	warm(t, c, "k", "old")
-	reply := wire.lose(named("TellAll"), lost)
+	reply := wire.lose(named("PublishAll"), lost)
 	if err := c.Clear(t.Context()); !errors.Is(err, lost) {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package pgcache
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -11,9 +12,9 @@ import (
 )
 
 const (
-	pollLease   = 2 * time.Minute  // how long writers go on logging for a node that polls
-	pollRenew   = 30 * time.Second // how often it says that it still does
-	keepNotices = 5 * time.Minute
+	pollLease = 2 * time.Minute  // how long writers go on logging for a node that polls
+	pollRenew = 30 * time.Second // how often it renews that
+	busyPause = 5 * time.Millisecond
 )
 
 // StartPolling implements Poller.
@@ -22,48 +23,73 @@ func (s subscriber) StartPolling(ctx context.Context) (func(context.Context) ([]
 	if err := c.check(ctx); err != nil {
 		return nil, err
 	}
-	renewed := time.Now()
 	statement, cancel := c.statement(ctx)
 	defer cancel()
 	incarnation, last, err := c.store.BeginPolling(statement, pollLease)
 	if err != nil {
 		return nil, fmt.Errorf("start polling: %w", c.explain(ctx, err))
 	}
-	return func(ctx context.Context) ([]string, error) {
-		ctx, cancel := c.statement(ctx)
-		defer cancel()
-		if since := time.Since(renewed); since > pollLease/2 {
-			return nil, errors.New("this node has been asleep: writers may have forgotten that it polls")
-		} else if since > pollRenew {
-			at := time.Now()
-			if err := c.store.KeepPolling(ctx, pollLease); err != nil {
-				return nil, err
-			}
-			if err := c.store.DeleteNotices(ctx, keepNotices); err != nil {
-				return nil, err
-			}
-			renewed = at
+	c.polling.Store(true)
+	p := &poller{c: c, incarnation: incarnation, last: last, renewed: -1}
+	return p.next, nil
+}
+
+// poller is one run of polls that misses nothing.
+type poller struct {
+	c           *Cache
+	incarnation int64
+	last        int64         // notice
+	renewed     time.Duration // by the database's clock; -1: not yet
+}
+
+// next reads what was published since it was last called.
+func (p *poller) next(ctx context.Context) (payloads []string, err error) {
+	c := p.c
+	// A poll flushes first: where all nodes poll, or the last writer has died, nobody else may. It does so in nobody's
+	// name, or listening nodes would take it for a leader that they can rely on. Beside another flush it has to wait: what
+	// that one found was committed before this poll and must be in it.
+	for {
+		_, err := c.flush(ctx, notify.Nobody)
+		if err == nil {
+			break
 		}
-		// A poll flushes first: where all nodes poll, or the last writer has died, nobody else may. It does so in
-		// nobody's name, or listening nodes would take it for a beat that they can rely on.
-		if _, err := c.store.Flush(ctx, notify.Nobody); err != nil && !errors.Is(err, store.ErrFlushing) {
+		if !errors.Is(err, store.ErrFlushing) {
 			return nil, err
 		}
-		notices, err := c.store.Notices(ctx, last)
-		if err != nil {
+		timer := time.NewTimer(busyPause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, ctx.Err()
+		}
+	}
+	var polled store.Polled
+	err = c.onSession(ctx, pulseTimeout, func(ctx context.Context, conn *sql.Conn) (err error) {
+		polled, err = c.store.Poll(ctx, conn, p.last)
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case polled.Incarnation != p.incarnation:
+		return nil, errors.New("the notices are not those of before: the server has crashed")
+	case !polled.Leased, p.renewed >= 0 && polled.Now-p.renewed > pollLease/2:
+		// By the database's clock: a suspended machine's own stands still.
+		return nil, errors.New("this node has been asleep: writers may have forgotten that it polls")
+	}
+	if p.renewed < 0 {
+		p.renewed = polled.Now
+	} else if polled.Now-p.renewed > pollRenew {
+		if err := c.onSession(ctx, pulseTimeout, func(ctx context.Context, conn *sql.Conn) error {
+			return c.store.KeepPolling(ctx, conn, pollLease)
+		}); err != nil {
 			return nil, err
 		}
-		found, err := c.store.Incarnation(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if found != incarnation {
-			return nil, errors.New("the notices are not those of before: the server has crashed")
-		}
-		payloads := make([]string, len(notices))
-		for i, n := range notices {
-			payloads[i], last = n.Payload, n.Seq
-		}
-		return payloads, nil
-	}, nil
+		p.renewed = polled.Now
+	}
+	for _, n := range polled.Notices {
+		payloads, p.last = append(payloads, n.Payload), n.Seq
+	}
+	return payloads, nil
 }

@@ -50,7 +50,7 @@ func (cl *cluster) catalog(schema string) (lines []string) {
 func (cl *cluster) state() string {
 	cl.t.Helper()
 	var s string
-	if err := cl.db.QueryRowContext(cl.t.Context(), "SELECT schema_version || ' ' || channel || ' ' || generation FROM "+cl.names().State()).Scan(&s); err != nil {
+	if err := cl.db.QueryRowContext(cl.t.Context(), "SELECT schema_version || ' ' || channel || ' ' || id FROM "+cl.names().State()).Scan(&s); err != nil {
 		cl.t.Fatal(err)
 	}
 	return s
@@ -91,7 +91,7 @@ func TestMigrationSQL(t *testing.T) {
 			want(t, c, "k", 1)
 		}
 	}
-	for _, bad := range []pgcache.Options{{Prefix: `"`}, {Schema: "a b"}, {Channel: "'"}, {Prefix: strings.Repeat("x", 46)}} {
+	for _, bad := range []pgcache.Options{{Prefix: `"`}, {Schema: "a b"}, {Channel: "'"}, {Prefix: strings.Repeat("x", 42)}} {
 		if text, err := pgcache.MigrationSQL(bad); err == nil || text != "" {
 			t.Errorf("%+v: %v", bad, err)
 		}

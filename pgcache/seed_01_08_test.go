@@ -173,7 +173,7 @@ func TestS06_ManyNotifications(t *testing.T) {
 	caughtUp := cl.follow(a, b, nil)
 	before := b.Stats().Invalidations
 	link.Freeze()
-	cl.exec(`SELECT pg_notify($1, '25:other' || lpad(to_hex(i), 16, '0') || ';') FROM generate_series(1, 5000) i`, cl.names().Channel)
+	cl.exec(`SELECT pg_notify(channel, '2' || id || '5:other' || lpad(to_hex(i), 16, '0') || ';') FROM ` + cl.names().State() + `, generate_series(1, 5000) i`)
 	set(t, a, "k", "new")
 	link.Thaw()
 	caughtUp()
@@ -190,10 +190,16 @@ func TestS07_GarbageOnTheChannel(t *testing.T) {
 	cl.opts.InvalidationWindow = pgcache.Immediate
 	cl.node(nil) // it migrates, which tells everybody to forget: not b, and not in the middle
 	b := cl.node(func(db *sql.DB, o *pgcache.Options) { o.Listener = calm(pgxdriver.Dial(db)) })
+	var id string
+	if err := cl.db.QueryRowContext(t.Context(), "SELECT id FROM "+cl.names().State()).Scan(&id); err != nil {
+		t.Fatal(err)
+	}
 	for i, garbage := range []string{
-		"", " ", "x", "0", "3*", "2**", "1*x", "2:", "21:", "21:k", "21:k;", "21:k00000000000000;", "21:kgggggggggggggggg;",
-		"29:k0000000000000001;", "2-1:k0000000000000001;", "299999999999999999999:k0000000000000001;", "21:k0000000000000001",
-		"21:k0000000000000001;x", "21:kffffffffffffffff;", `{"op":"d","key":"k"}`, "u:k:1", "\U0001F4A3", strings.Repeat("2", 7999),
+		"", " ", "x", "0", "3*", "2", "1", "2*", `{"op":"d","key":"k"}`, "u:k:1", "\U0001F4A3", "1" + id, "1" + id + "0000000100g0*", "2" + id[1:] + "*",
+		"2" + id + "**", "2" + id + ":", "2" + id + "1:", "2" + id + "1:k", "2" + id + "1:k;", "2" + id + "1:k00000000000000;",
+		"2" + id + "1:kgggggggggggggggg;", "2" + id + "9:k0000000000000001;", "2" + id + "-1:k0000000000000001;",
+		"2" + id + "99999999999999999999:k0000000000000001;", "2" + id + "1:k0000000000000001", "2" + id + "1:k0000000000000001;x",
+		"2" + id + "1:kffffffffffffffff;", "2" + id + strings.Repeat("2", 7990),
 	} {
 		// By hand and with a new version, so that no trigger tells it: b can learn of it from the garbage alone.
 		set(t, b, "k", i)

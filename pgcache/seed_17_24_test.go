@@ -184,7 +184,7 @@ func TestS23_LongChannel(t *testing.T) {
 	}
 	cl := newCluster(t)
 	for prefix, channel := range map[string]string{"p": "", "q": cl.opts.Schema + strings.Repeat("C", 63-len(cl.opts.Schema))} {
-		cl.opts.Prefix, cl.opts.Channel = strings.Repeat(prefix, 45), channel
+		cl.opts.Prefix, cl.opts.Channel = strings.Repeat(prefix, 41), channel
 		a, b := cl.node(nil), cl.node(nil)
 		set(t, a, "k", 1)
 		warm(t, b, "k", 1)

@@ -76,7 +76,7 @@ func TestS26_ConcurrentMigrate(t *testing.T) {
 func TestS27_Prefixes(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	prefixes := []string{"", "A_", "a_", "1st_", "select", "_", strings.Repeat("x", 44) + "1", strings.Repeat("x", 44) + "2"}
+	prefixes := []string{"", "A_", "a_", "1st_", "select", "_", strings.Repeat("x", 40) + "1", strings.Repeat("x", 40) + "2"}
 	for _, p := range prefixes {
 		cl.opts.Prefix = p
 		c := cl.node(nil)

@@ -95,7 +95,7 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 	}
 	var out store.Written
 	written := false
-	inline := c.news.Begin(false, versions...)
+	inline := c.window.Begin(false, versions...)
 	sent := coherence.Now()
 	defer func() {
 		// Also if a driver panics. Without the reply, memory holds nothing: the write may still come to pass.
@@ -114,23 +114,23 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 		return c.explain(ctx, err)
 	}
 	written = true
-	c.otherServer(out.Server)
+	c.checkServer(out.Server)
 	return nil
 }
 
-// endWrite says what came of a write that was begun with c.news.Begin.
+// endWrite says what came of a write that was begun with c.window.Begin.
 func (c *Cache) endWrite(versions []int64, out store.Written, err error) {
 	for i, version := range versions {
 		outcome := window.Silent
 		switch {
 		case i < len(out.Logged) && out.Logged[i]:
 			outcome = window.Logged
-		case out.Told:
-			outcome = window.Told
+		case out.Published:
+			outcome = window.Published
 		case i >= len(out.Logged) && !refused(err):
 			outcome = window.Unknown
 		}
-		c.news.End(version, outcome)
+		c.window.End(version, outcome)
 	}
 }
 

@@ -21,9 +21,12 @@ type Stats struct {
 	Refreshed     uint64 // keys fetched again because they changed while in use, see Options.Refresh
 	Flushes       uint64 // times this node flushed the change log
 	Messages      uint64 // notifications that its flushes sent
-	Invalidations uint64 // keys of which another node, or this one, told
+	Invalidations uint64 // keys that another node, or this one, has published
 	LocalFlushes  uint64 // times everything in memory was forgotten: a listener lost, a Clear, an unknown message
 	DecodeErrors  uint64 // values that did not decode, counted as misses
+
+	UnknownMessages uint64 // messages on the channel that could not be understood: everything in memory was forgotten
+	Unpublished     uint64 // pulses that found changes older than a second and could not publish them: everything in memory was forgotten
 }
 
 // counters are the numbers behind Stats. The hits of the fast path are spread over cache lines of their own.
@@ -32,6 +35,7 @@ type counters struct {
 
 	remoteHits, misses, loads, loadErrors, coalesced, fenced, guardErrors atomic.Uint64
 	sets, deletes, cleaned, decodeErrors, flushes, messages, refreshed    atomic.Uint64
+	unknown, behind                                                       atomic.Uint64
 }
 
 const hitStripes = 16
@@ -54,6 +58,7 @@ func (c *Cache) Stats() Stats {
 		Invalidations: c.local.Invalidations.Load(), LocalFlushes: c.local.Flushes.Load(),
 		DecodeErrors: c.stats.decodeErrors.Load(),
 		Flushes:      c.stats.flushes.Load(), Messages: c.stats.messages.Load(), Refreshed: c.stats.refreshed.Load(),
+		UnknownMessages: c.stats.unknown.Load(), Unpublished: c.stats.behind.Load(),
 	}
 	for i := range c.stats.localHits {
 		s.LocalHits += c.stats.localHits[i].n.Load()

@@ -101,6 +101,7 @@ func TestConcurrent(t *testing.T) {
 				tr.Down()
 				queue = queue[:0]
 				tr.Beat(time.Now().Add(farAway))
+				tr.Pulse(time.Now().Add(farAway))
 				mu.Unlock()
 				continue
 			}

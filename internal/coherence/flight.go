@@ -28,15 +28,15 @@ type Flight struct {
 	err  error
 }
 
-// joinable is how long a read may be joined. The first write of a key tells nobody, and kills no flight; so a flight that
+// joinable is how long a read may be joined. The first write of a key is not published, and kills no flight; so a flight that
 // is slow must not keep answering "nothing there" to callers that come after it.
 const joinable = int64(10 * time.Millisecond)
 
 // Read joins the read of k that is under way, or begins one: then leader is true, and the caller must read the row in a
 // statement of its own that begins after this call, and call Finish.
 //
-// A read that is under way may be joined because whatever was told before this call has killed it. With no live listener
-// nothing is told, so there every caller reads for itself.
+// A read that is under way may be joined because whatever was published before this call has killed it. With no live
+// listener nothing is received, so there every caller reads for itself.
 func (t *Tracker) Read(k Key) (f *Flight, leader bool) {
 	s := t.shard(k)
 	s.mu.Lock()
@@ -201,14 +201,14 @@ func (w *Writer) Finish(e *localcache.Entry, server int64) {
 	}
 }
 
-// A Watch is woken by the news of a key.
+// A Watch is woken by invalidations of a key.
 type Watch struct {
 	c   chan<- struct{}
 	t   *Tracker
 	key Key
 }
 
-// Watch sends to c, which must be buffered, when something is heard of k, until Stop. Several keys may share c.
+// Watch sends to c, which must be buffered, when k is invalidated, until Stop. Several keys may share c.
 func (t *Tracker) Watch(k Key, c chan<- struct{}) *Watch {
 	w := &Watch{c: c, t: t, key: k}
 	s := t.shard(k)

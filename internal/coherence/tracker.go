@@ -1,8 +1,8 @@
 // Package coherence decides what a node may keep in its local cache and how long it may hand it out.
 //
-// Three rules carry it. A read from the database is a token, a Flight: it may fill the local cache only if nothing was
-// heard of its key since it began. A version is an identity, never an order: an entry stays only while it is the very
-// version last heard of. And whatever is in doubt turns the epoch, with which every entry and every flight dies at once.
+// Three rules carry it. A read from the database is a token, a Flight: it may fill the local cache only if its key was
+// not invalidated since it began. A version is an identity, never an order: an entry stays only while it is the very version
+// of the last invalidation. And whatever is in doubt turns the epoch, with which every entry and every flight dies at once.
 //
 // The same race, a fill that overtakes an invalidation, was found in production by Hazelcast (issue 4671), lettuce (3481)
 // and FusionCache (613). internal/model checks these rules exhaustively, and shows that each of them is needed.
@@ -43,20 +43,25 @@ type Tracker struct {
 	maxAge int64 // nanoseconds an entry is kept at most, 0: as long as its row lives
 
 	epoch   atomic.Uint32 // 0: bypass the local cache
-	trusted atomic.Int64  // silence means silence until this moment of the monotonic clock
-	server  atomic.Int64  // the server that the listener hears; rows of another don't enter. 0: any
+	trusted atomic.Int64  // memory may be served until this moment of the monotonic clock
+	server  atomic.Int64  // the server that the listener is connected to; rows of another don't enter. 0: any
+
+	trust struct { // what trusted is the earlier of
+		sync.Mutex
+		listener, pulse int64
+	}
 
 	seed   maphash.Seed
 	shards [shards]shard
 
-	// OnTold is called for every key heard of, with all the versions told. nil: not. Set it before use.
-	OnTold func(versions []int64)
+	// OnPublished is called for every key of a message, with all its versions. nil: not. Set it before use.
+	OnPublished func(versions []int64)
 
-	// OnLost is called for every key whose entry was evicted by news and is still of interest. nil: not. Set it before
+	// OnLost is called for every key whose entry was evicted by an invalidation and is still of interest. nil: not. Set it before
 	// use; it must not call the tracker.
 	OnLost func(k Key, interest uint32)
 
-	Invalidations atomic.Uint64 // keys heard of
+	Invalidations atomic.Uint64 // keys invalidated
 	Flushes       atomic.Uint64 // times everything was forgotten
 }
 
@@ -69,8 +74,8 @@ type shard struct {
 	_       [24]byte
 }
 
-// New returns a tracker of local. Without a listener (Up is never called) it bypasses the local cache, unless maxAge
-// says how old an entry may get: then call AlwaysOn.
+// New returns a tracker of local. It bypasses the local cache until Beat and Pulse were called, or AlwaysOn where there is no
+// listener and maxAge says how old an entry may get.
 func New(local localcache.Cache, maxAge time.Duration) *Tracker {
 	t := &Tracker{local: local, maxAge: int64(maxAge), seed: maphash.MakeSeed()}
 	for i := range t.shards {
@@ -100,20 +105,38 @@ func (t *Tracker) Hit(k Key, now int64) *localcache.Entry {
 // Live says whether the local cache is in use.
 func (t *Tracker) Live() bool { return t.epoch.Load() != 0 && mono.Now() < t.trusted.Load() }
 
-// Beat says that everything told before has been applied and that silence means silence until trusted. After a Down
-// it begins a new epoch.
+// Beat says that the listener has delivered everything that was published before now, and that it answers until trusted or
+// will be found not to. After a Down it begins a new epoch.
 func (t *Tracker) Beat(trusted time.Time) {
-	t.trusted.Store(mono.At(trusted))
+	t.extend(&t.trust.listener, trusted)
 	if t.epoch.Load() == 0 {
 		t.epoch.Store(newEpoch())
 	}
 }
 
-// Hears says which server the listener hears.
-func (t *Tracker) Hears(server int64) { t.server.Store(server) }
+// Pulse says that changes are being published, as far as the database says so, and that this holds until trusted. Memory is
+// served while both the listener and the pulse are trusted.
+func (t *Tracker) Pulse(trusted time.Time) { t.extend(&t.trust.pulse, trusted) }
 
-// Hearing returns it.
-func (t *Tracker) Hearing() int64 { return t.server.Load() }
+func (t *Tracker) extend(until *int64, trusted time.Time) {
+	t.trust.Lock()
+	defer t.trust.Unlock()
+	*until = mono.At(trusted)
+	t.trusted.Store(min(t.trust.listener, t.trust.pulse))
+}
+
+// Listening says whether the listener is trusted, whatever the pulse says.
+func (t *Tracker) Listening() bool {
+	t.trust.Lock()
+	defer t.trust.Unlock()
+	return t.epoch.Load() != 0 && mono.Now() < t.trust.listener
+}
+
+// SetServer says which server the listener is connected to; 0: it is not known.
+func (t *Tracker) SetServer(server int64) { t.server.Store(server) }
+
+// Server returns it.
+func (t *Tracker) Server() int64 { return t.server.Load() }
 
 // Down bypasses the local cache until the next Beat.
 func (t *Tracker) Down() {
@@ -146,8 +169,8 @@ func (t *Tracker) Close() {
 func (t *Tracker) Apply(m notify.Message, key func(row string) Key) error {
 	err := m.Items(func(row string, versions []int64) {
 		t.invalidate(key(row), versions[0])
-		if t.OnTold != nil {
-			t.OnTold(versions)
+		if t.OnPublished != nil {
+			t.OnPublished(versions)
 		}
 	}, t.Forget)
 	if err != nil {
@@ -156,7 +179,7 @@ func (t *Tracker) Apply(m notify.Message, key func(row string) Key) error {
 	return err
 }
 
-// invalidate applies that version is now the newest of k, as far as this node has heard.
+// invalidate applies that version is now the newest of k, as far as this node knows.
 func (t *Tracker) invalidate(k Key, version int64) {
 	t.Invalidations.Add(1)
 	s := t.shard(k)
@@ -202,10 +225,10 @@ func (t *Tracker) current(epoch uint32) bool {
 	return epoch != 0 && epoch == t.epoch.Load() && mono.Now() < t.trusted.Load()
 }
 
-// store keeps e under k, if it is of the server that the listener hears. The caller holds the shard's lock and has
+// store keeps e under k, if it is of the server that the listener is connected to. The caller holds the shard's lock and has
 // checked everything else.
 func (t *Tracker) store(k Key, e *localcache.Entry, epoch uint32, server int64) {
-	if heard := t.server.Load(); e == nil || (heard != 0 && server != heard) {
+	if own := t.server.Load(); e == nil || (own != 0 && server != own) {
 		t.local.Delete(k)
 		return
 	}
@@ -226,7 +249,7 @@ func (t *Tracker) Deadline(sent int64, remaining time.Duration) int64 {
 }
 
 // kill ends the flights of k: their callers still get their result, but it is not stored and nobody joins any more.
-// keep is a load that must stay: the one whose own store is the news.
+// keep is a load that must stay: the one whose own store is the change.
 func (s *shard) kill(k Key, keep *Load) {
 	for f := s.flights[k]; f != nil; f = f.older {
 		f.dead = true

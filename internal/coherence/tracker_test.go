@@ -23,6 +23,7 @@ var k1, k2 = Key{Name: "k1"}, Key{Namespace: "n", Name: "k2"}
 func newTracker(local localcache.Cache) *Tracker {
 	tr := New(local, 0)
 	tr.Beat(time.Now().Add(farAway))
+	tr.Pulse(time.Now().Add(farAway))
 	return tr
 }
 
@@ -246,6 +247,7 @@ func TestSharedLocalCache(t *testing.T) {
 		b.Down()
 		check("b is down", a, b, down)
 		b.Beat(time.Now().Add(farAway))
+		b.Pulse(time.Now().Add(farAway))
 		check("b is back", b, a, down)
 		check("a again", a, b, down)
 	}
@@ -264,8 +266,8 @@ func TestOtherServer(t *testing.T) {
 	if !fill(tr, k1, 1, 11) {
 		t.Fatal("with no server known, any will do")
 	}
-	tr.Hears(22)
-	if tr.Hearing() != 22 {
+	tr.SetServer(22)
+	if tr.Server() != 22 {
 		t.Error("Hearing does not say what Hears was told")
 	}
 	if fill(tr, k1, 1, 11) || hit(tr, k1) != 0 {
@@ -310,14 +312,14 @@ func TestApply(t *testing.T) {
 			t.Parallel()
 			tr := newTracker(memory{})
 			var told uint64
-			tr.OnTold = func([]int64) { told++ }
+			tr.OnPublished = func([]int64) { told++ }
 			fill(tr, a, 1, 0)
 			fill(tr, b, 2, 0)
 			if err := tr.Apply(notify.Message{Body: tt.payload}, key); (err != nil) != tt.fails {
 				t.Errorf("Apply returned %v", err)
 			}
 			if told != tt.told {
-				t.Errorf("OnTold was called %d times, want %d", told, tt.told)
+				t.Errorf("OnPublished was called %d times, want %d", told, tt.told)
 			}
 			if gotA, gotB := hit(tr, a), hit(tr, b); gotA != tt.a || gotB != tt.b {
 				t.Errorf("versions %d and %d are left, want %d and %d", gotA, gotB, tt.a, tt.b)
@@ -329,13 +331,13 @@ func TestApply(t *testing.T) {
 	}
 }
 
-// OnTold hears of all versions, OnLost of entries that were in use, or of whose key some before were, and of no others.
+// OnPublished hears of all versions, OnLost of entries that were in use, or of whose key some before were, and of no others.
 func TestHooks(t *testing.T) {
 	t.Parallel()
 	tr := newTracker(memory{})
 	var told [][]int64
 	var lost []Key
-	tr.OnTold = func(versions []int64) { told = append(told, slices.Clone(versions)) }
+	tr.OnPublished = func(versions []int64) { told = append(told, slices.Clone(versions)) }
 	tr.OnLost = func(k Key, interest uint32) {
 		if lost = append(lost, k); interest == 0 {
 			t.Errorf("%v is of no interest", k)
@@ -363,7 +365,7 @@ func TestHooks(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([][]int64{{3, 2}, {3}, {3}, {1, 9}, {3}, {3}}, told); diff != "" {
-		t.Errorf("OnTold (-want +got):\n%s", diff)
+		t.Errorf("OnPublished (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]Key{used, once}, lost); diff != "" {
 		t.Errorf("OnLost (-want +got):\n%s", diff)
@@ -426,4 +428,45 @@ func TestWatch(t *testing.T) {
 			t.Errorf("%d keys are still watched", n)
 		}
 	}
+}
+
+// TestTrust: memory is served only while both the listener and the pulse are trusted; a pulse that comes late ends it for
+// as long as it is late, and what was kept before is served again after it.
+func TestTrust(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tr := New(memory{}, 0)
+		k := Key{Name: "a"}
+		in := func(d time.Duration) time.Time { return time.Now().Add(d) }
+		tr.Pulse(in(3 * time.Second))
+		if tr.Live() || tr.Listening() {
+			t.Error("live without a listener")
+		}
+		tr.Beat(in(2 * time.Second))
+		if !tr.Live() {
+			t.Fatal("not live with both")
+		}
+		fill(tr, k, 1, 0)
+		time.Sleep(2*time.Second + 1)
+		if hit(tr, k) != 0 || tr.Live() || tr.Listening() {
+			t.Error("served although the listener is not trusted any more")
+		}
+		tr.Beat(in(2 * time.Second))
+		if hit(tr, k) != 1 {
+			t.Error("gone although nothing has happened")
+		}
+		time.Sleep(time.Second)
+		if hit(tr, k) != 0 || tr.Live() || !tr.Listening() {
+			t.Error("served although the pulse is not trusted any more")
+		}
+		tr.Pulse(in(3 * time.Second))
+		if hit(tr, k) != 1 {
+			t.Error("gone although nothing has happened")
+		}
+		tr.Down()
+		tr.Pulse(in(time.Hour))
+		if tr.Live() {
+			t.Error("live while the listener is down")
+		}
+	})
 }

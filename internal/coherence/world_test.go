@@ -308,4 +308,5 @@ func (w *world) beat() {
 	}
 	w.up, w.silent = true, false
 	w.tr.Beat(time.Now().Add(farAway))
+	w.tr.Pulse(time.Now().Add(farAway))
 }

@@ -7,6 +7,7 @@ package dbsqlc
 
 import (
 	"context"
+	"database/sql"
 )
 
 const DeleteNotices = `-- name: DeleteNotices :execrows
@@ -51,38 +52,6 @@ func (q *Queries) Flush(ctx context.Context, arg FlushParams) (FlushRow, error) 
 	return i, err
 }
 
-const GetNotices = `-- name: GetNotices :many
-SELECT seq, payload FROM /* TEMPLATE: prefix */cache_notices WHERE seq > $1::bigint ORDER BY seq
-`
-
-type GetNoticesRow struct {
-	Seq     int64
-	Payload string
-}
-
-func (q *Queries) GetNotices(ctx context.Context, last int64) ([]GetNoticesRow, error) {
-	rows, err := q.db.QueryContext(ctx, GetNotices, last)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []GetNoticesRow
-	for rows.Next() {
-		var i GetNoticesRow
-		if err := rows.Scan(&i.Seq, &i.Payload); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const KeepPolling = `-- name: KeepPolling :exec
 UPDATE /* TEMPLATE: prefix */cache_state SET poller_lease = greatest(poller_lease, clock_timestamp() + ($1::bigint) * interval '1 microsecond')
 `
@@ -101,6 +70,54 @@ func (q *Queries) LastNotice(ctx context.Context) (int64, error) {
 	var last int64
 	err := row.Scan(&last)
 	return last, err
+}
+
+const Poll = `-- name: Poll :many
+SELECT
+    (coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0))::bigint AS incarnation,
+    (s.poller_lease > clock_timestamp())::boolean AS leased,
+    (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us,
+    n.seq, n.payload
+FROM /* TEMPLATE: prefix */cache_state s LEFT JOIN /* TEMPLATE: prefix */cache_notices n ON n.seq > $1::bigint
+ORDER BY n.seq
+`
+
+type PollRow struct {
+	Incarnation int64
+	Leased      bool
+	NowUs       int64
+	Seq         sql.NullInt64
+	Payload     sql.NullString
+}
+
+// One row at least: what there is beside the notices. Who polls without a lease, or of another incarnation, has missed some.
+func (q *Queries) Poll(ctx context.Context, last int64) ([]PollRow, error) {
+	rows, err := q.db.QueryContext(ctx, Poll, last)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []PollRow
+	for rows.Next() {
+		var i PollRow
+		if err := rows.Scan(
+			&i.Incarnation,
+			&i.Leased,
+			&i.NowUs,
+			&i.Seq,
+			&i.Payload,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const VacuumChanges = `-- name: VacuumChanges :exec

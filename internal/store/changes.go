@@ -2,11 +2,13 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"slices"
 	"time"
 
 	"github.com/pgcache/go/internal/dbsqlc"
+	"github.com/pgcache/go/internal/sqlerr"
 )
 
 // flushLock is the second number of the lock that flushes take; the first is the cache's.
@@ -26,13 +28,29 @@ var ErrFlushing = errors.New("another flush is under way")
 // everything that was committed before it was sent has been published, by it or by another. sender follows the cache's id
 // in every message: see notify.Sender.
 func (s *Store) Flush(ctx context.Context, sender string) (Flushed, error) {
-	return s.flush(ctx, sender, false)
+	return s.flush(ctx, s.db, sender, false)
 }
 
-func (s *Store) flush(ctx context.Context, sender string, emptied bool) (Flushed, error) {
-	r, err := committed(ctx, s, func(q *dbsqlc.Queries) (dbsqlc.FlushRow, error) {
-		return q.Flush(ctx, dbsqlc.FlushParams{Class: s.Names.Class(), ID: flushLock, Sender: sender, Emptied: emptied})
-	})
+// FlushOn is Flush on a connection of the caller's.
+func (s *Store) FlushOn(ctx context.Context, conn *sql.Conn, sender string) (Flushed, error) {
+	return s.flush(ctx, conn, sender, false)
+}
+
+// beginner is what a flush needs of a pool or of one of its connections.
+type beginner interface {
+	DB
+	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
+}
+
+// needsReadCommitted is the SQLSTATE of our functions where the isolation level is another.
+const needsReadCommitted = "PC001"
+
+func (s *Store) flush(ctx context.Context, db beginner, sender string, emptied bool) (Flushed, error) {
+	params := dbsqlc.FlushParams{Class: s.Names.Class(), ID: flushLock, Sender: sender, Emptied: emptied}
+	r, err := s.with(db).Flush(ctx, params)
+	if sqlerr.State(err) == needsReadCommitted {
+		r, err = s.flushCommitted(ctx, db, params)
+	}
 	if err == nil && r.Changes < 0 {
 		err = ErrFlushing
 	}
@@ -42,9 +60,26 @@ func (s *Store) flush(ctx context.Context, sender string, emptied bool) (Flushed
 // VacuumLog removes the log's dead rows. It blocks nobody, and needs the rights of the table's owner.
 func (s *Store) VacuumLog(ctx context.Context) error { return s.q.VacuumChanges(ctx) }
 
+func (s *Store) flushCommitted(ctx context.Context, db beginner, params dbsqlc.FlushParams) (r dbsqlc.FlushRow, err error) {
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		return r, err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a Commit it does nothing, before one the first error counts
+	q := s.with(tx)
+	// A process that is suspended before its COMMIT must not keep the flush's lock.
+	if err := q.SetLocal(ctx, dbsqlc.SetLocalParams{Name: "idle_in_transaction_session_timeout", Setting: "2s"}); err != nil {
+		return r, err
+	}
+	if r, err = q.Flush(ctx, params); err != nil {
+		return r, err
+	}
+	return r, tx.Commit()
+}
+
 // DrainLog flushes and truncates the log, alone in it for some milliseconds. It fails where somebody holds the table.
 func (s *Store) DrainLog(ctx context.Context, sender string) error {
-	_, err := s.flush(ctx, sender, true)
+	_, err := s.flush(ctx, s.db, sender, true)
 	return err
 }
 
@@ -58,7 +93,7 @@ type Notice struct {
 // the incarnation of the tables and the last notice. It takes no lock: it waits for the writes that are under way, which
 // may not know of the lease.
 func (s *Store) BeginPolling(ctx context.Context, lease time.Duration) (incarnation, last int64, err error) {
-	if err := s.KeepPolling(ctx, lease); err != nil {
+	if err := s.KeepPolling(ctx, s.db, lease); err != nil {
 		return 0, 0, err
 	}
 	if err := s.waitForWriters(ctx); err != nil {
@@ -106,17 +141,28 @@ func (s *Store) waitForWriters(ctx context.Context) error {
 }
 
 // KeepPolling makes it go on for lease.
-func (s *Store) KeepPolling(ctx context.Context, lease time.Duration) error {
-	return s.q.KeepPolling(ctx, lease.Microseconds())
+func (s *Store) KeepPolling(ctx context.Context, db DB, lease time.Duration) error {
+	return s.with(db).KeepPolling(ctx, lease.Microseconds())
 }
 
-// Notices returns the notices after last.
-func (s *Store) Notices(ctx context.Context, last int64) (notices []Notice, err error) {
-	rows, err := s.q.GetNotices(ctx, last)
+// Polled is what a poll finds.
+type Polled struct {
+	Incarnation int64 // of the tables: another one than before has lost notices
+	Leased      bool  // a poller lease is in force
+	Now         time.Duration
+	Notices     []Notice
+}
+
+// Poll reads the notices after last.
+func (s *Store) Poll(ctx context.Context, db DB, last int64) (p Polled, err error) {
+	rows, err := s.with(db).Poll(ctx, last)
 	for _, r := range rows {
-		notices = append(notices, Notice(r))
+		p.Incarnation, p.Leased, p.Now = r.Incarnation, r.Leased, time.Duration(r.NowUs)*time.Microsecond
+		if r.Seq.Valid {
+			p.Notices = append(p.Notices, Notice{r.Seq.Int64, r.Payload.String})
+		}
 	}
-	return notices, err
+	return p, err
 }
 
 // DeleteNotices removes notices older than age.

@@ -76,10 +76,11 @@ func TestCrash(t *testing.T) {
 		if _, err := s.Get(ctx, "k"); err != nil {
 			t.Fatal(err)
 		}
-		notices, err := s.Notices(ctx, last)
+		polled, err := s.Poll(ctx, db, last)
 		if err != nil {
 			t.Fatal(err)
 		}
+		notices := polled.Notices
 		found, err := s.Incarnation(ctx)
 		if err != nil {
 			t.Fatal(err)

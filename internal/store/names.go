@@ -11,7 +11,7 @@ import (
 const maxIdentifier = 63
 
 // longestName is the longest name of an object of ours. The library's own test holds it against the migrations.
-const longestName = "cache_entries_pkey"
+const longestName = "cache_incarnation_pkey"
 
 // Names says what the objects of one cache are called.
 type Names struct {

@@ -55,11 +55,11 @@ func TestNotices(t *testing.T) {
 	var h told
 	poll := func() {
 		t.Helper()
-		notices, err := w.Notices(t.Context(), last)
-		if err != nil {
-			t.Fatal(err)
+		polled, err := w.Poll(t.Context(), w.db, last)
+		if err != nil || polled.Incarnation != incarnation || !polled.Leased {
+			t.Fatalf("%+v, %v", polled, err)
 		}
-		for _, n := range notices {
+		for _, n := range polled.Notices {
 			h.add(t, n.Payload)
 			seqs, last = append(seqs, n.Seq), n.Seq
 		}
@@ -98,8 +98,8 @@ func TestNotices(t *testing.T) {
 	if err := w.DeleteNotices(t.Context(), 5*time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if left, err := w.Notices(t.Context(), 0); len(left) != len(all)-3 || err != nil {
-		t.Errorf("%d of %d are left, %v", len(left), len(all), err)
+	if left, err := w.Poll(t.Context(), w.db, 0); len(left.Notices) != len(all)-3 || err != nil {
+		t.Errorf("%d of %d are left, %v", len(left.Notices), len(all), err)
 	}
 }
 

@@ -21,10 +21,10 @@ const (
 
 // Written is what came of a request to write.
 type Written struct {
-	Server int64
-	Stored []bool // for each row: always, but for loads
-	Logged []bool // for each row: left in the change log, for the next flush
-	Told   bool   // the statement told something itself
+	Server    int64
+	Stored    []bool // for each row: always, but for loads
+	Logged    []bool // for each row: left in the change log, for the next flush
+	Published bool   // by the statement itself
 }
 
 // write is a request to write rows of different keys.
@@ -70,7 +70,7 @@ func (s *Store) Put(ctx context.Context, rows []Write, inline bool) (out Written
 		if out.Stored == nil && n == len(rows) {
 			return part, nil
 		}
-		out.Server, out.Told = part.Server, out.Told || part.Told
+		out.Server, out.Published = part.Server, out.Published || part.Published
 		out.Stored, out.Logged = append(out.Stored, part.Stored...), append(out.Logged, part.Logged...)
 		rows = rows[n:]
 	}
@@ -103,7 +103,7 @@ func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
 			if out.Server = asInt(v[1]); asBool(v[0]) {
 				out.Logged = yes
 			}
-			out.Told = w.inline && asInt(v[2]) > 0
+			out.Published = w.inline && asInt(v[2]) > 0
 			return nil
 		}, args)
 		return out, err
@@ -238,7 +238,7 @@ func (s *Store) loadMany(ctx context.Context, ws []write) ([]Written, error) {
 		for j, row := range w.rows {
 			if r, ok := stored[row.Key]; ok && first[row.Key] == row.Version {
 				out[i].Server, out[i].Stored[j], out[i].Logged[j] = r.Server, true, r.Logged
-				out[i].Told = r.Messages > 0
+				out[i].Published = r.Messages > 0
 			}
 		}
 	}

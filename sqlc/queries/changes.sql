@@ -14,8 +14,15 @@ UPDATE /* TEMPLATE: prefix */cache_state SET poller_lease = greatest(poller_leas
 -- name: LastNotice :one
 SELECT coalesce(max(seq), 0)::bigint AS last FROM /* TEMPLATE: prefix */cache_notices;
 
--- name: GetNotices :many
-SELECT seq, payload FROM /* TEMPLATE: prefix */cache_notices WHERE seq > @last::bigint ORDER BY seq;
+-- name: Poll :many
+-- One row at least: what there is beside the notices. Who polls without a lease, or of another incarnation, has missed some.
+SELECT
+    (coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0))::bigint AS incarnation,
+    (s.poller_lease > clock_timestamp())::boolean AS leased,
+    (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us,
+    n.seq, n.payload
+FROM /* TEMPLATE: prefix */cache_state s LEFT JOIN /* TEMPLATE: prefix */cache_notices n ON n.seq > @last::bigint
+ORDER BY n.seq;
 
 -- name: DeleteNotices :execrows
 DELETE FROM /* TEMPLATE: prefix */cache_notices WHERE published_at < clock_timestamp() - (@older_us::bigint) * interval '1 microsecond';

@@ -1,0 +1,180 @@
+package pgcache
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pgcache/go/internal/sqlerr"
+	"github.com/pgcache/go/internal/store"
+)
+
+// This file is the second half of a node's trust in its memory. The listener's half says: what is published reaches this
+// node. The pulse says: what is committed is being published. Memory is served while both were seen to hold within the
+// last heartbeat and its timeout, so whatever goes wrong between a commit and this node, trust ends by itself.
+//
+// A pulse is one small statement every two seconds, on the session that no busy pool can take away. It must find
+//
+//   - the server that the listener is connected to: after a failover the listener may stay on the old one, which lives;
+//   - the cache's id, schema and channel: tables may be dropped and made anew;
+//   - the incarnation of the last pulse: a crash or a TRUNCATE may have removed what was to be published;
+//   - as much time gone by on the database's clock as on the node's: a suspended machine's monotonic clock stands still;
+//   - for a node that polls, its lease in force: without it changes are only notified;
+//   - and no change in the log that is older than a second. Such a change was left by a node that died, by a write that
+//     committed after its writer had given up, or by flushes that fail. It is flushed at once. Where that fails the node
+//     forgets all it holds, at every pulse until it succeeds: memory goes on being of use, and nothing in it is older than
+//     a pulse.
+const (
+	pulseEvery   = 2 * time.Second
+	pulseTimeout = time.Second
+	pulseRetry   = 100 * time.Millisecond // after a pulse that failed, until the first that succeeds; doubles up to pulseEvery
+	clockSlack   = time.Second
+
+	// poolEvery is how often the server behind the pool is looked at where no other statement has shown it. That is done
+	// with a connection to spare only: an exhausted pool is no doubt, and must not turn memory off.
+	poolEvery = 10 * time.Second
+)
+
+// heartbeat is the state of the pulse. Only its goroutine uses it, but for wake.
+type heartbeat struct {
+	wake chan struct{} // the listener has come up, or the schema was found: look now
+
+	last      store.Pulse
+	at        time.Time // when last was asked for; zero: never
+	succeeded bool
+	poolAt    time.Time // when the server behind the pool was last looked at
+}
+
+// pulses runs until the cache is closed.
+func (c *Cache) pulses() {
+	pause := pulseRetry
+	for {
+		if err := c.pulse(c.ctx); err == nil {
+			pause = pulseEvery
+		} else if c.beat.succeeded || pause > pulseEvery/2 {
+			pause = pulseEvery
+		} else {
+			pause *= 2
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-c.beat.wake:
+			pause = pulseRetry
+		case <-c.ctx.Done():
+			timer.Stop()
+			return
+		}
+		timer.Stop()
+	}
+}
+
+// wakePulse has the next pulse come at once.
+func (c *Cache) wakePulse() {
+	select {
+	case c.beat.wake <- struct{}{}:
+	default:
+	}
+}
+
+// pulse looks once. It returns nil if memory may be trusted for another interval.
+func (c *Cache) pulse(ctx context.Context) (err error) {
+	defer func() {
+		c.beat.succeeded = err == nil
+		c.listening.setPulse(err)
+	}()
+	if !c.schema.known.Load() {
+		if err := c.schema.look(ctx, c); err != nil {
+			return err
+		}
+	}
+	asked := time.Now()
+	var p store.Pulse
+	err = c.onSession(ctx, pulseTimeout, func(ctx context.Context, conn *sql.Conn) (err error) {
+		p, err = c.store.Pulse(ctx, conn)
+		return err
+	})
+	if err != nil {
+		if sqlerr.NoObject(err) {
+			c.schema.unknown()
+		}
+		return fmt.Errorf("pulse: %w", err)
+	}
+	if err := c.verify(ctx, p, asked); err != nil {
+		return err
+	}
+	if p.Behind {
+		if err := c.window.FlushNow(ctx); err != nil {
+			c.stats.behind.Add(1)
+			c.local.Forget()
+			c.warn("changes older than a second could not be published: memory is forgotten every few seconds until they are", "error", err)
+		}
+	}
+	c.local.Pulse(asked.Add(pulseEvery + pulseTimeout))
+	c.lookAtPool(asked)
+	return nil
+}
+
+// verify compares a pulse with the last one and with what the node knows. Whatever has changed makes it forget what it
+// holds; an error says that it can't go on as it is.
+func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time) error {
+	if p.State.Version != schemaVersion || p.State.Channel != c.store.Names.Channel {
+		c.schema.unknown()
+		c.local.Forget()
+		return c.schemaError(p.State)
+	}
+	if own := c.local.Server(); own != 0 && p.Server != own {
+		c.checkServer(p.Server)
+		return errors.New("pulse: notifications come from another server than the data")
+	}
+	if c.polling.Load() && !p.Polled {
+		c.restartListener(errors.New("the poller lease has lapsed"))
+		return errors.New("pulse: the poller lease has lapsed")
+	}
+	if p.Incarnation == 0 { // a crash has removed it
+		incarnation, err := c.store.Incarnation(ctx)
+		if err != nil {
+			return fmt.Errorf("pulse: %w", err)
+		}
+		p.Incarnation = incarnation
+	}
+	last, at := c.beat.last, c.beat.at
+	c.beat.last, c.beat.at = p, asked
+	if at.IsZero() {
+		c.schema.id.Store(&p.State.ID)
+		return nil
+	}
+	slept := (p.Now - last.Now) - asked.Sub(at)
+	if p.State.ID != last.State.ID || p.Incarnation != last.Incarnation || slept.Abs() > clockSlack+pulseTimeout {
+		c.schema.id.Store(&p.State.ID)
+		c.local.Forget()
+	}
+	return nil
+}
+
+// onSession runs f on the node's own session, within d.
+func (c *Cache) onSession(ctx context.Context, d time.Duration, f func(ctx context.Context, conn *sql.Conn) error) error {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	return c.session.Do(ctx, f)
+}
+
+// lookAtPool asks which server the pool leads to, if nothing else has shown it lately and there is a connection to spare.
+// The session may have been opened before a failover.
+func (c *Cache) lookAtPool(now time.Time) {
+	s := c.db.Stats()
+	spare := s.MaxOpenConnections == 0 || s.InUse < s.MaxOpenConnections
+	if now.Sub(c.beat.poolAt) < poolEvery || !spare || c.local.Server() == 0 {
+		return
+	}
+	c.beat.poolAt = now
+	c.goDo(func() {
+		ctx, cancel := context.WithTimeout(c.ctx, pulseTimeout)
+		defer cancel()
+		if server, err := c.store.Server(ctx); err == nil {
+			c.checkServer(server)
+		}
+	})
+}
