@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgcache/go/codec"
 	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/session"
 	"github.com/pgcache/go/internal/store"
 	"github.com/pgcache/go/internal/window"
 	"github.com/pgcache/go/localcache"
@@ -29,17 +30,19 @@ type Cache struct {
 	locks  Locks
 	window *window.Window // when this node's changes are published
 
-	session session   // the node's own: pulses and flushes run on it
-	beat    heartbeat // the pulse
+	session *session.Session // the node's own: pulses and flushes run on it
+	beat    heartbeat        // the pulse
+	release func()           // ends its being kept; nil: it is not
 	polling atomic.Bool
 
 	schema schema
 	stats  counters
 
-	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
-	mu     sync.Mutex // orders start of goroutines against Close
-	wg     sync.WaitGroup
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	mu      sync.Mutex // orders start of goroutines against Close
+	wg      sync.WaitGroup
+	closing sync.Once
 
 	listening listening
 	refresh   refresh
@@ -73,10 +76,11 @@ func New(db *sql.DB, opts Options) (*Cache, error) {
 	}
 	c.goDo(func() { c.window.Run(c.ctx) })
 	c.listening.changed = make(chan struct{})
-	c.session = poolSession{db}
+	c.session = session.Open(db)
 	switch {
 	case opts.Listener != nil:
 		c.beat.wake = make(chan struct{}, 1)
+		c.release = c.session.Keep()
 		c.goDo(c.listen)
 		c.goDo(c.pulses)
 	case opts.LocalTTL > 0:
@@ -111,7 +115,14 @@ func (c *Cache) Close() error {
 		return nil
 	}
 	c.store.Close()
-	return c.locks.Close()
+	err := c.locks.Close()
+	c.closing.Do(func() {
+		if c.release != nil {
+			c.release()
+		}
+		c.session.Close()
+	})
+	return err
 }
 
 // goDo runs f in a goroutine that Close waits for. It says false, and runs nothing, once the cache is closed.

@@ -8,17 +8,17 @@ import (
 	"github.com/pgcache/go/internal/dbsqlc"
 )
 
-// TryLocks tries the advisory locks of keys on the session db, in one statement. pooled says that it was not the session
+// TryLocks tries advisory locks on the session db, in one statement. pooled says that it was not the session
 // that was marked.
-func TryLocks(ctx context.Context, db DB, mark string, class int32, keys []string) (got []bool, pooled bool, err error) {
-	rows, err := dbsqlc.New(db).TryLocks(ctx, dbsqlc.TryLocksParams{Mark: mark, Class: class, Ids: lockIDs(keys)})
+func TryLocks(ctx context.Context, db DB, mark string, class int32, ids []int32) (got []bool, pooled bool, err error) {
+	rows, err := dbsqlc.New(db).TryLocks(ctx, dbsqlc.TryLocksParams{Mark: mark, Class: class, Ids: arrayOfIDs(ids)})
 	got, pooled = answers(rows)
 	return got, pooled, err
 }
 
 // Unlocks gives them back, and says for each whether the session had it.
-func Unlocks(ctx context.Context, db DB, mark string, class int32, keys []string) (held []bool, pooled bool, err error) {
-	rows, err := dbsqlc.New(db).Unlocks(ctx, dbsqlc.UnlocksParams{Mark: mark, Class: class, Ids: lockIDs(keys)})
+func Unlocks(ctx context.Context, db DB, mark string, class int32, ids []int32) (held []bool, pooled bool, err error) {
+	rows, err := dbsqlc.New(db).Unlocks(ctx, dbsqlc.UnlocksParams{Mark: mark, Class: class, Ids: arrayOfIDs(ids)})
 	held, pooled = answers(rows)
 	return held, pooled, err
 }
@@ -38,6 +38,6 @@ func MarkSession(ctx context.Context, db DB, mark string) error {
 // SessionMark returns the mark of the session db.
 func SessionMark(ctx context.Context, db DB) (string, error) { return dbsqlc.New(db).SessionMark(ctx) }
 
-func lockIDs(keys []string) string {
-	return arrayOf(len(keys), func(b *strings.Builder, i int) { b.WriteString(strconv.Itoa(int(Hash(keys[i])))) })
+func arrayOfIDs(ids []int32) string {
+	return arrayOf(len(ids), func(b *strings.Builder, i int) { b.WriteString(strconv.Itoa(int(ids[i]))) })
 }

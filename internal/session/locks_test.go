@@ -1,16 +1,17 @@
-package lock_test
+package session_test
 
 import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/pgcache/go/internal/lock"
+	"github.com/pgcache/go/internal/session"
 	"github.com/pgcache/go/internal/store"
 	"github.com/pgcache/go/internal/testdb"
 )
@@ -27,14 +28,14 @@ func forDrivers(t *testing.T, test func(t *testing.T, open func() *sql.DB, space
 	}
 }
 
-func open(t *testing.T, db *sql.DB, space string) *lock.Locks {
+func open(t *testing.T, db *sql.DB, space string) *session.Locks {
 	t.Helper()
-	l := lock.Open(db, space)
+	l := session.OpenLocks(db, space)
 	t.Cleanup(func() { l.Close() })
 	return l
 }
 
-func try(t *testing.T, l *lock.Locks, keys ...string) []bool {
+func try(t *testing.T, l *session.Locks, keys ...string) []bool {
 	t.Helper()
 	got, err := l.TryLock(t.Context(), keys)
 	if err != nil {
@@ -47,7 +48,7 @@ func try(t *testing.T, l *lock.Locks, keys ...string) []bool {
 func held(t *testing.T, db *sql.DB, space string) (n int) {
 	t.Helper()
 	err := db.QueryRowContext(t.Context(), "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND classid = $1::bigint::oid AND granted",
-		int64(uint32(store.Hash(space)))).Scan(&n)
+		int64(uint32(store.Hash(space+" keys")))).Scan(&n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +68,7 @@ func soon(t *testing.T, what string, ok func() bool) {
 func kill(t *testing.T, db *sql.DB, space string) {
 	t.Helper()
 	if _, err := db.ExecContext(t.Context(), "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND classid = $1::bigint::oid",
-		int64(uint32(store.Hash(space)))); err != nil {
+		int64(uint32(store.Hash(space+" keys")))); err != nil {
 		t.Fatal(err)
 	}
 	soon(t, "the session ends", func() bool { return held(t, db, space) == 0 })
@@ -188,19 +189,88 @@ func TestSessionLost(t *testing.T) {
 	})
 }
 
-// Giving back what is not held says that the session is not ours alone: it is thrown away with all its locks.
+// Giving back what is not held does nothing.
 func TestNotHeld(t *testing.T) {
 	forDrivers(t, func(t *testing.T, pool func() *sql.DB, space string) {
-		db, other := pool(), pool()
-		a := open(t, db, space)
+		a, other := open(t, pool(), space), pool()
 		try(t, a, "x")
 		a.Unlock([]string{"y"})
-		if n := db.Stats().InUse; n != 0 {
-			t.Errorf("%d connections", n)
+		if n := held(t, other, space); n != 1 {
+			t.Errorf("%d locks", n)
 		}
-		soon(t, "the locks are free", func() bool { return held(t, other, space) == 0 })
-		if got := try(t, a, "x"); !got[0] {
-			t.Error(got)
+		a.Unlock([]string{"x"})
+		a.Unlock([]string{"x"})
+		if n := held(t, other, space); n != 0 {
+			t.Errorf("%d locks", n)
+		}
+	})
+}
+
+// TestBudget: a process takes no more than its share of the server's lock table. Beyond that it goes without, at once.
+func TestBudget(t *testing.T) {
+	forDrivers(t, func(t *testing.T, pool func() *sql.DB, space string) {
+		a, b, other := open(t, pool(), space), open(t, pool(), space), pool()
+		var perTransaction int
+		if err := other.QueryRowContext(t.Context(), "SELECT current_setting('max_locks_per_transaction')::int").Scan(&perTransaction); err != nil {
+			t.Fatal(err)
+		}
+		share := min(128, perTransaction/2)
+		for i := range 500 {
+			if got := try(t, a, fmt.Sprint("k", i)); !got[0] {
+				t.Fatal("refused", i)
+			}
+		}
+		if n := held(t, other, space); n != share {
+			t.Errorf("%d locks, want %d", n, share)
+		}
+		if got := try(t, b, "k0", "k499"); !cmp.Equal(got, []bool{false, true}) {
+			t.Error("the first is locked, the last went without:", got)
+		}
+		b.Unlock([]string{"k499"})
+		for i := range 500 {
+			a.Unlock([]string{fmt.Sprint("k", i)})
+		}
+		if n := held(t, other, space); n != 0 {
+			t.Errorf("%d locks are left", n)
+		}
+		if got := try(t, b, "k0"); !got[0] {
+			t.Error("not free")
+		}
+	})
+}
+
+// TestManyKeys: a call for many keys takes one lock, which the same call of another process waits for and no other.
+func TestManyKeys(t *testing.T) {
+	forDrivers(t, func(t *testing.T, pool func() *sql.DB, space string) {
+		a, b, other := open(t, pool(), space), open(t, pool(), space), pool()
+		keys := make([]string, 15_000)
+		for i := range keys {
+			keys[i] = fmt.Sprint("k", i)
+		}
+		if got := try(t, a, keys...); slices.Contains(got, false) || len(got) != len(keys) {
+			t.Fatal("not locked")
+		}
+		if n := held(t, other, space); n != 1 {
+			t.Errorf("%d locks", n)
+		}
+		shuffled := slices.Clone(keys)
+		slices.Reverse(shuffled)
+		if got := try(t, b, shuffled...); slices.Contains(got, true) {
+			t.Error("the same keys in another order were locked twice")
+		}
+		if got := try(t, b, keys[1:]...); slices.Contains(got, false) {
+			t.Error("other keys wait for these")
+		}
+		if got := try(t, b, "k7"); !got[0] {
+			t.Error("one key waits for all")
+		}
+		a.Unlock(keys[:10_000])
+		if n := held(t, other, space); n != 3 {
+			t.Errorf("%d locks while some of the keys are loading", n)
+		}
+		a.Unlock(keys[10_000:])
+		if n := held(t, other, space); n != 2 {
+			t.Errorf("%d locks", n)
 		}
 	})
 }
