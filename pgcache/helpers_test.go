@@ -141,12 +141,13 @@ func (cl *cluster) names() store.Names {
 	return n
 }
 
-// keyLocks are the advisory locks held on keys of this cluster; migrations and flushes have the numbers -1 and -2.
+// keyLocks are the advisory locks held on keys of this cluster.
 func (cl *cluster) keyLocks(what string) int {
 	cl.t.Helper()
+	n := cl.names()
 	return cl.count("SELECT "+what+` FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND classid = $1::bigint::oid
-		AND objid::bigint < 4294967294 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
-		int64(uint32(cl.names().Class())))
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
+		int64(uint32(store.Hash(n.Schema+"."+n.Prefix+"cache keys"))))
 }
 
 // locks is their number.
@@ -259,4 +260,9 @@ func wantMiss[T any](t *testing.T, c *pgcache.Cache, key string) {
 	if v, found := get[T](t, c, key); found {
 		t.Errorf("%q is %v", key, v)
 	}
+}
+
+// object is the name of one of the cluster's objects, with its schema.
+func (cl *cluster) object(name string) string {
+	return cl.opts.Schema + `."` + cl.opts.Prefix + name + `"`
 }
