@@ -83,7 +83,7 @@ func (c *Cache) sweep() error {
 			break
 		}
 	}
-	if err := c.store.DeleteNotices(c.ctx, keepNotices); err != nil {
+	if err := c.store.DeleteNotices(c.ctx, c.db, keepNotices); err != nil {
 		return err
 	}
 	return c.trim()

@@ -135,7 +135,8 @@ func TestGetOrSetMany(t *testing.T) {
 	cl.noLocks()
 }
 
-// Calls for overlapping keys on several nodes: each key is loaded once in the fleet, and everybody gets everything.
+// Calls for overlapping keys on several nodes: each key is loaded once on each node at the most, and
+// everybody gets everything.
 func TestOverlappingLoads(t *testing.T) {
 	t.Parallel()
 	forDrivers(t, func(t *testing.T, driver string) {
@@ -190,7 +191,8 @@ func TestOverlappingLoads(t *testing.T) {
 		}
 		wg.Wait()
 		for _, k := range slices.Sorted(maps.Keys(loads)) {
-			if loads[k] != 1 {
+			// A process has locks for some of its loads only; each loads a key once.
+			if loads[k] < 1 || loads[k] > nodes {
 				t.Errorf("%s: loaded %d times", k, loads[k])
 			}
 		}

@@ -176,7 +176,7 @@ func TestHostileNames(t *testing.T) {
 		t.Errorf("sent %q", s)
 	}
 	// The odd ones that are good.
-	for i, name := range []string{"1", "_", "SELECT", "user", "A", "a", "9_9", "PgCache", "x" + strings.Repeat("9", 44)} {
+	for i, name := range []string{"1", "_", "SELECT", "user", "A", "a", "9_9", "PgCache", "x" + strings.Repeat("9", 40)} {
 		cl := newCluster(t)
 		cl.opts.Schema, cl.opts.Prefix, cl.opts.Channel = cl.opts.Schema+"_"+name[:1]+"X", name, strings.ToUpper(cl.opts.Schema)+name[:1]
 		a, b := cl.node(nil), cl.node(nil)

@@ -23,6 +23,7 @@ func (s subscriber) StartPolling(ctx context.Context) (func(context.Context) ([]
 	if err := c.check(ctx); err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	statement, cancel := c.statement(ctx)
 	defer cancel()
 	incarnation, last, err := c.store.BeginPolling(statement, pollLease)
@@ -30,7 +31,7 @@ func (s subscriber) StartPolling(ctx context.Context) (func(context.Context) ([]
 		return nil, fmt.Errorf("start polling: %w", c.explain(ctx, err))
 	}
 	c.polling.Store(true)
-	p := &poller{c: c, incarnation: incarnation, last: last, renewed: -1}
+	p := &poller{c: c, incarnation: incarnation, last: last, began: began, renewed: -1}
 	return p.next, nil
 }
 
@@ -39,7 +40,8 @@ type poller struct {
 	c           *Cache
 	incarnation int64
 	last        int64         // notice
-	renewed     time.Duration // by the database's clock; -1: not yet
+	began       time.Time     // when the lease was last renewed
+	renewed     time.Duration // the same by the database's clock; -1: not known yet
 }
 
 // next reads what was published since it was last called.
@@ -74,22 +76,34 @@ func (p *poller) next(ctx context.Context) (payloads []string, err error) {
 		return nil, err
 	case polled.Incarnation != p.incarnation:
 		return nil, errors.New("the notices are not those of before: the server has crashed")
-	case !polled.Leased, p.renewed >= 0 && polled.Now-p.renewed > pollLease/2:
-		// By the database's clock: a suspended machine's own stands still.
+	case !polled.Leased, p.since(polled.Now) > pollLease/2:
 		return nil, errors.New("this node has been asleep: writers may have forgotten that it polls")
 	}
 	if p.renewed < 0 {
 		p.renewed = polled.Now
-	} else if polled.Now-p.renewed > pollRenew {
+	} else if p.since(polled.Now) > pollRenew {
+		p.began, p.renewed = time.Now(), polled.Now
 		if err := c.onSession(ctx, pulseTimeout, func(ctx context.Context, conn *sql.Conn) error {
-			return c.store.KeepPolling(ctx, conn, pollLease)
+			if err := c.store.KeepPolling(ctx, conn, pollLease); err != nil {
+				return err
+			}
+			return c.store.DeleteNotices(ctx, conn, keepNotices)
 		}); err != nil {
 			return nil, err
 		}
-		p.renewed = polled.Now
 	}
 	for _, n := range polled.Notices {
 		payloads, p.last = append(payloads, n.Payload), n.Seq
 	}
 	return payloads, nil
+}
+
+// since is how long ago the lease was renewed, at now of the database's clock. A suspended machine's own clock stands still,
+// and the database's may be set: the longer counts.
+func (p *poller) since(now time.Duration) time.Duration {
+	own := time.Since(p.began)
+	if p.renewed < 0 {
+		return own
+	}
+	return max(own, now-p.renewed)
 }

@@ -49,7 +49,7 @@ func TestOneConnection(t *testing.T) {
 			for _, cl := range []*cluster{one, two} {
 				cl.on(pool, func(o *pgcache.Options) { o.Listener = pgxdriver.Listener(pool) })
 			}
-			eventually(t, "one connection is in use", func() bool { return pool.Stats().InUse == 1 })
+			eventually(t, "two connections are in use, to listen and for the session", func() bool { return pool.Stats().InUse == 2 })
 		}
 		writers := []*pgcache.Cache{one.node(nil), two.node(nil)}
 		hears := func(c, writer, other *pgcache.Cache) {

@@ -22,7 +22,7 @@ func budget(perTransaction int) int { return min(maxLocks, max(1, perTransaction
 
 // manyKeys is the largest number of keys that have a lock each. A call for more has one lock, on the list of its keys: the
 // same call of another process waits for it, and no key ever waits for the slow loader of another one.
-const manyKeys = 8
+const manyKeys = 16
 
 // Locks are the locks of one cache.
 type Locks struct {

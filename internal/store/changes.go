@@ -166,7 +166,7 @@ func (s *Store) Poll(ctx context.Context, db DB, last int64) (p Polled, err erro
 }
 
 // DeleteNotices removes notices older than age.
-func (s *Store) DeleteNotices(ctx context.Context, age time.Duration) error {
-	_, err := s.q.DeleteNotices(ctx, age.Microseconds())
+func (s *Store) DeleteNotices(ctx context.Context, db DB, age time.Duration) error {
+	_, err := s.with(db).DeleteNotices(ctx, age.Microseconds())
 	return err
 }

@@ -95,7 +95,7 @@ func TestNotices(t *testing.T) {
 	}
 	// They are removed after a while.
 	w.exec("UPDATE "+w.object("cache_notices")+" SET published_at = published_at - interval '10 minutes' WHERE seq <= $1", seqs[2])
-	if err := w.DeleteNotices(t.Context(), 5*time.Minute); err != nil {
+	if err := w.DeleteNotices(t.Context(), w.db, 5*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := w.Poll(t.Context(), w.db, 0); len(left.Notices) != len(all)-3 || err != nil {
