@@ -29,7 +29,11 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *base) {
 	began := time.Now()
 	values, err := r.call(ctx, loads, names)
 	if err != nil {
-		c.stats.loadErrors.Add(1)
+		if errors.Is(err, ErrNotFound) {
+			c.stats.notFound.Add(1)
+		} else {
+			c.stats.loadErrors.Add(1)
+		}
 		end(loads, coherence.Loaded{All: true, Err: err})
 		return
 	}
@@ -157,7 +161,7 @@ func remaining(ttl time.Duration) time.Duration {
 func (r *loadRun) call(ctx context.Context, loads []*coherence.Load, names []string) (values map[string]any, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.c.opts.LoadTimeout, fmt.Errorf("%w (%v)", ErrLoadTimeout, r.c.opts.LoadTimeout))
 	defer cancel()
-	chain := &loadChain{cache: r.c, keys: make([]localcache.Key, len(loads)), outer: chainOf(ctx)}
+	chain := &loadChain{cache: r.c, run: r.run, keys: make([]localcache.Key, len(loads)), outer: chainOf(ctx)}
 	for i, l := range loads {
 		chain.keys[i] = l.Key
 	}
@@ -191,6 +195,7 @@ func (r *loadRun) call(ctx context.Context, loads []*coherence.Load, names []str
 // loadChain is what a loader's context carries: the keys that are being loaded around it.
 type loadChain struct {
 	cache *Cache
+	run   *coherence.Run
 	keys  []localcache.Key
 	outer *loadChain
 }

@@ -16,7 +16,7 @@ import (
 //
 // At most one caller in the fleet runs load for a key at a time; the others get its value. load runs detached from ctx,
 // but for its values, and ends when its last waiter has left or after LoadTimeout. An error of load reaches all that
-// wait for it and nothing is stored; a panic reaches them as a PanicError. If a Set, Delete or Clear comes between, what
+// wait for it and nothing is stored; one that is ErrNotFound is returned as load returned it, and is no load error. A panic reaches them as a PanicError. If a Set, Delete or Clear comes between, what
 // load returned is handed out to those who asked before, and not stored.
 //
 // When the database can't be reached, GetOrSet loads and returns without storing. It reports what won't mend itself.
@@ -60,21 +60,32 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 			return nil
 		}
 		run := coherence.NewRun(context.WithoutCancel(ctx))
-		l, leader, steps := c.local.Join(k, run)
-		if leader {
+		l, part, steps := c.local.Join(k, run)
+		switch part {
+		case coherence.Waits:
+			run.Leave()
+			if err := waitFor(ctx, l, false); err != nil {
+				return fail(op, name, err)
+			}
+			continue
+		case coherence.Leads:
 			r := &loadRun{view: *v, run: run, into: reflect.TypeOf(dst).Elem(), degraded: err != nil, load: func(ctx context.Context, names []string) (map[string]any, error) {
 				value, err := load(ctx)
 				return map[string]any{names[0]: value}, err
 			}}
 			r.start([]*coherence.Load{l})
-		} else {
+		case coherence.Joins:
 			run.Leave()
 			c.stats.coalesced.Add(1)
 		}
-		out, err := wait(ctx, l)
-		switch {
-		case err != nil:
+		err = waitFor(ctx, l, true)
+		if err != nil {
 			return fail(op, name, err)
+		}
+		out := l.Result()
+		switch {
+		case errors.Is(out.Err, ErrNotFound):
+			return out.Err
 		case out.Err != nil:
 			return fail(op, name, out.Err)
 		case steps >= out.Since:
@@ -90,14 +101,24 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 	}
 }
 
-// wait waits for a load, and takes this waiter off if ctx ends first.
-func wait(ctx context.Context, l *coherence.Load) (coherence.Loaded, error) {
-	defer l.Run.Leave()
+// waitFor waits until l has ended, or ctx. part says that the caller has a part in it, which then ends. A loader that waits
+// for a load which waits for it gets ErrRecursiveLoad.
+func waitFor(ctx context.Context, l *coherence.Load, part bool) error {
+	if part {
+		defer l.Run.Leave()
+	}
+	if chain := chainOf(ctx); chain != nil {
+		done, ok := chain.run.WaitFor(l.Run)
+		if !ok {
+			return ErrRecursiveLoad
+		}
+		defer done()
+	}
 	select {
 	case <-l.Done():
-		return l.Result(), nil
+		return nil
 	case <-ctx.Done():
-		return coherence.Loaded{}, ctx.Err()
+		return ctx.Err()
 	}
 }
 
@@ -186,7 +207,7 @@ func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, alone bo
 		r.fill(ctx, mine, nil)
 		return waiting
 	}
-	looked := r.run.Step()
+	looked, sent := r.run.Step(), coherence.Now()
 	base, err := r.lookAgain(ctx, pending)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -201,7 +222,7 @@ func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, alone bo
 	absent := func(loads []*coherence.Load) (rest []*coherence.Load) {
 		for _, l := range loads {
 			if row, ok := base.found(l.Key); ok {
-				l.End(coherence.Loaded{Row: row, Found: true, Since: looked})
+				l.End(coherence.Loaded{Row: row, Found: true, Since: looked, Until: coherence.Until(sent, row.Remaining)})
 			} else {
 				rest = append(rest, l)
 			}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -57,14 +59,14 @@ func TestLoaderFails(t *testing.T) {
 			for _, result := range results {
 				if err := result(); !test.check(err) {
 					t.Errorf("a waiter got %v", err)
-				} else {
+				} else if !errors.Is(err, pgcache.ErrNotFound) { // which is returned as it is
 					cause(t, err, "get or set", name)
 				}
 			}
 			if n := l.calls.Load(); n != 1 {
 				t.Errorf("%d calls", n)
 			}
-			if s := c.Stats(); s.Loads != before.Loads+1 || s.LoadErrors != before.LoadErrors+1 {
+			if s := c.Stats(); s.Loads != before.Loads+1 || s.LoadErrors+s.NotFound != before.LoadErrors+before.NotFound+1 {
 				t.Errorf("%+v", s)
 			}
 			cl.noLocks()
@@ -287,5 +289,93 @@ func TestLoadedTypes(t *testing.T) {
 	want(t, c, "k", 7)
 	if n := c.Stats().DecodeErrors; n == 0 {
 		t.Error("not counted")
+	}
+}
+
+// While a key is deleted all the time, a process runs one loader of it at a time: who came after a Delete shares the next.
+func TestOneLoaderUnderDeletes(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	c, other := cl.node(nil), cl.node(nil)
+	var running, most, loads atomic.Int32
+	load := func(context.Context) (any, error) {
+		loads.Add(1)
+		if n := running.Add(1); n > most.Load() {
+			most.Store(n)
+		}
+		defer running.Add(-1)
+		time.Sleep(200 * time.Millisecond)
+		return 1, nil
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
+	defer stop()
+	var callers, deleters sync.WaitGroup
+	for _, d := range []*pgcache.Cache{c, other} {
+		deleters.Go(func() {
+			for ctx.Err() == nil {
+				del(t, d, "k")
+				time.Sleep(5 * time.Millisecond)
+			}
+		})
+	}
+	for ctx.Err() == nil {
+		callers.Go(func() {
+			began := time.Now()
+			var v int
+			if err := c.GetOrSet(t.Context(), "k", &v, load); err != nil || v != 1 {
+				t.Error(v, err)
+			}
+			if took := time.Since(began); took > 3*time.Second { // two loads and a busy machine
+				t.Errorf("a caller waited for %v", took)
+			}
+		})
+		time.Sleep(5 * time.Millisecond)
+	}
+	deleters.Wait()
+	callers.Wait()
+	if most.Load() != 1 || loads.Load() > 20 {
+		t.Errorf("%d loaders at once, %d loads", most.Load(), loads.Load())
+	}
+}
+
+// Two loaders that ask for each other's key would wait for each other until LoadTimeout.
+func TestRingOfLoaders(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	c := cl.node(nil)
+	var both sync.WaitGroup
+	both.Add(2)
+	ask := func(own, others string) func() error {
+		return async(t, func() error {
+			return c.GetOrSet(t.Context(), own, new(int), func(ctx context.Context) (any, error) {
+				both.Done()
+				both.Wait()
+				var v int
+				err := c.GetOrSet(ctx, others, &v, func(context.Context) (any, error) { return 1, nil })
+				return v, err
+			})
+		})
+	}
+	began := time.Now()
+	a, b := ask("a", "b"), ask("b", "a")
+	if errA, errB := a(), b(); !errors.Is(errA, pgcache.ErrRecursiveLoad) && !errors.Is(errB, pgcache.ErrRecursiveLoad) {
+		t.Error(errA, errB)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("after %v", took)
+	}
+}
+
+// What a loader says of a key that is not there reaches the callers as it is, and is no error of the loader.
+func TestNotFound(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	c := cl.node(nil)
+	err := c.GetOrSet(t.Context(), "k", new(int), func(context.Context) (any, error) { return nil, pgcache.ErrNotFound })
+	if err != pgcache.ErrNotFound { //nolint:errorlint // as it is
+		t.Error(err)
+	}
+	if s := c.Stats(); s.LoadErrors != 0 || s.NotFound != 1 || s.Loads != 1 {
+		t.Errorf("%+v", s)
 	}
 }

@@ -129,14 +129,19 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 	defer r.run.Leave()
 	loads := make([]*coherence.Load, len(missing))
 	steps := make([]int, len(missing))
+	waits := make([]bool, len(missing))
 	var mine []*coherence.Load
 	for i, key := range missing {
-		var leader bool
-		if loads[i], leader, steps[i] = t.c.local.Join(t.key(key), r.run); leader {
+		var part coherence.Part
+		loads[i], part, steps[i] = t.c.local.Join(t.key(key), r.run)
+		switch part {
+		case coherence.Leads:
 			mine = append(mine, loads[i])
-		} else {
+		case coherence.Joins:
 			t.c.stats.coalesced.Add(1)
 			defer loads[i].Run.Leave()
+		case coherence.Waits:
+			waits[i] = true
 		}
 	}
 	if len(mine) > 0 {
@@ -145,13 +150,13 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 	var errs []error
 	failed := map[*coherence.Run]bool{} // one loader's error, reported once
 	for i, l := range loads {
-		select {
-		case <-l.Done():
-		case <-ctx.Done():
-			return nil, fail(op, "", ctx.Err())
+		if err := waitFor(ctx, l, false); err != nil {
+			return nil, fail(op, "", err)
 		}
 		out, key := l.Result(), missing[i]
 		switch {
+		case waits[i]:
+			again = append(again, key)
 		case out.Err != nil:
 			if !out.All || !failed[l.Run] {
 				errs = append(errs, fail(op, rowKey(l.Key), out.Err))
@@ -159,6 +164,8 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 			failed[l.Run] = out.All
 		case steps[i] >= out.Since:
 			again = append(again, key)
+		case out.Found && out.Expired():
+			again = append(again, key) // another key's loader was slow
 		case out.Found:
 			var v T
 			if err := t.unmarshal(out.Row.Codec, out.Row.Value, &v); err != nil {

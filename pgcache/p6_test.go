@@ -92,8 +92,8 @@ func TestP6_StaleSet(t *testing.T) {
 	}
 }
 
-// Who asks after a write does not wait for the loader from before it: not where the write was this node's, nor where
-// another's has been heard of.
+// Who asks after a write does not get what the loader from before it brings, where the write was this node's and where it
+// was another's; nor is another loader run beside it.
 func TestLoadAfterAWrite(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
@@ -107,14 +107,20 @@ func TestLoadAfterAWrite(t *testing.T) {
 		l.wait(t)
 		del(t, writer, key)
 		caughtUp()
-		if err := async(t, func() error {
-			return a.GetOrSet(t.Context(), key, &v, func(context.Context) (any, error) { return "new", nil })
-		})(); err != nil || v != "new" {
-			t.Error(v, err)
-		}
+		second := async(t, func() error {
+			return a.GetOrSet(t.Context(), key, &v, func(context.Context) (any, error) {
+				select {
+				case <-l.resumed:
+				default:
+					t.Error("two loaders at once")
+				}
+				return "new", nil
+			})
+		})
+		time.Sleep(10 * time.Millisecond)
 		l.release()
-		if err := first(); err != nil {
-			t.Error(err)
+		if err := errors.Join(first(), second()); err != nil || v != "new" {
+			t.Error(v, err)
 		}
 		want(t, a, key, "new")
 		want(t, b, key, "new")

@@ -9,7 +9,8 @@ type Stats struct {
 	Misses     uint64 // keys asked for and found in neither
 
 	Loads       uint64 // calls of loaders
-	LoadErrors  uint64 // ... that brought an error
+	LoadErrors  uint64 // ... that brought an error other than ErrNotFound
+	NotFound    uint64 // ... that brought ErrNotFound
 	Coalesced   uint64 // callers that shared another caller's load
 	Fenced      uint64 // loaded values not stored, because the key was written or deleted meanwhile
 	GuardErrors uint64 // loads that ran without the guard's lock, because it could not be asked
@@ -35,7 +36,7 @@ type counters struct {
 
 	remoteHits, misses, loads, loadErrors, coalesced, fenced, guardErrors atomic.Uint64
 	sets, deletes, cleaned, decodeErrors, flushes, messages, refreshed    atomic.Uint64
-	unknown, behind                                                       atomic.Uint64
+	unknown, behind, notFound                                             atomic.Uint64
 }
 
 const hitStripes = 16
@@ -52,7 +53,7 @@ func (s *counters) hit(now int64) { s.localHits[uint64(now)/64%hitStripes].n.Add
 func (c *Cache) Stats() Stats {
 	s := Stats{
 		RemoteHits: c.stats.remoteHits.Load(), Misses: c.stats.misses.Load(),
-		Loads: c.stats.loads.Load(), LoadErrors: c.stats.loadErrors.Load(), Coalesced: c.stats.coalesced.Load(),
+		Loads: c.stats.loads.Load(), LoadErrors: c.stats.loadErrors.Load(), NotFound: c.stats.notFound.Load(), Coalesced: c.stats.coalesced.Load(),
 		Fenced: c.stats.fenced.Load(), GuardErrors: c.stats.guardErrors.Load(),
 		Sets: c.stats.sets.Load(), Deletes: c.stats.deletes.Load(), Cleaned: c.stats.cleaned.Load(),
 		Invalidations: c.local.Invalidations.Load(), LocalFlushes: c.local.Flushes.Load(),

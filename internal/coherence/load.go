@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/pgcache/go/internal/mono"
 	"github.com/pgcache/go/internal/store"
 )
 
@@ -14,8 +15,9 @@ type Load struct {
 	Key Key
 	Run *Run
 
-	done chan struct{}
-	out  Loaded
+	overtaken bool // an invalidation of the key has come since it began: who comes now must not join it; under the shard's lock
+	done      chan struct{}
+	out       Loaded
 }
 
 // Loaded is how a load ended.
@@ -29,7 +31,13 @@ type Loaded struct {
 	// fence, or else the call of the loader. It is not for callers that came after that step had begun: a Delete may have
 	// been done by then that they must see.
 	Since int
+
+	// Until is when Row expires, of a row that was found; 0: it was loaded.
+	Until int64
 }
+
+// Expired says that what was found has expired since: another key of the run was slow.
+func (l *Loaded) Expired() bool { return l.Until != 0 && mono.Now() >= l.Until }
 
 // A Run is one call of a loader. It ends when its last waiter has left.
 type Run struct {
@@ -76,20 +84,39 @@ func (r *Run) Step() int {
 	return r.steps
 }
 
-// Join joins the load of k that is under way, or begins one for run: then leader is true and the caller must see to it
-// that End is called. What the load brings is for this caller only if its Since is more than steps.
-func (t *Tracker) Join(k Key, run *Run) (l *Load, leader bool, steps int) {
+// Part is what a caller has in a load.
+type Part int
+
+const (
+	// Leads: the caller has begun it, and must see to it that End is called.
+	Leads Part = iota
+	// Joins: the caller gets what it brings, if its Since is more than steps, and must leave its run.
+	Joins
+	// Waits: it is not for the caller, who must wait until it is done and then ask again.
+	Waits
+)
+
+// Join joins the load of k that is under way, or begins one for run. One that an invalidation has overtaken, or that all
+// its waiters have left, is not for those who come now; but they don't begin another beside it. So at most one load of a key
+// is under way in the process, and all who came meanwhile share the next:
+//
+//	load 1 begins         Delete         100 callers come: they wait
+//	load 1 ends                          the first of them begins load 2, the others join it
+func (t *Tracker) Join(k Key, run *Run) (l *Load, part Part, steps int) {
 	s := t.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l := s.loads[k]; l != nil {
-		if steps, ok := l.Run.join(); ok {
-			return l, false, steps
+		if !l.overtaken {
+			if steps, ok := l.Run.join(); ok {
+				return l, Joins, steps
+			}
 		}
+		return l, Waits, 0
 	}
 	l = &Load{t: t, Key: k, Run: run, done: make(chan struct{})}
 	s.loads[k] = l
-	return l, true, 0
+	return l, Leads, 0
 }
 
 // End ends the load; nobody joins it any more.
@@ -109,3 +136,51 @@ func (l *Load) Done() <-chan struct{} { return l.done }
 
 // Result returns how the load ended.
 func (l *Load) Result() Loaded { return l.out }
+
+// A Run that waits for another is an edge of this graph. Only loaders that ask the cache themselves make edges, so it is
+// empty most of the time.
+var waits = struct {
+	sync.Mutex
+	on map[*Run]map[*Run]int // whom each run waits for, and how often
+}{on: map[*Run]map[*Run]int{}}
+
+// WaitFor notes that the loader of r waits for other, until done is called. It fails if other waits for r, itself or
+// through others: neither would ever end.
+func (r *Run) WaitFor(other *Run) (done func(), ok bool) {
+	waits.Lock()
+	defer waits.Unlock()
+	if reaches(other, r, map[*Run]bool{}) {
+		return nil, false
+	}
+	if waits.on[r] == nil {
+		waits.on[r] = map[*Run]int{}
+	}
+	waits.on[r][other]++
+	return func() {
+		waits.Lock()
+		defer waits.Unlock()
+		if waits.on[r][other]--; waits.on[r][other] == 0 {
+			delete(waits.on[r], other)
+		}
+		if len(waits.on[r]) == 0 {
+			delete(waits.on, r)
+		}
+	}, true
+}
+
+// reaches says whether from waits for to. With the lock held.
+func reaches(from, to *Run, seen map[*Run]bool) bool {
+	if from == to {
+		return true
+	}
+	if seen[from] {
+		return false
+	}
+	seen[from] = true
+	for next := range waits.on[from] {
+		if reaches(next, to, seen) {
+			return true
+		}
+	}
+	return false
+}

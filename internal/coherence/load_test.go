@@ -12,7 +12,11 @@ import (
 func caller(t *testing.T, tr *Tracker, k Key) (l *Load, leader bool, steps int) {
 	t.Helper()
 	run := NewRun(t.Context())
-	l, leader, steps = tr.Join(k, run)
+	l, part, steps := tr.Join(k, run)
+	if part == Waits {
+		t.Fatal("it has to wait")
+	}
+	leader = part == Leads
 	if leader != (l.Run == run) {
 		t.Fatal("a leader runs its own load, and nobody else's")
 	}
@@ -69,13 +73,10 @@ func TestLastLeaverEndsTheRun(t *testing.T) {
 	if !errors.Is(l.Run.Ctx.Err(), context.Canceled) {
 		t.Fatal("the run goes on for nobody")
 	}
-	second, leader, _ := caller(t, tr, k1)
-	if !leader || second == l {
+	mustWait(t, tr, k1, l)
+	l.End(Loaded{Err: context.Canceled}) // it learns of its end late
+	if second, leader, _ := caller(t, tr, k1); !leader || second == l {
 		t.Fatal("a run that nobody waited for is joined")
-	}
-	l.End(Loaded{Err: context.Canceled}) // it hears of its end late
-	if joined, leader, _ := caller(t, tr, k1); leader || joined != second {
-		t.Error("the end of the first load took the second away")
 	}
 }
 
@@ -100,16 +101,25 @@ func TestRunOfManyKeys(t *testing.T) {
 	}
 }
 
-// What was loaded before a change was told is not for those who come after it; those who came before still get it.
-func TestKilledLoad(t *testing.T) {
+// mustWait is a caller who can neither join l nor begin another beside it.
+func mustWait(t *testing.T, tr *Tracker, k Key, l *Load) {
+	t.Helper()
+	run := NewRun(t.Context())
+	defer run.Leave()
+	if got, part, _ := tr.Join(k, run); part != Waits || got != l {
+		t.Fatalf("part %v in a load that is not for it", part)
+	}
+}
+
+// What was loaded before a change was published is not for those who come after it; those who came before still get it. Those
+// who come after wait for its end, and share the next.
+func TestOvertakenLoad(t *testing.T) {
 	t.Parallel()
 	for name, kill := range map[string]func(t *testing.T, tr *Tracker){
-		"told":             func(t *testing.T, tr *Tracker) { tell(t, tr, k1, 9) },
+		"published":        func(t *testing.T, tr *Tracker) { tell(t, tr, k1, 9) },
 		"our write begins": func(_ *testing.T, tr *Tracker) { tr.Write(k1, 9, nil) },
 		"our write ends": func(t *testing.T, tr *Tracker) {
-			w := tr.Write(k1, 9, nil)
-			caller(t, tr, k1)
-			w.Finish(nil, 0)
+			tr.Write(k1, 9, nil).Finish(nil, 0)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -117,10 +127,8 @@ func TestKilledLoad(t *testing.T) {
 			tr := newTracker(memory{})
 			l, _, _ := caller(t, tr, k1)
 			kill(t, tr)
-			second, leader, _ := caller(t, tr, k1)
-			if !leader || second == l {
-				t.Fatal("a load that was killed is joined")
-			}
+			mustWait(t, tr, k1, l)
+			mustWait(t, tr, k1, l)
 			if l.Run.Ctx.Err() != nil {
 				t.Error("its own caller is still waiting")
 			}
@@ -128,14 +136,18 @@ func TestKilledLoad(t *testing.T) {
 			if !l.Result().Found {
 				t.Error("its own caller gets nothing")
 			}
+			second, leader, _ := caller(t, tr, k1)
+			if !leader || second == l {
+				t.Fatal("nobody leads the next")
+			}
 			if joined, leader, _ := caller(t, tr, k1); leader || joined != second {
-				t.Error("the end of the first load took the second away")
+				t.Error("the next is not shared")
 			}
 		})
 	}
 }
 
-// A load's own store is no news to it: callers go on joining until it has ended.
+// A load's own store does not overtake it: callers go on joining until it has ended.
 func TestOwnStoreKeepsTheLoad(t *testing.T) {
 	t.Parallel()
 	tr := newTracker(memory{})
@@ -149,7 +161,42 @@ func TestOwnStoreKeepsTheLoad(t *testing.T) {
 		t.Error("the end of its own store kills a load")
 	}
 	tr.Write(k1, 10, &Load{}).Finish(nil, 0)
-	if _, leader, _ := caller(t, tr, k1); !leader {
-		t.Error("another load's store does not kill it")
+	mustWait(t, tr, k1, l)
+}
+
+// Loaders that wait for each other's keys never end; the one that closes the ring is told.
+func TestRing(t *testing.T) {
+	t.Parallel()
+	a, b, c, d := NewRun(t.Context()), NewRun(t.Context()), NewRun(t.Context()), NewRun(t.Context())
+	waitFor := func(r, other *Run, want bool) (done func()) {
+		t.Helper()
+		done, ok := r.WaitFor(other)
+		if ok != want {
+			t.Fatalf("may wait: %v, want %v", ok, want)
+		}
+		return done
+	}
+	waitFor(a, a, false)
+	ab, bc, ac := waitFor(a, b, true), waitFor(b, c, true), waitFor(a, c, true)
+	waitFor(c, a, false)
+	waitFor(c, b, false)
+	cd := waitFor(c, d, true)
+	waitFor(d, a, false)
+	bc()
+	waitFor(d, a, false) // a still waits for c
+	again := waitFor(a, b, true)
+	ab()
+	waitFor(b, a, false)
+	again()
+	ba := waitFor(b, a, true)
+	for _, done := range []func(){ac, cd, ba} {
+		done()
+	}
+	waits.Lock()
+	defer waits.Unlock()
+	for _, r := range []*Run{a, b, c, d} {
+		if len(waits.on[r]) > 0 {
+			t.Error("an edge is left")
+		}
 	}
 }

@@ -238,12 +238,16 @@ func (t *Tracker) store(k Key, e *localcache.Entry, epoch uint32, server int64) 
 
 // Deadline is until when a value may be served that was asked for at sent and lives for remaining.
 func (t *Tracker) Deadline(sent int64, remaining time.Duration) int64 {
-	age := int64(remaining)
 	if t.maxAge > 0 {
-		age = min(age, t.maxAge)
+		remaining = min(remaining, time.Duration(t.maxAge))
 	}
-	if deadline := sent + age; age < 0 || deadline >= sent {
-		return deadline
+	return Until(sent, remaining)
+}
+
+// Until is when what was asked for at sent and lives for remaining ends.
+func Until(sent int64, remaining time.Duration) int64 {
+	if until := sent + int64(remaining); remaining < 0 || until >= sent {
+		return until
 	}
 	return math.MaxInt64
 }
@@ -256,6 +260,6 @@ func (s *shard) kill(k Key, keep *Load) {
 	}
 	delete(s.flights, k)
 	if l := s.loads[k]; l != nil && l != keep {
-		delete(s.loads, k)
+		l.overtaken = true
 	}
 }
