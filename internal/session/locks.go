@@ -30,7 +30,7 @@ type Locks struct {
 	class int32
 
 	mu     sync.Mutex
-	grants map[string]*grant // by key
+	grants map[string][]*grant // by key, the oldest first: a key may be locked anew before it is unlocked
 	close  sync.Once
 }
 
@@ -44,7 +44,7 @@ type grant struct {
 // OpenLocks returns the locks of the cache that space names. It touches no network.
 func OpenLocks(db *sql.DB, space string) *Locks {
 	// A class of their own: a key's number could otherwise be that of the lock which flushes take.
-	return &Locks{s: Open(db), class: store.Hash(space + " keys"), grants: map[string]*grant{}}
+	return &Locks{s: Open(db), class: store.Hash(space + " keys"), grants: map[string][]*grant{}}
 }
 
 // Close gives everything back.
@@ -113,7 +113,7 @@ func (l *Locks) TryLock(ctx context.Context, keys []string) (got []bool, err err
 		n := min(i, len(grants)-1)
 		if got[i] = granted[n]; granted[n] {
 			grants[n].keys++
-			l.grants[key] = grants[n]
+			l.grants[key] = append(l.grants[key], grants[n])
 		}
 	}
 	return got, nil
@@ -165,11 +165,14 @@ func (l *Locks) release(keys []string) (ids []int32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, key := range keys {
-		g := l.grants[key]
-		if g == nil {
+		all := l.grants[key]
+		if len(all) == 0 {
 			continue
 		}
-		delete(l.grants, key)
+		g := all[0]
+		if l.grants[key] = all[1:]; len(all) == 1 {
+			delete(l.grants, key)
+		}
 		if g.keys--; g.keys == 0 && g.real {
 			ids = append(ids, g.id)
 		}

@@ -275,6 +275,23 @@ func TestManyKeys(t *testing.T) {
 	})
 }
 
+// A key that is locked anew before it was unlocked is held until it is unlocked twice.
+func TestLockedAnew(t *testing.T) {
+	forDrivers(t, func(t *testing.T, pool func() *sql.DB, space string) {
+		a, other := open(t, pool(), space), pool()
+		try(t, a, "x")
+		try(t, a, "x")
+		a.Unlock([]string{"x"})
+		if n := held(t, other, space); n != 1 {
+			t.Errorf("%d locks", n)
+		}
+		a.Unlock([]string{"x"})
+		if n := held(t, other, space); n != 0 {
+			t.Errorf("%d locks", n)
+		}
+	})
+}
+
 // A caller that gives up does not take others' locks with it.
 func TestCancel(t *testing.T) {
 	forDrivers(t, func(t *testing.T, pool func() *sql.DB, space string) {
