@@ -119,7 +119,7 @@ func TestPollGap(t *testing.T) {
 			f.get(b, "k", 1)
 			before := b.Stats().LocalFlushes
 			// A change of which nobody is told, and then the notices are gone.
-			f.exec("UPDATE " + f.object("cache_entries") + " SET value = '2', version = version + 1")
+			f.exec("UPDATE " + f.object("cache_entries") + " SET value = '2', version = version + 1, stamp = version + 1")
 			f.exec(fmt.Sprintf(damage, f.object("cache_incarnation")))
 			f.get(b, "k", 2)
 			f.get(a, "k", 2)
@@ -147,7 +147,7 @@ func TestPollFlushes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, query := range []string{
-		"UPDATE " + f.object("cache_entries") + " SET value = '2', version = version + 1",
+		"UPDATE " + f.object("cache_entries") + " SET value = '2', version = version + 1, stamp = version + 1",
 		"INSERT INTO " + f.object("cache_changes") + " (key, version) SELECT key, version FROM " + f.object("cache_entries"),
 	} {
 		if _, err := tx.ExecContext(t.Context(), query); err != nil {
@@ -331,7 +331,7 @@ func TestPollCrash(t *testing.T) {
 	f.get(b, "k", 1)
 	before := b.Stats().LocalFlushes
 	// The row outlives the crash, for the table is durable; what was to be told of it does not.
-	f.exec("UPDATE cache_entries SET value = '2', version = version + 1")
+	f.exec("UPDATE cache_entries SET value = '2', version = version + 1, stamp = version + 1")
 	if err := server.Restart(t.Context(), "immediate"); err != nil {
 		t.Fatal(err)
 	}

@@ -56,7 +56,7 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *base) {
 			Loud: time.Since(began) >= slowLoad,
 		}
 		if b != nil {
-			w.Base, w.Incarnation = b.rows[l.Key].Version, b.incarnation
+			w.Base, w.Incarnation, w.Looked = b.rows[l.Key].Version, b.incarnation, b.looked
 		}
 		rows, stored = append(rows, w), append(stored, l)
 	}
@@ -88,7 +88,7 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 		}
 	}()
 	// A Delete is remembered for tombstoneGrace: what took longer could overtake one that is forgotten.
-	if b == nil || time.Since(b.read) > MaxLoadTimeout+10*time.Second {
+	if b == nil || time.Since(b.read) > store.LoadGrace {
 		return
 	}
 	writers, versions := make([]*coherence.Writer, len(loads)), make([]int64, len(loads))

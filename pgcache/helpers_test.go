@@ -44,7 +44,7 @@ func forWindows(t *testing.T, test func(t *testing.T, cl *cluster)) {
 // anybody.
 func (cl *cluster) expire(where string) {
 	cl.t.Helper()
-	cl.exec("UPDATE " + cl.table() + ` SET version = version + 1, expires_at = clock_timestamp() - interval '1 hour',
+	cl.exec("UPDATE " + cl.table() + ` SET version = version + 1, stamp = version + 1, expires_at = clock_timestamp() - interval '1 hour',
 		written_at = clock_timestamp() - interval '2 hours' WHERE ` + where)
 }
 

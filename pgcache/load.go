@@ -263,6 +263,7 @@ type base struct {
 	rows        map[localcache.Key]store.Row
 	usable      map[localcache.Key]bool // live, and decodes
 	incarnation int64
+	looked      time.Duration // by the database's clock
 	read        time.Time
 }
 
@@ -281,7 +282,7 @@ func (r *loadRun) lookAgain(ctx context.Context, loads []*coherence.Load) (*base
 	defer cancel()
 	var err error
 	// Before the rows: a Clear between the two then fences what need not be, never the other way round.
-	if b.incarnation, err = r.c.store.Incarnation(statement); err != nil {
+	if b.incarnation, b.looked, err = r.c.store.Incarnation(statement); err != nil {
 		return nil, r.c.explain(ctx, err)
 	}
 	keys := make([]localcache.Key, len(loads))

@@ -159,7 +159,7 @@ func TestP3_UnknownOutcome(t *testing.T) {
 			t.Fatal(err)
 		}
 		reply.release()
-		cl.exec("UPDATE " + cl.table() + " SET version = 1, value = '\"newer\"' WHERE key = 'k'") // nobody tells this
+		cl.exec("UPDATE " + cl.table() + " SET version = 1, stamp = 1, value = '\"newer\"' WHERE key = 'k'") // nobody tells this
 		want(t, c, "k", "newer")
 	}
 	set(t, c, "k", "old")

@@ -134,7 +134,7 @@ func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time) erro
 		return errors.New("pulse: the poller lease has lapsed")
 	}
 	if p.Incarnation == 0 { // a crash has removed it
-		incarnation, err := c.store.Incarnation(ctx)
+		incarnation, _, err := c.store.Incarnation(ctx)
 		if err != nil {
 			return fmt.Errorf("pulse: %w", err)
 		}

@@ -20,7 +20,7 @@ const bound = 4*time.Second + 2*time.Second
 // what was there before.
 func (cl *cluster) changeBehind(c *pgcache.Cache, value int) time.Duration {
 	cl.t.Helper()
-	cl.exec("UPDATE "+cl.table()+" SET version = "+fmt.Sprint(value)+", value = $1::text::bytea WHERE key = 'k'", fmt.Sprint(value))
+	cl.exec("UPDATE "+cl.table()+" SET version = "+fmt.Sprint(value)+", stamp = "+fmt.Sprint(value)+", value = $1::text::bytea WHERE key = 'k'", fmt.Sprint(value))
 	began := time.Now()
 	eventually(cl.t, "the change is seen", func() bool {
 		var got int
@@ -93,7 +93,7 @@ func TestPulse_LateCommit(t *testing.T) {
 	}
 	defer tx.Rollback() //nolint:errcheck // it is committed below
 	for _, q := range []string{
-		"UPDATE " + cl.table() + " SET version = 7, value = '7' WHERE key = 'k'",
+		"UPDATE " + cl.table() + " SET version = 7, stamp = 7, value = '7' WHERE key = 'k'",
 		"INSERT INTO " + cl.object("cache_changes") + " (key, version) VALUES ('k', 7)",
 	} {
 		if _, err := tx.Exec(q); err != nil {

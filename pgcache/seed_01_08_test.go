@@ -204,7 +204,7 @@ func TestS07_GarbageOnTheChannel(t *testing.T) {
 		// By hand and with a new version, so that no trigger tells it: b can learn of it from the garbage alone.
 		set(t, b, "k", i)
 		warm(t, b, "k", i)
-		cl.exec("UPDATE "+cl.table()+" SET version = 1, value = $1::text::bytea WHERE key = 'k'", strconv.Itoa(1000+i))
+		cl.exec("UPDATE "+cl.table()+" SET version = 1, stamp = 1, value = $1::text::bytea WHERE key = 'k'", strconv.Itoa(1000+i))
 		want(t, b, "k", i)
 		before := b.Stats().LocalFlushes
 		cl.exec("SELECT pg_notify($1, $2)", cl.names().Channel, garbage)

@@ -75,7 +75,7 @@ func TestChangesOfADeadNode(t *testing.T) {
 		t.Fatal(found, err)
 	}
 	// What a writer's statement leaves that dies before its flush; the system is awake, because it has heard something.
-	cl.exec("UPDATE " + cl.table() + " SET value = '2', version = version + 1 WHERE key = 'k'")
+	cl.exec("UPDATE " + cl.table() + " SET value = '2', version = version + 1, stamp = version + 1 WHERE key = 'k'")
 	cl.exec("INSERT INTO " + cl.opts.Schema + "." + cl.opts.Prefix + "cache_changes (key, version) SELECT key, version FROM " + cl.table())
 	cl.exec("SELECT pg_notify($1, '2')", cl.opts.Schema+"_"+cl.opts.Prefix+"cache_events")
 	eventually(t, "a sweep has told it", func() bool {

@@ -101,15 +101,15 @@ func (q *Queries) GetEntry(ctx context.Context, key string) (GetEntryRow, error)
 
 const PutEntries = `-- name: PutEntries :one
 WITH w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
-    SELECT i.key, CASE WHEN i.size >= 0 THEN substring($1::bytea FROM i.lo FOR i.size) END, i.version,
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
+    SELECT i.key, CASE WHEN i.size >= 0 THEN substring($1::bytea FROM i.lo FOR i.size) END, i.version, i.version,
         CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec
     FROM ROWS FROM (
         unnest((SELECT ($2::text)::text[])), unnest((SELECT ($3::text)::bigint[])), unnest((SELECT ($4::text)::bigint[])),
         unnest((SELECT ($5::text)::text[])), unnest((SELECT ($6::text)::int[])), unnest((SELECT ($7::text)::int[]))
     ) AS i (key, version, ttl_us, codec, lo, size)
     ORDER BY i.key COLLATE "C"
-    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
     RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
 ), logged AS (
@@ -155,15 +155,15 @@ func (q *Queries) PutEntries(ctx context.Context, arg PutEntriesParams) (PutEntr
 
 const PutEntriesAndTell = `-- name: PutEntriesAndTell :one
 WITH w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
-    SELECT i.key, CASE WHEN i.size >= 0 THEN substring($1::bytea FROM i.lo FOR i.size) END, i.version,
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
+    SELECT i.key, CASE WHEN i.size >= 0 THEN substring($1::bytea FROM i.lo FOR i.size) END, i.version, i.version,
         CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec
     FROM ROWS FROM (
         unnest((SELECT ($2::text)::text[])), unnest((SELECT ($3::text)::bigint[])), unnest((SELECT ($4::text)::bigint[])),
         unnest((SELECT ($5::text)::text[])), unnest((SELECT ($6::text)::int[])), unnest((SELECT ($7::text)::int[]))
     ) AS i (key, version, ttl_us, codec, lo, size)
     ORDER BY i.key COLLATE "C"
-    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
     RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
 ), logged AS (
@@ -221,10 +221,10 @@ func (q *Queries) PutEntriesAndTell(ctx context.Context, arg PutEntriesAndTellPa
 
 const PutEntry = `-- name: PutEntry :one
 WITH w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
-    VALUES ($1::text, $2::bytea, $3::bigint,
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
+    VALUES ($1::text, $2::bytea, $3::bigint, $3::bigint,
         clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text)
-    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
     RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
 ), logged AS (
@@ -263,10 +263,10 @@ func (q *Queries) PutEntry(ctx context.Context, arg PutEntryParams) (PutEntryRow
 
 const PutEntryAndTell = `-- name: PutEntryAndTell :one
 WITH w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
-    VALUES ($1::text, $2::bytea, $3::bigint,
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
+    VALUES ($1::text, $2::bytea, $3::bigint, $3::bigint,
         clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text)
-    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
     RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
 ), logged AS (

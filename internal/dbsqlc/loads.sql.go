@@ -10,15 +10,21 @@ import (
 )
 
 const GetIncarnation = `-- name: GetIncarnation :one
-SELECT coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)::bigint AS incarnation
+SELECT coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)::bigint AS incarnation,
+    (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us
 `
 
-// 0: a crash has removed it, see TurnIncarnation.
-func (q *Queries) GetIncarnation(ctx context.Context) (int64, error) {
+type GetIncarnationRow struct {
+	Incarnation int64
+	NowUs       int64
+}
+
+// 0: a crash has removed it, see NewIncarnation. And the time.
+func (q *Queries) GetIncarnation(ctx context.Context) (GetIncarnationRow, error) {
 	row := q.db.QueryRowContext(ctx, GetIncarnation)
-	var incarnation int64
-	err := row.Scan(&incarnation)
-	return incarnation, err
+	var i GetIncarnationRow
+	err := row.Scan(&i.Incarnation, &i.NowUs)
+	return i, err
 }
 
 const MarkSession = `-- name: MarkSession :exec
@@ -43,21 +49,23 @@ func (q *Queries) SessionMark(ctx context.Context) (string, error) {
 
 const StoreLoaded = `-- name: StoreLoaded :many
 WITH input AS (
-    SELECT i.key, i.version, i.base, i.ttl_us, i.codec, i.loud, i.incarnation, i.size, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
+    SELECT i.key, i.version, i.base, i.ttl_us, i.codec, i.loud, i.incarnation, i.looked_us, i.size, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
     FROM ROWS FROM (
         unnest((SELECT ($1::text)::text[])), unnest((SELECT ($2::text)::bigint[])), unnest((SELECT ($3::text)::bigint[])),
         unnest((SELECT ($4::text)::bigint[])), unnest((SELECT ($5::text)::text[])), unnest((SELECT ($6::text)::boolean[])),
-        unnest((SELECT ($7::text)::bigint[])), unnest((SELECT ($8::text)::int[]))
-    ) WITH ORDINALITY AS i (key, version, base, ttl_us, codec, loud, incarnation, size, n)
+        unnest((SELECT ($7::text)::bigint[])), unnest((SELECT ($8::text)::bigint[])), unnest((SELECT ($9::text)::int[]))
+    ) WITH ORDINALITY AS i (key, version, base, ttl_us, codec, loud, incarnation, looked_us, size, n)
 ), w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, expires_at, codec)
-    SELECT key, substring($9::bytea FROM lo::int + 1 FOR size), version,
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
+    SELECT key, substring($10::bytea FROM lo::int + 1 FOR size), version, version,
         CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec
     FROM input
     WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = input.key AND e.version <> input.base)
         AND incarnation = (SELECT c.id FROM /* TEMPLATE: prefix */cache_incarnation c)
+        AND clock_timestamp() < timestamptz 'epoch' + (looked_us + $11::bigint) * interval '1 microsecond'
+        AND (SELECT /* TEMPLATE: prefix */cache_committed())
     ORDER BY key COLLATE "C"
-    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version,
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
     WHERE (c.key, c.version) IN (SELECT b.key, b.base FROM input b)
     RETURNING key, version, (xmax = 0) AS fresh
@@ -66,7 +74,7 @@ WITH input AS (
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT key, version FROM news
-    WHERE NOT $10::boolean OR (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    WHERE NOT $12::boolean OR (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING version
 ), published AS (
     SELECT /* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(news.key, lpad(to_hex(news.version), 16, '0')))) AS n
@@ -85,8 +93,10 @@ type StoreLoadedParams struct {
 	Codecs       string
 	Louds        string
 	Incarnations string
+	LookedUs     string
 	Sizes        string
 	Vals         []byte
+	GraceUs      int64
 	Inline       bool
 }
 
@@ -98,7 +108,8 @@ type StoreLoadedRow struct {
 }
 
 // Stores what a loader returned, unless the row is no longer the one that the load saw before it began (base; 0: none)
-// or a Clear came between (incarnation). ON CONFLICT judges the newest row, not the statement's snapshot:
+// or a Clear, a TRUNCATE or a crash came between (incarnation), or so much time
+// that the tombstone of a Delete may be gone (looked_us, by this clock: a suspended machine's own stands still). ON CONFLICT judges the newest row, not the statement's snapshot:
 //
 //	load reads row v1, loader runs        Set or Delete writes v2
 //	                                      commit
@@ -112,8 +123,10 @@ func (q *Queries) StoreLoaded(ctx context.Context, arg StoreLoadedParams) ([]Sto
 		arg.Codecs,
 		arg.Louds,
 		arg.Incarnations,
+		arg.LookedUs,
 		arg.Sizes,
 		arg.Vals,
+		arg.GraceUs,
 		arg.Inline,
 	)
 	if err != nil {

@@ -20,6 +20,7 @@ type CacheEntry struct {
 	Key       string
 	Value     []byte
 	Version   int64
+	Stamp     sql.NullInt64
 	ExpiresAt sql.NullTime
 	Codec     string
 	WrittenAt time.Time

@@ -33,8 +33,9 @@ func (q *Queries) DeleteEntries(ctx context.Context) error {
 }
 
 const DeleteExpired = `-- name: DeleteExpired :execrows
+WITH upkeep AS MATERIALIZED (SELECT set_config('pgcache.upkeep', 'on', true))
 DELETE FROM /* TEMPLATE: prefix */cache_entries c
-USING (
+USING upkeep, (
     SELECT e.key, e.version FROM /* TEMPLATE: prefix */cache_entries e
     WHERE e.expires_at <= timestamptz 'epoch' + ($1::bigint) * interval '1 microsecond'
     LIMIT $2::bigint
@@ -184,14 +185,19 @@ func (q *Queries) Size(ctx context.Context) (SizeRow, error) {
 }
 
 const Trim = `-- name: Trim :execrows
-DELETE FROM /* TEMPLATE: prefix */cache_entries c
-USING (
-    SELECT e.key, e.version FROM /* TEMPLATE: prefix */cache_entries e
-    WHERE e.value IS NOT NULL AND e.written_at <= timestamptz 'epoch' + ($1::bigint) * interval '1 microsecond'
-    LIMIT $2::bigint
-    FOR UPDATE SKIP LOCKED
-) gone
-WHERE c.key = gone.key AND c.version = gone.version
+WITH upkeep AS MATERIALIZED (SELECT set_config('pgcache.upkeep', 'on', true)),
+removed AS (
+    DELETE FROM /* TEMPLATE: prefix */cache_entries c
+    USING upkeep, (
+        SELECT e.key, e.version FROM /* TEMPLATE: prefix */cache_entries e
+        WHERE e.value IS NOT NULL AND e.written_at <= timestamptz 'epoch' + ($1::bigint) * interval '1 microsecond'
+        LIMIT $2::bigint
+        FOR UPDATE SKIP LOCKED
+    ) gone
+    WHERE c.key = gone.key AND c.version = gone.version
+    RETURNING c.key
+)
+INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT r.key, 0 FROM removed r
 `
 
 type TrimParams struct {
@@ -199,7 +205,7 @@ type TrimParams struct {
 	Batch     int64
 }
 
-// The rows may be live: the trigger tells them, like any delete by hand.
+// The rows may be live: like every write that is not urgent it leaves them in the change log.
 func (q *Queries) Trim(ctx context.Context, arg TrimParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, Trim, arg.WrittenUs, arg.Batch)
 	if err != nil {

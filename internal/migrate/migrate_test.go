@@ -43,7 +43,7 @@ func TestAll(t *testing.T) {
 		if strings.Contains(m.SQL, "TEMPLATE: prefix") || strings.Contains(m.SQL, "TEMPLATE: channel") {
 			t.Errorf("%s: a template is left", m.Name)
 		}
-		text := strings.ReplaceAll(comment.ReplaceAllString(m.SQL, ""), "RAISE EXCEPTION 'cache_flush", "")
+		text := strings.ReplaceAll(comment.ReplaceAllString(m.SQL, ""), "RAISE EXCEPTION 'cache_set", "")
 		for _, name := range bare.FindAllString(text, -1) {
 			if !strings.Contains(name, "cache_guard_") { // triggers belong to their table
 				t.Errorf("%s: %q without schema and prefix", m.Name, name)

@@ -102,7 +102,7 @@ func (s *Store) BeginPolling(ctx context.Context, lease time.Duration) (incarnat
 	if last, err = s.q.LastNotice(ctx); err != nil {
 		return 0, 0, err
 	}
-	incarnation, err = s.Incarnation(ctx)
+	incarnation, _, err = s.Incarnation(ctx)
 	return incarnation, last, err
 }
 

@@ -81,7 +81,7 @@ func TestCrash(t *testing.T) {
 			t.Fatal(err)
 		}
 		notices := polled.Notices
-		found, err := s.Incarnation(ctx)
+		found, _, err := s.Incarnation(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}

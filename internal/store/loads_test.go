@@ -17,13 +17,13 @@ func TestSharedLoads(t *testing.T) {
 	if _, err := w.set(row("same", "v", 1), row("changed", "v", 2), row("there", "v", 3), row("old", "v", 4), row("twice", "v", 5))(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	now, err := w.Incarnation(t.Context())
+	now, looked, err := w.Incarnation(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	loaded := func(key string, version, base, incarnation int64) store.Write {
 		l := row(key, fmt.Sprint("loaded", version), version)
-		l.Base, l.Incarnation = base, incarnation
+		l.Base, l.Incarnation, l.Looked = base, incarnation, looked
 		return l
 	}
 	g, first := block(w, "StoreLoaded", w.load(loaded("x", 9, 0, now)))
@@ -71,9 +71,9 @@ func TestLoadsRace(t *testing.T) {
 		base   int64
 		wants  string
 	}{
-		"a new version":  {[]store.Write{row("k", "v", 1)}, "UPDATE %s SET version = 2, value = 'new'", 1, "new"},
+		"a new version":  {[]store.Write{row("k", "v", 1)}, "UPDATE %s SET version = 2, stamp = 2, value = 'new'", 1, "new"},
 		"a new row":      {nil, "INSERT INTO %s (key, version, value, codec) VALUES ('k', 2, 'new', '')", 0, "new"},
-		"rolled back":    {[]store.Write{row("k", "v", 1)}, "UPDATE %s SET version = 2; ROLLBACK", 1, "loaded"},
+		"rolled back":    {[]store.Write{row("k", "v", 1)}, "UPDATE %s SET version = 2, stamp = 2; ROLLBACK", 1, "loaded"},
 		"the same still": {[]store.Write{row("k", "v", 1)}, "SELECT FROM %s FOR UPDATE", 1, "loaded"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -84,7 +84,7 @@ func TestLoadsRace(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			incarnation, err := w.Incarnation(t.Context())
+			incarnation, looked, err := w.Incarnation(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -98,7 +98,7 @@ func TestLoadsRace(t *testing.T) {
 				t.Fatal(err)
 			}
 			load := row("k", "loaded", 9)
-			load.Base, load.Incarnation = test.base, incarnation
+			load.Base, load.Incarnation, load.Looked = test.base, incarnation, looked
 			r := queue(t, t.Context(), w.load(load))
 			waitFor(t, "the load waits for the row", w.waiting)
 			if rollback {

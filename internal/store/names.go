@@ -87,8 +87,8 @@ func (n Names) Render(sql string) string {
 		switch kind, word := m[1], m[2]; kind {
 		case "prefix":
 			return n.object(word)
-		case "channel":
-			return "'" + n.Channel + "'"
+		case "bare": // of a constraint, which has no schema
+			return `"` + n.Prefix + word + `"`
 		case "persistence":
 			if n.Durable {
 				return ""

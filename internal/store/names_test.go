@@ -67,14 +67,14 @@ func TestResolve(t *testing.T) {
 
 func TestRender(t *testing.T) {
 	t.Parallel()
-	text := "CREATE /* TEMPLATE: persistence */UNLOGGED TABLE /* TEMPLATE: prefix */cache_x (a text DEFAULT '/* TEMPLATE: prefix */cache_y'); f(/* TEMPLATE: channel */'c') /* TEMPLATE: other */x /* y */"
+	text := "CREATE /* TEMPLATE: persistence */UNLOGGED TABLE /* TEMPLATE: prefix */cache_x (a text DEFAULT '/* TEMPLATE: prefix */cache_y'); f(/* TEMPLATE: bare */c) /* TEMPLATE: other */x /* y */"
 	for _, test := range []struct {
 		names store.Names
 		want  string
 	}{
-		{store.Names{Channel: "ch"}, `CREATE UNLOGGED TABLE "cache_x" (a text DEFAULT '"cache_y"'); f('ch') /* TEMPLATE: other */x /* y */`},
-		{store.Names{Schema: "S", Prefix: "P_", Channel: "ch"}, `CREATE UNLOGGED TABLE "S"."P_cache_x" (a text DEFAULT '"S"."P_cache_y"'); f('ch') /* TEMPLATE: other */x /* y */`},
-		{store.Names{Durable: true, Channel: "ch"}, `CREATE  TABLE "cache_x" (a text DEFAULT '"cache_y"'); f('ch') /* TEMPLATE: other */x /* y */`},
+		{store.Names{Channel: "ch"}, `CREATE UNLOGGED TABLE "cache_x" (a text DEFAULT '"cache_y"'); f("c") /* TEMPLATE: other */x /* y */`},
+		{store.Names{Schema: "S", Prefix: "P_", Channel: "ch"}, `CREATE UNLOGGED TABLE "S"."P_cache_x" (a text DEFAULT '"S"."P_cache_y"'); f("P_c") /* TEMPLATE: other */x /* y */`},
+		{store.Names{Durable: true, Channel: "ch"}, `CREATE  TABLE "cache_x" (a text DEFAULT '"cache_y"'); f("c") /* TEMPLATE: other */x /* y */`},
 	} {
 		if got := test.names.Render(text); got != test.want {
 			t.Errorf("%+v: %s", test.names, got)

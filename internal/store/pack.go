@@ -55,11 +55,12 @@ func pack(ws []*Write) packed {
 }
 
 // packLoads are the columns that only loads have.
-func packLoads(ws []*Write) (bases, incarnations, louds string) {
+func packLoads(ws []*Write) (bases, incarnations, looked, louds string) {
 	column := func(element func(w *Write) string) string {
 		return arrayOf(len(ws), func(b *strings.Builder, i int) { b.WriteString(element(ws[i])) })
 	}
 	return column(func(w *Write) string { return strconv.FormatInt(w.Base, 10) }),
 		column(func(w *Write) string { return strconv.FormatInt(w.Incarnation, 10) }),
+		column(func(w *Write) string { return strconv.FormatInt(w.Looked.Microseconds(), 10) }),
 		column(func(w *Write) string { return strconv.FormatBool(w.Loud) })
 }

@@ -41,10 +41,10 @@ func TestPlansAreKept(t *testing.T) {
 				check(s.Put(t.Context(), []store.Write{row("k", "v", version+1)}, inline))
 				check(s.Put(t.Context(), []store.Write{row(k, "v", version+1), row("l", "v", version+1)}, inline))
 			}
-			incarnation, err := s.Incarnation(t.Context())
+			incarnation, looked, err := s.Incarnation(t.Context())
 			check(incarnation, err)
 			load := row("loaded"+k, "v", version+1)
-			load.Incarnation = incarnation
+			load.Incarnation, load.Looked = incarnation, looked
 			check(s.PutLoaded(t.Context(), []store.Write{load}, false))
 			check(s.Flush(t.Context(), notify.Sender(1, window)))
 		}

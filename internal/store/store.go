@@ -50,6 +50,7 @@ type Write struct {
 	// Of loads only: what the load saw before it began.
 	Base        int64 // the row's version, 0 if there was no row
 	Incarnation int64
+	Looked      time.Duration // when, by the database's clock
 }
 
 // Store runs the statements of one cache. It is safe for concurrent use.

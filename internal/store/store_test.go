@@ -157,7 +157,7 @@ func TestBulk(t *testing.T) {
 func TestFence(t *testing.T) {
 	forDrivers(t, func(t *testing.T, s *table) {
 		ctx := t.Context()
-		incarnation, err := s.Incarnation(ctx)
+		incarnation, looked, err := s.Incarnation(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,9 +187,9 @@ func TestFence(t *testing.T) {
 			}
 			before := s.get(key)
 			load := row(key, "loaded", 100)
-			load.Base, load.Incarnation = test.base, test.gen
+			load.Base, load.Incarnation, load.Looked = test.base, test.gen, looked
 			beside := row("beside"+key, "loaded", 100) // which can always be stored
-			beside.Incarnation = incarnation
+			beside.Incarnation, beside.Looked = incarnation, looked
 			out, err := s.PutLoaded(ctx, []store.Write{load, beside}, true)
 			if err != nil {
 				t.Fatal(err)
@@ -205,7 +205,7 @@ func TestFence(t *testing.T) {
 		if err := s.Clear(ctx); err != nil {
 			t.Fatal(err)
 		}
-		turned, err := s.Incarnation(ctx)
+		turned, _, err := s.Incarnation(ctx)
 		if err != nil || turned == incarnation {
 			t.Fatal(turned, err)
 		}

@@ -44,7 +44,7 @@ func (s *Store) clear(ctx context.Context) error {
 	if err := q.TurnIncarnation(ctx); err != nil {
 		return err
 	}
-	if err := errors.Join(set("pgcache.clearing", "on"), set("lock_timeout", truncateWait)); err != nil {
+	if err := errors.Join(set("pgcache.upkeep", "on"), set("lock_timeout", truncateWait)); err != nil {
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, "SAVEPOINT pgcache_truncate"); err != nil {

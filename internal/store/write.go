@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/pgcache/go/internal/dbsqlc"
 	"github.com/pgcache/go/internal/notify"
@@ -175,17 +176,19 @@ func (s *Store) putMany(ctx context.Context, ws []write) ([]Written, error) {
 }
 
 // Incarnation is the number that Clear and TRUNCATE change, and that is another after a crash. A load reads it before it
-// begins.
-func (s *Store) Incarnation(ctx context.Context) (int64, error) {
-	n, err := s.q.GetIncarnation(ctx)
-	if err != nil || n != 0 {
-		return n, err
+// begins, with the database's time.
+func (s *Store) Incarnation(ctx context.Context) (id int64, now time.Duration, err error) {
+	r, err := s.q.GetIncarnation(ctx)
+	if err == nil && r.Incarnation == 0 {
+		if err = s.q.NewIncarnation(ctx); err == nil {
+			r, err = s.q.GetIncarnation(ctx)
+		}
 	}
-	if err := s.q.NewIncarnation(ctx); err != nil {
-		return 0, err
-	}
-	return s.q.GetIncarnation(ctx)
+	return r.Incarnation, time.Duration(r.NowUs) * time.Microsecond, err
 }
+
+// LoadGrace is how long a loaded value may take to be stored, by the database's clock. It is shorter than tombstones live.
+const LoadGrace = 4*time.Minute + 10*time.Second
 
 // PutLoaded stores what a load brought, of each row only if nothing was written since the load saw its Base, and none
 // if a Clear, a TRUNCATE or a crash came since Incarnation was read.
@@ -216,15 +219,20 @@ func (s *Store) loadMany(ctx context.Context, ws []write) ([]Written, error) {
 		}
 	}
 	p := pack(rows)
-	bases, incarnations, louds := packLoads(rows)
-	done, err := retry(ctx, notDone, func() ([]dbsqlc.StoreLoadedRow, error) {
+	bases, incarnations, looked, louds := packLoads(rows)
+	send := func() ([]dbsqlc.StoreLoadedRow, error) {
 		return committed(ctx, s, func(q *dbsqlc.Queries) ([]dbsqlc.StoreLoadedRow, error) {
 			return q.StoreLoaded(ctx, dbsqlc.StoreLoadedParams{
 				Keys: p.keys, Versions: p.versions, Bases: bases, Incarnations: incarnations, TtlsUs: p.ttls, Codecs: p.codecs,
-				Louds: louds, Sizes: p.sizes, Vals: p.values, Inline: inline,
+				LookedUs: looked, GraceUs: LoadGrace.Microseconds(), Louds: louds, Sizes: p.sizes, Vals: p.values, Inline: inline,
 			})
 		})
-	})
+	}
+	done, err := retry(ctx, notDone, send)
+	if sqlerr.State(err) == needsReadCommitted {
+		s.plainWrites.Store(false) // the sessions' isolation was changed
+		done, err = retry(ctx, notDone, send)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -8,9 +8,10 @@
 CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_entries (
     key text COLLATE "C" NOT NULL PRIMARY KEY,
     value bytea,                     -- NULL: a tombstone, left by Delete so that a loader begun before it can't store
-    version bigint NOT NULL,         -- made by the writer: an identity, equal or not, never an order
+    version bigint NOT NULL DEFAULT 0, -- made by the writer: an identity, equal or not, never an order
+    stamp bigint,                    -- equal to version in every row: see 003
     expires_at timestamptz,          -- NULL: never; always the database's clock
-    codec text COLLATE "C" NOT NULL, -- the name of the codec that wrote value
+    codec text COLLATE "C" NOT NULL DEFAULT 'json', -- the name of the codec that wrote value
     written_at timestamptz NOT NULL DEFAULT clock_timestamp(), -- a bounded table drops what was written longest ago
     CONSTRAINT finite CHECK (expires_at IS NULL OR isfinite(expires_at))
 ) WITH (
@@ -43,3 +44,13 @@ CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_random() RETURNS bigint L
 AS $$ SELECT ('x' || left(replace(gen_random_uuid()::text, '-', ''), 12))::bit(48)::bigint + 1 $$;
 
 INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random()) ON CONFLICT DO NOTHING;
+
+-- cache_committed fails under an isolation level that judges by a snapshot from before it waited: what must see what was
+-- committed meanwhile asks it, and is sent again as READ COMMITTED.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_committed() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'this needs READ COMMITTED' USING ERRCODE = 'PC001';
+    END IF;
+    RETURN true;
+END $$;

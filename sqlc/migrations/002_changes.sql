@@ -72,9 +72,7 @@ DECLARE
     items text[];
 BEGIN
     -- Under a stricter level the DELETE would see what was there before the lock was taken, and TRUNCATE would remove the rest.
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE EXCEPTION 'cache_flush needs READ COMMITTED' USING ERRCODE = 'PC001';
-    END IF;
+    PERFORM /* TEMPLATE: prefix */cache_committed();
     IF NOT pg_try_advisory_xact_lock(class, id) THEN
         changes := -1;
         RETURN;

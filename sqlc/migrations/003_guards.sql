@@ -1,43 +1,83 @@
--- cache_tell guards the side doors: rows changed by hand, by another service, by TRUNCATE. The library's own statements
--- tell what they change themselves and never meet the WHEN conditions below, so it costs them nothing.
--- Beyond 1000 rows in one transaction it says "forget everything", once, instead of a line a row. It tells at once, and
--- through the log too while somebody polls.
--- It runs with its owner's rights and search_path: who may change a row by hand need not know of the log.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_tell() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+-- The guards notice what is changed by others: by hand, by another service, by TRUNCATE. The library's own statements
+-- publish what they change themselves, and write stamp = version, which nobody else knows to do: so they never meet the
+-- WHEN conditions below, and a guard costs them nothing. Guards run with their owner's rights and search_path: who may
+-- change a row by hand need not know of the change log.
+
+-- cache_changed publishes keys whose rows were changed, at once, and through the log too while a node polls; '' is all.
+-- Beyond 1000 in one transaction it is "everything", once, instead of a message a row.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_changed(changed text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    changed text[]; -- the empty key: all
-    told int := coalesce(nullif(current_setting('pgcache.told', true), ''), '0')::int + 1;
+    key text := changed;
+    published int := coalesce(nullif(current_setting('pgcache.published', true), ''), '0')::int + 1;
 BEGIN
-    IF TG_OP = 'TRUNCATE' THEN
-        changed := '{""}';
-    ELSIF told > 1000 THEN
-        IF told > 1001 THEN
-            RETURN NULL;
+    IF key <> '' THEN
+        IF published > 1001 THEN
+            RETURN;
+        ELSIF published > 1000 THEN
+            key := '';
         END IF;
-        changed := '{""}';
-    ELSIF TG_OP = 'UPDATE' AND NEW.key <> OLD.key THEN
-        changed := ARRAY[OLD.key, NEW.key];
-    ELSE
-        changed := ARRAY[OLD.key];
+        PERFORM set_config('pgcache.published', published::text, true);
     END IF;
-    PERFORM set_config('pgcache.told', told::text, true);
-    PERFORM /* TEMPLATE: prefix */cache_publish('2', '', array_agg(CASE WHEN k = '' THEN '*'
-        ELSE /* TEMPLATE: prefix */cache_item(k, '0000000000000000') END)) FROM unnest(changed) k;
+    PERFORM /* TEMPLATE: prefix */cache_publish('2', '', ARRAY[CASE WHEN key = '' THEN '*'
+        ELSE /* TEMPLATE: prefix */cache_item(key, '0000000000000000') END]);
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
-        SELECT k, 0 FROM unnest(changed) k, /* TEMPLATE: prefix */cache_state s WHERE s.poller_lease > clock_timestamp();
+        SELECT key, 0 FROM /* TEMPLATE: prefix */cache_state s WHERE s.poller_lease > clock_timestamp();
+END $$;
+
+-- cache_guard_write gives a foreign change a version of its own: a version says which write a row is of, and with that of
+-- the write before nobody could tell the two apart.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_guard_write() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    NEW.version := /* TEMPLATE: prefix */cache_random();
+    NEW.stamp := NEW.version;
+    IF TG_OP = 'UPDATE' THEN -- nobody can hold a key that did not exist
+        PERFORM /* TEMPLATE: prefix */cache_changed(NEW.key);
+    END IF;
+    RETURN NEW;
+END $$;
+
+-- cache_guard_gone leaves a tombstone, for as long as a Delete does, so that a loader begun before can't store.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_guard_gone() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    INSERT INTO /* TEMPLATE: prefix */cache_entries (key, value, version, stamp, expires_at, codec)
+        SELECT OLD.key, NULL, v.id, v.id, clock_timestamp() + interval '5 minutes', OLD.codec FROM (SELECT /* TEMPLATE: prefix */cache_random() AS id) v
+        ON CONFLICT (key) DO NOTHING;
+    PERFORM /* TEMPLATE: prefix */cache_changed(OLD.key);
     RETURN NULL;
 END $$;
 
--- A statement of the library always brings a new version.
-CREATE OR REPLACE TRIGGER cache_guard_update AFTER UPDATE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
-    WHEN (NEW.version = OLD.version OR NEW.key <> OLD.key)
-    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_tell();
+-- cache_guard_empty fences every load that has begun: no row is left that could.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_guard_empty() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random())
+        ON CONFLICT (one) DO UPDATE SET id = EXCLUDED.id;
+    PERFORM /* TEMPLATE: prefix */cache_changed('');
+    RETURN NULL;
+END $$;
 
--- The janitor removes only what no node serves any more; Clear, which tells "forget everything", says that it is it.
+CREATE OR REPLACE TRIGGER cache_guard_insert BEFORE INSERT ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
+    WHEN (NEW.stamp IS DISTINCT FROM NEW.version)
+    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_write();
+
+CREATE OR REPLACE TRIGGER cache_guard_update BEFORE UPDATE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
+    WHEN (NEW.stamp IS DISTINCT FROM NEW.version OR NEW.version = OLD.version OR NEW.key <> OLD.key)
+    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_write();
+
+CREATE OR REPLACE TRIGGER cache_guard_rename AFTER UPDATE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
+    WHEN (NEW.key <> OLD.key)
+    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_gone();
+
+-- The library removes only what no load can need any more, or fences all loads before, and says that it is it.
 CREATE OR REPLACE TRIGGER cache_guard_delete AFTER DELETE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
-    WHEN (OLD.value IS NOT NULL AND (OLD.expires_at IS NULL OR OLD.expires_at > clock_timestamp())
-        AND current_setting('pgcache.clearing', true) IS DISTINCT FROM 'on')
-    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_tell();
+    WHEN (current_setting('pgcache.upkeep', true) IS DISTINCT FROM 'on')
+    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_gone();
 
 CREATE OR REPLACE TRIGGER cache_guard_truncate AFTER TRUNCATE ON /* TEMPLATE: prefix */cache_entries FOR EACH STATEMENT
-    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_tell();
+    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_empty();
+
+-- Also in a session that replicates or restores.
+ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_insert;
+ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_update;
+ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_rename;
+ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_delete;
+ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_truncate;

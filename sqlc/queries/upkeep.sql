@@ -13,8 +13,9 @@ WHERE swept_at < clock_timestamp() - (@every_us::bigint) * interval '1 microseco
 -- name: DeleteExpired :execrows
 -- SKIP LOCKED: never waits for a writer. The predicate stands on the deleted row too: a row that was written again
 -- between the two is not the row that was found.
+WITH upkeep AS MATERIALIZED (SELECT set_config('pgcache.upkeep', 'on', true))
 DELETE FROM /* TEMPLATE: prefix */cache_entries c
-USING (
+USING upkeep, (
     SELECT e.key, e.version FROM /* TEMPLATE: prefix */cache_entries e
     WHERE e.expires_at <= timestamptz 'epoch' + (@until_us::bigint) * interval '1 microsecond'
     LIMIT @batch::bigint
@@ -39,15 +40,20 @@ FROM (
 WHERE nth > @max_rows::bigint OR bytes > @max_bytes::bigint;
 
 -- name: Trim :execrows
--- The rows may be live: the trigger tells them, like any delete by hand.
-DELETE FROM /* TEMPLATE: prefix */cache_entries c
-USING (
-    SELECT e.key, e.version FROM /* TEMPLATE: prefix */cache_entries e
-    WHERE e.value IS NOT NULL AND e.written_at <= timestamptz 'epoch' + (@written_us::bigint) * interval '1 microsecond'
-    LIMIT @batch::bigint
-    FOR UPDATE SKIP LOCKED
-) gone
-WHERE c.key = gone.key AND c.version = gone.version;
+-- The rows may be live: like every write that is not urgent it leaves them in the change log.
+WITH upkeep AS MATERIALIZED (SELECT set_config('pgcache.upkeep', 'on', true)),
+removed AS (
+    DELETE FROM /* TEMPLATE: prefix */cache_entries c
+    USING upkeep, (
+        SELECT e.key, e.version FROM /* TEMPLATE: prefix */cache_entries e
+        WHERE e.value IS NOT NULL AND e.written_at <= timestamptz 'epoch' + (@written_us::bigint) * interval '1 microsecond'
+        LIMIT @batch::bigint
+        FOR UPDATE SKIP LOCKED
+    ) gone
+    WHERE c.key = gone.key AND c.version = gone.version
+    RETURNING c.key
+)
+INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT r.key, 0 FROM removed r;
 
 -- name: JustExpired :one
 -- The time, and whether there are rows that expired lately.

@@ -1,0 +1,42 @@
+-- What other services and other languages write through: transactional, published when the transaction commits, and fencing
+-- loads like the library's own Set and Delete. They run with their owner's rights: EXECUTE is all that a role needs.
+
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_check_key(key text) RETURNS void LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF coalesce(octet_length(key), 0) NOT BETWEEN 1 AND 1024 THEN
+        RAISE EXCEPTION 'cache key of % bytes, want 1 to 1024', coalesce(octet_length(key), 0) USING ERRCODE = '22023';
+    END IF;
+END $$;
+
+-- cache_set stores value under key. ttl NULL: it never expires. codec is the name of the codec that nodes read it with.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_set(key text, value bytea, ttl interval DEFAULT NULL, codec text DEFAULT 'json') RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+#variable_conflict use_variable
+DECLARE
+    id bigint := /* TEMPLATE: prefix */cache_random();
+BEGIN
+    PERFORM /* TEMPLATE: prefix */cache_check_key(key);
+    IF value IS NULL OR codec IS NULL OR ttl <= interval '0' THEN
+        RAISE EXCEPTION 'cache_set needs a value, a codec and a ttl that is positive or NULL' USING ERRCODE = '22023';
+    END IF;
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
+        VALUES (key, value, id, id, clock_timestamp() + ttl, codec)
+        ON CONFLICT ON CONSTRAINT /* TEMPLATE: bare */cache_entries_pkey DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
+            expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at;
+    PERFORM /* TEMPLATE: prefix */cache_changed(key);
+END $$;
+
+-- cache_delete removes what is stored under key, and keeps loaders that have begun from storing it again.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_delete(key text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+#variable_conflict use_variable
+DECLARE
+    id bigint := /* TEMPLATE: prefix */cache_random();
+BEGIN
+    PERFORM /* TEMPLATE: prefix */cache_check_key(key);
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
+        VALUES (key, NULL, id, id, clock_timestamp() + interval '5 minutes', '')
+        ON CONFLICT ON CONSTRAINT /* TEMPLATE: bare */cache_entries_pkey DO UPDATE SET value = NULL, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
+            expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at;
+    PERFORM /* TEMPLATE: prefix */cache_changed(key);
+END $$;
