@@ -11,8 +11,9 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// Get reads the value under key into dst, a non-nil pointer, and says whether there was one. A value that does not
-// decode into dst is a miss. What it hands out is the caller's own to change.
+// Get reads the value under key into dst, a non-nil pointer, and says whether there was one. Nothing of what dst held
+// before is left in a value; without one dst stays as it was. A value that does not decode into dst is a miss, and leaves
+// the zero value. What Get hands out is the caller's own to change.
 func (c *Cache) Get(ctx context.Context, key string, dst any) (found bool, err error) {
 	if err := checkDst(dst); err != nil {
 		return false, fail("get", key, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/pgcache/go/codec"
@@ -13,8 +14,8 @@ import (
 )
 
 const (
-	// NoExpiry as a TTL keeps an entry until it is deleted.
-	NoExpiry time.Duration = -1
+	// NoExpiry as a TTL keeps an entry until it is deleted. It is a number that no arithmetic with times yields.
+	NoExpiry time.Duration = math.MinInt64
 
 	// Immediate as an InvalidationWindow tells every write in its own transaction, without delay.
 	Immediate time.Duration = -1

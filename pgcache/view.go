@@ -96,13 +96,15 @@ func (v *view) unmarshal(codecName string, data []byte, dst any) (err error) {
 	if codecName != v.codecName {
 		return fmt.Errorf("written with codec %q, read with %q", codecName, v.codecName)
 	}
+	// What dst held would be mixed into the value: codecs leave alone the fields that the bytes do not name.
+	into := reflect.ValueOf(dst).Elem()
+	into.SetZero()
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("codec %s panicked: %v", codecName, r)
 		}
 		if err != nil {
-			// Half a value is nobody's, and what is decoded next must not be mixed with it.
-			reflect.ValueOf(dst).Elem().SetZero()
+			into.SetZero() // half a value is nobody's
 		}
 	}()
 	return v.codec.Unmarshal(data, dst)

@@ -13,13 +13,13 @@ import (
 const GetEntries = `-- name: GetEntries :many
 SELECT
     k.n,
-    e.version,
-    e.codec,
+    coalesce(e.version, 0)::bigint AS version,
+    coalesce(e.codec, '')::text AS codec,
     (CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp() THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (SELECT (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint) AS server
 FROM unnest((SELECT ($1::text)::text[])) WITH ORDINALITY AS k (key, n)
-JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C"
+LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C"
 `
 
 type GetEntriesRow struct {
@@ -65,13 +65,12 @@ func (q *Queries) GetEntries(ctx context.Context, keys string) ([]GetEntriesRow,
 const GetEntry = `-- name: GetEntry :one
 
 SELECT
-    version,
-    codec,
-    (CASE WHEN expires_at IS NULL OR expires_at > clock_timestamp() THEN value END)::bytea AS value,
-    (coalesce(date_part('epoch', expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
+    coalesce(e.version, 0)::bigint AS version,
+    coalesce(e.codec, '')::text AS codec,
+    (CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp() THEN e.value END)::bytea AS value,
+    (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
-FROM /* TEMPLATE: prefix */cache_entries
-WHERE key = $1::text
+FROM (SELECT $1::text AS key) k LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C"
 `
 
 type GetEntryRow struct {
@@ -85,7 +84,8 @@ type GetEntryRow struct {
 // Reading and writing rows. Lists of keys and numbers travel as one array literal in a text parameter and values as one
 // bytea cut by lengths: as fast as native arrays, and the same for every driver. The array comes out of a sub-select: a
 // planner that sees how short it is believes a new plan to be cheaper, every time.
-// A row that is expired or a tombstone comes back without its value: its version is the fence of a load.
+// A row that is expired or a tombstone comes back without its value: its version is the fence of a load. There is one row
+// always: it says which server has answered.
 func (q *Queries) GetEntry(ctx context.Context, key string) (GetEntryRow, error) {
 	row := q.db.QueryRowContext(ctx, GetEntry, key)
 	var i GetEntryRow

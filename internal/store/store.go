@@ -32,7 +32,7 @@ type Row struct {
 	Version   int64  // 0: there is no row
 	Codec     string
 	Remaining time.Duration // until it expires, by the database's clock; centuries if never
-	Server    int64         // identity of the server that answered; 0 with no row
+	Server    int64         // identity of the server that answered
 }
 
 // Live says whether the row has a value to hand out.

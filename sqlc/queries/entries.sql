@@ -3,27 +3,27 @@
 -- planner that sees how short it is believes a new plan to be cheaper, every time.
 
 -- name: GetEntry :one
--- A row that is expired or a tombstone comes back without its value: its version is the fence of a load.
+-- A row that is expired or a tombstone comes back without its value: its version is the fence of a load. There is one row
+-- always: it says which server has answered.
 SELECT
-    version,
-    codec,
-    (CASE WHEN expires_at IS NULL OR expires_at > clock_timestamp() THEN value END)::bytea AS value,
-    (coalesce(date_part('epoch', expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
+    coalesce(e.version, 0)::bigint AS version,
+    coalesce(e.codec, '')::text AS codec,
+    (CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp() THEN e.value END)::bytea AS value,
+    (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
-FROM /* TEMPLATE: prefix */cache_entries
-WHERE key = @key::text;
+FROM (SELECT @key::text AS key) k LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C";
 
 -- name: GetEntries :many
 -- A join, not = ANY: a scan would parse the literal again for every row. n is the place of the key in the list.
 SELECT
     k.n,
-    e.version,
-    e.codec,
+    coalesce(e.version, 0)::bigint AS version,
+    coalesce(e.codec, '')::text AS codec,
     (CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp() THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (SELECT (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint) AS server
 FROM unnest((SELECT (@keys::text)::text[])) WITH ORDINALITY AS k (key, n)
-JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C";
+LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C";
 
 -- name: PutEntry :one
 -- The lone write: the row, and in the same statement what the others are to know of it, left in the log for the next
