@@ -2,13 +2,17 @@ package pgcache_test
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/pgcache/go/codec"
+	"github.com/pgcache/go/codec/msgpack"
 	"github.com/pgcache/go/internal/testdb"
 	"github.com/pgcache/go/pgcache"
 )
@@ -112,7 +116,7 @@ func TestBadTTLs(t *testing.T) {
 		set(t, c, "k", 1)
 		want(t, c, "k", 1)
 		wire.forget()
-		for _, ttl := range []time.Duration{-2, -time.Second, -1 << 63} {
+		for _, ttl := range []time.Duration{-1, -2, -time.Second, -1 << 63, -1<<63 + 1, time.Until(time.Time{}), -time.Since(time.Time{})} {
 			o := pgcache.TTL(ttl)
 			view := pgcache.For[int](c, o)
 			_, err1 := typed.GetOrSet(t.Context(), "k", func(context.Context) (int, error) { return 1, nil }, o)
@@ -190,4 +194,53 @@ func TestPanickingCodec(t *testing.T) {
 	want(t, c, "k", 1)
 	wantNone(t, c, "new")
 	cl.noLocks()
+}
+
+// Nothing of what dst held before is left in what it holds after: whoever read the administrator's record into a variable
+// must not find its rights in the guest's.
+func TestDstIsZeroed(t *testing.T) {
+	t.Parallel()
+	type account struct {
+		Name  string
+		Admin bool              `json:",omitempty" msgpack:",omitempty"`
+		Roles []string          `json:",omitempty" msgpack:",omitempty"`
+		Notes map[string]string `json:",omitempty" msgpack:",omitempty"`
+		Boss  *account          `json:",omitempty" msgpack:",omitempty"`
+	}
+	cl := newCluster(t)
+	for _, cd := range []codec.Codec{codec.JSON{}, codec.Gob{}, msgpack.Codec{}} {
+		near := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.Codec = cd })
+		far := cl.on(cl.db, func(o *pgcache.Options) { o.Codec = cd })
+		root := account{"root", true, []string{"all"}, map[string]string{"a": "b"}, &account{Name: "god", Admin: true}}
+		guest := account{Name: "guest", Boss: &account{Name: "root"}}
+		for key, v := range map[string]account{"root": root, "guest": guest} {
+			set(t, near, cd.Name()+key, v)
+		}
+		for _, c := range []*pgcache.Cache{near, far, near} { // from memory and from the database
+			var v account
+			for _, want := range []account{root, guest, root, guest} {
+				if found, err := c.Get(t.Context(), cd.Name()+want.Name, &v); !found || err != nil {
+					t.Fatal(found, err)
+				}
+				if d := cmp.Diff(want, v); d != "" {
+					t.Errorf("%s: %s", cd.Name(), d)
+				}
+			}
+			v = root
+			if err := c.GetOrSet(t.Context(), cd.Name()+"guest", &v, noLoad(t)); err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(guest, v); d != "" {
+				t.Errorf("%s: %s", cd.Name(), d)
+			}
+			if err := c.GetOrSet(t.Context(), cd.Name()+"loaded", &v, func(context.Context) (any, error) { return guest, nil }); err != nil || v.Admin || v.Roles != nil {
+				t.Errorf("%+v, %v", v, err)
+			}
+			del(t, c, cd.Name()+"loaded")
+			v = root
+			if found, err := c.Get(t.Context(), "none", &v); found || err != nil || !v.Admin {
+				t.Error("a miss leaves dst as it was:", found, err, v)
+			}
+		}
+	}
 }

@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// NoExpiry as a TTL keeps an entry until it is deleted. It is a number that no arithmetic with times yields.
-	NoExpiry time.Duration = math.MinInt64
+	// NoExpiry as a TTL keeps an entry until it is deleted. It is a number that no arithmetic with times yields, not even where
+	// that overflows: a TTL of time.Until(t) is an error when t has passed, never "for ever".
+	NoExpiry time.Duration = math.MinInt64 + 777_777_777
 
 	// Immediate as an InvalidationWindow tells every write in its own transaction, without delay.
 	Immediate time.Duration = -1
