@@ -34,6 +34,7 @@ type Cache struct {
 	beat    heartbeat        // the pulse
 	release func()           // ends its being kept; nil: it is not
 	polling atomic.Bool
+	block   atomic.Int64 // where Cleanup goes on
 
 	schema schema
 	stats  counters

@@ -3,9 +3,12 @@ package pgcache
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"time"
+
+	"github.com/pgcache/go/internal/store"
 )
 
 // Cleanup removes one batch of expired rows, at most CleanupBatch, and returns how many. It tells nobody: an entry in
@@ -20,19 +23,51 @@ func (c *Cache) Cleanup(ctx context.Context) (int64, error) {
 	}
 	statement, cancel := c.statement(ctx)
 	defer cancel()
-	until, err := c.store.Expired(statement, tombstoneGrace)
+	// First what no load can need any more: that takes no fence.
+	until, err := c.store.ExpiredFor(statement, tombstoneGrace)
 	if err != nil {
 		return 0, fail("cleanup", "", c.explain(ctx, err))
 	}
 	n, err := c.remove(ctx, until)
+	if err != nil || n > 0 {
+		return n, fail("cleanup", "", err)
+	}
+	if until, err = c.store.Expired(statement, tombstoneGrace); err != nil {
+		return 0, fail("cleanup", "", c.explain(ctx, err))
+	}
+	n, err = c.remove(ctx, until)
 	return n, fail("cleanup", "", err)
 }
 
-// remove removes one batch of the rows that had expired by until.
+// remove removes one batch of the rows that had expired by until. It begins where the last call ended, and goes round the
+// table once at the most.
 func (c *Cache) remove(ctx context.Context, until int64) (int64, error) {
 	statement, cancel := c.statement(ctx)
+	blocks, err := c.store.Blocks(statement)
+	cancel()
+	if err != nil {
+		return 0, c.explain(ctx, err)
+	}
+	for looked := int64(0); looked < blocks+store.ExpireBlocks; looked += store.ExpireBlocks {
+		first := c.block.Load()
+		if first >= blocks {
+			first = 0
+		}
+		n, err := c.expire(ctx, first, until)
+		if err != nil || n > 0 {
+			c.block.Store(first)
+			return n, err
+		}
+		c.block.Store(first + store.ExpireBlocks)
+	}
+	return 0, nil
+}
+
+// expire removes one batch from some blocks.
+func (c *Cache) expire(ctx context.Context, first, until int64) (int64, error) {
+	statement, cancel := c.statement(ctx)
 	defer cancel()
-	n, err := c.store.DeleteExpired(statement, until, c.opts.CleanupBatch)
+	n, err := c.store.Expire(statement, first, until, c.opts.CleanupBatch)
 	if err != nil {
 		return 0, c.explain(ctx, err)
 	}
@@ -70,23 +105,30 @@ func (c *Cache) sweep() error {
 	if err != nil || !mine {
 		return err
 	}
+	// Each for itself: a table that takes long to go through keeps nobody from the rest.
+	return errors.Join(c.store.DeleteNotices(c.ctx, c.db, keepNotices), c.trim(), c.expireAll())
+}
+
+// expireAll goes through the table once.
+func (c *Cache) expireAll() error {
 	until, err := c.store.ExpiredFor(c.ctx, tombstoneGrace)
 	if err != nil {
 		return err
 	}
-	for c.ctx.Err() == nil {
-		n, err := c.remove(c.ctx, until)
+	blocks, err := c.store.Blocks(c.ctx)
+	if err != nil {
+		return err
+	}
+	for first := int64(0); first < blocks && c.ctx.Err() == nil; {
+		n, err := c.expire(c.ctx, first, until)
 		if err != nil {
 			return err
 		}
 		if n < int64(c.opts.CleanupBatch) {
-			break
+			first += store.ExpireBlocks
 		}
 	}
-	if err := c.store.DeleteNotices(c.ctx, c.db, keepNotices); err != nil {
-		return err
-	}
-	return c.trim()
+	return nil
 }
 
 // trim keeps the table to its bounds.
@@ -117,5 +159,5 @@ func (c *Cache) trim() error {
 			break
 		}
 	}
-	return nil
+	return c.window.FlushNow(c.ctx) // what went may be in somebody's memory
 }

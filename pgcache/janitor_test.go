@@ -120,11 +120,11 @@ func TestJanitor(t *testing.T) {
 	if swept < 20 {
 		t.Errorf("%d cleaned", swept)
 	}
-	// A sweep is a DeleteExpired that found less than a batch; the others asked and were told that it is done.
+	// A sweep is an Expire that found less than a batch; the others asked and were told that it is done.
 	most := int(elapsed/(interval/2)) + 1
 	sweeps := 0
 	for _, w := range wires {
-		sweeps += w.count(named("DeleteExpired"))
+		sweeps += w.count(named("Expire"))
 	}
 	if sweeps -= int(swept) / 3; sweeps > most {
 		t.Errorf("%d sweeps of 4 nodes in %v (%d claims): more than one an interval", sweeps, elapsed, claims)
@@ -169,4 +169,91 @@ func TestHOTUpdates(t *testing.T) {
 		}
 	}
 	t.Errorf("%d of %d updates were HOT", hot, updated)
+}
+
+// The janitor goes through the table once, however many rows it removes: not once a batch.
+func TestSweepReadsOnce(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	c := cl.on(cl.db, func(o *pgcache.Options) { o.CleanupInterval = -1 })
+	const rows, dead = 30_000, 6_000
+	cl.exec(`INSERT INTO `+cl.table()+` (key, value, version, stamp, expires_at) SELECT 'k' || i, '1', i, i,
+		CASE WHEN i % 5 = 0 THEN clock_timestamp() - interval '1 hour' END FROM generate_series(1, $1) i`, rows)
+	read := func() int {
+		return cl.count("SELECT coalesce(seq_tup_read + idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relid = $1::regclass", cl.table())
+	}
+	eventually(t, "the statistics are there", func() bool {
+		return cl.count("SELECT n_tup_ins FROM pg_stat_user_tables WHERE relid = $1::regclass", cl.table()) == rows
+	})
+	before, removed := read(), 0
+	for {
+		n, err := c.Cleanup(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			break
+		}
+		removed += int(n)
+	}
+	if removed != dead {
+		t.Errorf("%d rows removed, want %d", removed, dead)
+	}
+	time.Sleep(1500 * time.Millisecond) // statistics lag behind
+	if n := read() - before; n > 6*rows {
+		t.Errorf("%d rows read to remove %d of %d", n, dead, rows)
+	}
+}
+
+// What a bounded table drops is published like writes, not row by row.
+func TestTrimPublishesTogether(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	c := cl.on(cl.db, func(o *pgcache.Options) { o.MaxRows, o.CleanupInterval = 100, 50*time.Millisecond })
+	ears := cl.listenIn()
+	cl.exec(`INSERT INTO ` + cl.table() + ` (key, value, version, stamp) SELECT 'k' || i, '1', i, i FROM generate_series(1, 5000) i`)
+	eventually(t, "it is trimmed", func() bool { return cl.count("SELECT count(*) FROM "+cl.table()) <= 100 })
+	eventually(t, "and published", func() bool { return cl.count("SELECT count(*) FROM "+cl.object("cache_changes")) == 0 })
+	if n := len(ears.heard()); n > 100 {
+		t.Errorf("%d notifications", n)
+	}
+	_ = c
+}
+
+// A transaction that is open on one row keeps a Clear waiting, and nobody else.
+func TestClearStallsNobody(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	c, other := cl.on(testdb.DB(t), func(o *pgcache.Options) { o.Timeout = time.Second }), cl.node(nil)
+	set(t, other, "held", 1)
+	set(t, other, "k", 1)
+	tx, err := cl.db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback() //nolint:errcheck // it is rolled back below
+	if _, err := tx.Exec("UPDATE " + cl.table() + " SET value = '2' WHERE key = 'held'"); err != nil {
+		t.Fatal(err)
+	}
+	cleared := async(t, func() error { return c.Clear(t.Context()) })
+	worst := time.Duration(0)
+	for i := range 50 {
+		began := time.Now()
+		set(t, other, "k"+strconv.Itoa(i), i)
+		worst = max(worst, time.Since(began))
+		time.Sleep(10 * time.Millisecond)
+	}
+	if worst > 500*time.Millisecond {
+		t.Errorf("a Set took %v beside a Clear", worst)
+	}
+	if err := cleared(); err == nil {
+		t.Error("a Clear that could not remove everything says that it did")
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Clear(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantNone(t, other, "held")
 }

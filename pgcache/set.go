@@ -169,9 +169,11 @@ func (v *view) delete(ctx context.Context, keys []string) error {
 	return nil
 }
 
-// Clear removes every entry under this Prefix, on every node. No loader that began before can store what it read. It
-// empties the table at once; where a dump or a report is reading it, row by row, which takes longer with a large one
-// than Options.Timeout may allow.
+// Clear removes every entry under this Prefix, on every node. No loader that began before can store what it read. It keeps
+// no writer waiting, and waits itself for the transactions that are writing to the table when it begins, for Options.Timeout
+// at the most. It empties the table at once; where a dump or a report is reading it, in batches, which takes longer with a
+// large one than Options.Timeout may allow. After an error some entries may be left: none older than those that are gone is
+// stored again, and Clear may be called again.
 func (c *Cache) Clear(ctx context.Context) error {
 	if c.null {
 		return c.closedErr("clear")

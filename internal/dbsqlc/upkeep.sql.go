@@ -9,6 +9,17 @@ import (
 	"context"
 )
 
+const Blocks = `-- name: Blocks :one
+SELECT (pg_relation_size('/* TEMPLATE: prefix */cache_entries') / current_setting('block_size')::bigint)::bigint AS blocks
+`
+
+func (q *Queries) Blocks(ctx context.Context) (int64, error) {
+	row := q.db.QueryRowContext(ctx, Blocks)
+	var blocks int64
+	err := row.Scan(&blocks)
+	return blocks, err
+}
+
 const ClaimSweep = `-- name: ClaimSweep :execrows
 UPDATE /* TEMPLATE: prefix */cache_state SET swept_at = clock_timestamp()
 WHERE swept_at < clock_timestamp() - ($1::bigint) * interval '1 microsecond'
@@ -23,50 +34,44 @@ func (q *Queries) ClaimSweep(ctx context.Context, everyUs int64) (int64, error) 
 	return result.RowsAffected()
 }
 
-const DeleteEntries = `-- name: DeleteEntries :exec
-DELETE FROM /* TEMPLATE: prefix */cache_entries
+const ClearEntries = `-- name: ClearEntries :one
+SELECT (/* TEMPLATE: prefix */cache_clear(timestamptz 'epoch' + ($1::bigint) * interval '1 microsecond', $2::int, $3::boolean))::bigint AS removed
 `
 
-func (q *Queries) DeleteEntries(ctx context.Context) error {
-	_, err := q.db.ExecContext(ctx, DeleteEntries)
-	return err
-}
-
-const DeleteExpired = `-- name: DeleteExpired :execrows
-WITH upkeep AS MATERIALIZED (SELECT set_config('pgcache.upkeep', 'on', true))
-DELETE FROM /* TEMPLATE: prefix */cache_entries c
-USING upkeep, (
-    SELECT e.key, e.version FROM /* TEMPLATE: prefix */cache_entries e
-    WHERE e.expires_at <= timestamptz 'epoch' + ($1::bigint) * interval '1 microsecond'
-    LIMIT $2::bigint
-    FOR UPDATE SKIP LOCKED
-) gone
-WHERE c.key = gone.key AND c.version = gone.version AND c.expires_at <= clock_timestamp()
-`
-
-type DeleteExpiredParams struct {
+type ClearEntriesParams struct {
 	UntilUs int64
-	Batch   int64
+	Batch   int32
+	Waiting bool
 }
 
-// SKIP LOCKED: never waits for a writer. The predicate stands on the deleted row too: a row that was written again
-// between the two is not the row that was found.
-func (q *Queries) DeleteExpired(ctx context.Context, arg DeleteExpiredParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, DeleteExpired, arg.UntilUs, arg.Batch)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
+func (q *Queries) ClearEntries(ctx context.Context, arg ClearEntriesParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, ClearEntries, arg.UntilUs, arg.Batch, arg.Waiting)
+	var removed int64
+	err := row.Scan(&removed)
+	return removed, err
 }
 
-const FenceLoads = `-- name: FenceLoads :exec
-LOCK TABLE /* TEMPLATE: prefix */cache_entries IN SHARE ROW EXCLUSIVE MODE
+const Expire = `-- name: Expire :one
+SELECT (/* TEMPLATE: prefix */cache_expire($1::bigint, $2::int, timestamptz 'epoch' + ($3::bigint) * interval '1 microsecond', $4::int))::bigint AS removed
 `
 
-// Waits for the writing statements that are under way, and keeps new ones out until the end of the transaction.
-func (q *Queries) FenceLoads(ctx context.Context) error {
-	_, err := q.db.ExecContext(ctx, FenceLoads)
-	return err
+type ExpireParams struct {
+	FirstBlock int64
+	Blocks     int32
+	UntilUs    int64
+	Batch      int32
+}
+
+func (q *Queries) Expire(ctx context.Context, arg ExpireParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, Expire,
+		arg.FirstBlock,
+		arg.Blocks,
+		arg.UntilUs,
+		arg.Batch,
+	)
+	var removed int64
+	err := row.Scan(&removed)
+	return removed, err
 }
 
 const GetState = `-- name: GetState :one
@@ -121,6 +126,17 @@ INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: pr
 func (q *Queries) NewIncarnation(ctx context.Context) error {
 	_, err := q.db.ExecContext(ctx, NewIncarnation)
 	return err
+}
+
+const Now = `-- name: Now :one
+SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us
+`
+
+func (q *Queries) Now(ctx context.Context) (int64, error) {
+	row := q.db.QueryRowContext(ctx, Now)
+	var now_us int64
+	err := row.Scan(&now_us)
+	return now_us, err
 }
 
 const Probe = `-- name: Probe :exec
@@ -239,7 +255,7 @@ func (q *Queries) TrimPoint(ctx context.Context, arg TrimPointParams) (int64, er
 }
 
 const TruncateEntries = `-- name: TruncateEntries :exec
-TRUNCATE /* TEMPLATE: prefix */cache_entries
+SELECT /* TEMPLATE: prefix */cache_truncate()
 `
 
 func (q *Queries) TruncateEntries(ctx context.Context) error {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"time"
 
@@ -10,91 +9,84 @@ import (
 	"github.com/pgcache/go/internal/sqlerr"
 )
 
-// truncateWait bounds how long a Clear waits to be alone in the table: whoever waits for that lock holds up all others.
-const truncateWait = "100ms"
-
-// Clear removes every row, fences the loads that began before, and tells everybody to forget everything, in one
-// transaction. It empties the table at once where nobody is reading it for long (a dump, a report), and row by row
-// otherwise.
-func (s *Store) Clear(ctx context.Context) error {
-	_, err := retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.clear(ctx) })
-	return err
-}
-
-func (s *Store) clear(ctx context.Context) error {
-	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+// Clear removes every row, fences the loads that began before, and publishes that everything is to be forgotten. It holds no
+// transaction open, and no lock that writers would wait behind for long: it empties the table at once where nobody is
+// reading it (a dump, a report), and in batches otherwise. Where it fails half way, what is left is fenced and published all
+// the same.
+func (s *Store) Clear(ctx context.Context) (err error) {
+	defer func() {
+		// Whatever was removed must be forgotten.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
+		defer cancel()
+		_, published := retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.q.PublishAll(ctx) })
+		err = errors.Join(err, published)
+	}()
+	// A fenced store that read the old incarnation must be done before the rows go:
+	//
+	//     StoreLoaded: incarnation is still 1         Clear: incarnation 2
+	//     StoreLoaded: inserts the row                removes the rows
+	//
+	// so wait for the writing statements that are under way. Those that come after see the new incarnation.
+	until, err := s.turn(ctx)
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a Commit it does nothing, before one the first error counts
-	q := s.with(tx)
-	set := func(name, setting string) error {
-		return q.SetLocal(ctx, dbsqlc.SetLocalParams{Name: name, Setting: setting})
-	}
-
-	// A fenced store that read the old incarnation must be done before the rows go:
-	//
-	//     StoreLoaded: incarnation is still 1         Clear: incarnation 2, DELETE
-	//     StoreLoaded: inserts the row                commit
-	//
-	// so wait for the writers and keep new ones out; a statement takes its snapshot after it has its lock.
-	if err := q.FenceLoads(ctx); err != nil {
+	if err := s.waitForWriters(ctx); err != nil {
 		return err
 	}
-	if err := q.TurnIncarnation(ctx); err != nil {
+	_, err = retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.q.TruncateEntries(ctx) })
+	if err == nil || ctx.Err() != nil || sqlerr.Config(err) && sqlerr.State(err) != "42501" {
 		return err
 	}
-	if err := errors.Join(set("pgcache.upkeep", "on"), set("lock_timeout", truncateWait)); err != nil {
-		return err
-	}
-	if _, err := tx.ExecContext(ctx, "SAVEPOINT pgcache_truncate"); err != nil {
-		return err
-	}
-	if err := q.TruncateEntries(ctx); err != nil {
-		if ctx.Err() != nil {
+	for waiting := false; ; {
+		n, err := retry(ctx, lost, func() (int64, error) {
+			return s.q.ClearEntries(ctx, dbsqlc.ClearEntriesParams{UntilUs: until, Batch: clearBatch, Waiting: waiting})
+		})
+		switch {
+		case err != nil:
 			return err
-		}
-		if _, err := tx.ExecContext(ctx, "ROLLBACK TO SAVEPOINT pgcache_truncate"); err != nil {
-			return err
-		}
-		if err := q.DeleteEntries(ctx); err != nil {
-			return err
+		case n < clearBatch && waiting:
+			return nil
+		case n < clearBatch:
+			waiting = true // for what somebody has locked
 		}
 	}
-	if err := set("lock_timeout", "0"); err != nil {
-		return err
-	}
-	if err := q.PublishAll(ctx); err != nil {
-		return err
-	}
-	return tx.Commit()
 }
+
+const (
+	publishTimeout = time.Second
+	clearBatch     = 5000
+)
+
+// turn turns the incarnation, and returns the database's time from before.
+func (s *Store) turn(ctx context.Context) (before int64, err error) {
+	before, err = retry(ctx, lost, func() (int64, error) { return s.q.Now(ctx) })
+	if err != nil {
+		return 0, err
+	}
+	_, err = retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.q.TurnIncarnation(ctx) })
+	return before, err
+}
+
+// fenceWait is how long Fence waits for writing statements: whoever calls it can do without.
+const fenceWait = 100 * time.Millisecond
 
 // Fence turns the incarnation, so that no load that has begun can store any more. It is for removing rows that may have
 // been written while a load was under way:
 //
 //	load begins, no row      Set      the row is removed      load stores what is older than the Set
 //
-// Like Clear it first waits for the stores that are under way, but not for long: false says that it would have to.
+// Like Clear it then waits for the stores that are under way, but not for long: false says that it would have to.
 func (s *Store) Fence(ctx context.Context) (fenced bool, err error) {
-	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
-	if err != nil {
+	if _, err := s.turn(ctx); err != nil {
 		return false, err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a Commit it does nothing, before one the first error counts
-	q := s.with(tx)
-	if err := q.SetLocal(ctx, dbsqlc.SetLocalParams{Name: "lock_timeout", Setting: truncateWait}); err != nil {
+	waiting, cancel := context.WithTimeout(ctx, fenceWait)
+	defer cancel()
+	if err := s.waitForWriters(waiting); err != nil && waiting.Err() == nil {
 		return false, err
 	}
-	if err := q.FenceLoads(ctx); sqlerr.State(err) == "55P03" {
-		return false, nil
-	} else if err != nil {
-		return false, err
-	}
-	if err := q.TurnIncarnation(ctx); err != nil {
-		return false, err
-	}
-	return true, tx.Commit()
+	return waiting.Err() == nil, ctx.Err()
 }
 
 // Expired returns the moment, in microseconds of the database's clock, up to which expired rows may be removed now:
@@ -113,15 +105,23 @@ func (s *Store) Expired(ctx context.Context, grace time.Duration) (until int64, 
 
 // ExpiredFor returns the moment that was grace ago.
 func (s *Store) ExpiredFor(ctx context.Context, grace time.Duration) (until int64, err error) {
-	r, err := s.q.JustExpired(ctx, 0)
-	return r.NowUs - grace.Microseconds(), err
+	now, err := retry(ctx, lost, func() (int64, error) { return s.q.Now(ctx) })
+	return now - grace.Microseconds(), err
 }
 
-// DeleteExpired removes at most batch rows that had expired by until, and returns how many.
-func (s *Store) DeleteExpired(ctx context.Context, until int64, batch int) (int64, error) {
+// ExpireBlocks is how many blocks of the table one statement looks through for expired rows.
+const ExpireBlocks = 64
+
+// Expire removes at most batch rows that had expired by until from the ExpireBlocks blocks that begin with first.
+func (s *Store) Expire(ctx context.Context, first, until int64, batch int) (int64, error) {
 	return retry(ctx, lost, func() (int64, error) {
-		return s.q.DeleteExpired(ctx, dbsqlc.DeleteExpiredParams{UntilUs: until, Batch: int64(batch)})
+		return s.q.Expire(ctx, dbsqlc.ExpireParams{FirstBlock: first, Blocks: ExpireBlocks, UntilUs: until, Batch: int32(batch)})
 	})
+}
+
+// Blocks is the size of the table.
+func (s *Store) Blocks(ctx context.Context) (int64, error) {
+	return retry(ctx, lost, func() (int64, error) { return s.q.Blocks(ctx) })
 }
 
 // Size is about what the live rows are and take.

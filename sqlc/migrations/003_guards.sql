@@ -73,6 +73,7 @@ CREATE OR REPLACE TRIGGER cache_guard_delete AFTER DELETE ON /* TEMPLATE: prefix
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_gone();
 
 CREATE OR REPLACE TRIGGER cache_guard_truncate AFTER TRUNCATE ON /* TEMPLATE: prefix */cache_entries FOR EACH STATEMENT
+    WHEN (current_setting('pgcache.upkeep', true) IS DISTINCT FROM 'on')
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_empty();
 
 -- Also in a session that replicates or restores.

@@ -10,18 +10,11 @@ SELECT schema_version, id, channel, current_setting('transaction_isolation')::te
 UPDATE /* TEMPLATE: prefix */cache_state SET swept_at = clock_timestamp()
 WHERE swept_at < clock_timestamp() - (@every_us::bigint) * interval '1 microsecond';
 
--- name: DeleteExpired :execrows
--- SKIP LOCKED: never waits for a writer. The predicate stands on the deleted row too: a row that was written again
--- between the two is not the row that was found.
-WITH upkeep AS MATERIALIZED (SELECT set_config('pgcache.upkeep', 'on', true))
-DELETE FROM /* TEMPLATE: prefix */cache_entries c
-USING upkeep, (
-    SELECT e.key, e.version FROM /* TEMPLATE: prefix */cache_entries e
-    WHERE e.expires_at <= timestamptz 'epoch' + (@until_us::bigint) * interval '1 microsecond'
-    LIMIT @batch::bigint
-    FOR UPDATE SKIP LOCKED
-) gone
-WHERE c.key = gone.key AND c.version = gone.version AND c.expires_at <= clock_timestamp();
+-- name: Expire :one
+SELECT (/* TEMPLATE: prefix */cache_expire(@first_block::bigint, @blocks::int, timestamptz 'epoch' + (@until_us::bigint) * interval '1 microsecond', @batch::int))::bigint AS removed;
+
+-- name: Blocks :one
+SELECT (pg_relation_size('/* TEMPLATE: prefix */cache_entries') / current_setting('block_size')::bigint)::bigint AS blocks;
 
 -- name: Size :one
 -- What the rows take, about: keys, values as stored, and what Postgres keeps beside them.
@@ -55,6 +48,9 @@ removed AS (
 )
 INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT r.key, 0 FROM removed r;
 
+-- name: Now :one
+SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us;
+
 -- name: JustExpired :one
 -- The time, and whether there are rows that expired lately.
 SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us, EXISTS (
@@ -62,10 +58,6 @@ SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us, EXIS
     WHERE e.expires_at <= clock_timestamp() AND e.expires_at > clock_timestamp() - (@grace_us::bigint) * interval '1 microsecond'
         AND e.value IS NOT NULL
 ) AS lately;
-
--- name: FenceLoads :exec
--- Waits for the writing statements that are under way, and keeps new ones out until the end of the transaction.
-LOCK TABLE /* TEMPLATE: prefix */cache_entries IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: NewIncarnation :exec
 -- After a crash, which has removed the row.
@@ -79,10 +71,10 @@ ON CONFLICT (one) DO UPDATE SET id = EXCLUDED.id;
 SELECT set_config(@name::text, @setting::text, true);
 
 -- name: TruncateEntries :exec
-TRUNCATE /* TEMPLATE: prefix */cache_entries;
+SELECT /* TEMPLATE: prefix */cache_truncate();
 
--- name: DeleteEntries :exec
-DELETE FROM /* TEMPLATE: prefix */cache_entries;
+-- name: ClearEntries :one
+SELECT (/* TEMPLATE: prefix */cache_clear(timestamptz 'epoch' + (@until_us::bigint) * interval '1 microsecond', @batch::int, @waiting::boolean))::bigint AS removed;
 
 -- name: PublishAll :exec
 -- "Forget everything", at once, and through the log too while somebody polls.

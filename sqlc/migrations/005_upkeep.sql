@@ -1,0 +1,43 @@
+-- What the library does to its own rows. The setting tells the guards so.
+
+-- cache_truncate empties the table at once, or fails: it does not keep writers waiting behind a reader for long.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_truncate() RETURNS void LANGUAGE plpgsql
+SET lock_timeout = '100ms' SET pgcache.upkeep = 'on' AS $$
+BEGIN
+    TRUNCATE /* TEMPLATE: prefix */cache_entries;
+END $$;
+
+-- cache_clear removes at most batch of the rows that were written until a moment. waiting: also those that somebody has
+-- locked, for which it waits; else they are left.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_clear(until timestamptz, batch int, waiting boolean) RETURNS bigint LANGUAGE plpgsql
+SET pgcache.upkeep = 'on' AS $$
+DECLARE
+    removed bigint;
+BEGIN
+    IF waiting THEN
+        DELETE FROM /* TEMPLATE: prefix */cache_entries e WHERE e.written_at <= until;
+    ELSE
+        DELETE FROM /* TEMPLATE: prefix */cache_entries WHERE ctid = ANY (array(
+            SELECT e.ctid FROM /* TEMPLATE: prefix */cache_entries e WHERE e.written_at <= until LIMIT batch FOR UPDATE SKIP LOCKED
+        ));
+    END IF;
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    RETURN removed;
+END $$;
+
+-- cache_expire removes at most batch rows that had expired by until from some blocks of the table, so that the janitor
+-- reads each block about once however many rows go. It never waits for a writer. A row that was found is locked, so it is the
+-- one that is removed.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_expire(first_block bigint, blocks int, until timestamptz, batch int) RETURNS bigint LANGUAGE plpgsql
+SET pgcache.upkeep = 'on' AS $$
+DECLARE
+    removed bigint;
+BEGIN
+    DELETE FROM /* TEMPLATE: prefix */cache_entries WHERE ctid = ANY (array(
+        SELECT e.ctid FROM /* TEMPLATE: prefix */cache_entries e
+        WHERE e.ctid >= format('(%s,0)', first_block)::tid AND e.ctid < format('(%s,0)', first_block + blocks)::tid AND e.expires_at <= until
+        LIMIT batch FOR UPDATE SKIP LOCKED
+    )) AND expires_at <= until;
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    RETURN removed;
+END $$;
