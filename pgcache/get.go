@@ -86,13 +86,16 @@ func (v *view) read(ctx context.Context, k localcache.Key) (store.Row, error) {
 	}
 }
 
+// errNoResult is the result of a read that panicked.
+var errNoResult = errors.New("the read ended without a result")
+
 // errGivenUp is the result of a flight whose leader's own context ended.
 var errGivenUp = errors.New("the caller gave up")
 
 // readFor reads the row of k for the flight f.
 func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Flight) (row store.Row, err error) {
 	c := v.c
-	shared := errors.New("the read ended without a result") // if it panics
+	shared := errNoResult // if it panics
 	var e *localcache.Entry
 	defer func() { f.Finish(row, shared, e) }()
 
@@ -125,30 +128,36 @@ func (v *view) readMany(ctx context.Context, keys []localcache.Key, interest map
 	for i, k := range keys {
 		flights[i], names[i] = c.local.ReadAlone(k), rowKey(k)
 	}
+	var found []store.Row
+	entries := make([]*localcache.Entry, len(keys))
+	shared := errNoResult
+	defer func() { // also if a driver panics: others wait for these reads
+		for i, f := range flights {
+			var row store.Row
+			if found != nil {
+				row = found[i]
+			}
+			f.Finish(row, shared, entries[i])
+		}
+	}()
 	sent := coherence.Now()
 	found, err := c.store.GetMany(ctx, names)
-	rows := make(map[localcache.Key]store.Row, len(found))
-	for i, k := range keys {
-		var row store.Row
-		if err == nil {
-			row = found[i]
-		}
-		var e *localcache.Entry
-		if err == nil {
-			if e = v.entry(k, &row, sent); e != nil && interest[k] > 0 {
-				e.Inherit(interest[k] - 1)
-			}
-			rows[k] = row
-			c.checkServer(row.Server)
-		}
-		shared := err
-		if err != nil && ctx.Err() != nil {
+	if err != nil {
+		if shared = err; ctx.Err() != nil {
 			shared = errGivenUp
 		}
-		flights[i].Finish(row, shared, e)
-	}
-	if err != nil {
 		return nil, c.explain(ctx, err)
+	}
+	shared = nil
+	rows := make(map[localcache.Key]store.Row, len(found))
+	for i, k := range keys {
+		if entries[i] = v.entry(k, &found[i], sent); entries[i] != nil && interest[k] > 0 {
+			entries[i].Inherit(interest[k] - 1)
+		}
+		rows[k] = found[i]
+	}
+	if len(found) > 0 {
+		c.checkServer(found[0].Server)
 	}
 	return rows, nil
 }

@@ -135,7 +135,7 @@ func (w *wire) statements() (names []string) {
 	for _, s := range w.sent {
 		name, _, _ := strings.Cut(strings.TrimPrefix(s, "-- name: "), "\n")
 		name, _, _ = strings.Cut(name, " :")
-		name = strings.TrimSuffix(name, "AndTell")
+		name = strings.TrimSuffix(name, "AndPublish")
 		names = append(names, name)
 	}
 	return names

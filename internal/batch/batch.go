@@ -7,7 +7,9 @@ package batch
 
 import (
 	"context"
+	"fmt"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -22,32 +24,42 @@ type Queue[Q, R any] struct {
 	Timeout time.Duration
 	// Patience is how long callers wait for a statement before it is taken for stuck and loses its slot. 0: for ever.
 	Patience time.Duration
-	// Overlap says that two requests would wait for the same row: none is sent while the other is stuck. nil: never.
+	// Overlap says that two requests would wait for the same row: none is sent while the other waits. nil: never.
 	Overlap func(a, b Q) bool
 	// MaxWeight bounds what shares a statement; a heavier request has one for itself.
 	MaxWeight int
 	// Weight is the part of one request. nil: 1 each.
 	Weight func(q Q) int
+	// Waiting is how many statements without a slot may wait for locks at a time, and how many requests are tried by
+	// themselves at a time.
+	Waiting int
 
-	// One answers a single request.
+	// One answers a single request, and waits for a lock as long as its context allows.
 	One func(ctx context.Context, q Q) (R, error)
-	// Many answers several at once, in their order. An error fails all of them.
+	// Many answers several at once, in their order. An error fails all of them. It does not wait for locks for long.
 	Many func(ctx context.Context, qs []Q) ([]R, error)
+	// Try answers a single request, and does not wait for locks for long. nil: One.
+	Try func(ctx context.Context, q Q) (R, error)
 	// Alone says of an error of Many that it may concern some of the requests only: then each is tried by itself.
 	Alone func(err error) bool
+	// Locked says of an error of Try that somebody holds a lock. nil: never.
+	Locked func(err error) bool
 
 	mu      sync.Mutex
 	sent    []statement[Q, R]
 	lastID  uint64
 	busy    int // of sent, those that have a slot
 	waiting []*call[Q, R]
-	ticking bool // a timer runs, for those who wait
+	apart   []*call[Q, R] // of statements that failed, those without an answer yet: see apart.go
+	trying  int           // of apart
+	ticking bool          // a timer runs, for those who wait
 }
 
 type call[Q, R any] struct {
 	q     Q
 	ctx   context.Context //nolint:containedctx // to leave out callers that have gone
 	since time.Time
+	stage stage // in apart
 	done  chan struct{}
 	r     R
 	err   error
@@ -59,23 +71,26 @@ type statement[Q, R any] struct {
 	began time.Time
 	lone  Q
 	calls []*call[Q, R] // instead of lone
-	stuck bool
+	stuck bool          // has no slot
 }
 
 // Do answers one request: with its own statement if a slot is free, or with a share in the next.
 func (b *Queue[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 	b.mu.Lock()
-	if b.busy < b.Slots && !b.blocked(q) {
+	if b.busy < b.Slots && b.mayWait() && !b.blocked(q) {
 		id := b.send(statement[Q, R]{lone: q})
 		b.mu.Unlock()
 		defer b.end(id)
 		ctx, cancel := context.WithTimeout(ctx, b.Timeout)
 		defer cancel()
-		return b.One(ctx, q)
+		return guarded(func() (R, error) { return b.One(ctx, q) })
 	}
 	// No timer of its own: those who share a statement share its timeout.
 	c := &call[Q, R]{q: q, ctx: ctx, since: time.Now(), done: make(chan struct{})}
 	b.waiting = append(b.waiting, c)
+	if b.busy < b.Slots {
+		b.share()
+	}
 	b.watch()
 	b.mu.Unlock()
 	select {
@@ -87,10 +102,22 @@ func (b *Queue[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 	}
 }
 
-// send notes a statement that takes a slot. With the mutex held.
+// guarded turns a panic of a driver into an error: other callers wait for what f does.
+func guarded[T any](f func() (T, error)) (v T, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the database driver panicked: %v\n\n%s", p, debug.Stack())
+		}
+	}()
+	return f()
+}
+
+// send notes a statement, which takes a slot unless it is stuck from the beginning. With the mutex held.
 func (b *Queue[Q, R]) send(s statement[Q, R]) uint64 {
 	b.lastID++
-	b.busy++
+	if !s.stuck {
+		b.busy++
+	}
 	s.id, s.began = b.lastID, time.Now()
 	b.sent = append(b.sent, s)
 	return s.id
@@ -105,21 +132,24 @@ func (b *Queue[Q, R]) end(id uint64) {
 		b.busy--
 	}
 	b.sent = slices.Delete(b.sent, i, i+1)
+	b.pump()
 	b.share()
 }
 
 // share gives free slots to those who wait. With the mutex held. In goroutines: a caller whose statement has ended has
 // its answer, and does not work for others.
 func (b *Queue[Q, R]) share() {
-	for b.busy < b.Slots {
+	// Frozen connections must not take the whole pool: stuck statements are bounded too.
+	for b.busy < b.Slots && len(b.sent) < b.Slots+2*b.Waiting {
 		calls := b.take()
 		if calls == nil {
 			return
 		}
+		alone := len(calls) == 1 && b.mayWait()
 		id := b.send(statement[Q, R]{calls: calls})
 		go func() {
 			defer b.end(id)
-			b.answer(calls)
+			b.answer(calls, alone)
 			// Let them come back with their next requests: the first would otherwise have a statement for itself, and
 			// the others wait for that.
 			runtime.Gosched()
@@ -152,8 +182,7 @@ func (b *Queue[Q, R]) take() []*call[Q, R] {
 	return calls
 }
 
-// A statement that waits for a row that somebody's transaction has locked must not hold up the others: it may be the
-// holder that comes with one of them, before it commits.
+// A statement that does not come back must not hold up the others. Its connection may be frozen, or it waits for a row:
 //
 //	Tx                  Cache
 //	UPDATE k
@@ -163,22 +192,9 @@ func (b *Queue[Q, R]) take() []*call[Q, R] {
 // So whoever keeps others waiting for longer than Patience loses its slot, and what would wait for the same row stays
 // behind until it is back.
 
-// blocked says that q would wait with a statement that is stuck. With the mutex held.
-func (b *Queue[Q, R]) blocked(q Q) bool {
-	if b.busy == len(b.sent) || b.Overlap == nil {
-		return false
-	}
-	return slices.ContainsFunc(b.sent, func(s statement[Q, R]) bool {
-		if s.calls == nil {
-			return s.stuck && b.Overlap(s.lone, q)
-		}
-		return s.stuck && slices.ContainsFunc(s.calls, func(c *call[Q, R]) bool { return b.Overlap(c.q, q) })
-	})
-}
-
-// watch has an eye on the statements while somebody waits. With the mutex held.
+// watch looks at the statements while somebody waits. With the mutex held.
 func (b *Queue[Q, R]) watch() {
-	if b.ticking || b.Patience == 0 || len(b.waiting) == 0 {
+	if b.ticking || b.Patience == 0 || len(b.waiting)+len(b.apart) == 0 {
 		return
 	}
 	b.ticking = true
@@ -191,29 +207,37 @@ func (b *Queue[Q, R]) watch() {
 				b.busy--
 			}
 		}
-		b.share()
 		b.waiting = slices.DeleteFunc(b.waiting, func(c *call[Q, R]) bool {
-			late := time.Since(c.since) >= b.Timeout
-			if late {
-				c.err = context.DeadlineExceeded
-				close(c.done)
-			}
-			return late
+			return c.gone() || b.late(c, context.DeadlineExceeded)
 		})
+		b.pump()
+		b.share()
 		b.ticking = false
 		b.watch()
 	})
 }
 
-func (b *Queue[Q, R]) answer(calls []*call[Q, R]) {
-	// Whatever happens, also if a driver panics, nobody is left waiting.
-	defer func() {
-		for _, c := range calls {
-			close(c.done)
-		}
-	}()
-	if len(calls) == 1 {
-		b.one(calls[0])
+// gone says that nobody waits for the answer any more.
+func (c *call[Q, R]) gone() bool { return c.ctx.Err() != nil }
+
+// late ends a call that has waited for a whole timeout, with err.
+func (b *Queue[Q, R]) late(c *call[Q, R], err error) bool {
+	late := time.Since(c.since) >= b.Timeout
+	if late {
+		c.err = err
+		close(c.done)
+	}
+	return late
+}
+
+// answer sends the statement of calls, alone with One.
+func (b *Queue[Q, R]) answer(calls []*call[Q, R], alone bool) {
+	if alone {
+		c := calls[0]
+		ctx, cancel := context.WithTimeout(c.ctx, b.Timeout)
+		defer cancel()
+		c.r, c.err = guarded(func() (R, error) { return b.One(ctx, c.q) })
+		close(c.done)
 		return
 	}
 	qs := make([]Q, len(calls))
@@ -222,22 +246,15 @@ func (b *Queue[Q, R]) answer(calls []*call[Q, R]) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(calls[0].ctx), b.Timeout)
 	defer cancel()
-	rs, err := b.Many(ctx, qs)
+	rs, err := guarded(func() ([]R, error) { return b.Many(ctx, qs) })
 	if err != nil && b.Alone(err) {
-		for _, c := range calls {
-			b.one(c)
-		}
+		b.setApart(calls)
 		return
 	}
 	for i, c := range calls {
 		if c.err = err; err == nil {
 			c.r = rs[i]
 		}
+		close(c.done)
 	}
-}
-
-func (b *Queue[Q, R]) one(c *call[Q, R]) {
-	ctx, cancel := context.WithTimeout(c.ctx, b.Timeout)
-	defer cancel()
-	c.r, c.err = b.One(ctx, c.q)
 }

@@ -44,7 +44,7 @@ func (s *server) queue(slots int) *Queue[int, string] {
 		return rs, nil
 	}
 	return &Queue[int, string]{
-		Slots: slots, Timeout: time.Minute, MaxWeight: 4,
+		Slots: slots, Timeout: time.Minute, MaxWeight: 4, Waiting: 2,
 		One: func(ctx context.Context, q int) (string, error) {
 			rs, err := answer(ctx, []int{q})
 			if err != nil {

@@ -13,13 +13,14 @@ import (
 const GetEntries = `-- name: GetEntries :many
 SELECT
     k.n,
-    coalesce(e.version, 0)::bigint AS version,
-    coalesce(e.codec, '')::text AS codec,
+    e.version,
+    e.codec,
     (CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp() THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (SELECT (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint) AS server
-FROM unnest((SELECT ($1::text)::text[])) WITH ORDINALITY AS k (key, n)
-LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C"
+FROM (SELECT 1) AS one
+LEFT JOIN (unnest((SELECT ($1::text)::text[])) WITH ORDINALITY AS k (key, n)
+    JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C") ON true
 `
 
 type GetEntriesRow struct {
@@ -31,7 +32,8 @@ type GetEntriesRow struct {
 	Server      int64
 }
 
-// A join, not = ANY: a scan would parse the literal again for every row. n is the place of the key in the list.
+// A join, not = ANY: a scan would parse the literal again for every row. n is the place of the key in the list. Keys
+// without a row are left out; with none at all there is one answer, with n NULL, for the server's identity.
 func (q *Queries) GetEntries(ctx context.Context, keys string) ([]GetEntriesRow, error) {
 	rows, err := q.db.QueryContext(ctx, GetEntries, keys)
 	if err != nil {
@@ -65,17 +67,18 @@ func (q *Queries) GetEntries(ctx context.Context, keys string) ([]GetEntriesRow,
 const GetEntry = `-- name: GetEntry :one
 
 SELECT
-    coalesce(e.version, 0)::bigint AS version,
-    coalesce(e.codec, '')::text AS codec,
+    e.version,
+    e.codec,
     (CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp() THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
-FROM (SELECT $1::text AS key) k LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C"
+FROM (SELECT 1) AS one
+LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = $1::text
 `
 
 type GetEntryRow struct {
-	Version     int64
-	Codec       string
+	Version     sql.NullInt64
+	Codec       sql.NullString
 	Value       []byte
 	RemainingUs int64
 	Server      int64
@@ -84,8 +87,8 @@ type GetEntryRow struct {
 // Reading and writing rows. Lists of keys and numbers travel as one array literal in a text parameter and values as one
 // bytea cut by lengths: as fast as native arrays, and the same for every driver. The array comes out of a sub-select: a
 // planner that sees how short it is believes a new plan to be cheaper, every time.
-// A row that is expired or a tombstone comes back without its value: its version is the fence of a load. There is one row
-// always: it says which server has answered.
+// A row that is expired or a tombstone comes back without its value: its version is the fence of a load. There is always
+// an answer, so that a failover is noticed by misses too; version is NULL where there is no row.
 func (q *Queries) GetEntry(ctx context.Context, key string) (GetEntryRow, error) {
 	row := q.db.QueryRowContext(ctx, GetEntry, key)
 	var i GetEntryRow
@@ -100,13 +103,16 @@ func (q *Queries) GetEntry(ctx context.Context, key string) (GetEntryRow, error)
 }
 
 const PutEntries = `-- name: PutEntries :one
-WITH w AS (
+WITH patience AS MATERIALIZED (
+    SELECT set_config('lock_timeout', coalesce(nullif($1::text, ''), current_setting('lock_timeout')), true) AS was
+    WHERE current_setting('transaction_isolation') = 'read committed'
+), w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
-    SELECT i.key, CASE WHEN i.size >= 0 THEN substring($1::bytea FROM i.lo FOR i.size) END, i.version, i.version,
+    SELECT i.key, CASE WHEN i.size >= 0 THEN substring($2::bytea FROM i.lo FOR i.size) END, i.version, i.version,
         CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec
-    FROM ROWS FROM (
-        unnest((SELECT ($2::text)::text[])), unnest((SELECT ($3::text)::bigint[])), unnest((SELECT ($4::text)::bigint[])),
-        unnest((SELECT ($5::text)::text[])), unnest((SELECT ($6::text)::int[])), unnest((SELECT ($7::text)::int[]))
+    FROM patience, ROWS FROM (
+        unnest((SELECT ($3::text)::text[])), unnest((SELECT ($4::text)::bigint[])), unnest((SELECT ($5::text)::bigint[])),
+        unnest((SELECT ($6::text)::text[])), unnest((SELECT ($7::text)::int[])), unnest((SELECT ($8::text)::int[]))
     ) AS i (key, version, ttl_us, codec, lo, size)
     ORDER BY i.key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
@@ -117,10 +123,11 @@ WITH w AS (
 )
 SELECT coalesce(string_agg(w.version::text, ',') FILTER (WHERE NOT w.news), '')::text AS silent,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
-FROM w
+FROM w HAVING count(*) > 0
 `
 
 type PutEntriesParams struct {
+	Patience string
 	Vals     []byte
 	Keys     string
 	Versions string
@@ -138,8 +145,11 @@ type PutEntriesRow struct {
 // Many rows in one statement, in the order of their keys so that two such statements can't deadlock. A value is what of
 // all values begins at lo and is size bytes long; a size below zero is a tombstone, a ttl below zero never expires. What
 // was not new is left in the log; the versions of the others come back.
+// Callers share it, so it must not wait for a row that a transaction holds: patience sets lock_timeout for this statement
+// alone, before the first row is locked, because the sort reads all of the input first. Empty: the session's own.
 func (q *Queries) PutEntries(ctx context.Context, arg PutEntriesParams) (PutEntriesRow, error) {
 	row := q.db.QueryRowContext(ctx, PutEntries,
+		arg.Patience,
 		arg.Vals,
 		arg.Keys,
 		arg.Versions,
@@ -153,14 +163,17 @@ func (q *Queries) PutEntries(ctx context.Context, arg PutEntriesParams) (PutEntr
 	return i, err
 }
 
-const PutEntriesAndTell = `-- name: PutEntriesAndTell :one
-WITH w AS (
+const PutEntriesAndPublish = `-- name: PutEntriesAndPublish :one
+WITH patience AS MATERIALIZED (
+    SELECT set_config('lock_timeout', coalesce(nullif($1::text, ''), current_setting('lock_timeout')), true) AS was
+    WHERE current_setting('transaction_isolation') = 'read committed'
+), w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
-    SELECT i.key, CASE WHEN i.size >= 0 THEN substring($1::bytea FROM i.lo FOR i.size) END, i.version, i.version,
+    SELECT i.key, CASE WHEN i.size >= 0 THEN substring($2::bytea FROM i.lo FOR i.size) END, i.version, i.version,
         CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec
-    FROM ROWS FROM (
-        unnest((SELECT ($2::text)::text[])), unnest((SELECT ($3::text)::bigint[])), unnest((SELECT ($4::text)::bigint[])),
-        unnest((SELECT ($5::text)::text[])), unnest((SELECT ($6::text)::int[])), unnest((SELECT ($7::text)::int[]))
+    FROM patience, ROWS FROM (
+        unnest((SELECT ($3::text)::text[])), unnest((SELECT ($4::text)::bigint[])), unnest((SELECT ($5::text)::bigint[])),
+        unnest((SELECT ($6::text)::text[])), unnest((SELECT ($7::text)::int[])), unnest((SELECT ($8::text)::int[]))
     ) AS i (key, version, ttl_us, codec, lo, size)
     ORDER BY i.key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
@@ -171,17 +184,18 @@ WITH w AS (
     SELECT w.key, w.version FROM w
     WHERE w.news AND (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING version
-), told AS (
+), published AS (
     SELECT coalesce(/* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(w.key, lpad(to_hex(w.version), 16, '0')))), 0)::bigint AS n
     FROM w WHERE w.news AND NOT EXISTS (SELECT FROM logged)
 )
 SELECT coalesce((SELECT string_agg(w.version::text, ',') FROM w WHERE NOT w.news), '')::text AS silent,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
-    EXISTS (SELECT FROM logged) AS logged, told.n AS messages
-FROM told
+    EXISTS (SELECT FROM logged) AS logged, published.n AS messages
+FROM published WHERE EXISTS (SELECT FROM w)
 `
 
-type PutEntriesAndTellParams struct {
+type PutEntriesAndPublishParams struct {
+	Patience string
 	Vals     []byte
 	Keys     string
 	Versions string
@@ -191,16 +205,17 @@ type PutEntriesAndTellParams struct {
 	Sizes    string
 }
 
-type PutEntriesAndTellRow struct {
+type PutEntriesAndPublishRow struct {
 	Silent   string
 	Server   int64
 	Logged   bool
 	Messages int64
 }
 
-// The same, but it tells at once, in as few notifications as fit.
-func (q *Queries) PutEntriesAndTell(ctx context.Context, arg PutEntriesAndTellParams) (PutEntriesAndTellRow, error) {
-	row := q.db.QueryRowContext(ctx, PutEntriesAndTell,
+// The same, but it publishes at once, in as few notifications as fit.
+func (q *Queries) PutEntriesAndPublish(ctx context.Context, arg PutEntriesAndPublishParams) (PutEntriesAndPublishRow, error) {
+	row := q.db.QueryRowContext(ctx, PutEntriesAndPublish,
+		arg.Patience,
 		arg.Vals,
 		arg.Keys,
 		arg.Versions,
@@ -209,7 +224,7 @@ func (q *Queries) PutEntriesAndTell(ctx context.Context, arg PutEntriesAndTellPa
 		arg.Los,
 		arg.Sizes,
 	)
-	var i PutEntriesAndTellRow
+	var i PutEntriesAndPublishRow
 	err := row.Scan(
 		&i.Silent,
 		&i.Server,
@@ -222,8 +237,9 @@ func (q *Queries) PutEntriesAndTell(ctx context.Context, arg PutEntriesAndTellPa
 const PutEntry = `-- name: PutEntry :one
 WITH w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
-    VALUES ($1::text, $2::bytea, $3::bigint, $3::bigint,
-        clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text)
+    SELECT $1::text, $2::bytea, $3::bigint, $3::bigint,
+        clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text
+    WHERE current_setting('transaction_isolation') = 'read committed'
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
     RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
@@ -248,6 +264,8 @@ type PutEntryRow struct {
 
 // The lone write: the row, and in the same statement what the others are to know of it, left in the log for the next
 // flush. Nobody can hold a key that did not exist, so an insert stays silent (xmax = 0 is true for an inserted row only).
+// No answer: the session is not READ COMMITTED, and nothing was written. A stricter level judges rows by a snapshot from
+// before the statement waited.
 func (q *Queries) PutEntry(ctx context.Context, arg PutEntryParams) (PutEntryRow, error) {
 	row := q.db.QueryRowContext(ctx, PutEntry,
 		arg.Key,
@@ -261,11 +279,12 @@ func (q *Queries) PutEntry(ctx context.Context, arg PutEntryParams) (PutEntryRow
 	return i, err
 }
 
-const PutEntryAndTell = `-- name: PutEntryAndTell :one
+const PutEntryAndPublish = `-- name: PutEntryAndPublish :one
 WITH w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
-    VALUES ($1::text, $2::bytea, $3::bigint, $3::bigint,
-        clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text)
+    SELECT $1::text, $2::bytea, $3::bigint, $3::bigint,
+        clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text
+    WHERE current_setting('transaction_isolation') = 'read committed'
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
     RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
@@ -274,16 +293,16 @@ WITH w AS (
     SELECT w.key, w.version FROM w
     WHERE w.news AND (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING key
-), told AS (
+), published AS (
     SELECT count(pg_notify(s.channel, '2' || s.id || $6::text)) AS n FROM w, /* TEMPLATE: prefix */cache_state s
     WHERE w.news AND NOT EXISTS (SELECT FROM logged)
 )
 SELECT EXISTS (SELECT FROM logged) AS logged, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
-    told.n AS messages
-FROM told
+    published.n AS messages
+FROM published WHERE EXISTS (SELECT FROM w)
 `
 
-type PutEntryAndTellParams struct {
+type PutEntryAndPublishParams struct {
 	Key     string
 	Value   []byte
 	Version int64
@@ -292,15 +311,15 @@ type PutEntryAndTellParams struct {
 	Item    string
 }
 
-type PutEntryAndTellRow struct {
+type PutEntryAndPublishRow struct {
 	Logged   bool
 	Server   int64
 	Messages int64
 }
 
-// The same, but it tells at once: only while somebody polls the change goes into the log all the same.
-func (q *Queries) PutEntryAndTell(ctx context.Context, arg PutEntryAndTellParams) (PutEntryAndTellRow, error) {
-	row := q.db.QueryRowContext(ctx, PutEntryAndTell,
+// The same, but it publishes at once: only while somebody polls the change goes into the log all the same.
+func (q *Queries) PutEntryAndPublish(ctx context.Context, arg PutEntryAndPublishParams) (PutEntryAndPublishRow, error) {
+	row := q.db.QueryRowContext(ctx, PutEntryAndPublish,
 		arg.Key,
 		arg.Value,
 		arg.Version,
@@ -308,7 +327,7 @@ func (q *Queries) PutEntryAndTell(ctx context.Context, arg PutEntryAndTellParams
 		arg.Codec,
 		arg.Item,
 	)
-	var i PutEntryAndTellRow
+	var i PutEntryAndPublishRow
 	err := row.Scan(&i.Logged, &i.Server, &i.Messages)
 	return i, err
 }

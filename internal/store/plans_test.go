@@ -65,7 +65,7 @@ func TestPlansAreKept(t *testing.T) {
 			}
 		}
 		check(nil, plans.Err())
-		for _, name := range []string{"GetEntry", "GetEntries", "PutEntry", "PutEntries", "PutEntryAndTell", "PutEntriesAndTell", "StoreLoaded"} {
+		for _, name := range []string{"GetEntry", "GetEntries", "PutEntry", "PutEntries", "PutEntryAndPublish", "PutEntriesAndPublish", "StoreLoaded"} {
 			if !kept[name] {
 				t.Errorf("%s has no plan that is kept", name)
 			}

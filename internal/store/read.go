@@ -56,8 +56,11 @@ func (s *Store) readOne(ctx context.Context, r read) ([]Row, error) {
 	return []Row{row}, nil
 }
 
-// entry is a row of GetEntry: version, codec, value, remaining_us, server.
+// entry is a row of GetEntry: version, codec, value, remaining_us, server. version is NULL where there is no row.
 func entry(key string, v []driver.Value) Row {
+	if v[0] == nil {
+		return Row{Key: key, Server: asInt(v[4])}
+	}
 	return Row{key, asBytes(v[2]), asInt(v[0]), asString(v[1]), micros(asInt(v[3])), asInt(v[4])}
 }
 
@@ -84,11 +87,18 @@ func (s *Store) readMany(ctx context.Context, rs []read) ([][]Row, error) {
 		for i, key := range keys {
 			rows[i].Key = key
 		}
-		return rows, s.sql.query(ctx, dbsqlc.GetEntries, func(v []driver.Value) error {
-			n := asInt(v[0]) - 1
-			rows[n] = entry(keys[n], v[1:])
+		var server int64
+		err := s.sql.query(ctx, dbsqlc.GetEntries, func(v []driver.Value) error {
+			server = asInt(v[5])
+			if n := asInt(v[0]) - 1; n >= 0 {
+				rows[n] = entry(keys[n], v[1:])
+			}
 			return nil
 		}, list)
+		for i := range rows {
+			rows[i].Server = server
+		}
+		return rows, err
 	})
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,7 +33,7 @@ type Row struct {
 	Version   int64  // 0: there is no row
 	Codec     string
 	Remaining time.Duration // until it expires, by the database's clock; centuries if never
-	Server    int64         // identity of the server that answered
+	Server    int64         // identity of the server that answered, also where there is no row
 }
 
 // Live says whether the row has a value to hand out.
@@ -60,14 +61,21 @@ type Store struct {
 	sql   *rendered
 
 	// plainWrites: sessions are READ COMMITTED by themselves. Else every write needs a transaction that says so: under a
-	// stricter level a statement judges rows by a snapshot from before it waited.
-	plainWrites atomic.Bool
+	// stricter level a statement judges rows by a snapshot from before it waited. A session's level may change while we
+	// run, so every writing statement looks for itself and writes nothing under another; strict says that one did.
+	plainWrites, strict atomic.Bool
 
-	q      *dbsqlc.Queries
-	reads  batch.Queue[read, []Row]
-	writes batch.Queue[write, Written]
-	loads  batch.Queue[write, Written]
+	q           *dbsqlc.Queries
+	reads       batch.Queue[read, []Row]
+	writes      batch.Queue[write, Written]
+	heavyWrites batch.Queue[write, Written] // of large values, each in a statement of its own
+	loads       batch.Queue[write, Written]
+	heavyLoads  batch.Queue[write, Written]
 }
+
+// waiting is how many statements of a kind may wait for locked rows at a time: a handful of the pool's connections, and
+// more than one so that rows of different transactions don't wait for each other.
+const waiting = 4
 
 // New returns the store of the cache that n names, whose shared statements take at most timeout. n must have been
 // resolved. prepare prepares every statement once a connection.
@@ -77,17 +85,23 @@ func New(db *sql.DB, n Names, timeout time.Duration, prepare bool) *Store {
 	if prepare {
 		s.sql.prepared = new(sync.Map)
 	}
-	patience := timeout / 40
+	patience := min(timeout/40, 125*time.Millisecond)
 	s.reads = batch.Queue[read, []Row]{
-		Slots: readSlots, Timeout: timeout, Patience: patience, MaxWeight: maxRows, Weight: read.weight, Alone: mayBeOne, One: s.readOne, Many: s.readMany,
+		Slots: readSlots, Timeout: timeout, Patience: patience, Waiting: waiting, MaxWeight: maxRows, Weight: read.weight,
+		Alone: mayBeOne, One: s.readOne, Many: s.readMany,
 	}
 	// One writing statement at a time: it carries whatever came while the last was under way, and two would only wait
-	// for each other's rows.
-	s.writes = batch.Queue[write, Written]{
-		Slots: 1, Timeout: timeout, Patience: patience, Overlap: write.overlaps, MaxWeight: maxBytes, Weight: write.weight, Alone: mayBeOne, One: s.putOne, Many: s.putMany,
+	// for each other's rows. Beside it there is one of a large value.
+	s.writes.MaxWeight, s.loads.MaxWeight = maxBytes, maxBytes
+	for _, q := range []*batch.Queue[write, Written]{&s.writes, &s.heavyWrites} {
+		q.Alone, q.Locked, q.One, q.Many, q.Try = mayBeOne, locked, s.putOne, s.putMany, s.putTry
 	}
-	s.loads = batch.Queue[write, Written]{
-		Slots: 1, Timeout: timeout, Patience: patience, Overlap: write.overlaps, MaxWeight: maxBytes, Weight: write.weight, Alone: never, One: s.loadOne, Many: s.loadMany,
+	for _, q := range []*batch.Queue[write, Written]{&s.loads, &s.heavyLoads} {
+		q.Alone, q.One, q.Many = locked, s.loadOne, s.loadMany
+	}
+	for _, q := range []*batch.Queue[write, Written]{&s.writes, &s.heavyWrites, &s.loads, &s.heavyLoads} {
+		q.Slots, q.Timeout, q.Patience, q.Waiting = 1, timeout, patience, waiting
+		q.Overlap, q.Weight = write.overlaps, write.weight
 	}
 	return s
 }
@@ -163,21 +177,49 @@ func committed[T any](ctx context.Context, s *Store, f func(q *dbsqlc.Queries) (
 	return v, err
 }
 
-// writing sends one statement as READ COMMITTED.
+// writing sends one statement that answers at least a row, unless its session is not READ COMMITTED.
 func (s *Store) writing(ctx context.Context, query string, row func(v []driver.Value) error, args []any) error {
-	return s.readCommitted(ctx, func(r *rendered) error { return r.query(ctx, query, row, args...) })
+	return s.readCommitted(ctx, func(r *rendered) error {
+		answered := false
+		err := r.query(ctx, query, func(v []driver.Value) error {
+			answered = true
+			return row(v)
+		}, args...)
+		if err == nil && !answered {
+			err = errStrict
+		}
+		return err
+	})
 }
 
+// errStrict is for statements that wrote nothing because their session is not READ COMMITTED.
+var errStrict = errors.New("the session is not READ COMMITTED")
+
+// idleLimit ends a transaction whose process has been stopped, or cut off from the database.
+const idleLimit = "5s"
+
+// readCommitted calls f, which sends one statement, on a READ COMMITTED session. Where f says errStrict it is called
+// again in a transaction, as it is from then on.
 func (s *Store) readCommitted(ctx context.Context, f func(r *rendered) error) error {
 	if s.plainWrites.Load() {
-		return f(s.sql)
+		err := f(s.sql)
+		if !errors.Is(err, errStrict) {
+			return err
+		}
+		s.strict.Store(true)
+		s.plainWrites.Store(false)
 	}
 	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback() //nolint:errcheck // after a Commit it does nothing, before one the first error counts
-	if err := f(&rendered{DB: tx, names: s.Names, texts: s.sql.texts}); err != nil {
+	r := &rendered{DB: tx, names: s.Names, texts: s.sql.texts}
+	err = dbsqlc.New(r).SetLocal(ctx, dbsqlc.SetLocalParams{Name: "idle_in_transaction_session_timeout", Setting: idleLimit})
+	if err != nil {
+		return err
+	}
+	if err := f(r); err != nil {
 		return err
 	}
 	return tx.Commit()

@@ -164,7 +164,7 @@ type State struct {
 func (s *Store) State(ctx context.Context) (State, error) {
 	r, err := s.q.GetState(ctx)
 	if err == nil {
-		s.plainWrites.Store(r.Isolation == "read committed")
+		s.plainWrites.Store(r.Isolation == "read committed" && !s.strict.Load())
 	}
 	return State{int(r.SchemaVersion), r.ID, r.Channel}, err
 }

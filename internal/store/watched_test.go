@@ -80,7 +80,7 @@ func (w *watched) another(n store.Names, settings ...string) *store.Store {
 // TraceQueryStart implements pgx.QueryTracer.
 func (w *watched) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
 	name, _, _ := strings.Cut(strings.TrimPrefix(data.SQL, "-- name: "), " ")
-	name = strings.TrimSuffix(name, "AndTell")
+	name = strings.TrimSuffix(name, "AndPublish")
 	var held *gate
 	w.mu.Lock()
 	w.sent = append(w.sent, name)

@@ -20,6 +20,17 @@ const (
 	rowBytes = maxBytes / maxRows // what a row weighs at least, so that the one bound keeps both
 )
 
+// heavy is the size of a value from which its request has a statement beside the shared ones: they would wait for it.
+const heavy = 256 << 10
+
+// How long a statement waits for a row that somebody's transaction holds: one that callers share, and the request of one
+// of them that is tried by itself. Other nodes' statements hold rows for some milliseconds.
+const (
+	sharedPatience = "50ms"
+	triedPatience  = "10ms"
+	ownPatience    = "" // as long as the caller waits
+)
+
 // Written is what came of a request to write.
 type Written struct {
 	Server    int64
@@ -41,6 +52,11 @@ func (w write) weight() (sum int) {
 	return sum
 }
 
+// large says that there is a large value in it.
+func (w write) large() bool {
+	return slices.ContainsFunc(w.rows, func(r Write) bool { return len(r.Value) > heavy })
+}
+
 // overlaps says that both write a row.
 func (w write) overlaps(other write) bool {
 	return slices.ContainsFunc(w.rows, func(a Write) bool {
@@ -51,7 +67,8 @@ func (w write) overlaps(other write) bool {
 // mayBeOne says of an error that it may concern one row of many.
 func mayBeOne(err error) bool { return sqlerr.State(err) != "" && !sqlerr.Connection(err) }
 
-func never(error) bool { return false }
+// locked says that a statement was not done because somebody holds a lock.
+func locked(err error) bool { return sqlerr.State(err) == "55P03" }
 
 // Put writes rows of different keys and tells them: inline, or through the log. Up to a thousand rows or 8 MiB are one
 // statement, all or none; on an error beyond that some may have been done. A statement whose reply is lost is not sent again: the second
@@ -64,7 +81,11 @@ func (s *Store) Put(ctx context.Context, rows []Write, inline bool) (out Written
 				break
 			}
 		}
-		part, err := s.writes.Do(ctx, write{rows[:n], inline})
+		q, w := &s.writes, write{rows[:n], inline}
+		if w.large() {
+			q = &s.heavyWrites
+		}
+		part, err := q.Do(ctx, w)
 		if err != nil {
 			return out, err
 		}
@@ -83,11 +104,7 @@ var yes, no = []bool{true}, []bool{false}
 
 func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
 	if len(w.rows) > 1 {
-		out, err := s.putMany(ctx, []write{w})
-		if err != nil {
-			return Written{}, err
-		}
-		return out[0], nil
+		return s.putAll(ctx, w, ownPatience)
 	}
 	row := &w.rows[0]
 	var ttl any
@@ -96,7 +113,7 @@ func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
 	}
 	query, args := dbsqlc.PutEntry, []any{row.Key, row.Value, row.Version, ttl, row.Codec}
 	if w.inline {
-		query, args = dbsqlc.PutEntryAndTell, append(args, notify.One(row.Key, row.Version))
+		query, args = dbsqlc.PutEntryAndPublish, append(args, notify.One(row.Key, row.Version))
 	}
 	return retry(ctx, notDone, func() (Written, error) {
 		out := Written{Stored: yes, Logged: no}
@@ -111,7 +128,24 @@ func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
 	})
 }
 
+func (s *Store) putTry(ctx context.Context, w write) (Written, error) {
+	return s.putAll(ctx, w, triedPatience)
+}
+
+// putAll writes the rows of one request.
+func (s *Store) putAll(ctx context.Context, w write, patience string) (Written, error) {
+	out, err := s.put(ctx, []write{w}, patience)
+	if err != nil {
+		return Written{}, err
+	}
+	return out[0], nil
+}
+
 func (s *Store) putMany(ctx context.Context, ws []write) ([]Written, error) {
+	return s.put(ctx, ws, sharedPatience)
+}
+
+func (s *Store) put(ctx context.Context, ws []write, patience string) ([]Written, error) {
 	// Of several writes of one key the last counts: the others came at the same time and are overwritten at once. A
 	// statement can't touch a row twice.
 	n, inline := 0, false
@@ -133,9 +167,9 @@ func (s *Store) putMany(ctx context.Context, ws []write) ([]Written, error) {
 		}
 	}
 	p := pack(rows)
-	query, args := dbsqlc.PutEntries, []any{p.values, p.keys, p.versions, p.ttls, p.codecs, p.los, p.sizes}
+	query, args := dbsqlc.PutEntries, []any{patience, p.values, p.keys, p.versions, p.ttls, p.codecs, p.los, p.sizes}
 	if inline {
-		query = dbsqlc.PutEntriesAndTell
+		query = dbsqlc.PutEntriesAndPublish
 	}
 	type answer struct {
 		silent       string
@@ -193,7 +227,11 @@ const LoadGrace = 4*time.Minute + 10*time.Second
 // PutLoaded stores what a load brought, of each row only if nothing was written since the load saw its Base, and none
 // if a Clear, a TRUNCATE or a crash came since Incarnation was read.
 func (s *Store) PutLoaded(ctx context.Context, rows []Write, inline bool) (Written, error) {
-	return s.loads.Do(ctx, write{rows, inline})
+	q, w := &s.loads, write{rows, inline}
+	if w.large() {
+		q = &s.heavyLoads
+	}
+	return q.Do(ctx, w)
 }
 
 func (s *Store) loadOne(ctx context.Context, w write) (Written, error) {

@@ -3,35 +3,41 @@
 -- planner that sees how short it is believes a new plan to be cheaper, every time.
 
 -- name: GetEntry :one
--- A row that is expired or a tombstone comes back without its value: its version is the fence of a load. There is one row
--- always: it says which server has answered.
+-- A row that is expired or a tombstone comes back without its value: its version is the fence of a load. There is always
+-- an answer, so that a failover is noticed by misses too; version is NULL where there is no row.
 SELECT
-    coalesce(e.version, 0)::bigint AS version,
-    coalesce(e.codec, '')::text AS codec,
+    e.version,
+    e.codec,
     (CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp() THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
-FROM (SELECT @key::text AS key) k LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C";
+FROM (SELECT 1) AS one
+LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = @key::text;
 
 -- name: GetEntries :many
--- A join, not = ANY: a scan would parse the literal again for every row. n is the place of the key in the list.
+-- A join, not = ANY: a scan would parse the literal again for every row. n is the place of the key in the list. Keys
+-- without a row are left out; with none at all there is one answer, with n NULL, for the server's identity.
 SELECT
     k.n,
-    coalesce(e.version, 0)::bigint AS version,
-    coalesce(e.codec, '')::text AS codec,
+    e.version,
+    e.codec,
     (CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp() THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (SELECT (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint) AS server
-FROM unnest((SELECT (@keys::text)::text[])) WITH ORDINALITY AS k (key, n)
-LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C";
+FROM (SELECT 1) AS one
+LEFT JOIN (unnest((SELECT (@keys::text)::text[])) WITH ORDINALITY AS k (key, n)
+    JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C") ON true;
 
 -- name: PutEntry :one
 -- The lone write: the row, and in the same statement what the others are to know of it, left in the log for the next
 -- flush. Nobody can hold a key that did not exist, so an insert stays silent (xmax = 0 is true for an inserted row only).
+-- No answer: the session is not READ COMMITTED, and nothing was written. A stricter level judges rows by a snapshot from
+-- before the statement waited.
 WITH w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
-    VALUES (@key::text, sqlc.narg('value')::bytea, @version::bigint, @version::bigint,
-        clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', @codec::text)
+    SELECT @key::text, sqlc.narg('value')::bytea, @version::bigint, @version::bigint,
+        clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', @codec::text
+    WHERE current_setting('transaction_isolation') = 'read committed'
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
     RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
@@ -40,12 +46,13 @@ WITH w AS (
 )
 SELECT w.news::boolean AS logged, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server FROM w;
 
--- name: PutEntryAndTell :one
--- The same, but it tells at once: only while somebody polls the change goes into the log all the same.
+-- name: PutEntryAndPublish :one
+-- The same, but it publishes at once: only while somebody polls the change goes into the log all the same.
 WITH w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
-    VALUES (@key::text, sqlc.narg('value')::bytea, @version::bigint, @version::bigint,
-        clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', @codec::text)
+    SELECT @key::text, sqlc.narg('value')::bytea, @version::bigint, @version::bigint,
+        clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', @codec::text
+    WHERE current_setting('transaction_isolation') = 'read committed'
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
     RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
@@ -54,23 +61,28 @@ WITH w AS (
     SELECT w.key, w.version FROM w
     WHERE w.news AND (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING key
-), told AS (
+), published AS (
     SELECT count(pg_notify(s.channel, '2' || s.id || @item::text)) AS n FROM w, /* TEMPLATE: prefix */cache_state s
     WHERE w.news AND NOT EXISTS (SELECT FROM logged)
 )
 SELECT EXISTS (SELECT FROM logged) AS logged, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
-    told.n AS messages
-FROM told;
+    published.n AS messages
+FROM published WHERE EXISTS (SELECT FROM w);
 
 -- name: PutEntries :one
 -- Many rows in one statement, in the order of their keys so that two such statements can't deadlock. A value is what of
 -- all values begins at lo and is size bytes long; a size below zero is a tombstone, a ttl below zero never expires. What
 -- was not new is left in the log; the versions of the others come back.
-WITH w AS (
+-- Callers share it, so it must not wait for a row that a transaction holds: patience sets lock_timeout for this statement
+-- alone, before the first row is locked, because the sort reads all of the input first. Empty: the session's own.
+WITH patience AS MATERIALIZED (
+    SELECT set_config('lock_timeout', coalesce(nullif(@patience::text, ''), current_setting('lock_timeout')), true) AS was
+    WHERE current_setting('transaction_isolation') = 'read committed'
+), w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
     SELECT i.key, CASE WHEN i.size >= 0 THEN substring(@vals::bytea FROM i.lo FOR i.size) END, i.version, i.version,
         CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec
-    FROM ROWS FROM (
+    FROM patience, ROWS FROM (
         unnest((SELECT (@keys::text)::text[])), unnest((SELECT (@versions::text)::bigint[])), unnest((SELECT (@ttls_us::text)::bigint[])),
         unnest((SELECT (@codecs::text)::text[])), unnest((SELECT (@los::text)::int[])), unnest((SELECT (@sizes::text)::int[]))
     ) AS i (key, version, ttl_us, codec, lo, size)
@@ -83,15 +95,18 @@ WITH w AS (
 )
 SELECT coalesce(string_agg(w.version::text, ',') FILTER (WHERE NOT w.news), '')::text AS silent,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
-FROM w;
+FROM w HAVING count(*) > 0;
 
--- name: PutEntriesAndTell :one
--- The same, but it tells at once, in as few notifications as fit.
-WITH w AS (
+-- name: PutEntriesAndPublish :one
+-- The same, but it publishes at once, in as few notifications as fit.
+WITH patience AS MATERIALIZED (
+    SELECT set_config('lock_timeout', coalesce(nullif(@patience::text, ''), current_setting('lock_timeout')), true) AS was
+    WHERE current_setting('transaction_isolation') = 'read committed'
+), w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
     SELECT i.key, CASE WHEN i.size >= 0 THEN substring(@vals::bytea FROM i.lo FOR i.size) END, i.version, i.version,
         CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec
-    FROM ROWS FROM (
+    FROM patience, ROWS FROM (
         unnest((SELECT (@keys::text)::text[])), unnest((SELECT (@versions::text)::bigint[])), unnest((SELECT (@ttls_us::text)::bigint[])),
         unnest((SELECT (@codecs::text)::text[])), unnest((SELECT (@los::text)::int[])), unnest((SELECT (@sizes::text)::int[]))
     ) AS i (key, version, ttl_us, codec, lo, size)
@@ -104,11 +119,11 @@ WITH w AS (
     SELECT w.key, w.version FROM w
     WHERE w.news AND (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING version
-), told AS (
+), published AS (
     SELECT coalesce(/* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(w.key, lpad(to_hex(w.version), 16, '0')))), 0)::bigint AS n
     FROM w WHERE w.news AND NOT EXISTS (SELECT FROM logged)
 )
 SELECT coalesce((SELECT string_agg(w.version::text, ',') FROM w WHERE NOT w.news), '')::text AS silent,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
-    EXISTS (SELECT FROM logged) AS logged, told.n AS messages
-FROM told;
+    EXISTS (SELECT FROM logged) AS logged, published.n AS messages
+FROM published WHERE EXISTS (SELECT FROM w);

@@ -1,0 +1,20 @@
+package store
+
+import "context"
+
+// PutWith is the statement of several writes, with a patience of its own.
+func (s *Store) PutWith(ctx context.Context, rows []Write, patience string) (Written, error) {
+	return s.putAll(ctx, write{rows: rows}, patience)
+}
+
+// Waiting is how many statements wait for locked rows at a time.
+const Waiting = waiting
+
+// ForgetStrict makes the store believe that sessions are READ COMMITTED.
+func (s *Store) ForgetStrict() {
+	s.strict.Store(false)
+	s.plainWrites.Store(true)
+}
+
+// PlainWrites says whether writes go without a transaction.
+func (s *Store) PlainWrites() bool { return s.plainWrites.Load() }

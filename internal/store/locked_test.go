@@ -1,0 +1,234 @@
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pgcache/go/internal/migrate"
+	"github.com/pgcache/go/internal/sqlerr"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/internal/testdb"
+)
+
+// lock locks the rows of keys in a transaction of its own, until unlock. The rows are made first.
+func (w *watched) lock(keys ...string) (unlock func()) {
+	w.t.Helper()
+	tx, err := w.db.BeginTx(w.t.Context(), nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for i, key := range keys {
+		if _, err := w.Put(w.t.Context(), []store.Write{row(key, "before", int64(1000+i))}, false); err != nil {
+			w.t.Fatal(err)
+		}
+		if _, err := tx.Exec("UPDATE "+w.object("cache_entries")+" SET value = 'held' WHERE key = $1", key); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	unlock = sync.OnceFunc(func() { tx.Rollback() }) //nolint:errcheck // it has only to end
+	w.t.Cleanup(unlock)
+	return unlock
+}
+
+// TestLockedRows: callers that share a statement with one whose row is locked do not wait for that row.
+func TestLockedRows(t *testing.T) {
+	t.Parallel()
+	w := watch(t)
+	unlockA, unlockM := w.lock("a"), w.lock("m")
+	a := queue(t, t.Context(), w.set(row("a", "v", 1)))
+	waitFor(t, "the statement waits for the row", w.waiting)
+	began := time.Now()
+	short, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	m := queue(t, t.Context(), w.set(row("m", "v", 2)))
+	m2 := queue(t, short, w.set(row("m", "w", 3)))
+	innocent := queue(t, t.Context(), w.set(row("innocent", "v", 4)))
+	innocent.get(t)
+	if took := time.Since(began); took > 300*time.Millisecond {
+		t.Errorf("a write of another row took %v", took)
+	}
+	if _, err := m2.both(t); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	select {
+	case <-m.done:
+		t.Error("the blocked one did not wait as long as it may", m.err)
+	default:
+	}
+	unlockM()
+	m.get(t)
+	unlockA()
+	a.get(t)
+	if got := w.value("a") + w.value("m") + w.value("innocent"); got != "vvv" {
+		t.Error(got)
+	}
+}
+
+// TestManyLockedRows: however many rows are locked, a node has a handful of statements that wait for them, and writes of
+// other rows go on beside them.
+func TestManyLockedRows(t *testing.T) {
+	t.Parallel()
+	w := watch(t)
+	var keys []string
+	for i := range 30 {
+		keys = append(keys, fmt.Sprint("locked", i))
+	}
+	unlock := w.lock(keys...)
+	var calls []*result[store.Written]
+	for i, key := range keys {
+		calls = append(calls, queue(t, t.Context(), w.set(row(key, "v", int64(i+1)))))
+	}
+	most := 0
+	for i := range 20 {
+		began := time.Now()
+		if _, err := w.set(row(fmt.Sprint("innocent", i), "v", int64(i+100)))(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > 500*time.Millisecond {
+			t.Errorf("write %d of another row took %v", i, took)
+		}
+		most = max(most, scan[int](w, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'", w.Names.Schema))
+	}
+	waitFor(t, "all places are taken", func() bool {
+		return scan[int](w, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'", w.Names.Schema) >= store.Waiting
+	})
+	if most > 2*store.Waiting+1 { // those that wait, those that are tried, and the slot
+		t.Errorf("%d statements of a node wait for rows", most)
+	}
+	unlock()
+	for _, c := range calls {
+		c.get(t)
+	}
+	for _, key := range keys {
+		if v := w.value(key); v != "v" {
+			t.Errorf("%s is %q", key, v)
+		}
+	}
+}
+
+// TestCrowdBesideLockedRows: three nodes, 64 callers each on keys of their own, four rows locked.
+func TestCrowdBesideLockedRows(t *testing.T) {
+	t.Parallel()
+	w := watch(t)
+	w.lock("0-3", "1-9", "1-50", "2-11")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	var mu sync.Mutex
+	var worst time.Duration
+	var wg sync.WaitGroup
+	for n := range 3 {
+		s := w.another(w.Names)
+		for c := range 64 {
+			key := fmt.Sprint(n, "-", c)
+			wg.Go(func() {
+				for i := 0; ctx.Err() == nil; i++ {
+					began := time.Now()
+					_, err := s.Put(ctx, []store.Write{row(key, "v", int64(i*1000+n*64+c+1))}, false)
+					took := time.Since(began)
+					switch {
+					case key == "0-3" || key == "1-9" || key == "1-50" || key == "2-11":
+						if err == nil {
+							t.Errorf("%s was written although it is locked", key)
+						}
+						continue
+					case err != nil && ctx.Err() == nil:
+						t.Errorf("%s: %v", key, err)
+					}
+					mu.Lock()
+					worst = max(worst, took)
+					mu.Unlock()
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if t.Log("worst:", worst); worst > 700*time.Millisecond {
+		t.Errorf("a write of a row that nobody holds took %v", worst)
+	}
+}
+
+// TestPatience: lock_timeout is set for one statement, by both drivers, also in a transaction of its own, and the
+// session keeps what it had.
+func TestPatience(t *testing.T) {
+	t.Parallel()
+	for _, driver := range []string{"pgx", "postgres"} {
+		for _, level := range []string{"read committed", "serializable"} {
+			t.Run(driver+"/"+level, func(t *testing.T) {
+				t.Parallel()
+				w := watch(t)
+				w.lock("k")
+				db := testdb.Open(t, driver, testdb.WithParam(testdb.WithParam(testdb.DSN(t), "default_transaction_isolation", level), "lock_timeout", "7777"))
+				db.SetMaxOpenConns(1)
+				s := store.New(db, w.Names, 20*time.Second, false)
+				t.Cleanup(s.Close)
+				if _, err := s.State(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				_, err := s.PutWith(t.Context(), []store.Write{row("k", "v", 1), row("l", "v", 2)}, "50ms")
+				if took := time.Since(began); sqlerr.State(err) != "55P03" || took > 3*time.Second {
+					t.Errorf("after %v: %v", took, err)
+				}
+				if _, err := s.PutWith(t.Context(), []store.Write{row("l", "v", 3)}, "50ms"); err != nil {
+					t.Error(err)
+				}
+				var timeout string
+				if err := db.QueryRow("SHOW lock_timeout").Scan(&timeout); err != nil || timeout != "7777ms" {
+					t.Errorf("the session's lock_timeout is %s, %v", timeout, err)
+				}
+			})
+		}
+	}
+}
+
+// TestIsolationChanges: connections whose transactions are stricter appear while a node runs. A load from before a
+// Clear must not store after it, and writes do not notice.
+func TestIsolationChanges(t *testing.T) {
+	t.Parallel()
+	for _, driver := range []string{"pgx", "postgres"} {
+		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+			n, err := store.Names{Schema: testdb.Schema(t), Prefix: "s_"}.Resolve()
+			if err != nil {
+				t.Fatal(err)
+			}
+			db := testdb.Open(t, driver, testdb.DSN(t))
+			if err := migrate.Run(t.Context(), db, n); err != nil {
+				t.Fatal(err)
+			}
+			db.SetMaxOpenConns(1)
+			s := store.New(db, n, 20*time.Second, false)
+			t.Cleanup(s.Close)
+			if _, err := s.State(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			stricter(t, db)
+			for i, rows := range [][]store.Write{{row("a", "v", 1)}, {row("a", "v", 2), row("b", "v", 3)}} {
+				for _, inline := range []bool{false, true} {
+					stricter(t, db)
+					s.ForgetStrict()
+					out, err := s.Put(t.Context(), rows, inline)
+					if err != nil || out.Server == 0 || s.PlainWrites() {
+						t.Errorf("%d, inline %v: %+v, %v, plain: %v", i, inline, out, err, s.PlainWrites())
+					}
+				}
+			}
+			if _, err := s.State(t.Context()); err != nil || s.PlainWrites() {
+				t.Error("it has forgotten", err)
+			}
+		})
+	}
+}
+
+// stricter makes the pool's only connection as if the role had another default.
+func stricter(t *testing.T, db *sql.DB) {
+	t.Helper()
+	if _, err := db.ExecContext(t.Context(), "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE"); err != nil {
+		t.Fatal(err)
+	}
+}
