@@ -12,7 +12,7 @@ Plug it into an existing *sql.DB, pick a codec, and wrap it for your types:
 		return queryUser(ctx, db, 42) // runs once in the whole fleet, however many ask
 	})
 	...
-	err = users.Delete(ctx, "42") // when it returns, this process and soon all others have forgotten
+	err = users.Delete(ctx, "42") // when it returns, this process has forgotten; the others have within milliseconds
 
 # The data path
 
@@ -31,8 +31,11 @@ Plug it into an existing *sql.DB, pick a codec, and wrap it for your types:
 	          the row, and a line in the change log
 	Delete    the same, with a tombstone for a row
 
-	window    within 25 ms one node's flush tells everybody's changes in one notification; in a quiet
-	          system a write tells in its own statement, at once
+	window    within 25 ms one node's flush publishes everybody's changes in one notification; in a quiet
+	          system a write publishes in its own statement, at once
+
+	pulse     every two seconds each node that listens asks whether changes are being published; if not,
+	          it publishes them itself, or forgets what it holds
 
 	others    COMMIT ~~► their listener ──► their memory forgets the key, and reads under way are not kept
 
@@ -41,14 +44,18 @@ Plug it into an existing *sql.DB, pick a codec, and wrap it for your types:
 What a Cache promises, with its listener live (P2 and P5 say what live means):
 
   - P1: after a node has applied an invalidation, no Get that starts later on it returns anything older.
-  - P2: a Get never returns what was replaced longer ago than the InvalidationWindow (25 ms, or none with Immediate) and
-    the notification take. If the node that wrote dies before it is told, others find it within a second. A link that
-    dies without a word is noticed within the listener's heartbeat and its timeout, 3 s, and that is the most. LocalTTL
-    bounds it again.
+  - P2: usually a Get returns nothing that was replaced longer ago than the InvalidationWindow (25 ms, or none with
+    Immediate) and the notification take. Whatever goes wrong between a commit and a node, a node that dies, flushes that
+    fail, a link that falls silent, a suspended machine: it returns nothing that was replaced more than 4 s ago (a
+    heartbeat of 2 s, its timeout of 1 s, and the second that a change may lie in the log), by the time that the node
+    itself runs. The one exception is a failover that leaves the old server alive: a node that only has hits in memory
+    notices within 10 s, as soon as the pool has a connection to spare. LocalTTL bounds it again.
   - P3: a node reads its own writes.
-  - P4: a node never goes back for a key: what it has returned once is not followed by something older.
+  - P4: a node never goes back for a key: what it has returned once is not followed by something older. A crash of the
+    server loses what it loses: all of an UNLOGGED table, and with Durable what synchronous_commit = off had not written.
   - P5: while the listener is not provably live, every Get asks the database.
-  - P6: a GetOrSet never stores over a Set or Delete that finished after its loader began, whoever held the lock.
+  - P6: a GetOrSet never stores over a Set, a Delete or a foreign change that finished after its loader began, whoever held
+    the lock, and whatever crashed meanwhile.
   - P7: nothing is served after its expiry, by more than 50 ms, nor anything that was never written.
 
 How they are kept is told in internal/coherence, checked exhaustively on a model in internal/model, and on a running
@@ -57,13 +64,18 @@ fleet by the harness (go run ./harness).
 # Loads
 
 GetOrSet runs a loader at most once per process and, guarded by an advisory lock, in one process of the fleet. The lock
-is there for efficiency alone. That no old value is stored is the work of a fence: the loader's value is stored only if
-the row is still the one that was there before the loader began, and a Delete leaves a tombstone for five minutes, so
-that there is something to be different. A second load can happen (a lock session that was lost, a loader longer than
-LockTimeout); a stale store cannot.
+is there for efficiency alone: a process holds at most half of max_locks_per_transaction, 128 at the most, a call for
+more than 16 keys takes one lock for its list, and beyond that loads go without. That no old value is stored is the work of
+a fence: the loader's value is stored only if the row is still the one that was there before the loader began, and a Delete
+leaves a tombstone for five minutes, so that there is something to be different; and only if the tables are still of the
+incarnation of then, which Clear, TRUNCATE and a crash of the server change. A second load can happen (a lock session that
+was lost, a loader longer than LockTimeout); a stale store cannot.
+
+While a key is deleted again and again, a process runs one loader of it at a time: who comes after a Delete waits for the
+one under way and shares the next.
 
 A loader runs detached from the caller's context: it ends when its last waiter has left, or after LoadTimeout. It may use
-the same pool. It must not ask the cache for its own key.
+the same pool. It must not ask the cache for its own key, nor for one whose loader asks for its own: ErrRecursiveLoad.
 
 # When things are missing
 
@@ -71,17 +83,23 @@ the same pool. It must not ask the cache for its own key.
 	no Listener in Options           no local cache, or, with LocalTTL, one that may be that much behind
 	a transaction pooler in between  the listener's echo does not come back: as if down, and the log says what to use:
 	                                 a direct connection (ListenerDSN), or listener.Poll over the pool
-	a node dies with changes untold  the others tell them, within a second
+	a node dies, its changes not yet published   the pulses of the others find and publish them, see P2
+	flushes fail                     (a lock held, a full queue, a read-only server) memory is forgotten at every pulse,
+	                                 so nothing in it is older than a pulse, until one gets through
+	the pool is exhausted            memory goes on; what needs a connection waits for it, until Timeout
 	the database is down             Get and Set return an error; GetOrSet loads and returns; all recovers by itself
 	the reply to a write is lost     an error: whether it was done is unknown. It is not sent again, because that could undo
 	                                 what was written since; memory holds nothing of the key
-	a transaction holds a row        only the writes of that row wait for it, until Timeout
+	a transaction holds a row        only the writes of that row wait for it, until Timeout; a Clear does, too
 	the lock session is lost         loads go on, once per process instead of once per fleet
 	a loader fails                   everybody who waits gets its error, nothing is stored, the lock is free
 	the tables are missing           ErrNotMigrated, from everything
 	another schema version           SchemaError, with both versions
 	bytes that do not decode         a miss, counted and logged; GetOrSet loads anew and overwrites
-	garbage on the channel           everything in memory is forgotten
+	garbage on the channel           everything in memory is forgotten, and counted in Stats.UnknownMessages
+	another cache on the channel     its messages are not heard
+	changes by psql, other services  noticed by triggers, each with a version of its own; cache_set and cache_delete are the
+	                                 functions for other services and languages
 	the server crashed               an UNLOGGED table is empty, and so is every memory: no older value comes back
 	a failover                       rows of a server that the listener does not hear are not kept in memory
 

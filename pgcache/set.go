@@ -13,7 +13,8 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// Set stores value under key. When it has returned, this Cache returns nothing older, and the other nodes have been told.
+// Set stores value under key. When it has returned, this Cache returns nothing older. The other nodes know within the
+// InvalidationWindow and the time that a notification takes: see P2.
 // After an error the outcome is unknown where the connection was lost or ctx ended; memory then holds nothing of the key.
 func (c *Cache) Set(ctx context.Context, key string, value any, opts ...Option) error {
 	return c.base.set(ctx, "set", key, value, opts)
@@ -137,9 +138,9 @@ func (c *Cache) endWrite(versions []int64, out store.Written, err error) {
 // refused says that the server has answered, and that it did not do what it was asked.
 func refused(err error) bool { return sqlerr.State(err) != "" && !sqlerr.Connection(err) }
 
-// Delete removes keys; a key without an entry is no error. When it has returned, this Cache returns nothing older, and
-// the other nodes have been told. No loader that began before can store what it read. The delete of several keys is one
-// statement up to a thousand of them.
+// Delete removes keys; a key without an entry is no error. When it has returned, this Cache returns nothing older; the other
+// nodes know within the InvalidationWindow and the time that a notification takes: see P2. No loader that began before can
+// store what it read. The delete of several keys is one statement up to a thousand of them.
 func (c *Cache) Delete(ctx context.Context, keys ...string) error { return c.base.delete(ctx, keys) }
 
 func (v *view) delete(ctx context.Context, keys []string) error {
