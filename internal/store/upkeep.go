@@ -13,7 +13,19 @@ import (
 // transaction open, and no lock that writers would wait behind for long: it empties the table at once where nobody is
 // reading it (a dump, a report), and in batches otherwise. Where it fails half way, what is left is fenced and published all
 // the same.
-func (s *Store) Clear(ctx context.Context) (err error) {
+func (s *Store) Clear(ctx context.Context) error {
+	_, err := retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.q.TruncateEntries(ctx) })
+	if state := sqlerr.State(err); state != "55P03" && state != "42501" {
+		return err
+	}
+	return s.clearRows(ctx) // somebody is reading it, or we may not
+}
+
+// clearRows is Clear in batches. It removes what was written before it began, and no more:
+//
+//	clearRows begins        load looks        Set        if this row went, nothing would keep
+//	                                                     the load from storing what is older
+func (s *Store) clearRows(ctx context.Context) (err error) {
 	defer func() {
 		// Whatever was removed must be forgotten.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
@@ -23,8 +35,8 @@ func (s *Store) Clear(ctx context.Context) (err error) {
 	}()
 	// A fenced store that read the old incarnation must be done before the rows go:
 	//
-	//     StoreLoaded: incarnation is still 1         Clear: incarnation 2
-	//     StoreLoaded: inserts the row                removes the rows
+	//     StoreLoaded: incarnation is still 1         incarnation 2
+	//     StoreLoaded: inserts the row                the rows are removed
 	//
 	// so wait for the writing statements that are under way. Those that come after see the new incarnation.
 	until, err := s.turn(ctx)
@@ -32,10 +44,6 @@ func (s *Store) Clear(ctx context.Context) (err error) {
 		return err
 	}
 	if err := s.waitForWriters(ctx); err != nil {
-		return err
-	}
-	_, err = retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.q.TruncateEntries(ctx) })
-	if err == nil || ctx.Err() != nil || sqlerr.Config(err) && sqlerr.State(err) != "42501" {
 		return err
 	}
 	for waiting := false; ; {

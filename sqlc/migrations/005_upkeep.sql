@@ -1,10 +1,14 @@
 -- What the library does to its own rows. The setting tells the guards so.
 
--- cache_truncate empties the table at once, or fails: it does not keep writers waiting behind a reader for long.
+-- cache_truncate empties the table at once, or fails: it does not keep writers waiting behind a reader for long. The
+-- incarnation turns with it: a load that began before, or meanwhile, may have been before a Set whose row goes here.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_truncate() RETURNS void LANGUAGE plpgsql
 SET lock_timeout = '100ms' SET pgcache.upkeep = 'on' AS $$
 BEGIN
     TRUNCATE /* TEMPLATE: prefix */cache_entries;
+    INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random())
+        ON CONFLICT (one) DO UPDATE SET id = EXCLUDED.id;
+    PERFORM /* TEMPLATE: prefix */cache_changed('');
 END $$;
 
 -- cache_clear removes at most batch of the rows that were written until a moment. waiting: also those that somebody has
