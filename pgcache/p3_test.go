@@ -104,7 +104,7 @@ func TestP3_OwnWrites(t *testing.T) {
 				warm(t, c, "live", "yes")
 				stmt := "cache_entries"
 				if name == "Clear" {
-					stmt = named("TurnIncarnation")
+					stmt = named("TruncateEntries")
 				}
 				sending := wire.before(stmt)
 				written := async(t, func() error { return write(t.Context(), c) })
@@ -164,7 +164,7 @@ func TestP3_UnknownOutcome(t *testing.T) {
 	}
 	set(t, c, "k", "old")
 	warm(t, c, "k", "old")
-	reply := wire.lose(named("PublishAll"), lost)
+	reply := wire.lose(named("TruncateEntries"), lost)
 	if err := c.Clear(t.Context()); !errors.Is(err, lost) {
 		t.Fatal(err)
 	}

@@ -230,7 +230,7 @@ func TestP6_ClearAndIsolation(t *testing.T) {
 			l := newLoader("old")
 			loaded := async(t, func() error { return a.GetOrSet(t.Context(), "k", new(string), l.load) })
 			l.wait(t)
-			held := wire.after(named("TurnIncarnation"))
+			held := wire.after(named("TruncateEntries"))
 			cleared := async(t, func() error { return b.Clear(t.Context()) })
 			held.wait(t)
 			l.release()
