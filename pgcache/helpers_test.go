@@ -141,12 +141,12 @@ func (cl *cluster) names() store.Names {
 	return n
 }
 
-// keyLocks are the advisory locks held on keys of this cluster; migrations and flushes have the numbers -1 and -2.
+// keyLocks are the advisory locks held on keys of this cluster.
 func (cl *cluster) keyLocks(what string) int {
 	cl.t.Helper()
 	return cl.count("SELECT "+what+` FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND classid = $1::bigint::oid
-		AND objid::bigint < 4294967294 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
-		int64(uint32(cl.names().Class())))
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
+		int64(uint32(cl.names().KeyClass())))
 }
 
 // locks is their number.

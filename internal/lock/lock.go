@@ -1,250 +1,301 @@
-// Package lock holds advisory locks on one session per pool.
+// Package lock holds the advisory locks on keys, all of a process on its one session of a pool.
 //
 // A session lock belongs to its connection, and pg_try_advisory_lock never blocks: so one connection can hold the locks
-// of any number of loads, and no loader pins one. When the session is lost, the server has released all its locks, and
-// the next attempt opens another.
+// of any number of loads, and no loader pins one. When the session is lost, the server has released all its locks.
 package lock
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
+	"strings"
 	"sync"
-	"time"
+	"sync/atomic"
 
+	"github.com/pgcache/go/internal/session"
 	"github.com/pgcache/go/internal/store"
 )
 
-// timeout bounds a statement on the lock session. It is not the caller's context that ends it: a driver closes a
-// connection whose statement is cut off, and all locks with it.
-const timeout = 5 * time.Second
+// The lock table of a server has room for max_connections * max_locks_per_transaction locks, for everybody's tables too.
+// A session holds at most half of max_locks_per_transaction, and a process has a connection to listen beside its session:
+// so a server has room for max_connections / 2 processes, which hold a quarter of the lock table at most.
+const most = 128
 
-const (
-	idle      = 30 * time.Second // without locks, after which the session is closed
-	abandoned = 5 * time.Minute  // longer than any load: after which the server ends a session that nobody uses
-)
+func bound(maxLocks int) int { return min(most, maxLocks/2) }
 
-// Session is the lock session of one pool, shared by all caches on it.
-type Session struct {
-	db   *sql.DB
-	refs int // under registry's lock
-
-	mu     chan struct{} // one statement at a time; a channel, so that waiting for it can be given up
-	conn   *sql.Conn
-	mark   string      // what the session of conn is known by
-	pooled bool        // there are no sessions to be had: locks are given up
-	held   int         // locks on conn
-	idle   *time.Timer // runs while there are none
-}
-
-var registry = struct {
-	sync.Mutex
-	sessions map[*sql.DB]*Session
-}{sessions: map[*sql.DB]*Session{}}
+// single is how many keys of one call have locks of their own. More share one lock, on their whole list: the same call
+// elsewhere waits for it, and no key waits for the slow loader of another.
+const single = 8
 
 // Locks are the locks of one cache.
 type Locks struct {
-	session *Session
-	class   int32
-	close   sync.Once
+	session   *session.Session
+	class     int32
+	unguarded atomic.Uint64
+
+	mu        sync.Mutex
+	asking    []*ask   // for the next statement
+	releasing []string // names of locks to be given back
+	unlocking bool     // a goroutine gives them back
+	wg        sync.WaitGroup
+
+	// Within a turn on the session only.
+	conn *sql.Conn // on which held is held
+	held map[string]int
+}
+
+// ask is a request for the locks of keys, and for a look at them if store is set.
+type ask struct {
+	store  *store.Store
+	keys   []string
+	taken  bool // under Locks.mu: somebody's statement has it
+	done   chan struct{}
+	got    []bool
+	looked store.Looked
+	err    error
 }
 
 // Open returns the locks of the cache that space names. It touches no network.
 func Open(db *sql.DB, space string) *Locks {
-	registry.Lock()
-	defer registry.Unlock()
-	s := registry.sessions[db]
-	if s == nil {
-		s = &Session{db: db, mu: make(chan struct{}, 1)}
-		s.idle = time.AfterFunc(idle, s.rest)
-		registry.sessions[db] = s
-	}
-	s.refs++
-	return &Locks{session: s, class: store.Hash(space)}
+	return &Locks{session: session.Open(db), class: store.KeyClass(space)}
 }
 
-// Close gives the session back; the last to do so ends it.
+// Close gives everything back.
 func (l *Locks) Close() error {
-	l.close.Do(func() {
-		registry.Lock()
-		l.session.refs--
-		last := l.session.refs == 0
-		if last {
-			delete(registry.sessions, l.session.db)
-		}
-		registry.Unlock()
-		if last {
-			l.session.idle.Stop()
-			l.session.mu <- struct{}{}
-			l.session.discard()
-			<-l.session.mu
-		}
-	})
-	return nil
+	l.wg.Wait()
+	return l.session.Close()
 }
+
+// Unguarded is how many keys were said to be locked without a lock, because the process has as many as it may.
+func (l *Locks) Unguarded() uint64 { return l.unguarded.Load() }
 
 // TryLock tries to lock each of keys and says which it got. After an error none of them is held.
 func (l *Locks) TryLock(ctx context.Context, keys []string) (got []bool, err error) {
-	s := l.session
-	select {
-	case s.mu <- struct{}{}:
-		defer func() { <-s.mu }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("advisory lock: %w", ctx.Err())
-	}
-	if s.pooled {
-		return nil, fmt.Errorf("advisory lock: %w", errPooled)
-	}
-	s.idle.Stop()
-	for {
-		fresh := s.conn == nil
-		if fresh {
-			if err := s.connect(ctx); err != nil {
-				return nil, fmt.Errorf("advisory lock: %w", err)
-			}
-		}
-		got, err = l.try(ctx, keys)
-		if err == nil {
-			break
-		}
-		s.discard()
-		if fresh || s.pooled {
-			return nil, fmt.Errorf("advisory lock: %w", err)
-		}
-		// The session had died since it was last used: once more on a new one.
-	}
-	for _, g := range got {
-		if g {
-			s.held++
-		}
-	}
-	if s.held == 0 {
-		s.idle.Reset(idle)
-	}
-	return got, nil
+	got, _, err = l.ask(ctx, &ask{keys: keys})
+	return got, err
 }
 
-func (l *Locks) try(ctx context.Context, keys []string) ([]bool, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+// LockAndLook is TryLock, and after it reads what the rows of keys are, in the same statement.
+func (l *Locks) LockAndLook(ctx context.Context, s *store.Store, keys []string) (got []bool, looked store.Looked, err error) {
+	return l.ask(ctx, &ask{store: s, keys: keys})
+}
+
+// ask waits for a turn on the session, for itself and for all that have come meanwhile.
+func (l *Locks) ask(ctx context.Context, a *ask) ([]bool, store.Looked, error) {
+	if l.session.Pooled() {
+		return nil, store.Looked{}, errPooled
+	}
+	if len(a.keys) == 0 {
+		return nil, store.Looked{}, nil
+	}
+	a.done = make(chan struct{})
+	l.mu.Lock()
+	l.asking = append(l.asking, a)
+	l.mu.Unlock()
+
+	turn, cancel := context.WithCancel(ctx)
 	defer cancel()
-	got, pooled, err := store.TryLocks(ctx, l.session.conn, l.session.mark, l.class, keys)
-	if err == nil && pooled {
-		l.session.pooled = true
-		err = errPooled
+	go func() {
+		select {
+		case <-a.done: // somebody else's statement has answered
+			cancel()
+		case <-turn.Done():
+		}
+	}()
+	var batch []*ask
+	err := l.session.Do(turn, func(ctx context.Context, conn *sql.Conn) error {
+		if batch == nil {
+			l.mu.Lock()
+			batch, l.asking = l.asking, nil
+			for _, a := range batch {
+				a.taken = true
+			}
+			l.mu.Unlock()
+		}
+		return l.serve(ctx, conn, batch)
+	})
+	for _, b := range batch {
+		if b.err = err; err != nil {
+			b.got, b.looked = nil, store.Looked{}
+		}
+		close(b.done)
 	}
-	if err == nil && len(got) != len(keys) {
-		err = fmt.Errorf("%d answers for %d locks", len(got), len(keys))
+	l.mu.Lock()
+	if !a.taken {
+		l.asking = slices.DeleteFunc(l.asking, func(b *ask) bool { return a == b })
+		l.mu.Unlock()
+		return nil, store.Looked{}, fmt.Errorf("advisory lock: %w", err)
 	}
-	return got, err
+	l.mu.Unlock()
+	// Whoever has it answers within a turn. Not given up: its locks are this caller's to give back.
+	<-a.done
+	if a.err != nil {
+		return nil, store.Looked{}, fmt.Errorf("advisory lock: %w", a.err)
+	}
+	return a.got, a.looked, nil
 }
 
 // errPooled: behind a pooler that hands every statement to another session, a lock is taken on one and missed on the
 // next, and stays. Nothing can be locked through it.
 var errPooled = errors.New("a transaction pooler is in between, which keeps no session: advisory locks can't be used")
 
-// Unlock gives keys back, whatever has happened to the caller's context. A session that is in doubt is thrown away, and
-// its locks with it.
+// names are the locks of a call: one a key, or one for all.
+func names(keys []string) []string {
+	if len(keys) <= single {
+		return keys
+	}
+	return []string{strings.Join(slices.Sorted(slices.Values(keys)), "\x00")}
+}
+
+// serve answers a batch: those who look in one statement, the others in one each.
+func (l *Locks) serve(ctx context.Context, conn *sql.Conn, batch []*ask) error {
+	if l.session.Pooled() {
+		return errPooled
+	}
+	l.on(conn)
+	for len(batch) > 0 {
+		n := 1
+		for n < len(batch) && batch[n].store == batch[0].store && batch[0].store != nil {
+			n++
+		}
+		if err := l.lock(ctx, conn, batch[:n]); err != nil {
+			return err
+		}
+		batch = batch[n:]
+	}
+	return nil
+}
+
+// on forgets what was held on another connection than conn.
+func (l *Locks) on(conn *sql.Conn) {
+	if l.conn != conn {
+		l.conn, l.held = conn, map[string]int{}
+	}
+}
+
+func (l *Locks) lock(ctx context.Context, conn *sql.Conn, batch []*ask) (err error) {
+	var ids []int32
+	var keys, wanted []string
+	room := bound(l.session.MaxLocks()) - l.session.Locks
+	for _, a := range batch {
+		keys = append(keys, a.keys...)
+		for _, name := range names(a.keys) {
+			if len(ids) < room {
+				ids, wanted = append(ids, store.Hash(name)), append(wanted, name)
+			}
+		}
+	}
+	var got []bool
+	var looked store.Looked
+	var pooled bool
+	if s := batch[0].store; s != nil {
+		got, looked, pooled, err = s.LockAndLook(ctx, conn, l.session.PID(), l.class, ids, keys)
+	} else {
+		got, pooled, err = store.TryLocks(ctx, conn, l.session.PID(), l.class, ids)
+	}
+	switch {
+	case pooled:
+		l.session.FoundPooled()
+		return errPooled
+	case err == nil && len(got) != len(ids):
+		err = fmt.Errorf("%d answers for %d locks", len(got), len(ids))
+	}
+	if err != nil {
+		return doubt(err) // some may have been taken before it failed
+	}
+	for i, name := range wanted {
+		if got[i] {
+			l.held[name]++
+			l.session.Locks++
+		}
+	}
+	for _, a := range batch {
+		a.got = make([]bool, len(a.keys))
+		for i := range names(a.keys) {
+			yes := len(got) == 0 // beyond the bound
+			if yes {
+				l.unguarded.Add(1)
+			} else {
+				yes, got = got[0], got[1:]
+			}
+			if a.got[i] = yes; len(a.keys) > single {
+				a.got = slices.Repeat([]bool{yes}, len(a.keys))
+			}
+		}
+		if n := len(a.keys); a.store != nil {
+			a.looked = store.Looked{Rows: looked.Rows[:n:n], Incarnation: looked.Incarnation, At: looked.At}
+			looked.Rows = looked.Rows[n:]
+		}
+	}
+	return nil
+}
+
+// doubt ends the session: what is held on it is not known any more.
+func doubt(err error) error { return fmt.Errorf("%w: %v", driver.ErrBadConn, err) } //nolint:errorlint // its kind must not show
+
+// Unlock gives keys back, all that one call got. It returns at once.
 func (l *Locks) Unlock(keys []string) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	s := l.session
-	select {
-	case s.mu <- struct{}{}:
-		defer func() { <-s.mu }()
-	case <-ctx.Done():
-		return
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.releasing = append(l.releasing, names(keys)...)
+	if !l.unlocking {
+		l.unlocking = true
+		l.wg.Go(l.unlock)
 	}
-	if s.conn == nil {
-		return // lost with its locks
+}
+
+// unlock gives back what is to be given back, until there is nothing. A session that is in doubt is ended, and its locks
+// with it.
+func (l *Locks) unlock() {
+	for {
+		l.mu.Lock()
+		release := l.releasing
+		l.releasing = nil
+		if l.unlocking = len(release) > 0; !l.unlocking {
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+		// An error has ended the session, or there is none: the locks are gone either way. No deadline for the turn: a
+		// lock must not be left behind because the session is busy.
+		_ = l.session.Do(context.Background(), func(ctx context.Context, conn *sql.Conn) error { return l.release(ctx, conn, release) })
 	}
-	held, pooled, err := store.Unlocks(ctx, s.conn, s.mark, l.class, keys)
+}
+
+func (l *Locks) release(ctx context.Context, conn *sql.Conn, names []string) error {
+	if l.conn != conn {
+		return nil // lost with its locks
+	}
+	var ids []int32
+	for _, name := range names {
+		if l.held[name] == 0 {
+			continue // never had a lock
+		}
+		if l.held[name]--; l.held[name] == 0 {
+			delete(l.held, name)
+		}
+		ids = append(ids, store.Hash(name))
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	l.session.Locks -= len(ids)
+	held, pooled, err := store.Unlocks(ctx, conn, l.session.PID(), l.class, ids)
 	for try := 0; pooled && err == nil && try < unlockTries; try++ {
 		// A pooler after all. The session that has the locks is one of its others: it may be the next.
-		s.pooled = true
-		_, pooled, err = store.Unlocks(ctx, s.conn, s.mark, l.class, keys)
+		l.session.FoundPooled()
+		_, pooled, err = store.Unlocks(ctx, conn, l.session.PID(), l.class, ids)
 	}
-	if err != nil || s.pooled || slices.Contains(held, false) {
-		s.discard()
-		return
+	if err == nil && slices.Contains(held, false) && !l.session.Pooled() {
+		err = errors.New("a lock was not held")
 	}
-	if s.held -= len(keys); s.held <= 0 {
-		s.idle.Reset(idle)
-	}
-}
-
-const (
-	unlockTries = 100
-	proofs      = 2
-)
-
-// connect opens the session. The caller holds s.mu.
-func (s *Session) connect(ctx context.Context) error {
-	// Waiting for a free connection may be given up: there are no locks yet that could be lost.
-	conn, err := s.db.Conn(ctx)
 	if err != nil {
-		return err
-	}
-	// A process that is frozen, or cut off without a word, must not hold its locks for as long as TCP takes to notice:
-	// hours. Servers before 14 don't know the setting, and do without.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
-	defer cancel()
-	_, _ = conn.ExecContext(ctx, "SET idle_session_timeout = "+strconv.FormatInt(abandoned.Milliseconds(), 10))
-	s.conn, s.mark = conn, rand.Text()
-	if err := s.prove(ctx); err != nil {
-		s.discard()
-		return err
+		return doubt(err)
 	}
 	return nil
 }
 
-// prove finds out whether the connection has a session to itself, before it has any lock that could be left behind.
-// A transaction pooler gives the session that it has just had back to whoever asks next: then another connection finds
-// the mark that this one has left, or this one does not find it any more.
-func (s *Session) prove(ctx context.Context) error {
-	if err := store.MarkSession(ctx, s.conn, s.mark); err != nil {
-		return err
-	}
-	for range proofs {
-		others, err := store.SessionMark(ctx, s.db)
-		if err != nil {
-			return err
-		}
-		own, err := store.SessionMark(ctx, s.conn)
-		if err != nil {
-			return err
-		}
-		if others == s.mark || own != s.mark {
-			s.pooled = true
-			return errPooled
-		}
-	}
-	return nil
-}
-
-// rest gives the connection back to the pool's budget when nothing has been locked for a while.
-func (s *Session) rest() {
-	select {
-	case s.mu <- struct{}{}:
-		defer func() { <-s.mu }()
-		if s.held == 0 {
-			s.discard()
-		}
-	default: // in use
-	}
-}
-
-// discard closes the session's connection for good: it must not go back to the pool with locks on it. The caller holds
-// s.mu.
-func (s *Session) discard() {
-	if s.conn == nil {
-		return
-	}
-	_ = s.conn.Raw(func(any) error { return driver.ErrBadConn })
-	_ = s.conn.Close()
-	s.conn, s.held = nil, 0
-}
+const unlockTries = 100

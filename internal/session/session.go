@@ -47,6 +47,9 @@ type shared struct {
 	found  store.SessionSettings
 	pooled atomic.Bool
 
+	// Locks is how many locks on keys are held on the connection, of all caches. To be used within Do.
+	Locks int
+
 	mu   sync.Mutex // of the following
 	kept int
 	idle *time.Timer // runs while the session is neither kept nor used
@@ -177,7 +180,7 @@ func (s *shared) rest() {
 	s.mu.Lock()
 	kept := s.kept
 	s.mu.Unlock()
-	if kept == 0 {
+	if kept == 0 && s.Locks == 0 {
 		s.giveBack()
 	}
 }
@@ -289,7 +292,7 @@ func (s *shared) giveBack() {
 }
 
 func (s *shared) forget() {
-	s.conn, s.who, s.found = nil, store.Backend{}, store.SessionSettings{}
+	s.conn, s.Locks, s.who, s.found = nil, 0, store.Backend{}, store.SessionSettings{}
 }
 
 // discard closes the connection for good. ErrBadConn alone does not see to that: for a *sql.DB on top of another pool, as
