@@ -64,7 +64,7 @@ func New(db *sql.DB, opts Options) (*Cache, error) {
 		db: db, opts: opts, log: opts.Logger,
 		store: store.New(db, names, opts.Timeout, opts.PrepareStatements),
 		local: coherence.New(opts.Local, opts.LocalTTL),
-		locks: opts.Guard.Open(db, names.Schema+"."+names.Prefix+"cache"),
+		locks: opts.Guard.Open(db, names.Space()),
 	}
 	c.base = newView(c)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -121,7 +121,7 @@ func (c *Cache) Close() error {
 		if c.release != nil {
 			c.release()
 		}
-		c.session.Close()
+		err = errors.Join(err, c.session.Close())
 	})
 	return err
 }

@@ -15,7 +15,7 @@ import (
 
 // fill calls the loader for loads, stores what it returns and ends them all. b is what their rows were before; nil if
 // nobody could say, and then nothing is stored.
-func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *base) {
+func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 	c := r.c
 	names := make([]string, len(loads))
 	for i, l := range loads {
@@ -74,7 +74,7 @@ func (v *view) given(k localcache.Key) string {
 }
 
 // store stores what was loaded behind its fence, and ends the loads.
-func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []store.Write, b *base, called int) {
+func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []store.Write, b *fence, called int) {
 	c := r.c
 	out := make([]coherence.Loaded, len(loads))
 	for i, w := range rows {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"database/sql"
 
-	"github.com/pgcache/go/internal/session"
+	"github.com/pgcache/go/internal/lock"
 )
 
 // A Guard lets one process of the fleet load a key while the others wait for its value. It saves work and nothing else:
@@ -34,7 +34,7 @@ func AdvisoryLock() Guard { return advisoryLock{} }
 
 type advisoryLock struct{}
 
-func (advisoryLock) Open(db *sql.DB, space string) Locks { return session.OpenLocks(db, space) }
+func (advisoryLock) Open(db *sql.DB, space string) Locks { return lock.Open(db, space) }
 
 // NoGuard is no Guard: each process loads for itself, once however many callers it has.
 func NoGuard() Guard { return noGuard{} }

@@ -62,7 +62,7 @@ func TestForeignHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer holder.Close()
-	if _, err := holder.ExecContext(t.Context(), "SELECT pg_advisory_lock($1::int, $2::int)", store.Hash(cl.opts.Schema+"."+cl.opts.Prefix+"cache keys"), store.Hash("user:1")); err != nil {
+	if _, err := holder.ExecContext(t.Context(), "SELECT pg_advisory_lock($1::int, $2::int)", cl.names().KeyClass(), store.Hash("user:1")); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()

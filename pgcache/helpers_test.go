@@ -147,7 +147,7 @@ func (cl *cluster) keyLocks(what string) int {
 	n := cl.names()
 	return cl.count("SELECT "+what+` FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND classid = $1::bigint::oid
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
-		int64(uint32(store.Hash(n.Schema+"."+n.Prefix+"cache keys"))))
+		int64(uint32(n.KeyClass())))
 }
 
 // locks is their number.

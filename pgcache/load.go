@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/coherence"
-	"github.com/pgcache/go/internal/store"
-	"github.com/pgcache/go/localcache"
 )
 
 // GetOrSet reads the value under key into dst, or calls load, stores what it returns and decodes that into dst.
@@ -190,25 +188,19 @@ func pauseFor(ctx context.Context, d time.Duration, news <-chan struct{}) {
 
 // round ends the loads that it can and returns the others: keys that another process holds. alone loads them all.
 func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, alone bool, started time.Time) (waiting []*coherence.Load) {
-	var mine []*coherence.Load
-	if alone {
-		mine = pending
-	} else {
-		var held []string
+	if r.degraded || r.c.null {
+		r.fill(ctx, pending, nil)
+		return nil
+	}
+	l := r.look(pending)
+	defer l.release()
+	if !alone {
 		// The pool may have no connection to spare: then this process waits no longer than for another's load.
 		locking, cancel := context.WithDeadline(ctx, started.Add(r.c.opts.LockTimeout))
-		mine, waiting, held = r.lock(locking, pending)
+		l.lock(locking)
 		cancel()
-		if len(held) > 0 {
-			defer r.c.locks.Unlock(held)
-		}
 	}
-	if r.degraded || r.c.null {
-		r.fill(ctx, mine, nil)
-		return waiting
-	}
-	looked, sent := r.run.Step(), coherence.Now()
-	base, err := r.lookAgain(ctx, pending)
+	fence, err := l.fence(ctx)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		end(pending, coherence.Loaded{All: true, Err: context.Cause(ctx)})
@@ -217,84 +209,20 @@ func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, alone bo
 		end(pending, coherence.Loaded{All: true, Err: err})
 		return nil
 	case err != nil:
-		base = nil
+		fence = nil
 	}
-	absent := func(loads []*coherence.Load) (rest []*coherence.Load) {
-		for _, l := range loads {
-			if row, ok := base.found(l.Key); ok {
-				l.End(coherence.Loaded{Row: row, Found: true, Since: looked, Until: coherence.Until(sent, row.Remaining)})
-			} else {
-				rest = append(rest, l)
-			}
+	var mine []*coherence.Load
+	for i, load := range pending {
+		if row, ok := fence.found(load.Key); ok {
+			load.End(coherence.Loaded{Row: row, Found: true, Since: l.step, Until: coherence.Until(l.sent, row.Remaining)})
+		} else if l.got == nil || l.got[i] {
+			mine = append(mine, load)
+		} else {
+			waiting = append(waiting, load)
 		}
-		return rest
 	}
-	mine, waiting = absent(mine), absent(waiting)
 	if len(mine) > 0 {
-		r.fill(ctx, mine, base)
+		r.fill(ctx, mine, fence)
 	}
 	return waiting
-}
-
-// lock asks the guard. A guard that fails stops nobody: then this process loads without a lock.
-func (r *loadRun) lock(ctx context.Context, pending []*coherence.Load) (mine, waiting []*coherence.Load, held []string) {
-	names := make([]string, len(pending))
-	for i, l := range pending {
-		names[i] = rowKey(l.Key)
-	}
-	got, err := r.c.locks.TryLock(ctx, names)
-	if err != nil || len(got) != len(names) {
-		r.c.stats.guardErrors.Add(1)
-		r.c.warn("the guard can't lock, loading without it", "error", err)
-		return pending, nil, nil
-	}
-	for i, l := range pending {
-		if got[i] {
-			mine, held = append(mine, l), append(held, names[i])
-		} else {
-			waiting = append(waiting, l)
-		}
-	}
-	return mine, waiting, held
-}
-
-// base is what the rows were before a loader began: the fence of its store.
-type base struct {
-	rows        map[localcache.Key]store.Row
-	usable      map[localcache.Key]bool // live, and decodes
-	incarnation int64
-	looked      time.Duration // by the database's clock
-	read        time.Time
-}
-
-func (b *base) found(k localcache.Key) (store.Row, bool) {
-	if b == nil || !b.usable[k] {
-		return store.Row{}, false
-	}
-	return b.rows[k], true
-}
-
-// lookAgain reads the rows under the lock, in a statement of its own: one that took the lock too would see the snapshot
-// from before it waited, and miss the row that the last holder has just stored.
-func (r *loadRun) lookAgain(ctx context.Context, loads []*coherence.Load) (*base, error) {
-	b := &base{usable: make(map[localcache.Key]bool, len(loads)), read: time.Now()}
-	statement, cancel := r.c.statement(ctx)
-	defer cancel()
-	var err error
-	// Before the rows: a Clear between the two then fences what need not be, never the other way round.
-	if b.incarnation, b.looked, err = r.c.store.Incarnation(statement); err != nil {
-		return nil, r.c.explain(ctx, err)
-	}
-	keys := make([]localcache.Key, len(loads))
-	for i, l := range loads {
-		keys[i] = l.Key
-	}
-	if b.rows, err = r.readMany(ctx, keys, nil); err != nil {
-		return nil, err
-	}
-	for k, row := range b.rows {
-		// Bytes that do not decode are to be loaded anew, not found again.
-		b.usable[k] = row.Live() && r.unmarshal(row.Codec, row.Value, reflect.New(r.into).Interface()) == nil
-	}
-	return b, nil
 }

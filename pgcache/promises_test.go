@@ -59,11 +59,11 @@ func joining(t *testing.T, held *stop, read func() string) string {
 // wrote after the first look. The load's own outcome is value.
 func looked(t *testing.T, c, other *pgcache.Cache, w *wire, value int) (held *stop, own func() string) {
 	t.Helper()
-	locking := w.before(named("TryLocks"))
+	locking := w.before(named("LockAndRead"))
 	own = async(t, func() string { return outcome(loaded(c, "k", -1)) })
 	locking.wait(t)
 	set(t, other, "k", value) // new, so nobody is told
-	held = w.after(named("GetEntries"))
+	held = w.after(named("LockAndRead"))
 	locking.release()
 	held.wait(t)
 	return held, own

@@ -158,7 +158,11 @@ func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time) erro
 func (c *Cache) onSession(ctx context.Context, d time.Duration, f func(ctx context.Context, conn *sql.Conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	return c.session.Do(ctx, d, f)
+	return c.session.Do(ctx, func(ctx context.Context, conn *sql.Conn) error {
+		ctx, cancel := context.WithTimeout(ctx, d)
+		defer cancel()
+		return f(ctx, conn)
+	})
 }
 
 // lookAtPool asks which server the pool leads to, if nothing else has shown it lately and there is a connection to spare.

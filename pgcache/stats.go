@@ -14,6 +14,7 @@ type Stats struct {
 	Coalesced   uint64 // callers that shared another caller's load
 	Fenced      uint64 // loaded values not stored, because the key was written or deleted meanwhile
 	GuardErrors uint64 // loads that ran without the guard's lock, because it could not be asked
+	Unguarded   uint64 // keys loaded without a lock, because this process had as many as it may have
 
 	Sets    uint64 // values stored by Set and SetMany
 	Deletes uint64 // keys deleted
@@ -60,6 +61,9 @@ func (c *Cache) Stats() Stats {
 		DecodeErrors: c.stats.decodeErrors.Load(),
 		Flushes:      c.stats.flushes.Load(), Messages: c.stats.messages.Load(), Refreshed: c.stats.refreshed.Load(),
 		UnknownMessages: c.stats.unknown.Load(), Unpublished: c.stats.behind.Load(),
+	}
+	if l, ok := c.locks.(interface{ Unguarded() uint64 }); ok {
+		s.Unguarded = l.Unguarded()
 	}
 	for i := range c.stats.localHits {
 		s.LocalHits += c.stats.localHits[i].n.Load()

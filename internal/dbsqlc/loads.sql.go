@@ -27,24 +27,124 @@ func (q *Queries) GetIncarnation(ctx context.Context) (GetIncarnationRow, error)
 	return i, err
 }
 
-const MarkSession = `-- name: MarkSession :exec
-SELECT set_config('pgcache.session', $1::text, false)
+const LockAndRead = `-- name: LockAndRead :many
+SELECT coalesce(r.n, 0)::bigint AS n, coalesce(r.version, 0)::bigint AS version, coalesce(r.codec, '')::text AS codec, r.value::bytea AS value,
+    coalesce(r.remaining_us, 0)::bigint AS remaining_us, coalesce(r.server, 0)::bigint AS server,
+    coalesce(r.incarnation, 0)::bigint AS incarnation, coalesce(r.now_us, 0)::bigint AS now_us, coalesce(r.got, '-')::text AS got
+FROM /* TEMPLATE: prefix */cache_look($1::int, $2::int, ($3::text)::int[], ($4::text)::text[])
+    AS r (n, version, codec, value, remaining_us, server, incarnation, now_us, got)
 `
 
-func (q *Queries) MarkSession(ctx context.Context, mark string) error {
-	_, err := q.db.ExecContext(ctx, MarkSession, mark)
-	return err
+type LockAndReadParams struct {
+	Pid   int32
+	Class int32
+	Ids   string
+	Keys  string
 }
 
-const SessionMark = `-- name: SessionMark :one
-SELECT coalesce(current_setting('pgcache.session', true), '')::text AS mark
+type LockAndReadRow struct {
+	N           int64
+	Version     int64
+	Codec       string
+	Value       []byte
+	RemainingUs int64
+	Server      int64
+	Incarnation int64
+	NowUs       int64
+	Got         string
+}
+
+func (q *Queries) LockAndRead(ctx context.Context, arg LockAndReadParams) ([]LockAndReadRow, error) {
+	rows, err := q.db.QueryContext(ctx, LockAndRead,
+		arg.Pid,
+		arg.Class,
+		arg.Ids,
+		arg.Keys,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LockAndReadRow
+	for rows.Next() {
+		var i LockAndReadRow
+		if err := rows.Scan(
+			&i.N,
+			&i.Version,
+			&i.Codec,
+			&i.Value,
+			&i.RemainingUs,
+			&i.Server,
+			&i.Incarnation,
+			&i.NowUs,
+			&i.Got,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const Look = `-- name: Look :many
+SELECT k.n, coalesce(e.version, 0)::bigint AS version, coalesce(e.codec, '')::text AS codec,
+    (CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp() THEN e.value END)::bytea AS value,
+    (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
+    coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)::bigint AS incarnation,
+    (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us
+FROM unnest((SELECT ($1::text)::text[])) WITH ORDINALITY AS k (key, n)
+LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C"
 `
 
-func (q *Queries) SessionMark(ctx context.Context) (string, error) {
-	row := q.db.QueryRowContext(ctx, SessionMark)
-	var mark string
-	err := row.Scan(&mark)
-	return mark, err
+type LookRow struct {
+	N           interface{}
+	Version     int64
+	Codec       string
+	Value       []byte
+	RemainingUs int64
+	Server      int64
+	Incarnation int64
+	NowUs       int64
+}
+
+// The look of a load that has no lock, or one that a foreign guard gave it. Incarnation 0: see NewIncarnation.
+func (q *Queries) Look(ctx context.Context, keys string) ([]LookRow, error) {
+	rows, err := q.db.QueryContext(ctx, Look, keys)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LookRow
+	for rows.Next() {
+		var i LookRow
+		if err := rows.Scan(
+			&i.N,
+			&i.Version,
+			&i.Codec,
+			&i.Value,
+			&i.RemainingUs,
+			&i.Server,
+			&i.Incarnation,
+			&i.NowUs,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const StoreLoaded = `-- name: StoreLoaded :many
@@ -156,19 +256,19 @@ func (q *Queries) StoreLoaded(ctx context.Context, arg StoreLoadedParams) ([]Sto
 }
 
 const TryLocks = `-- name: TryLocks :many
-SELECT (CASE WHEN current_setting('pgcache.session', true) = $1::text THEN pg_try_advisory_lock($2::int, i.id)::int ELSE -1 END)::int AS got
+SELECT (CASE WHEN pg_backend_pid() = $1::int THEN pg_try_advisory_lock($2::int, i.id)::int ELSE -1 END)::int AS got
 FROM unnest((SELECT ($3::text)::int[])) WITH ORDINALITY AS i (id, n) ORDER BY i.n
 `
 
 type TryLocksParams struct {
-	Mark  string
+	Pid   int32
 	Class int32
 	Ids   string
 }
 
-// 1: got it, 0: somebody has it, -1: this is not the session that was marked, and nothing was tried.
+// 1: got it, 0: somebody has it, -1: another backend answers, and nothing was tried.
 func (q *Queries) TryLocks(ctx context.Context, arg TryLocksParams) ([]int32, error) {
-	rows, err := q.db.QueryContext(ctx, TryLocks, arg.Mark, arg.Class, arg.Ids)
+	rows, err := q.db.QueryContext(ctx, TryLocks, arg.Pid, arg.Class, arg.Ids)
 	if err != nil {
 		return nil, err
 	}
@@ -191,18 +291,18 @@ func (q *Queries) TryLocks(ctx context.Context, arg TryLocksParams) ([]int32, er
 }
 
 const Unlocks = `-- name: Unlocks :many
-SELECT (CASE WHEN current_setting('pgcache.session', true) = $1::text THEN pg_advisory_unlock($2::int, i.id)::int ELSE -1 END)::int AS was_held
+SELECT (CASE WHEN pg_backend_pid() = $1::int THEN pg_advisory_unlock($2::int, i.id)::int ELSE -1 END)::int AS was_held
 FROM unnest((SELECT ($3::text)::int[])) WITH ORDINALITY AS i (id, n) ORDER BY i.n
 `
 
 type UnlocksParams struct {
-	Mark  string
+	Pid   int32
 	Class int32
 	Ids   string
 }
 
 func (q *Queries) Unlocks(ctx context.Context, arg UnlocksParams) ([]int32, error) {
-	rows, err := q.db.QueryContext(ctx, Unlocks, arg.Mark, arg.Class, arg.Ids)
+	rows, err := q.db.QueryContext(ctx, Unlocks, arg.Pid, arg.Class, arg.Ids)
 	if err != nil {
 		return nil, err
 	}

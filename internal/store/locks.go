@@ -2,23 +2,80 @@ package store
 
 import (
 	"context"
+	"database/sql/driver"
 	"strconv"
 	"strings"
 
 	"github.com/pgcache/go/internal/dbsqlc"
 )
 
-// TryLocks tries advisory locks on the session db, in one statement. pooled says that it was not the session
-// that was marked.
-func TryLocks(ctx context.Context, db DB, mark string, class int32, ids []int32) (got []bool, pooled bool, err error) {
-	rows, err := dbsqlc.New(db).TryLocks(ctx, dbsqlc.TryLocksParams{Mark: mark, Class: class, Ids: arrayOfIDs(ids)})
+// Looked is what a load saw before it began: the fence of its store.
+type Looked struct {
+	Rows        []Row // in the order of the keys
+	Incarnation int64
+	At          int64 // by the database's clock, in microseconds
+}
+
+// Look reads the rows of keys and the incarnation that they belong to, in one statement.
+func (s *Store) Look(ctx context.Context, keys []string) (l Looked, err error) {
+	for range 2 {
+		l, err = retry(ctx, lost, func() (Looked, error) {
+			l := Looked{Rows: make([]Row, len(keys))}
+			return l, s.sql.query(ctx, dbsqlc.Look, func(v []driver.Value) error {
+				l.add(keys, v)
+				return nil
+			}, keyList(keys))
+		})
+		if err != nil || l.Incarnation != 0 || len(keys) == 0 {
+			return l, err
+		}
+		// A crash has emptied the table.
+		if err := s.q.NewIncarnation(ctx); err != nil {
+			return l, err
+		}
+	}
+	return l, err
+}
+
+// add takes over a row of the answer: n, version, codec, value, remaining_us, server, incarnation, now_us.
+func (l *Looked) add(keys []string, v []driver.Value) {
+	n := asInt(v[0]) - 1
+	l.Rows[n] = Row{keys[n], asBytes(v[3]), asInt(v[1]), asString(v[2]), micros(asInt(v[4])), asInt(v[5])}
+	l.Incarnation, l.At = asInt(v[6]), asInt(v[7])
+}
+
+// LockAndLook tries the advisory locks ids on the session db, whose backend is pid, and then looks. pooled says that
+// another backend has answered, and nothing was done. After an error some of the locks may be held.
+func (s *Store) LockAndLook(ctx context.Context, db DB, pid, class int32, ids []int32, keys []string) (got []bool, l Looked, pooled bool, err error) {
+	l.Rows = make([]Row, len(keys))
+	r := &rendered{DB: db, names: s.Names, texts: s.sql.texts}
+	err = r.query(ctx, dbsqlc.LockAndRead, func(v []driver.Value) error {
+		answer := asString(v[8])
+		if pooled = answer == "-"; pooled {
+			return nil
+		}
+		if got == nil {
+			got = make([]bool, len(ids))
+			for i := range min(len(ids), len(answer)) {
+				got[i] = answer[i] == '1'
+			}
+		}
+		l.add(keys, v)
+		return nil
+	}, pid, class, lockIDs(ids), keyList(keys))
+	return got, l, pooled, err
+}
+
+// TryLocks tries advisory locks on the session db. pooled says that another backend than pid has answered.
+func TryLocks(ctx context.Context, db DB, pid, class int32, ids []int32) (got []bool, pooled bool, err error) {
+	rows, err := dbsqlc.New(db).TryLocks(ctx, dbsqlc.TryLocksParams{Pid: pid, Class: class, Ids: lockIDs(ids)})
 	got, pooled = answers(rows)
 	return got, pooled, err
 }
 
 // Unlocks gives them back, and says for each whether the session had it.
-func Unlocks(ctx context.Context, db DB, mark string, class int32, ids []int32) (held []bool, pooled bool, err error) {
-	rows, err := dbsqlc.New(db).Unlocks(ctx, dbsqlc.UnlocksParams{Mark: mark, Class: class, Ids: arrayOfIDs(ids)})
+func Unlocks(ctx context.Context, db DB, pid, class int32, ids []int32) (held []bool, pooled bool, err error) {
+	rows, err := dbsqlc.New(db).Unlocks(ctx, dbsqlc.UnlocksParams{Pid: pid, Class: class, Ids: lockIDs(ids)})
 	held, pooled = answers(rows)
 	return held, pooled, err
 }
@@ -30,14 +87,10 @@ func answers(rows []int32) (yes []bool, pooled bool) {
 	return yes, pooled
 }
 
-// MarkSession gives the session db a mark.
-func MarkSession(ctx context.Context, db DB, mark string) error {
-	return dbsqlc.New(db).MarkSession(ctx, mark)
+func lockIDs(ids []int32) string {
+	return arrayOf(len(ids), func(b *strings.Builder, i int) { b.WriteString(strconv.Itoa(int(ids[i]))) })
 }
 
-// SessionMark returns the mark of the session db.
-func SessionMark(ctx context.Context, db DB) (string, error) { return dbsqlc.New(db).SessionMark(ctx) }
-
-func arrayOfIDs(ids []int32) string {
-	return arrayOf(len(ids), func(b *strings.Builder, i int) { b.WriteString(strconv.Itoa(int(ids[i]))) })
+func keyList(keys []string) string {
+	return arrayOf(len(keys), func(b *strings.Builder, i int) { quoteElement(b, keys[i]) })
 }

@@ -102,7 +102,17 @@ func (n Names) Render(sql string) string {
 
 // Class is the first number of the advisory locks of this cache. The two-number key space keeps them apart from the
 // single-number locks that applications and migration tools use.
-func (n Names) Class() int32 { return Hash(n.Schema + "." + n.Prefix + "cache") }
+func (n Names) Class() int32 { return Hash(n.Space()) }
+
+// KeyClass is the same for the locks on keys, whose numbers are hashes: in one class with the others, a key whose hash is
+// the number of the flush would hold up every flush while its loader runs.
+func (n Names) KeyClass() int32 { return KeyClass(n.Space()) }
+
+// Space names the cache in its database.
+func (n Names) Space() string { return n.Schema + "." + n.Prefix + "cache" }
+
+// KeyClass is the class of the keys of a space.
+func KeyClass(space string) int32 { return Hash(space + " keys") }
 
 // Hash makes a lock number of a name. Two names of one number only wait for each other.
 func Hash(name string) int32 {

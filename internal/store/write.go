@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/pgcache/go/internal/dbsqlc"
 	"github.com/pgcache/go/internal/notify"
@@ -204,88 +203,6 @@ func (s *Store) put(ctx context.Context, ws []write, patience string) ([]Written
 		for j := range w.rows {
 			row := &w.rows[j]
 			out[i].Logged[j] = a.logged && last[row.Key] == row && !silent[row.Version]
-		}
-	}
-	return out, nil
-}
-
-// Incarnation is the number that Clear and TRUNCATE change, and that is another after a crash. A load reads it before it
-// begins, with the database's time.
-func (s *Store) Incarnation(ctx context.Context) (id int64, now time.Duration, err error) {
-	r, err := s.q.GetIncarnation(ctx)
-	if err == nil && r.Incarnation == 0 {
-		if err = s.q.NewIncarnation(ctx); err == nil {
-			r, err = s.q.GetIncarnation(ctx)
-		}
-	}
-	return r.Incarnation, time.Duration(r.NowUs) * time.Microsecond, err
-}
-
-// LoadGrace is how long a loaded value may take to be stored, by the database's clock. It is shorter than tombstones live.
-const LoadGrace = 4*time.Minute + 10*time.Second
-
-// PutLoaded stores what a load brought, of each row only if nothing was written since the load saw its Base, and none
-// if a Clear, a TRUNCATE or a crash came since Incarnation was read.
-func (s *Store) PutLoaded(ctx context.Context, rows []Write, inline bool) (Written, error) {
-	q, w := &s.loads, write{rows, inline}
-	if w.large() {
-		q = &s.heavyLoads
-	}
-	return q.Do(ctx, w)
-}
-
-func (s *Store) loadOne(ctx context.Context, w write) (Written, error) {
-	out, err := s.loadMany(ctx, []write{w})
-	if err != nil {
-		return Written{}, err
-	}
-	return out[0], nil
-}
-
-func (s *Store) loadMany(ctx context.Context, ws []write) ([]Written, error) {
-	inline := false
-	first := map[string]int64{} // the version of each key that is tried
-	var rows []*Write
-	for _, w := range ws {
-		inline = inline || w.inline
-		for i := range w.rows {
-			// Two loads of one key, one of them begun after a write: whichever goes first, the other is fenced off.
-			if _, ok := first[w.rows[i].Key]; !ok {
-				first[w.rows[i].Key] = w.rows[i].Version
-				rows = append(rows, &w.rows[i])
-			}
-		}
-	}
-	p := pack(rows)
-	bases, incarnations, looked, louds := packLoads(rows)
-	send := func() ([]dbsqlc.StoreLoadedRow, error) {
-		return committed(ctx, s, func(q *dbsqlc.Queries) ([]dbsqlc.StoreLoadedRow, error) {
-			return q.StoreLoaded(ctx, dbsqlc.StoreLoadedParams{
-				Keys: p.keys, Versions: p.versions, Bases: bases, Incarnations: incarnations, TtlsUs: p.ttls, Codecs: p.codecs,
-				LookedUs: looked, GraceUs: LoadGrace.Microseconds(), Louds: louds, Sizes: p.sizes, Vals: p.values, Inline: inline,
-			})
-		})
-	}
-	done, err := retry(ctx, notDone, send)
-	if sqlerr.State(err) == needsReadCommitted {
-		s.plainWrites.Store(false) // the sessions' isolation was changed
-		done, err = retry(ctx, notDone, send)
-	}
-	if err != nil {
-		return nil, err
-	}
-	stored := make(map[string]dbsqlc.StoreLoadedRow, len(done))
-	for _, r := range done {
-		stored[r.Key] = r
-	}
-	out := make([]Written, len(ws))
-	for i, w := range ws {
-		out[i] = Written{Stored: make([]bool, len(w.rows)), Logged: make([]bool, len(w.rows))}
-		for j, row := range w.rows {
-			if r, ok := stored[row.Key]; ok && first[row.Key] == row.Version {
-				out[i].Server, out[i].Stored[j], out[i].Logged[j] = r.Server, true, r.Logged
-				out[i].Published = r.Messages > 0
-			}
 		}
 	}
 	return out, nil

@@ -47,17 +47,29 @@ SELECT w.key::text AS key, (w.version IN (SELECT l.version FROM logged l))::bool
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
 FROM w, published;
 
+-- name: LockAndRead :many
+SELECT coalesce(r.n, 0)::bigint AS n, coalesce(r.version, 0)::bigint AS version, coalesce(r.codec, '')::text AS codec, r.value::bytea AS value,
+    coalesce(r.remaining_us, 0)::bigint AS remaining_us, coalesce(r.server, 0)::bigint AS server,
+    coalesce(r.incarnation, 0)::bigint AS incarnation, coalesce(r.now_us, 0)::bigint AS now_us, coalesce(r.got, '-')::text AS got
+FROM /* TEMPLATE: prefix */cache_look(@pid::int, @class::int, (@ids::text)::int[], (@keys::text)::text[])
+    AS r (n, version, codec, value, remaining_us, server, incarnation, now_us, got);
+
+-- name: Look :many
+-- The look of a load that has no lock, or one that a foreign guard gave it. Incarnation 0: see NewIncarnation.
+SELECT k.n, coalesce(e.version, 0)::bigint AS version, coalesce(e.codec, '')::text AS codec,
+    (CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp() THEN e.value END)::bytea AS value,
+    (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
+    coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)::bigint AS incarnation,
+    (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us
+FROM unnest((SELECT (@keys::text)::text[])) WITH ORDINALITY AS k (key, n)
+LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C";
+
 -- name: TryLocks :many
--- 1: got it, 0: somebody has it, -1: this is not the session that was marked, and nothing was tried.
-SELECT (CASE WHEN current_setting('pgcache.session', true) = @mark::text THEN pg_try_advisory_lock(@class::int, i.id)::int ELSE -1 END)::int AS got
+-- 1: got it, 0: somebody has it, -1: another backend answers, and nothing was tried.
+SELECT (CASE WHEN pg_backend_pid() = @pid::int THEN pg_try_advisory_lock(@class::int, i.id)::int ELSE -1 END)::int AS got
 FROM unnest((SELECT (@ids::text)::int[])) WITH ORDINALITY AS i (id, n) ORDER BY i.n;
 
--- name: MarkSession :exec
-SELECT set_config('pgcache.session', @mark::text, false);
-
--- name: SessionMark :one
-SELECT coalesce(current_setting('pgcache.session', true), '')::text AS mark;
-
 -- name: Unlocks :many
-SELECT (CASE WHEN current_setting('pgcache.session', true) = @mark::text THEN pg_advisory_unlock(@class::int, i.id)::int ELSE -1 END)::int AS was_held
+SELECT (CASE WHEN pg_backend_pid() = @pid::int THEN pg_advisory_unlock(@class::int, i.id)::int ELSE -1 END)::int AS was_held
 FROM unnest((SELECT (@ids::text)::int[])) WITH ORDINALITY AS i (id, n) ORDER BY i.n;

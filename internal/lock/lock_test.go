@@ -1,4 +1,4 @@
-package session_test
+package lock_test
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/pgcache/go/internal/session"
+	"github.com/pgcache/go/internal/lock"
 	"github.com/pgcache/go/internal/store"
 	"github.com/pgcache/go/internal/testdb"
 )
@@ -28,14 +28,14 @@ func forDrivers(t *testing.T, test func(t *testing.T, open func() *sql.DB, space
 	}
 }
 
-func open(t *testing.T, db *sql.DB, space string) *session.Locks {
+func open(t *testing.T, db *sql.DB, space string) *lock.Locks {
 	t.Helper()
-	l := session.OpenLocks(db, space)
+	l := lock.Open(db, space)
 	t.Cleanup(func() { l.Close() })
 	return l
 }
 
-func try(t *testing.T, l *session.Locks, keys ...string) []bool {
+func try(t *testing.T, l *lock.Locks, keys ...string) []bool {
 	t.Helper()
 	got, err := l.TryLock(t.Context(), keys)
 	if err != nil {
@@ -48,7 +48,7 @@ func try(t *testing.T, l *session.Locks, keys ...string) []bool {
 func held(t *testing.T, db *sql.DB, space string) (n int) {
 	t.Helper()
 	err := db.QueryRowContext(t.Context(), "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND classid = $1::bigint::oid AND granted",
-		int64(uint32(store.Hash(space+" keys")))).Scan(&n)
+		int64(uint32(store.KeyClass(space)))).Scan(&n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func soon(t *testing.T, what string, ok func() bool) {
 func kill(t *testing.T, db *sql.DB, space string) {
 	t.Helper()
 	if _, err := db.ExecContext(t.Context(), "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND classid = $1::bigint::oid",
-		int64(uint32(store.Hash(space+" keys")))); err != nil {
+		int64(uint32(store.KeyClass(space)))); err != nil {
 		t.Fatal(err)
 	}
 	soon(t, "the session ends", func() bool { return held(t, db, space) == 0 })
@@ -84,15 +84,15 @@ func TestTwoProcesses(t *testing.T) {
 			t.Fatal(got)
 		}
 		a.Unlock([]string{"x"})
-		if got := try(t, b, "x", "y"); !cmp.Equal(got, []bool{true, false}) {
+		soon(t, "x is free", func() bool { return try(t, b, "x")[0] })
+		if got := try(t, b, "y"); got[0] {
 			t.Fatal(got)
 		}
 		a.Close()
 		soon(t, "a's locks are free", func() bool { return try(t, b, "y")[0] })
 		b.Unlock([]string{"x", "y", "z"})
-		if n := held(t, pool(), space); n != 0 {
-			t.Errorf("%d locks", n)
-		}
+		other := pool()
+		soon(t, "no lock is left", func() bool { return held(t, other, space) == 0 })
 		if got := try(t, b); len(got) != 0 {
 			t.Error(got)
 		}
@@ -157,9 +157,7 @@ func TestCollision(t *testing.T) {
 			t.Error("freed by its namesake")
 		}
 		a.Unlock([]string{y})
-		if got := try(t, b, y); !got[0] {
-			t.Error("not free")
-		}
+		soon(t, "it is free", func() bool { return try(t, b, y)[0] })
 	})
 }
 
@@ -183,112 +181,20 @@ func TestSessionLost(t *testing.T) {
 			t.Errorf("%d locks", n)
 		}
 		a.Unlock([]string{"y", "z"})
-		if n := held(t, other, space); n != 0 {
-			t.Errorf("%d locks", n)
-		}
+		soon(t, "no lock is left", func() bool { return held(t, other, space) == 0 })
 	})
 }
 
-// Giving back what is not held does nothing.
+// A key that has no lock of ours, because there are too many, is given back as well.
 func TestNotHeld(t *testing.T) {
 	forDrivers(t, func(t *testing.T, pool func() *sql.DB, space string) {
-		a, other := open(t, pool(), space), pool()
+		db, other := pool(), pool()
+		a := open(t, db, space)
 		try(t, a, "x")
 		a.Unlock([]string{"y"})
-		if n := held(t, other, space); n != 1 {
-			t.Errorf("%d locks", n)
-		}
-		a.Unlock([]string{"x"})
-		a.Unlock([]string{"x"})
-		if n := held(t, other, space); n != 0 {
-			t.Errorf("%d locks", n)
-		}
-	})
-}
-
-// TestBudget: a process takes no more than its share of the server's lock table. Beyond that it goes without, at once.
-func TestBudget(t *testing.T) {
-	forDrivers(t, func(t *testing.T, pool func() *sql.DB, space string) {
-		a, b, other := open(t, pool(), space), open(t, pool(), space), pool()
-		var perTransaction int
-		if err := other.QueryRowContext(t.Context(), "SELECT current_setting('max_locks_per_transaction')::int").Scan(&perTransaction); err != nil {
-			t.Fatal(err)
-		}
-		share := min(128, perTransaction/2)
-		for i := range 500 {
-			if got := try(t, a, fmt.Sprint("k", i)); !got[0] {
-				t.Fatal("refused", i)
-			}
-		}
-		if n := held(t, other, space); n != share {
-			t.Errorf("%d locks, want %d", n, share)
-		}
-		if got := try(t, b, "k0", "k499"); !cmp.Equal(got, []bool{false, true}) {
-			t.Error("the first is locked, the last went without:", got)
-		}
-		b.Unlock([]string{"k499"})
-		for i := range 500 {
-			a.Unlock([]string{fmt.Sprint("k", i)})
-		}
-		if n := held(t, other, space); n != 0 {
-			t.Errorf("%d locks are left", n)
-		}
-		if got := try(t, b, "k0"); !got[0] {
-			t.Error("not free")
-		}
-	})
-}
-
-// TestManyKeys: a call for many keys takes one lock, which the same call of another process waits for and no other.
-func TestManyKeys(t *testing.T) {
-	forDrivers(t, func(t *testing.T, pool func() *sql.DB, space string) {
-		a, b, other := open(t, pool(), space), open(t, pool(), space), pool()
-		keys := make([]string, 15_000)
-		for i := range keys {
-			keys[i] = fmt.Sprint("k", i)
-		}
-		if got := try(t, a, keys...); slices.Contains(got, false) || len(got) != len(keys) {
-			t.Fatal("not locked")
-		}
-		if n := held(t, other, space); n != 1 {
-			t.Errorf("%d locks", n)
-		}
-		shuffled := slices.Clone(keys)
-		slices.Reverse(shuffled)
-		if got := try(t, b, shuffled...); slices.Contains(got, true) {
-			t.Error("the same keys in another order were locked twice")
-		}
-		if got := try(t, b, keys[1:]...); slices.Contains(got, false) {
-			t.Error("other keys wait for these")
-		}
-		if got := try(t, b, "k7"); !got[0] {
-			t.Error("one key waits for all")
-		}
-		a.Unlock(keys[:10_000])
-		if n := held(t, other, space); n != 3 {
-			t.Errorf("%d locks while some of the keys are loading", n)
-		}
-		a.Unlock(keys[10_000:])
-		if n := held(t, other, space); n != 2 {
-			t.Errorf("%d locks", n)
-		}
-	})
-}
-
-// A key that is locked anew before it was unlocked is held until it is unlocked twice.
-func TestLockedAnew(t *testing.T) {
-	forDrivers(t, func(t *testing.T, pool func() *sql.DB, space string) {
-		a, other := open(t, pool(), space), pool()
-		try(t, a, "x")
-		try(t, a, "x")
-		a.Unlock([]string{"x"})
-		if n := held(t, other, space); n != 1 {
-			t.Errorf("%d locks", n)
-		}
-		a.Unlock([]string{"x"})
-		if n := held(t, other, space); n != 0 {
-			t.Errorf("%d locks", n)
-		}
+		try(t, a, "z")
+		a.Unlock([]string{"z"})
+		soon(t, "z is free", func() bool { return held(t, other, space) == 1 })
 	})
 }
 
@@ -310,9 +216,7 @@ func TestCancel(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if n := held(t, other, space); n != 1 {
-			t.Errorf("%d locks, want x alone", n)
-		}
+		soon(t, "only x is locked", func() bool { return held(t, other, space) == 1 })
 		// No connection to be had: the context bounds the wait.
 		full := pool()
 		full.SetMaxOpenConns(1)
@@ -343,4 +247,50 @@ func TestAbandoned(t *testing.T) {
 	if n := held(t, other, space); n != 1 {
 		t.Error("the session was ended")
 	}
+}
+
+// TestBounded: a process has few locks however much it loads, and says of the others that it got them.
+func TestBounded(t *testing.T) {
+	forDrivers(t, func(t *testing.T, pool func() *sql.DB, space string) {
+		db, other := pool(), pool()
+		a := open(t, db, space)
+		keys := make([]string, 40_000)
+		for i := range keys {
+			keys[i] = fmt.Sprint("key ", i)
+		}
+		if got := try(t, a, keys...); len(got) != len(keys) || slices.Contains(got, false) {
+			t.Error("not locked")
+		}
+		if n := held(t, other, space); n != 1 {
+			t.Errorf("%d locks for one call, want 1", n)
+		}
+		b := open(t, pool(), space)
+		slices.Reverse(keys)
+		if got := try(t, b, keys...); slices.Contains(got, true) {
+			t.Error("the same call got the lock too")
+		}
+		if got := try(t, b, keys[0]); !got[0] {
+			t.Error("a key waits for a call with others")
+		}
+		for i := range 200 {
+			if got := try(t, a, fmt.Sprint("lone ", i)); !got[0] {
+				t.Error("not locked")
+			}
+		}
+		const bound = 32 // half of max_locks_per_transaction
+		if n := held(t, other, space); n != bound+1 {
+			t.Errorf("%d locks, want %d and b's", n, bound)
+		}
+		if n := a.Unguarded(); n != 200+1-bound {
+			t.Errorf("%d without a lock", n)
+		}
+		for i := range 200 {
+			a.Unlock([]string{fmt.Sprint("lone ", i)})
+		}
+		a.Unlock(keys)
+		soon(t, "only b's is left", func() bool { return held(t, other, space) == 1 })
+		if got := try(t, a, "again"); !got[0] || a.Unguarded() != 200+1-bound {
+			t.Error("there is no room again")
+		}
+	})
 }

@@ -1,0 +1,301 @@
+// Package lock holds the advisory locks on keys, all of a process on its one session of a pool.
+//
+// A session lock belongs to its connection, and pg_try_advisory_lock never blocks: so one connection can hold the locks
+// of any number of loads, and no loader pins one. When the session is lost, the server has released all its locks.
+package lock
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/pgcache/go/internal/session"
+	"github.com/pgcache/go/internal/store"
+)
+
+// The lock table of a server has room for max_connections * max_locks_per_transaction locks, for everybody's tables too.
+// A session holds at most half of max_locks_per_transaction, and a process has a connection to listen beside its session:
+// so a server has room for max_connections / 2 processes, which hold a quarter of the lock table at most.
+const most = 128
+
+func bound(maxLocks int) int { return min(most, maxLocks/2) }
+
+// single is how many keys of one call have locks of their own. More share one lock, on their whole list: the same call
+// elsewhere waits for it, and no key waits for the slow loader of another.
+const single = 16
+
+// Locks are the locks of one cache.
+type Locks struct {
+	session   *session.Session
+	class     int32
+	unguarded atomic.Uint64
+
+	mu        sync.Mutex
+	asking    []*ask   // for the next statement
+	releasing []string // names of locks to be given back
+	unlocking bool     // a goroutine gives them back
+	wg        sync.WaitGroup
+
+	// Within a turn on the session only.
+	conn *sql.Conn // on which held is held
+	held map[string]int
+}
+
+// ask is a request for the locks of keys, and for a look at them if store is set.
+type ask struct {
+	store  *store.Store
+	keys   []string
+	taken  bool // under Locks.mu: somebody's statement has it
+	done   chan struct{}
+	got    []bool
+	looked store.Looked
+	err    error
+}
+
+// Open returns the locks of the cache that space names. It touches no network.
+func Open(db *sql.DB, space string) *Locks {
+	return &Locks{session: session.Open(db), class: store.KeyClass(space)}
+}
+
+// Close gives everything back.
+func (l *Locks) Close() error {
+	l.wg.Wait()
+	return l.session.Close()
+}
+
+// Unguarded is how many keys were said to be locked without a lock, because the process has as many as it may.
+func (l *Locks) Unguarded() uint64 { return l.unguarded.Load() }
+
+// TryLock tries to lock each of keys and says which it got. After an error none of them is held.
+func (l *Locks) TryLock(ctx context.Context, keys []string) (got []bool, err error) {
+	got, _, err = l.ask(ctx, &ask{keys: keys})
+	return got, err
+}
+
+// LockAndLook is TryLock, and after it reads what the rows of keys are, in the same statement.
+func (l *Locks) LockAndLook(ctx context.Context, s *store.Store, keys []string) (got []bool, looked store.Looked, err error) {
+	return l.ask(ctx, &ask{store: s, keys: keys})
+}
+
+// ask waits for a turn on the session, for itself and for all that have come meanwhile.
+func (l *Locks) ask(ctx context.Context, a *ask) ([]bool, store.Looked, error) {
+	if l.session.Pooled() {
+		return nil, store.Looked{}, errPooled
+	}
+	if len(a.keys) == 0 {
+		return nil, store.Looked{}, nil
+	}
+	a.done = make(chan struct{})
+	l.mu.Lock()
+	l.asking = append(l.asking, a)
+	l.mu.Unlock()
+
+	turn, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-a.done: // somebody else's statement has answered
+			cancel()
+		case <-turn.Done():
+		}
+	}()
+	var batch []*ask
+	err := l.session.Do(turn, func(ctx context.Context, conn *sql.Conn) error {
+		if batch == nil {
+			l.mu.Lock()
+			batch, l.asking = l.asking, nil
+			for _, a := range batch {
+				a.taken = true
+			}
+			l.mu.Unlock()
+		}
+		return l.serve(ctx, conn, batch)
+	})
+	for _, b := range batch {
+		if b.err = err; err != nil {
+			b.got, b.looked = nil, store.Looked{}
+		}
+		close(b.done)
+	}
+	l.mu.Lock()
+	if !a.taken {
+		l.asking = slices.DeleteFunc(l.asking, func(b *ask) bool { return a == b })
+		l.mu.Unlock()
+		return nil, store.Looked{}, fmt.Errorf("advisory lock: %w", err)
+	}
+	l.mu.Unlock()
+	// Whoever has it answers within a turn. Not given up: its locks are this caller's to give back.
+	<-a.done
+	if a.err != nil {
+		return nil, store.Looked{}, fmt.Errorf("advisory lock: %w", a.err)
+	}
+	return a.got, a.looked, nil
+}
+
+// errPooled: behind a pooler that hands every statement to another session, a lock is taken on one and missed on the
+// next, and stays. Nothing can be locked through it.
+var errPooled = errors.New("a transaction pooler is in between, which keeps no session: advisory locks can't be used")
+
+// names are the locks of a call: one a key, or one for all.
+func names(keys []string) []string {
+	if len(keys) <= single {
+		return keys
+	}
+	return []string{strings.Join(slices.Sorted(slices.Values(keys)), "\x00")}
+}
+
+// serve answers a batch: those who look in one statement, the others in one each.
+func (l *Locks) serve(ctx context.Context, conn *sql.Conn, batch []*ask) error {
+	if l.session.Pooled() {
+		return errPooled
+	}
+	l.on(conn)
+	for len(batch) > 0 {
+		n := 1
+		for n < len(batch) && batch[n].store == batch[0].store && batch[0].store != nil {
+			n++
+		}
+		if err := l.lock(ctx, conn, batch[:n]); err != nil {
+			return err
+		}
+		batch = batch[n:]
+	}
+	return nil
+}
+
+// on forgets what was held on another connection than conn.
+func (l *Locks) on(conn *sql.Conn) {
+	if l.conn != conn {
+		l.conn, l.held = conn, map[string]int{}
+	}
+}
+
+func (l *Locks) lock(ctx context.Context, conn *sql.Conn, batch []*ask) (err error) {
+	var ids []int32
+	var keys, wanted []string
+	room := bound(l.session.MaxLocks()) - l.session.Locks
+	for _, a := range batch {
+		keys = append(keys, a.keys...)
+		for _, name := range names(a.keys) {
+			if len(ids) < room {
+				ids, wanted = append(ids, store.Hash(name)), append(wanted, name)
+			}
+		}
+	}
+	var got []bool
+	var looked store.Looked
+	var pooled bool
+	if s := batch[0].store; s != nil {
+		got, looked, pooled, err = s.LockAndLook(ctx, conn, l.session.PID(), l.class, ids, keys)
+	} else {
+		got, pooled, err = store.TryLocks(ctx, conn, l.session.PID(), l.class, ids)
+	}
+	switch {
+	case pooled:
+		l.session.FoundPooled()
+		return errPooled
+	case err == nil && len(got) != len(ids):
+		err = fmt.Errorf("%d answers for %d locks", len(got), len(ids))
+	}
+	if err != nil {
+		return doubt(err) // some may have been taken before it failed
+	}
+	for i, name := range wanted {
+		if got[i] {
+			l.held[name]++
+			l.session.Locks++
+		}
+	}
+	for _, a := range batch {
+		a.got = make([]bool, len(a.keys))
+		for i := range names(a.keys) {
+			yes := len(got) == 0 // beyond the bound
+			if yes {
+				l.unguarded.Add(1)
+			} else {
+				yes, got = got[0], got[1:]
+			}
+			if a.got[i] = yes; len(a.keys) > single {
+				a.got = slices.Repeat([]bool{yes}, len(a.keys))
+			}
+		}
+		if n := len(a.keys); a.store != nil {
+			a.looked = store.Looked{Rows: looked.Rows[:n:n], Incarnation: looked.Incarnation, At: looked.At}
+			looked.Rows = looked.Rows[n:]
+		}
+	}
+	return nil
+}
+
+// doubt ends the session: what is held on it is not known any more.
+func doubt(err error) error { return fmt.Errorf("%w: %v", driver.ErrBadConn, err) } //nolint:errorlint // its kind must not show
+
+// Unlock gives keys back, all that one call got. It returns at once.
+func (l *Locks) Unlock(keys []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.releasing = append(l.releasing, names(keys)...)
+	if !l.unlocking {
+		l.unlocking = true
+		l.wg.Go(l.unlock)
+	}
+}
+
+// unlock gives back what is to be given back, until there is nothing. A session that is in doubt is ended, and its locks
+// with it.
+func (l *Locks) unlock() {
+	for {
+		l.mu.Lock()
+		release := l.releasing
+		l.releasing = nil
+		if l.unlocking = len(release) > 0; !l.unlocking {
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+		// An error has ended the session, or there is none: the locks are gone either way. No deadline for the turn: a
+		// lock must not be left behind because the session is busy.
+		_ = l.session.Do(context.Background(), func(ctx context.Context, conn *sql.Conn) error { return l.release(ctx, conn, release) })
+	}
+}
+
+func (l *Locks) release(ctx context.Context, conn *sql.Conn, names []string) error {
+	if l.conn != conn {
+		return nil // lost with its locks
+	}
+	var ids []int32
+	for _, name := range names {
+		if l.held[name] == 0 {
+			continue // never had a lock
+		}
+		if l.held[name]--; l.held[name] == 0 {
+			delete(l.held, name)
+		}
+		ids = append(ids, store.Hash(name))
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	l.session.Locks -= len(ids)
+	held, pooled, err := store.Unlocks(ctx, conn, l.session.PID(), l.class, ids)
+	for try := 0; pooled && err == nil && try < unlockTries; try++ {
+		// A pooler after all. The session that has the locks is one of its others: it may be the next.
+		l.session.FoundPooled()
+		_, pooled, err = store.Unlocks(ctx, conn, l.session.PID(), l.class, ids)
+	}
+	if err == nil && slices.Contains(held, false) && !l.session.Pooled() {
+		err = errors.New("a lock was not held")
+	}
+	if err != nil {
+		return doubt(err)
+	}
+	return nil
+}
+
+const unlockTries = 100

@@ -1,0 +1,131 @@
+package pgcache
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"time"
+
+	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/lock"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/localcache"
+)
+
+// lookup is what a round of loads does before the loader: it locks keys, and reads what their rows are.
+type lookup struct {
+	r       *loadRun
+	keys    []localcache.Key
+	names   []string
+	flights []*coherence.Flight // begun before anything was sent
+	step    int
+	sent    int64
+
+	got    []bool        // which keys are locked; nil: none was asked for
+	looked *store.Looked // nil: not yet
+}
+
+func (r *loadRun) look(pending []*coherence.Load) *lookup {
+	l := &lookup{r: r}
+	for _, p := range pending {
+		l.keys, l.names = append(l.keys, p.Key), append(l.names, rowKey(p.Key))
+		l.flights = append(l.flights, r.c.local.ReadAlone(p.Key))
+	}
+	l.step, l.sent = r.run.Step(), coherence.Now()
+	return l
+}
+
+// lock asks the guard. Ours looks in the same statement. A guard that fails stops nobody: then this process loads without
+// a lock.
+func (l *lookup) lock(ctx context.Context) {
+	c := l.r.c
+	var err error
+	if ours, ok := c.locks.(*lock.Locks); ok {
+		var looked store.Looked
+		if l.got, looked, err = ours.LockAndLook(ctx, c.store, l.names); err == nil {
+			l.looked = &looked
+		}
+	} else {
+		l.got, err = c.locks.TryLock(ctx, l.names)
+	}
+	if err == nil && len(l.got) != len(l.names) {
+		err = errors.New("it did not answer for each key")
+	}
+	if err != nil {
+		l.got, l.looked = nil, nil
+		c.stats.guardErrors.Add(1)
+		c.warn("the guard can't lock, loading without it", "error", err)
+	}
+}
+
+// release gives back what was locked.
+func (l *lookup) release() {
+	var held []string
+	for i, got := range l.got {
+		if got {
+			held = append(held, l.names[i])
+		}
+	}
+	if len(held) > 0 {
+		l.r.c.locks.Unlock(held)
+	}
+}
+
+// fence is what the rows and the tables were before a loader began.
+type fence struct {
+	rows        map[localcache.Key]store.Row
+	usable      map[localcache.Key]bool // live, and decodes
+	incarnation int64
+	looked      time.Duration // by the database's clock
+	read        time.Time     // by ours
+}
+
+func (b *fence) found(k localcache.Key) (store.Row, bool) {
+	if b == nil || !b.usable[k] {
+		return store.Row{}, false
+	}
+	return b.rows[k], true
+}
+
+// fence reads the rows, if the statement that locked them has not. It must not be a statement that has waited for the
+// lock with the snapshot from before: that would miss the row which the last holder has just stored.
+func (l *lookup) fence(ctx context.Context) (*fence, error) {
+	r, c := l.r, l.r.c
+	read := time.Now()
+	err := c.check(ctx)
+	if err == nil && l.looked == nil {
+		l.sent = coherence.Now()
+		statement, cancel := c.statement(ctx)
+		defer cancel()
+		var looked store.Looked
+		if looked, err = c.store.Look(statement, l.names); err == nil {
+			l.looked = &looked
+		} else {
+			err = c.explain(ctx, err)
+		}
+	}
+	b := &fence{rows: make(map[localcache.Key]store.Row, len(l.keys)), usable: make(map[localcache.Key]bool, len(l.keys)), read: read}
+	for i, k := range l.keys {
+		var row store.Row
+		var e *localcache.Entry
+		shared := err
+		if err == nil {
+			row = l.looked.Rows[i]
+			e = r.entry(k, &row, l.sent)
+			b.rows[k] = row
+			// Bytes that do not decode are to be loaded anew, not found again.
+			b.usable[k] = row.Live() && r.unmarshal(row.Codec, row.Value, reflect.New(r.into).Interface()) == nil
+		} else if ctx.Err() != nil {
+			shared = errGivenUp
+		}
+		l.flights[i].Finish(row, shared, e)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b.incarnation, b.looked = l.looked.Incarnation, time.Duration(l.looked.At)*time.Microsecond
+	if len(l.keys) > 0 {
+		c.checkServer(l.looked.Rows[0].Server)
+	}
+	return b, nil
+}

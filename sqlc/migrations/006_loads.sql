@@ -1,0 +1,43 @@
+-- cache_look is how a load begins: it tries the advisory locks ids, and reads after that what the rows of keys
+-- are and which incarnation they belong to. Each statement in a VOLATILE function sees what was committed before it:
+--
+--     a load elsewhere holds the lock, stores v1
+--                                                     a plain SELECT, its snapshot taken: no row
+--     commits, unlocks
+--                                                     ... gets the lock, and would load once more
+--
+-- got has a 1 for each lock that was taken. It is null, and nothing was done, if another backend than pid answers: a
+-- pooler is between.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_look(pid int, class int, ids int[], keys text[])
+    RETURNS TABLE (n bigint, version bigint, codec text, value bytea, remaining_us bigint, server bigint,
+        incarnation bigint, now_us bigint, got text) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    id int;
+    my_got text := '';
+    my_incarnation bigint;
+    my_now bigint;
+    my_server bigint;
+BEGIN
+    IF pg_backend_pid() <> pid THEN
+        RETURN NEXT;
+        RETURN;
+    END IF;
+    PERFORM /* TEMPLATE: prefix */cache_committed();
+    FOREACH id IN ARRAY ids LOOP
+        my_got := my_got || pg_try_advisory_lock(class, id)::int;
+    END LOOP;
+    SELECT i.id INTO my_incarnation FROM /* TEMPLATE: prefix */cache_incarnation i;
+    IF NOT FOUND THEN
+        INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random()) ON CONFLICT DO NOTHING;
+        SELECT i.id INTO STRICT my_incarnation FROM /* TEMPLATE: prefix */cache_incarnation i;
+    END IF;
+    my_now := date_part('epoch', clock_timestamp()) * 1000000;
+    my_server := date_part('epoch', pg_postmaster_start_time()) * 1000000;
+    RETURN QUERY SELECT k.n, e.version, e.codec,
+        CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp() THEN e.value END,
+        coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18)::bigint,
+        my_server, my_incarnation, my_now, my_got
+    FROM unnest(keys) WITH ORDINALITY AS k (key, n)
+    LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C";
+END $$;
