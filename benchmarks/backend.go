@@ -47,21 +47,23 @@ type Stats struct {
 
 // The backends of the tables.
 const (
-	pgCache    = "postgres-cache"
-	pgRefresh  = "postgres-cache-refresh"
-	pgNoLocal  = "postgres-no-local-cache"
-	pgNoNotify = "postgres-no-notify"
-	pgPerWrite = "postgres-notify-per-write"
-	pgCachePQ  = "postgres-cache-pq"
-	pgNoLocPQ  = "postgres-no-local-cache-pq"
-	pgBare     = "bare statement"
-	valkey     = "valkey"
-	rueidisCSC = "valkey-rueidis"
-	rueidisRaw = "valkey-rueidis-no-cache"
+	pgCache       = "postgres-cache"
+	pgRefresh     = "postgres-cache-refresh"
+	pgNoLocal     = "postgres-no-local-cache"
+	pgNoNotify    = "postgres-no-notify"
+	pgPerWrite    = "postgres-notify-per-write"
+	pgCachePQ     = "postgres-cache-pq"
+	pgNoLocPQ     = "postgres-no-local-cache-pq"
+	pgDefaultPool = "postgres-default-pool"
+	pgTenIdle     = "postgres-ten-idle"
+	pgBare        = "bare statement"
+	valkey        = "valkey"
+	rueidisCSC    = "valkey-rueidis"
+	rueidisRaw    = "valkey-rueidis-no-cache"
 )
 
 var backendNames = []string{
-	pgCache, pgRefresh, pgNoLocal, pgNoNotify, pgPerWrite, pgCachePQ, pgNoLocPQ, pgBare, valkey, rueidisCSC, rueidisRaw,
+	pgCache, pgRefresh, pgNoLocal, pgNoNotify, pgPerWrite, pgCachePQ, pgNoLocPQ, pgDefaultPool, pgTenIdle, pgBare, valkey, rueidisCSC, rueidisRaw,
 }
 
 // fleet is the nodes of one measurement.

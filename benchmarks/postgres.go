@@ -52,6 +52,8 @@ func postgresBackends(servers *servers, log *slog.Logger, window time.Duration) 
 	add(pgPerWrite, "pgx", true, func(o *pgcache.Options, _ Setup) { o.InvalidationWindow = pgcache.Immediate })
 	add(pgCachePQ, "postgres", true, full)
 	add(pgNoLocPQ, "postgres", false, none)
+	add(pgDefaultPool, "pgx", false, none)
+	add(pgTenIdle, "pgx", false, none)
 	return out
 }
 
@@ -91,6 +93,10 @@ func (s *pgStore) OpenNode(ctx context.Context, callers int) (Node, error) {
 	}
 	if callers > 0 {
 		limit(db, callerConns)
+	}
+	if idle, ok := poolIdle[s.name]; ok {
+		db.SetMaxOpenConns(0)
+		db.SetMaxIdleConns(idle)
 	}
 	o := pgcache.Options{
 		Codec: raw{}, DefaultTTL: s.setup.TTL, Schema: s.schema, Logger: s.log,

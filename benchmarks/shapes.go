@@ -21,7 +21,7 @@ var shapes []shape
 
 func init() {
 	shapes = []shape{
-		seedShape, seedNetworkShape, serviceShape, writeShape, readShape, hitShape, pqShape, hotShape, memoryShape, sizeShape, soakShape,
+		seedShape, seedNetworkShape, serviceShape, writeShape, readShape, hitShape, pqShape, poolShape, hotShape, memoryShape, sizeShape, soakShape,
 	}
 }
 

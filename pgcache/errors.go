@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/pgcache/go/internal/sqlerr"
+	"github.com/pgcache/go/internal/store"
 )
 
 // Errors that say what went wrong. All but SchemaError and PanicError are to be found with errors.Is.
@@ -28,6 +29,10 @@ var (
 
 	// ErrNotMigrated says that the cache's tables are not there: run Migrate.
 	ErrNotMigrated = errors.New("the cache's tables are not in this database: run Migrate once, and look at Schema, Prefix and search_path")
+
+	// ErrPoolExhausted says that no connection of the pool became free within Timeout: nothing was sent. MaxOpenConns (or
+	// pgxpool's MaxConns) is too small, or connections are held for long.
+	ErrPoolExhausted = errors.New("no free connection in the pool: MaxOpenConns (or pgxpool's MaxConns) is too small, or connections are held")
 
 	// ErrRecursiveLoad is returned by GetOrSet from within the loader of the same key.
 	ErrRecursiveLoad = errors.New("the loader asks for the key that it is loading")
@@ -112,6 +117,8 @@ func (c *Cache) explain(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, store.ErrNoConnection):
+		return fmt.Errorf("%w (waited up to Timeout, %v): %w", ErrPoolExhausted, c.opts.Timeout, err)
 	case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
 		return fmt.Errorf("%w (%w)", ctx.Err(), err)
 	case ctx.Err() == nil && (errors.Is(err, context.DeadlineExceeded) || sqlerr.State(err) == "57014"):

@@ -66,7 +66,7 @@ func (b *Queue[Q, R]) pump() {
 	}
 	b.apart = slices.DeleteFunc(b.apart, func(c *call[Q, R]) bool {
 		return (c.stage == suspect || c.stage == locked) &&
-			(c.gone() || b.late(c, fmt.Errorf("a transaction has locked the row: %w", context.DeadlineExceeded)))
+			(c.gone() || b.late(c, lockedErr))
 	})
 	for _, c := range b.apart {
 		switch {
@@ -83,6 +83,10 @@ func (b *Queue[Q, R]) pump() {
 			}()
 		}
 	}
+}
+
+func lockedErr() error {
+	return fmt.Errorf("a transaction has locked the row: %w", context.DeadlineExceeded)
 }
 
 // try sends one request by itself.

@@ -44,6 +44,8 @@ type Queue[Q, R any] struct {
 	Alone func(err error) bool
 	// Locked says of an error of Try that somebody holds a lock. nil: never.
 	Locked func(err error) bool
+	// Late is the error of who waited for Timeout and was never sent. nil: context.DeadlineExceeded.
+	Late func() error
 
 	mu      sync.Mutex
 	sent    []statement[Q, R]
@@ -208,7 +210,7 @@ func (b *Queue[Q, R]) watch() {
 			}
 		}
 		b.waiting = slices.DeleteFunc(b.waiting, func(c *call[Q, R]) bool {
-			return c.gone() || b.late(c, context.DeadlineExceeded)
+			return c.gone() || b.late(c, b.lateErr)
 		})
 		b.pump()
 		b.share()
@@ -220,11 +222,18 @@ func (b *Queue[Q, R]) watch() {
 // gone says that nobody waits for the answer any more.
 func (c *call[Q, R]) gone() bool { return c.ctx.Err() != nil }
 
+func (b *Queue[Q, R]) lateErr() error {
+	if b.Late != nil {
+		return b.Late()
+	}
+	return context.DeadlineExceeded
+}
+
 // late ends a call that has waited for a whole timeout, with err.
-func (b *Queue[Q, R]) late(c *call[Q, R], err error) bool {
+func (b *Queue[Q, R]) late(c *call[Q, R], err func() error) bool {
 	late := time.Since(c.since) >= b.Timeout
 	if late {
-		c.err = err
+		c.err = err()
 		close(c.done)
 	}
 	return late

@@ -54,6 +54,12 @@ func NotDone(err error) bool {
 	return errors.Is(err, driver.ErrBadConn) // a driver's word that nothing was sent
 }
 
+// Dial says that err is about a connection that could not be made.
+func Dial(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
 // Conflict says that the server asks for the statement to be sent again: a serialization failure or a deadlock.
 func Conflict(err error) bool {
 	s := State(err)

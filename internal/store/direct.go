@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -15,8 +14,8 @@ import (
 // can it asks the pool's connection itself: sql.Rows costs a goroutine for every statement whose context can end, and
 // reflection for every value. The values are row's only until it returns.
 func (r *rendered) query(ctx context.Context, query string, row func(v []driver.Value) error, args ...any) error {
-	if db, ok := r.DB.(*sql.DB); ok && r.prepared == nil {
-		if err := r.direct(ctx, db, query, row, args); !errors.Is(err, errIndirect) && !errors.Is(err, driver.ErrBadConn) {
+	if r.conns != nil && r.prepared == nil {
+		if err := r.direct(ctx, query, row, args); !errors.Is(err, errIndirect) && !errors.Is(err, driver.ErrBadConn) {
 			return err
 		}
 		// Nothing was sent; database/sql knows what to do, and to look for a connection that is not dead.
@@ -51,13 +50,14 @@ func (r *rendered) query(ctx context.Context, query string, row func(v []driver.
 // errIndirect says that the driver can't be asked directly.
 var errIndirect = errors.New("the driver has no QueryerContext")
 
-func (r *rendered) direct(ctx context.Context, db *sql.DB, query string, row func(v []driver.Value) error, args []any) error {
-	conn, err := db.Conn(ctx)
+func (r *rendered) direct(ctx context.Context, query string, row func(v []driver.Value) error, args []any) (err error) {
+	conn, err := r.conns.take(ctx)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	return conn.Raw(func(dc any) error {
+	ok := false
+	defer func() { r.conns.done(conn, ok) }() // also if the driver panics
+	err = conn.Raw(func(dc any) error {
 		q, ok := dc.(driver.QueryerContext)
 		if !ok {
 			return errIndirect
@@ -87,6 +87,8 @@ func (r *rendered) direct(ctx context.Context, db *sql.DB, query string, row fun
 		}
 		return err
 	})
+	ok = err == nil
+	return err
 }
 
 // Drivers hand out what Postgres sent as the type that it is, or as text.

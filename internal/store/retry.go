@@ -2,12 +2,24 @@ package store
 
 import (
 	"context"
+	"errors"
 
 	"github.com/pgcache/go/internal/sqlerr"
 )
 
-// tries bounds how often a statement is sent: a pool may hand out several connections that a restart has cut.
-const tries = 3
+// A statement is sent up to tries times. A pool may hand out many connections that a restart has cut: finding one of them
+// removes it, and counts as one of deadConns instead. A connection that can't be made is no such find: a server that
+// starts must not be stormed.
+const (
+	tries     = 3
+	deadConns = 64
+)
+
+// dead says that err removed a dead connection from the pool.
+func dead(err error) bool {
+	var connect *connectError
+	return sqlerr.Connection(err) && !sqlerr.Dial(err) && !errors.As(err, &connect)
+}
 
 // lost says that a statement that only reads may be sent again.
 func lost(err error) bool { return sqlerr.Connection(err) || sqlerr.Conflict(err) }
@@ -23,9 +35,18 @@ func notDone(err error) bool { return sqlerr.NotDone(err) || sqlerr.Conflict(err
 
 // retry sends a statement again after errors of which again says so.
 func retry[T any](ctx context.Context, again func(error) bool, send func() (T, error)) (T, error) {
-	for try := 1; ; try++ {
+	sent, found := 0, 0
+	for {
 		v, err := send()
-		if err == nil || !again(err) || try == tries || ctx.Err() != nil {
+		if err == nil || !again(err) || ctx.Err() != nil {
+			return v, err
+		}
+		if dead(err) {
+			found++
+		} else {
+			sent++
+		}
+		if sent == tries || found == deadConns {
 			return v, err
 		}
 	}

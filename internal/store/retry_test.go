@@ -4,7 +4,11 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"io"
 	"math"
+	"net"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,6 +18,8 @@ import (
 func TestRetry(t *testing.T) {
 	t.Parallel()
 	other := errors.New("another")
+	refused := error(&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED})
+	unconnected := error(&connectError{io.EOF})
 	for name, test := range map[string]struct {
 		errs  []error
 		sends int
@@ -22,7 +28,10 @@ func TestRetry(t *testing.T) {
 		"well":             {[]error{nil}, 1, nil},
 		"one lost":         {[]error{driver.ErrBadConn, nil}, 2, nil},
 		"two lost":         {[]error{driver.ErrBadConn, driver.ErrBadConn, nil}, 3, nil},
-		"all lost":         {[]error{driver.ErrBadConn, driver.ErrBadConn, driver.ErrBadConn, nil}, 3, driver.ErrBadConn},
+		"twenty lost":      {append(slices.Repeat([]error{io.EOF}, 20), nil), 21, nil},
+		"all lost":         {slices.Repeat([]error{driver.ErrBadConn}, 100), 64, driver.ErrBadConn},
+		"all refused":      {slices.Repeat([]error{refused}, 100), 3, refused},
+		"none to be had":   {slices.Repeat([]error{unconnected}, 100), 3, unconnected},
 		"conflict":         {[]error{&pgconn.PgError{Code: "40001"}, &pgconn.PgError{Code: "40P01"}, nil}, 3, nil},
 		"another":          {[]error{other, nil}, 1, other},
 		"lost and another": {[]error{driver.ErrBadConn, other, nil}, 2, other},

@@ -80,7 +80,7 @@ const waiting = 4
 // New returns the store of the cache that n names, whose shared statements take at most timeout. n must have been
 // resolved. prepare prepares every statement once a connection.
 func New(db *sql.DB, n Names, timeout time.Duration, prepare bool) *Store {
-	s := &Store{Names: n, db: db, sql: &rendered{DB: db, names: n, texts: new(sync.Map)}}
+	s := &Store{Names: n, db: db, sql: &rendered{DB: db, names: n, texts: new(sync.Map), conns: &conns{db: db}}}
 	s.q = dbsqlc.New(s.sql)
 	if prepare {
 		s.sql.prepared = new(sync.Map)
@@ -88,7 +88,7 @@ func New(db *sql.DB, n Names, timeout time.Duration, prepare bool) *Store {
 	patience := min(timeout/40, 125*time.Millisecond)
 	s.reads = batch.Queue[read, []Row]{
 		Slots: readSlots, Timeout: timeout, Patience: patience, Waiting: waiting, MaxWeight: maxRows, Weight: read.weight,
-		Alone: mayBeOne, One: s.readOne, Many: s.readMany,
+		Alone: mayBeOne, Late: s.sql.conns.late, One: s.readOne, Many: s.readMany,
 	}
 	// One writing statement at a time: it carries whatever came while the last was under way, and two would only wait
 	// for each other's rows. Beside it there is one of a large value.
@@ -101,7 +101,7 @@ func New(db *sql.DB, n Names, timeout time.Duration, prepare bool) *Store {
 	}
 	for _, q := range []*batch.Queue[write, Written]{&s.writes, &s.heavyWrites, &s.loads, &s.heavyLoads} {
 		q.Slots, q.Timeout, q.Patience, q.Waiting = 1, timeout, patience, waiting
-		q.Overlap, q.Weight = write.overlaps, write.weight
+		q.Overlap, q.Weight, q.Late = write.overlaps, write.weight, s.sql.conns.late
 	}
 	return s
 }
@@ -112,6 +112,7 @@ type rendered struct {
 	names    Names
 	texts    *sync.Map // generated text -> text for this cache
 	prepared *sync.Map // generated text -> *sql.Stmt; nil: leave it to the driver
+	conns    *conns    // of the pool; nil: DB is a connection or a transaction
 }
 
 // stmt returns the prepared statement of a generated text, or nil.
@@ -225,8 +226,9 @@ func (s *Store) readCommitted(ctx context.Context, f func(r *rendered) error) er
 	return tx.Commit()
 }
 
-// Close closes the prepared statements.
+// Close gives the connections back and closes the prepared statements.
 func (s *Store) Close() {
+	s.sql.conns.close()
 	if s.sql.prepared != nil {
 		s.sql.prepared.Range(func(_, v any) bool {
 			v.(*sql.Stmt).Close()
