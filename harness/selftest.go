@@ -12,7 +12,7 @@ import (
 // promise that it breaks.
 //
 // A row that is changed but keeps its version, or that goes, is noticed by the triggers on the table, and told: every
-// node comes and reads it. A row with a new version passes for a write of the library: nobody is told.
+// node comes and reads it. A row with a new version and a stamp passes for a write of the library: nobody is told.
 type plant struct {
 	name    string
 	promise string
@@ -24,7 +24,7 @@ var plants = []plant{
 		p.set(0)
 		p.reader.get(p.ctx, p.key) // and keeps it
 		n := p.history().begin(p.writer.id, false, 0)
-		err := p.spoil("value = $2, version = version + 1", p.history().valueOf(n))
+		err := p.spoil("value = $2, version = version + 1, stamp = version + 1", p.history().valueOf(n))
 		p.history().done(n)
 		return err
 	}},
@@ -49,7 +49,7 @@ var plants = []plant{
 	{"an old value is stored over a newer one", "P6", func(p *plot) error {
 		p.set(0)
 		p.set(0)
-		return p.spoil("value = $2, version = version + 1", p.history().valueOf(0))
+		return p.spoil("value = $2, version = version + 1, stamp = version + 1", p.history().valueOf(0))
 	}},
 	{"a value that nobody wrote", "P7", func(p *plot) error {
 		p.set(0)

@@ -38,6 +38,12 @@ func (l changeLog) Flush(ctx context.Context, sender string) (changes, bytes int
 }
 
 func (c *Cache) flush(ctx context.Context, sender string) (done store.Flushed, err error) {
+	if c.opts.Listener == nil {
+		// Nothing keeps the session open, and the pool may have few connections.
+		ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+		defer cancel()
+		return c.store.Flush(ctx, sender)
+	}
 	err = c.onSession(ctx, flushTimeout, func(ctx context.Context, conn *sql.Conn) (err error) {
 		done, err = c.store.FlushOn(ctx, conn, sender)
 		return err

@@ -148,7 +148,9 @@ func (q *Queries) Look(ctx context.Context, keys string) ([]LookRow, error) {
 }
 
 const StoreLoaded = `-- name: StoreLoaded :many
-WITH input AS (
+WITH patience AS MATERIALIZED (
+    SELECT set_config('lock_timeout', '100ms', true) IS NOT NULL AS set -- callers share it: a row that somebody holds is not waited for
+), input AS (
     SELECT i.key, i.version, i.base, i.ttl_us, i.codec, i.loud, i.incarnation, i.looked_us, i.size, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
     FROM ROWS FROM (
         unnest((SELECT ($1::text)::text[])), unnest((SELECT ($2::text)::bigint[])), unnest((SELECT ($3::text)::bigint[])),
@@ -163,7 +165,7 @@ WITH input AS (
     WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = input.key AND e.version <> input.base)
         AND incarnation = (SELECT c.id FROM /* TEMPLATE: prefix */cache_incarnation c)
         AND clock_timestamp() < timestamptz 'epoch' + (looked_us + $11::bigint) * interval '1 microsecond'
-        AND (SELECT /* TEMPLATE: prefix */cache_committed())
+        AND (SELECT p.set FROM patience p) AND (SELECT /* TEMPLATE: prefix */cache_committed())
     ORDER BY key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at

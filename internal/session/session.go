@@ -17,10 +17,11 @@ import (
 )
 
 const (
-	timeout   = 5 * time.Second  // for one turn on the session
-	idle      = 30 * time.Second // without use, after which the connection is given back
-	abandoned = "300000"         // ms, longer than any load: after which the server ends a session that nobody uses
-	lockWait  = "1000"           // ms: nothing of ours waits longer for a lock on the session
+	timeout      = 5 * time.Second        // for one turn on the session
+	leaveTimeout = 500 * time.Millisecond // for giving the connection back, or ending it
+	idle         = 30 * time.Second       // without use, after which the connection is given back
+	abandoned    = "300000"               // ms, longer than any load: after which the server ends a session that nobody uses
+	lockWait     = "1000"                 // ms: nothing of ours waits longer for a lock on the session
 )
 
 var (
@@ -285,7 +286,7 @@ func (s *shared) giveBack() {
 	if s.conn == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
 	// RESET would be wrong: the application may have set them itself when it connected.
 	done, err := s.found.LockTimeout == "", error(nil) // then nothing was changed
@@ -314,7 +315,7 @@ func (s *shared) discard() {
 		return
 	}
 	if !s.Pooled() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 		_ = store.EndSession(ctx, s.conn) // the answer is an error: the session has ended
 		cancel()
 	}

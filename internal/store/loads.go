@@ -24,13 +24,10 @@ func (s *Store) Incarnation(ctx context.Context) (id int64, now time.Duration, e
 const LoadGrace = 4*time.Minute + 10*time.Second
 
 // PutLoaded stores what a load brought, of each row only if nothing was written since the load saw its Base, and none
-// if a Clear, a TRUNCATE or a crash came since Incarnation was read.
+// if a Clear, a TRUNCATE or a crash came since Incarnation was read. Like Put it sends a statement for every thousand rows or
+// 8 MiB.
 func (s *Store) PutLoaded(ctx context.Context, rows []Write, inline bool) (Written, error) {
-	q, w := &s.loads, write{rows, inline}
-	if w.large() {
-		q = &s.heavyLoads
-	}
-	return q.Do(ctx, w)
+	return inParts(ctx, rows, inline, &s.loads, &s.heavyLoads)
 }
 
 func (s *Store) loadOne(ctx context.Context, w write) (Written, error) {

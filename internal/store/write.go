@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pgcache/go/internal/batch"
 	"github.com/pgcache/go/internal/dbsqlc"
 	"github.com/pgcache/go/internal/notify"
 	"github.com/pgcache/go/internal/sqlerr"
@@ -69,10 +70,15 @@ func mayBeOne(err error) bool { return sqlerr.State(err) != "" && !sqlerr.Connec
 // locked says that a statement was not done because somebody holds a lock.
 func locked(err error) bool { return sqlerr.State(err) == "55P03" }
 
-// Put writes rows of different keys and tells them: inline, or through the log. Up to a thousand rows or 8 MiB are one
-// statement, all or none; on an error beyond that some may have been done. A statement whose reply is lost is not sent again: the second
-// time it would overwrite what was written since.
+// Put writes rows of different keys and publishes them: inline, or through the log. Up to a thousand rows or 8 MiB are one
+// statement, all or none; on an error beyond that some may have been done. A statement whose reply is lost is not sent
+// again: the second time it would overwrite what was written since.
 func (s *Store) Put(ctx context.Context, rows []Write, inline bool) (out Written, err error) {
+	return inParts(ctx, rows, inline, &s.writes, &s.heavyWrites)
+}
+
+// inParts sends a request in statements of bounded size, through shared or, where there is a large value, through heavy.
+func inParts(ctx context.Context, rows []Write, inline bool, shared, heavy *batch.Queue[write, Written]) (out Written, err error) {
 	for len(rows) > 0 {
 		n := 1
 		for weight := (write{rows: rows[:1]}).weight(); n < len(rows); n++ {
@@ -80,9 +86,9 @@ func (s *Store) Put(ctx context.Context, rows []Write, inline bool) (out Written
 				break
 			}
 		}
-		q, w := &s.writes, write{rows[:n], inline}
+		q, w := shared, write{rows[:n], inline}
 		if w.large() {
-			q = &s.heavyWrites
+			q = heavy
 		}
 		part, err := q.Do(ctx, w)
 		if err != nil {
