@@ -10,6 +10,7 @@ type scenario struct {
 	localNow   bool // L's Sets do
 	gap        bool // L's listener is lost once
 	aborts     int8 // flushes that fail by themselves
+	stuck      bool // no flush ever succeeds
 }
 
 var (
@@ -18,6 +19,7 @@ var (
 	contention = scenario{gets: 1, sets: 2, remotes: 1, givesUp: true}
 	localNow   = scenario{gets: 1, sets: 1, remotes: 1, localNow: true, gap: true, aborts: 1}
 	join       = scenario{gets: 2, sets: 0, remotes: 2, gap: true}
+	stuck      = scenario{gets: 2, sets: 1, remotes: 1, givesUp: true, gap: true, stuck: true}
 
 	// Minutes and gigabytes.
 	twoRemotes = scenario{gets: 1, sets: 1, remotes: 2, givesUp: true, gap: true, aborts: 1}
@@ -43,18 +45,20 @@ const (
 	forgetAny
 	forgetOlder
 	ackless
-	giveUpForgets
 	gapForgets
 	abortForgets
 	skipLocked
 	splitDelete
 	deleteFirst
-	noSweep
+	noPulse
+	noForget
+	busyDischarges
 	ownRows
 	logBefore
 	logAfter
 	collapseWrong
 
+	giveUpForgets
 	forgetNewer
 	compareAll
 	notifyFirst
@@ -82,14 +86,15 @@ var mutants = []struct {
 	{forgetAny, "forgetany", "any notification takes every mark off", plain},
 	{forgetOlder, "older", "an older version of the key takes the mark off", plain},
 	{ackless, "ackless", "a flush takes off marks of writes not acknowledged when it began", plain},
-	{giveUpForgets, "giveupforgets", "a Set that gave up takes its mark off, and commits later", plain},
 	{gapForgets, "gapforgets", "a lost listener takes the marks off", gap},
 	{abortForgets, "abortforgets", "a flush that failed takes marks off", gap},
 	{skipLocked, "skiplocked", "a flush skips locked rows, and takes their marks off", plain},
 	{splitDelete, "splitdelete", "a flush tells what it read, then deletes everything in a second transaction", plain},
 	{deleteFirst, "deletefirst", "a flush deletes, then tells in a second transaction", plain},
-	{noSweep, "nosweep", "there are no sweeps", plain},
-	{ownRows, "ownrows", "flushes and sweeps drain the own rows only", plain},
+	{noPulse, "nopulse", "there are no pulses", plain},
+	{noForget, "noforget", "a pulse that can't flush forgets nothing", stuck},
+	{busyDischarges, "busydischarges", "a flush beside another takes its own marks off", plain},
+	{ownRows, "ownrows", "flushes and pulses drain the own rows only", plain},
 	{logBefore, "logbefore", "the log row commits before the write", plain},
 	{logAfter, "logafter", "the log row commits after the write", plain},
 	{collapseWrong, "collapsewrong", "of several versions of a key a notification names first one that is not the newest", plain},
@@ -102,6 +107,7 @@ var variants = []struct {
 	says   string
 	where  []scenario
 }{
+	{giveUpForgets, "giveupforgets", "a Set that gave up takes its mark off, and a pulse finds its late commit", []scenario{plain}},
 	{forgetNewer, "newer", "a newer version of the key takes the mark off as well", []scenario{plain, localNow}},
 	{compareAll, "listall", "every version listed is compared, not the newest alone", []scenario{plain, localNow}},
 	{notifyFirst, "notifyfirst", "a flush tells, then deletes exactly what it told in a second transaction", []scenario{plain}},

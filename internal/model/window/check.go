@@ -56,10 +56,18 @@ func (a algorithm) checkEntry(s *state) string {
 		s.at[s.entry.op], s.commits)
 }
 
-// owed tells whether somebody alive is bound to flush o's log row: its writer within the window, or a sweep.
+// owed tells whether somebody alive is bound to flush o's log row: its writer within the window, or a pulse where the
+// writer is dead or has given up before the commit. Where no flush succeeds a pulse is bound to forget.
 func (a algorithm) owed(s *state, o op) bool {
-	if ofR.has(o) && s.rDead {
-		return a.change != noSweep && a.change != ownRows
+	late := false
+	for i := range s.sets {
+		late = late || o == setOp(i) && s.sets[i].phase == committedLate
+	}
+	switch {
+	case a.stuck:
+		return true // what a Get may return is checked
+	case ofR.has(o) && s.rDead, late && !s.marks.has(o):
+		return a.change != noPulse && a.change != ownRows
 	}
 	return s.marks.has(o)
 }
@@ -80,7 +88,7 @@ func (s *state) underway() ops {
 
 // CheckEnd: nothing is left that somebody should have heard about.
 func (a algorithm) CheckEnd(s *state) string {
-	if s.log != 0 || s.queued != 0 {
+	if s.log != 0 && !a.stuck || s.queued != 0 {
 		return "nothing can happen any more, with log rows or notifications left"
 	}
 	return ""

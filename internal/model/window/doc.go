@@ -14,16 +14,16 @@
 //   - L's Gets and Sets, as in package immediate; the last Set may give up before its commit, which comes all the same
 //   - R's Sets, and its Delete, which leaves a tombstone that the janitor takes away
 //   - flushes by either node, each in two steps (its snapshot, its commit), which may fail in between
-//   - sweeps: flushes by L of whatever is there, whoever wrote it
+//   - L's pulses: flushes of whatever is there, whoever wrote it; where no flush succeeds, L forgets instead
 //   - R's death at any time; a flush that it has sent goes on in the server, to commit or to fail
 //   - writes that notify in their own transaction, mixed with the others
 //   - a gap in what L's listener hears
 //
-// A write that is not acknowledged yet, or was and is not told, is pending: its node has a mark for its version and
-// flushes until something takes the mark off. A version is the operation that made it. The algorithm compares versions
+// A write that is not acknowledged yet, or was and is not published, is pending: its node has a mark for its version and
+// flushes until something takes the mark off. A flush beside another does nothing. A version is the operation that made it. The algorithm compares versions
 // for being the same; only the checks, and the flush's SQL, know which commit came first.
 //
-// Time is not modelled. "Owed" stands for it: somebody alive is bound to act, within the window or a sweep.
+// Time is not modelled. "Owed" stands for it: somebody alive is bound to act, within the window or by a pulse.
 //
 // # What is checked
 //
@@ -34,7 +34,8 @@
 //   - Every commit that others have to hear about is told, or in the log, or followed by one that is told. Else its
 //     invalidation is lost.
 //   - Every log row that has not been overtaken in this way is owed: its writer lives and has a mark for it, or its
-//     writer is dead and there are sweeps.
+//     writer is dead, or had given up before the commit, and there are pulses.
+//   - Where no flush succeeds, a Get that starts after a pulse returns nothing older than the pulse has found.
 //   - INV: where L would serve an entry that is no longer the newest commit, a notification is queued that will evict
 //     it, or the log row of a newer commit is owed.
 //   - Nothing ends with log rows or notifications left.
@@ -50,14 +51,15 @@
 //     because R's Set is, which a flush had in its snapshot before the Delete.
 //   - A flush takes off the marks of writes that were acknowledged when it began. Else one begins, the write commits,
 //     the flush commits without having seen it, and the log row is nobody's.
-//   - A Set that gave up keeps its mark. Else its late commit is nobody's.
 //   - A lost listener takes no marks off. Else the others wait for L's Set in vain.
 //   - A flush that failed takes no marks off.
-//   - A flush waits for the rows that another flush has locked. Else it skips them, takes the marks off, and the other
-//     one fails. (It may skip them if it takes off the marks of what it drained itself.)
+//   - A flush beside another does nothing and takes no marks off. Else the other one fails, or had its snapshot before.
+//     Nor does it skip the rows that the other has locked, and take their marks off. (It may if it takes off the marks of
+//     what it drained itself.)
 //   - What a flush deletes it has told: never more, as where it deletes in a second transaction whatever there is, and
 //     never before, as where its deletes commit first.
-//   - There are sweeps, and they drain everybody's rows. Else those of a dead writer stay.
+//   - There are pulses, and they drain everybody's rows. Else those of a dead writer stay, and of one that had given up.
+//   - A pulse that can't flush forgets. Else what is stale stays.
 //   - The log row commits with the write. Before it, the row is drained and told, and then comes the write; after it,
 //     the writer dies in between.
 //   - Of several versions of a key a notification names the newest first, and the others' entries go. Else the entry of

@@ -18,27 +18,60 @@ func (a algorithm) nextFlush(s *state, x node, emit func(string, state)) {
 	}
 }
 
-// startFlush takes the flush's snapshot. A node flushes while it has marks; L also sweeps whatever there is.
+// startFlush takes the flush's lock and its snapshot. A node flushes while it has pending changes; L's pulse also flushes
+// whatever there is. Beside another flush it does nothing and discharges nothing.
 func (a algorithm) startFlush(s *state, x node, emit func(string, state)) {
-	sweeps := x == nodeL && s.log != 0 && a.change != noSweep
-	if s.marks&x.own() == 0 && !sweeps || x == nodeR && s.rDead {
+	pulses := x == nodeL && s.log != 0 && a.change != noPulse
+	if a.stuck || s.marks&x.own() == 0 && !pulses || x == nodeR && s.rDead {
+		return
+	}
+	if s.flushes[1-x].stage != notFlushing && a.change != skipLocked && a.change != skipReturning {
+		if a.change == busyDischarges {
+			n := *s
+			n.marks = n.marks.without(a.acknowledged(s, x))
+			if n != *s {
+				emit(flushSteps[x][3], n)
+			}
+		}
 		return
 	}
 	n := *s
 	f := &n.flushes[x]
-	*f = flush{stage: started, snapshot: s.log, acknowledged: s.marks & x.own()}
+	*f = flush{stage: started, snapshot: s.log, acknowledged: a.acknowledged(s, x)}
 	if a.change == ownRows {
 		f.snapshot &= x.own()
-	}
-	for i, w := range s.sets {
-		if w.phase != done {
-			f.acknowledged = f.acknowledged.without(setOp(i).bit())
-		}
 	}
 	if f.snapshot|f.acknowledged == 0 && a.change != ackless {
 		return // drains nothing, takes nothing off
 	}
 	emit(flushSteps[x][0], n)
+}
+
+// acknowledged are x's pending changes whose replies have come, or will not come: a flush sent now publishes them, or else a
+// pulse will.
+func (a algorithm) acknowledged(s *state, x node) ops {
+	acknowledged := s.marks & x.own()
+	for i, w := range s.sets {
+		if w.running() {
+			acknowledged = acknowledged.without(setOp(i).bit())
+		}
+	}
+	return acknowledged
+}
+
+// nextPulse is L's pulse where flushes fail: it forgets, and from then on serves nothing older than it has found.
+func (a algorithm) nextPulse(s *state, emit func(string, state)) {
+	if !a.stuck || !s.live || s.log == 0 || s.forgets == maxForgets {
+		return
+	}
+	n := *s
+	n.forgets++
+	n.floor = max(n.floor, n.commits)
+	if a.change != noForget {
+		n.epoch++
+		n.joinable = 0
+	}
+	emit("L's pulse can't flush and forgets", n)
 }
 
 // flushOn is the rest of a flush: one statement deletes the rows of its snapshot that no other has drained meanwhile,

@@ -178,7 +178,7 @@ func (a algorithm) startSet(s *state, i int) {
 	}
 }
 
-// giveUpSet keeps the mark on: the commit may still come.
+// giveUpSet keeps the mark on for one flush: the commit may still come, and later than that a pulse finds it.
 func (a algorithm) giveUpSet(s *state, i int) {
 	a.kill(s)
 	s.entry = entry{}

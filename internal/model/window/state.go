@@ -44,7 +44,10 @@ func (x node) own() ops {
 func setOp(i int) op    { return opSetA + op(i) }
 func remoteOp(i int) op { return opRemoteA + op(i) }
 
-const maxQueue = 10
+const (
+	maxQueue   = 10
+	maxForgets = 2
+)
 
 // state is all there is to know at one moment.
 type state struct {
@@ -57,6 +60,7 @@ type state struct {
 	told    ops          // what a committed notification has named
 	flushes [2]flush     // of L and of R
 	aborts  int8         // flushes that have failed by themselves
+	forgets int8         // pulses of L that could not flush
 
 	// What is on its way to L.
 	listening bool

@@ -28,6 +28,7 @@ func (a algorithm) Next(s *state, emit func(string, state)) {
 	}
 	a.nextFlush(s, nodeL, reach)
 	a.nextFlush(s, nodeR, reach)
+	a.nextPulse(s, reach)
 	if !s.janitor && s.row == opDelete {
 		n := *s
 		n.janitor, n.row = true, noOp

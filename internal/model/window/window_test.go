@@ -25,11 +25,12 @@ func TestAlgorithm(t *testing.T) {
 		states   int // another number means that the model has changed
 		effort   model.Effort
 	}{
-		{"gap", gap, 6_089_247, model.Normal},
-		{"plain", plain, 1_439_935, model.Normal},
-		{"contention", contention, 4_725_184, model.Normal},
-		{"local now", localNow, 1_826_997, model.Normal},
-		{"join", join, 1_751_059, model.Normal},
+		{"gap", gap, 3_172_334, model.Normal},
+		{"plain", plain, 735_317, model.Normal},
+		{"contention", contention, 2_170_315, model.Normal},
+		{"local now", localNow, 753_149, model.Normal},
+		{"join", join, 647_659, model.Normal},
+		{"stuck", stuck, 2_663_379, model.Normal},
 		{"two remotes", twoRemotes, 30_100_803, model.Full},
 		{"two gets", twoGets, 54_693_273, model.Full},
 	} {
