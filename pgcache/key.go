@@ -1,11 +1,38 @@
 package pgcache
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/pgcache/go/localcache"
+)
+
+// hashedKey begins the keys that HashKey has made, after their readable part.
+const hashedKey = "~sha256~"
+
+// HashKey makes a valid key of any bytes: a cookie, a URL, something that is not UTF-8. What is a valid key of at most 200
+// bytes stays as it is; anything else becomes its beginning, as far as that is printable, and its SHA-256. So two different
+// strings never have one key. A ':' in the readable part becomes '_': it would begin a namespace.
+func HashKey(s string) string {
+	if len(s) <= maxPlainKey && checkKey("", s) == nil && !strings.Contains(s, hashedKey) {
+		return s
+	}
+	readable := strings.Map(func(r rune) rune {
+		switch {
+		case r == ':' || r == utf8.RuneError || !unicode.IsPrint(r):
+			return '_'
+		}
+		return r
+	}, s[:min(len(s), readableKey)])
+	return fmt.Sprintf("%s%s%x", readable, hashedKey, sha256.Sum256([]byte(s)))
+}
+
+const (
+	maxPlainKey = 200 // bytes, to leave room for a namespace
+	readableKey = 60
 )
 
 // keyOf splits the key of a row at its first ':', which is how a typed view has it from the start. So the row

@@ -2,6 +2,7 @@ package pgcache
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -60,6 +61,9 @@ func (s *schema) read(ctx context.Context, c *Cache) error {
 	statement, cancel := c.statement(ctx)
 	defer cancel()
 	state, err := c.store.State(statement)
+	if errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("%w: %s is empty, its row was removed by hand", ErrNotMigrated, c.store.Names.State())
+	}
 	if err != nil {
 		return c.explain(ctx, err)
 	}

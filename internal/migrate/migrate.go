@@ -104,6 +104,11 @@ func step(ctx context.Context, db *sql.DB, n store.Names) (done bool, err error)
 	if err != nil {
 		return false, err
 	}
+	if have > 0 {
+		if err := persistent(ctx, tx, n); err != nil {
+			return false, err
+		}
+	}
 	all := All(n)
 	if have == len(all) {
 		// Tables that were dropped by hand are made again: what is there stays as it is.
@@ -145,6 +150,25 @@ func current(ctx context.Context, tx *sql.Tx, n store.Names) (int, error) {
 		return 0, fmt.Errorf("%s is empty: its row was removed by hand; drop the cache's tables and migrate again", n.State())
 	}
 	return version, err
+}
+
+// persistent returns an error if the table of entries survives a crash and should not, or the other way round. Nobody's data
+// is rewritten unasked: with a large table that takes long, and keeps everybody out.
+func persistent(ctx context.Context, tx *sql.Tx, n store.Names) error {
+	var durable bool
+	err := tx.QueryRowContext(ctx, "SELECT relpersistence = 'p' FROM pg_class WHERE oid = to_regclass($1::text)", n.Table()).Scan(&durable)
+	if errors.Is(err, sql.ErrNoRows) || err != nil || durable == n.Durable {
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil // it is missing, and will be made
+		}
+		return err
+	}
+	is, should := "UNLOGGED", "LOGGED"
+	if durable {
+		is, should = should, is
+	}
+	return fmt.Errorf("%s is %s, and the option Durable asks for %s: run ALTER TABLE %s SET %s, which rewrites it and keeps everybody out meanwhile",
+		n.Table(), is, should, n.Table(), should)
 }
 
 // foreign returns an error if a table has one of our names and is not ours.
