@@ -113,8 +113,13 @@ func (c *Cache) checkServer(server int64) {
 	if own := c.local.Server(); own == 0 || server == 0 || server == own || !c.local.Listening() {
 		return
 	}
-	c.warn("rows come from another server than notifications: a failover? The listener begins anew")
+	c.warn("rows come from another server than notifications: a failover? The listener and the session begin anew")
 	c.restartListener(errOtherServer)
+	c.goDo(func() {
+		ctx, cancel := context.WithTimeout(c.ctx, c.opts.Timeout)
+		defer cancel()
+		c.session.Renew(ctx) // it may lead to the old one
+	})
 }
 
 // restartListener turns memory off until the listener has begun anew.

@@ -96,6 +96,16 @@ func (s *Session) Close() error {
 	return nil
 }
 
+// Renew closes the connection for good: it may lead to another server than new ones would. Locks on it are lost.
+func (s *Session) Renew(ctx context.Context) {
+	select {
+	case s.turn <- struct{}{}:
+		s.discard()
+		<-s.turn
+	case <-ctx.Done():
+	}
+}
+
 // Keep keeps an idle session open until release is called.
 func (s *Session) Keep() (release func()) {
 	s.mu.Lock()

@@ -212,3 +212,24 @@ func TestGiveBack(t *testing.T) {
 		checkPool(t, p)
 	})
 }
+
+// TestRenew: the connection is another afterwards.
+func TestRenew(t *testing.T) {
+	t.Parallel()
+	s := session.Open(testdb.DB(t))
+	defer s.Close()
+	pid := func() (n int) {
+		t.Helper()
+		if err := s.Do(t.Context(), func(ctx context.Context, conn *sql.Conn) error {
+			return conn.QueryRowContext(ctx, "SELECT pg_backend_pid()").Scan(&n)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	first := pid()
+	s.Renew(t.Context())
+	if n := pid(); n == first {
+		t.Error("it is the same")
+	}
+}
