@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -185,6 +186,9 @@ func publicDir(t *testing.T) string {
 
 func writeScript(t *testing.T, path, script string) {
 	t.Helper()
+	// A process that is forked meanwhile would inherit the file open for writing, and executing it would fail: ETXTBSY.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
