@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
@@ -119,9 +120,9 @@ func (c *Cache) explain(ctx context.Context, err error) error {
 		return nil
 	case errors.Is(err, store.ErrNoConnection):
 		return fmt.Errorf("%w (waited up to Timeout, %v): %w", ErrPoolExhausted, c.opts.Timeout, err)
-	case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
-		return fmt.Errorf("%w (%w)", ctx.Err(), err)
-	case ctx.Err() == nil && (errors.Is(err, context.DeadlineExceeded) || sqlerr.State(err) == "57014"):
+	case ended(ctx) != nil && !errors.Is(err, ended(ctx)):
+		return fmt.Errorf("%w (%w)", ended(ctx), err)
+	case ended(ctx) == nil && (errors.Is(err, context.DeadlineExceeded) || sqlerr.State(err) == "57014"):
 		// 57014: cut off; lib/pq says so where pgx names the context.
 		return fmt.Errorf("no answer from the database within Timeout (%v), or it cut the statement off: %w", c.opts.Timeout, err)
 	case sqlerr.NoObject(err):
@@ -129,6 +130,14 @@ func (c *Cache) explain(ctx context.Context, err error) error {
 		return fmt.Errorf("%w (%w)", ErrNotMigrated, err)
 	}
 	return err
+}
+
+// ended is why ctx has ended. A socket's timer may go off a moment before the context's own.
+func ended(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok && ctx.Err() == nil && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
 }
 
 // misconfigured says that err won't go away by trying again: GetOrSet reports it instead of loading without the cache.
