@@ -48,6 +48,10 @@ type keptConn struct {
 
 // take returns a connection to be given back with done.
 func (p *conns) take(ctx context.Context) (keptConn, error) {
+	// As sql.DB.Conn does: a driver may answer before it notices that the context has ended.
+	if err := ctx.Err(); err != nil {
+		return keptConn{}, err
+	}
 	p.mu.Lock()
 	if n := len(p.kept); n > 0 {
 		c := p.kept[n-1]
