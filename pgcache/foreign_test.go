@@ -239,3 +239,33 @@ func TestFunctions(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+// A caller's temporary tables do not stand in for the cache's where a function runs with its owner's rights.
+func TestFunctionsAndTemporaryTables(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	// With no Schema in the options names are found by search_path, which begins with the caller's temporary tables.
+	prefix := cl.opts.Prefix
+	db := testdb.Open(t, "pgx", testdb.WithParam(testdb.DSN(t), "search_path", cl.opts.Schema+"_path"))
+	cl.exec("CREATE SCHEMA " + cl.opts.Schema + "_path")
+	defer cl.exec("DROP SCHEMA " + cl.opts.Schema + "_path CASCADE")
+	bare := cl.new(db, func(o *pgcache.Options) { o.Schema, o.Channel, o.Listener = "", cl.opts.Schema+"_path", nil })
+	if err := bare.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, q := range []string{
+		`CREATE TEMPORARY TABLE "` + prefix + `cache_entries" (key text CONSTRAINT "` + prefix + `cache_entries_pkey" PRIMARY KEY, value bytea, version bigint, stamp bigint, expires_at timestamptz, codec text, written_at timestamptz)`,
+		`SELECT "` + prefix + `cache_set"('k', '1')`,
+		`DROP TABLE pg_temp."` + prefix + `cache_entries"`,
+	} {
+		if _, err := conn.ExecContext(t.Context(), q); err != nil {
+			t.Fatalf("%s: %v", q, err)
+		}
+	}
+	want(t, bare, "k", 1)
+}

@@ -40,3 +40,19 @@ BEGIN
             expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at;
     PERFORM /* TEMPLATE: prefix */cache_changed(key);
 END $$;
+
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_set(text, bytea, interval, text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_delete(text) FROM PUBLIC;
+
+-- What runs with its owner's rights looks for tables in the caller's temporary schema last, not first.
+DO $$
+DECLARE
+    f text;
+BEGIN
+    FOREACH f IN ARRAY ARRAY[
+        '/* TEMPLATE: prefix */cache_guard_write()', '/* TEMPLATE: prefix */cache_guard_gone()', '/* TEMPLATE: prefix */cache_guard_empty()',
+        '/* TEMPLATE: prefix */cache_set(text, bytea, interval, text)', '/* TEMPLATE: prefix */cache_delete(text)'
+    ] LOOP
+        EXECUTE 'ALTER FUNCTION ' || f || ' SET search_path = ' || concat_ws(', ', nullif(current_setting('search_path'), ''), 'pg_temp');
+    END LOOP;
+END $$;
