@@ -74,7 +74,10 @@ SELECT set_config(@name::text, @setting::text, true);
 SELECT /* TEMPLATE: prefix */cache_truncate();
 
 -- name: ClearEntries :one
-SELECT (/* TEMPLATE: prefix */cache_clear(timestamptz 'epoch' + (@until_us::bigint) * interval '1 microsecond', @batch::int, @waiting::boolean))::bigint AS removed;
+SELECT (/* TEMPLATE: prefix */cache_clear(timestamptz 'epoch' + (@until_us::bigint) * interval '1 microsecond', @batch::int))::bigint AS removed;
+
+-- name: ClearEntryWaiting :one
+SELECT (/* TEMPLATE: prefix */cache_clear_waiting(timestamptz 'epoch' + (@until_us::bigint) * interval '1 microsecond'))::bigint AS removed;
 
 -- name: PublishAll :exec
 -- "Forget everything", at once, and through the log too while somebody polls.
