@@ -85,13 +85,14 @@ func (q *Queries) Expire(ctx context.Context, arg ExpireParams) (int64, error) {
 }
 
 const GetState = `-- name: GetState :one
-SELECT schema_version, id, channel, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state
+SELECT schema_version, id, channel, (key_secret IS NOT NULL)::boolean AS hides_keys, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state
 `
 
 type GetStateRow struct {
 	SchemaVersion int32
 	ID            string
 	Channel       string
+	HidesKeys     bool
 	Isolation     string
 }
 
@@ -102,6 +103,7 @@ func (q *Queries) GetState(ctx context.Context) (GetStateRow, error) {
 		&i.SchemaVersion,
 		&i.ID,
 		&i.Channel,
+		&i.HidesKeys,
 		&i.Isolation,
 	)
 	return i, err

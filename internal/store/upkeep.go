@@ -173,6 +173,7 @@ type State struct {
 	Version int
 	ID      string // the cache's: its messages carry it
 	Channel string
+	Hidden  bool // messages name keys by their hashes
 }
 
 // State reads it.
@@ -181,5 +182,5 @@ func (s *Store) State(ctx context.Context) (State, error) {
 	if err == nil {
 		s.plainWrites.Store(r.Isolation == "read committed" && !s.strict.Load())
 	}
-	return State{int(r.SchemaVersion), r.ID, r.Channel}, err
+	return State{int(r.SchemaVersion), r.ID, r.Channel, r.HidesKeys}, err
 }
