@@ -108,7 +108,8 @@ type Options struct {
 
 	// PrepareStatements prepares each statement once a connection. It is for lib/pq, which else takes two round trips
 	// for one; pgx does it by itself. Never set it behind a transaction pooler: a connection's statements are then not
-	// its own.
+	// its own. Set MaxIdleConns to MaxOpenConns with it: database/sql chooses the connection of a prepared statement, so the
+	// cache can't keep one for the next statement, and a pool with two idle connections connects anew all the time.
 	PrepareStatements bool
 
 	// Timeout bounds every statement, beside the context of the call. Defaults to 5 s.
