@@ -102,7 +102,7 @@ func TestP6_DeleteInATransaction(t *testing.T) {
 	}
 }
 
-// Every row has a version of its own, whoever wrote it: two values of one version can't be told apart.
+// Every row has a version of its own, whoever wrote it: two values of one version can't be distinguished.
 func TestForeignVersions(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)

@@ -150,7 +150,7 @@ func (s *Store) TrimPoint(ctx context.Context, rows, bytes int64) (int64, error)
 	return s.q.TrimPoint(ctx, dbsqlc.TrimPointParams{MaxRows: rows, MaxBytes: bytes})
 }
 
-// Trim removes at most batch rows written up to point, tells them, and returns how many.
+// Trim removes at most batch rows written up to point, publishes them, and returns how many.
 func (s *Store) Trim(ctx context.Context, point int64, batch int) (int64, error) {
 	return retry(ctx, notDone, func() (int64, error) {
 		return s.q.Trim(ctx, dbsqlc.TrimParams{WrittenUs: point, Batch: int64(batch)})
@@ -163,7 +163,7 @@ func (s *Store) ClaimSweep(ctx context.Context, interval time.Duration) (bool, e
 	return n > 0, err
 }
 
-// Probe tells payload and, behind a ':', the identity of the server that the data connections talk to.
+// Probe notifies of payload and, behind a ':', the identity of the server that the data connections talk to.
 func (s *Store) Probe(ctx context.Context, payload string) error {
 	return s.q.Probe(ctx, dbsqlc.ProbeParams{Channel: s.Names.Channel, Nonce: payload})
 }

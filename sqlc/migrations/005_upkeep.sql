@@ -1,4 +1,4 @@
--- What the library does to its own rows. The setting tells the guards so.
+-- What the library does to its own rows. By the setting the guards know.
 
 -- cache_truncate empties the table at once, or fails: it does not keep writers waiting behind a reader for long. The
 -- incarnation turns with it: a load that began before, or meanwhile, may have been before a Set whose row goes here.
