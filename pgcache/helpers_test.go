@@ -46,6 +46,13 @@ func (cl *cluster) expire(where string) {
 	cl.t.Helper()
 	cl.exec("UPDATE " + cl.table() + ` SET version = version + 1, stamp = version + 1, expires_at = clock_timestamp() - interval '1 hour',
 		written_at = clock_timestamp() - interval '2 hours' WHERE ` + where)
+	cl.ended()
+}
+
+// ended makes the transactions of before look as if they had ended long ago.
+func (cl *cluster) ended() {
+	cl.t.Helper()
+	cl.exec("UPDATE " + cl.object("cache_state") + " SET ended_before = pg_snapshot_xmax(pg_current_snapshot())")
 }
 
 // follow puts a mark that a writes and b keeps in memory. caughtUp waits until b has received everything that was

@@ -289,7 +289,7 @@ func TestUpkeep(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if n, err := s.Expire(ctx, 0, until, step.batch); n != step.want || err != nil {
+			if n, err := s.Expire(ctx, 0, until, step.batch, true); n != step.want || err != nil {
 				t.Errorf("%+v: %d, %v", step, n, err)
 			}
 		}
