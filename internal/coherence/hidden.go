@@ -72,10 +72,15 @@ func (t *Tracker) Hide(secret []byte) {
 	// An operation may have made its key known under the old secret, and be about to note the epoch: it holds its shard's
 	// lock from the one to the other.
 	for i := range t.shards {
-		t.shards[i].mu.Lock()
-		t.shards[i].mu.Unlock() //nolint:staticcheck // only who had it before counts
+		t.shards[i].wait()
 	}
 	t.Forget()
+}
+
+// wait waits for the operation that has the shard's lock.
+func (s *shard) wait() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 }
 
 // resolve makes the key of an item of m. Not ok: nothing is kept of it.

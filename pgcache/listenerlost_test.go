@@ -1,8 +1,8 @@
 package pgcache_test
 
 import (
+	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -14,127 +14,8 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// The tests named TestSnn are about the faults of the Python library that this one follows. Each would fail on a straight
-// port of it, and begins with what that library did.
-
-// It read v1, processed the notification of v2 while it had nothing to evict, and then kept v1 until it expired.
-func TestS01_FillOvertakenByInvalidation(t *testing.T) {
-	t.Parallel()
-	forWindows(t, func(t *testing.T, cl *cluster) {
-		a := cl.node(nil)
-		b, wire := cl.wired(nil)
-		set(t, a, "k", "v1", pgcache.TTL(pgcache.NoExpiry))
-		caughtUp := cl.follow(a, b, wire)
-
-		reply := wire.after(named("GetEntry"))
-		read := async(t, func() string {
-			var v string
-			if _, err := b.Get(t.Context(), "k", &v); err != nil {
-				return err.Error()
-			}
-			return v
-		})
-		reply.wait(t)
-		set(t, a, "k", "v2", pgcache.TTL(pgcache.NoExpiry))
-		caughtUp()
-		reply.release()
-		if v := read(); v != "v1" {
-			t.Fatalf("the read that began before the write returned %q", v)
-		}
-		for range 3 {
-			want(t, b, "k", "v2")
-		}
-	})
-}
-
-// The older of two writers kept its value after the newer one's notification: it set its memory when its own call came
-// back, whatever had come meanwhile.
-func TestS02_OlderWriterKeepsItsValue(t *testing.T) {
-	t.Parallel()
-	forWindows(t, func(t *testing.T, cl *cluster) {
-		a := cl.node(nil)
-		b, wire := cl.wired(nil)
-		set(t, a, "k", "v0")
-		caughtUp := cl.follow(a, b, wire)
-		reply := wire.after(named("PutEntry"))
-		written := async(t, func() error { return b.Set(t.Context(), "k", "v1") })
-		reply.wait(t)
-		set(t, a, "k", "v2")
-		caughtUp()
-		reply.release()
-		if err := written(); err != nil {
-			t.Fatal(err)
-		}
-		want(t, b, "k", "v2")
-
-		// Another write of the same node is newer.
-		reply = wire.after(named("PutEntry"))
-		written = async(t, func() error { return b.Set(t.Context(), "k", "v3") })
-		reply.wait(t)
-		later := async(t, func() error { return b.Set(t.Context(), "k", "v4") })
-		reply.release()
-		if err := errors.Join(written(), later()); err != nil {
-			t.Fatal(err)
-		}
-		want(t, b, "k", "v4")
-		caughtUp()
-		want(t, b, "k", "v4")
-		want(t, a, "k", "v4")
-	})
-}
-
-// It kept the last event of a key in a batch: a delete and the next insert became one insert of version 1, which is not
-// newer than what was held, so the old value stayed for ever.
-func TestS03_DeleteAndSetInOneBatch(t *testing.T) {
-	t.Parallel()
-	forWindows(t, func(t *testing.T, cl *cluster) {
-		const keys = 20
-		a := cl.node(nil)
-		link := testdb.NewProxy(t, testdb.DSN(t))
-		b := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.Listener = pgxdriver.ListenerDSN(link.DSN()) })
-		for i := range keys {
-			for v := range 5 {
-				set(t, a, strconv.Itoa(i), v)
-			}
-			warm(t, b, strconv.Itoa(i), 4)
-		}
-		caughtUp := cl.follow(a, b, nil)
-		link.Freeze() // so that b finds them all at once
-		for i := range keys {
-			del(t, a, strconv.Itoa(i))
-			set(t, a, strconv.Itoa(i), 100+i)
-		}
-		link.Thaw()
-		caughtUp()
-		for i := range keys {
-			want(t, b, strconv.Itoa(i), 100+i)
-		}
-	})
-}
-
-// Its versions were an order and began at 1 again after a delete, a TRUNCATE or a crash: what was held was "newer".
-func TestS04_VersionsBeginAnew(t *testing.T) {
-	t.Parallel()
-	for _, stmt := range []string{"DELETE FROM %s", "TRUNCATE %s"} {
-		t.Run(stmt[:8], func(t *testing.T) {
-			t.Parallel()
-			cl := newCluster(t)
-			a, b := cl.node(nil), cl.node(nil)
-			for v := range 5 {
-				set(t, a, "k", v)
-			}
-			warm(t, b, "k", 4)
-			caughtUp := cl.follow(a, b, nil)
-			cl.exec(fmt.Sprintf(stmt, cl.table()))
-			set(t, a, "k", 99) // an insert, which is not published
-			caughtUp()
-			want(t, b, "k", 99)
-		})
-	}
-}
-
-// Its listener died with its connection, once and for all, and memory went on answering.
-func TestS05_ListenerLost(t *testing.T) {
+// The Python library's listener died with its connection, once and for all, and memory went on answering.
+func TestListenerLost(t *testing.T) {
 	t.Parallel()
 	forDrivers(t, func(t *testing.T, driver string) {
 		cl := newCluster(t)
@@ -161,8 +42,8 @@ func TestS05_ListenerLost(t *testing.T) {
 	})
 }
 
-// Its queue held 2048 notifications; what did not fit was dropped.
-func TestS06_ManyNotifications(t *testing.T) {
+// The Python library's queue held 2048 notifications; what did not fit was dropped.
+func TestManyNotifications(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
 	a := cl.node(nil)
@@ -183,8 +64,8 @@ func TestS06_ManyNotifications(t *testing.T) {
 	}
 }
 
-// It skipped what it could not parse. A release with another format thereby ignored the invalidations of the others.
-func TestS07_GarbageOnTheChannel(t *testing.T) {
+// The Python library skipped what it could not parse. A release with another format thereby ignored the invalidations of the others.
+func TestGarbageOnTheChannel(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
 	cl.opts.InvalidationWindow = pgcache.Immediate
@@ -214,7 +95,7 @@ func TestS07_GarbageOnTheChannel(t *testing.T) {
 }
 
 // Without LISTEN it kept its memory, unbounded in time: entries without an expiry were stale for ever.
-func TestS08_NoListener(t *testing.T) {
+func TestNoListener(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
 	a := cl.node(nil)
@@ -238,4 +119,30 @@ func TestS08_NoListener(t *testing.T) {
 	}
 	time.Sleep(time.Until(warmed.Add(age)))
 	want(t, bounded, "k", 2)
+}
+
+// When its listener failed to start, a second connect found the pool and said "connected": memory on, nobody listening.
+func TestListenerNeverStarts(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	a := cl.node(nil)
+	link := testdb.NewProxy(t, testdb.DSN(t))
+	link.Cut()
+	b := cl.new(testdb.DB(t), func(o *pgcache.Options) { o.Listener = pgxdriver.ListenerDSN(link.DSN()) })
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := b.Ready(ctx); err == nil || !strings.Contains(err.Error(), "listener") {
+		t.Errorf("Ready without a listener: %v", err)
+	}
+	for v := range 3 {
+		set(t, a, "k", v)
+		want(t, b, "k", v)
+		want(t, b, "k", v)
+	}
+	if n := b.Stats().LocalHits; n != 0 {
+		t.Errorf("%d hits in memory", n)
+	}
+	link.Restore()
+	warm(t, b, "k", 2)
+	cl.ready(b)
 }
