@@ -60,14 +60,14 @@ type stream struct {
 func (s stream) Write(p []byte) (int, error) { return s.w.Write(p) }
 func (s stream) Close() error                { return errors.Join(s.w.Close(), s.ReadCloser.Close()) }
 
-// answer is what a child has found.
-type answer struct {
+// Answer is what a child has found.
+type Answer struct {
 	Values map[string]value
 }
 
 func (c *child) call(method string, keys []string, v value) (map[string]value, error) {
-	var a answer
-	err := c.rpc.Call("Served."+method, request{keys, v}, &a)
+	var a Answer
+	err := c.rpc.Call("Served."+method, Request{keys, v}, &a)
 	return a.Values, err
 }
 
@@ -110,7 +110,8 @@ func (c *child) Close() error {
 // Served is a node that answers the requests of another process.
 type Served struct{ l *local }
 
-type request struct {
+// Request is what a node is asked to do.
+type Request struct {
 	Keys  []string
 	Value value
 }
@@ -134,7 +135,7 @@ func serve(given string) error {
 }
 
 // GetMany reads one key or several.
-func (s *Served) GetMany(r request, a *answer) (err error) {
+func (s *Served) GetMany(r Request, a *Answer) (err error) {
 	if len(r.Keys) == 1 {
 		v, found, err := s.l.Get(context.Background(), r.Keys[0])
 		if found {
@@ -147,21 +148,21 @@ func (s *Served) GetMany(r request, a *answer) (err error) {
 }
 
 // Set stores a value.
-func (s *Served) Set(r request, _ *answer) error {
+func (s *Served) Set(r Request, _ *Answer) error {
 	return s.l.Set(context.Background(), r.Keys[0], r.Value)
 }
 
 // Delete removes a key.
-func (s *Served) Delete(r request, _ *answer) error {
+func (s *Served) Delete(r Request, _ *Answer) error {
 	return s.l.Delete(context.Background(), r.Keys[0])
 }
 
 // Ready waits until the node listens.
-func (s *Served) Ready(request, *answer) error {
+func (s *Served) Ready(Request, *Answer) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	return s.l.Ready(ctx)
 }
 
 // Shut closes the node.
-func (s *Served) Shut(request, *answer) error { return s.l.Close() }
+func (s *Served) Shut(Request, *Answer) error { return s.l.Close() }

@@ -36,7 +36,7 @@ type spec struct {
 	Channel   string            // "": its own
 	Params    map[string]string // of the DSN
 	Links     bool              // its connections lead through proxies
-	LinkPool  bool              // the pool's connections lead through the fleet's shared proxy, the listener's do not
+	Behind    bool              // its connections lead through the proxies that a failover turns to another server
 	Child     bool              // it lives in a process of its own
 	ConnLives time.Duration     // how long a connection is used; 0: for ever
 }
@@ -171,7 +171,9 @@ type fleet struct {
 	admin  *sql.DB
 	nodes  []*node
 	keys   []*history
-	front  *testdb.Proxy // in front of the server, for pools of nodes that say LinkPool; or nil
+	data   atomic.Pointer[sql.DB] // the administrator's, where the rows are now
+	front  *testdb.Proxy          // in front of the server, for pools of nodes that are Behind it
+	ears   *testdb.Proxy          // ... and for their listeners
 }
 
 // startFleet brings up a fleet on the server that dsn names. stop must be called, also after an error.
@@ -182,10 +184,14 @@ func startFleet(ctx context.Context, name, dsn string, specs []spec, keys int) (
 		return f, err
 	}
 	f.admin.SetMaxOpenConns(10)
+	f.data.Store(f.admin)
 	if err := f.exec(ctx, "CREATE ROLE "+name+" LOGIN", "CREATE SCHEMA "+name+" AUTHORIZATION "+name); err != nil {
 		return f, err
 	}
 	if f.front, err = testdb.StartProxy(f.roleDSN()); err != nil {
+		return f, err
+	}
+	if f.ears, err = testdb.StartProxy(f.roleDSN()); err != nil {
 		return f, err
 	}
 	byPrefix := map[string][]*node{}
@@ -231,8 +237,9 @@ func (f *fleet) start(id int, s spec) (n *node, err error) {
 	// Listeners of one DSN would share a connection: each node's differs.
 	dsn := pgserver.WithParam(f.roleDSN(), "application_name", fmt.Sprintf("node-%d", id))
 	w := where{Pool: dsn, Listen: dsn, Schema: f.schema}
-	if s.LinkPool {
-		w.Pool = pgserver.WithParam(f.front.DSN(), "application_name", fmt.Sprintf("node-%d", id))
+	if s.Behind {
+		w.Pool = f.front.DSN()
+		w.Listen = pgserver.WithParam(f.ears.DSN(), "application_name", fmt.Sprintf("node-%d", id))
 	}
 	if s.Links {
 		if n.pool, err = testdb.StartProxy(dsn); err != nil {
@@ -293,17 +300,15 @@ func (f *fleet) each(do func(n *node) error) error {
 
 // stop takes the fleet down and its schema and role away.
 func (f *fleet) stop(ctx context.Context) error {
-	err := f.each(func(n *node) error {
-		err := n.Close()
-		for _, p := range []*testdb.Proxy{n.pool, n.listen} {
-			if p != nil {
-				p.Close()
-			}
+	err := f.each(func(n *node) error { return n.Close() })
+	proxies := []*testdb.Proxy{f.front, f.ears}
+	for _, n := range f.nodes {
+		proxies = append(proxies, n.pool, n.listen)
+	}
+	for _, p := range proxies {
+		if p != nil {
+			p.Close()
 		}
-		return err
-	})
-	if f.front != nil {
-		f.front.Close()
 	}
 	if f.admin == nil {
 		return err

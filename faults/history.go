@@ -87,16 +87,18 @@ func (h *history) done(n int) {
 	h.writes[n].acked = clock()
 }
 
-// wipe notes that a wipe begins, and returns what notes that it is done.
-func (h *history) wipe() (done func()) {
+// wipe notes that a wipe begins. The function that it returns is told whether it was one; until then it is not known.
+func (h *history) wipe() (end func(happened bool)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	i := len(h.wipes)
 	h.wipes = append(h.wipes, wipe{clock(), never})
-	return func() {
+	return func(happened bool) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.wipes[i].done = clock()
+		if h.wipes[i].done = clock(); !happened {
+			h.wipes[i].begun = never
+		}
 	}
 }
 
@@ -124,7 +126,7 @@ func (h *history) replaced(n int) time.Duration {
 		}
 	}
 	for _, x := range h.wipes {
-		if h.kind != sourced && !w.gone && x.begun >= w.acked { // a source keeps what it holds, and may be loaded again
+		if h.kind != sourced && !w.gone && x.begun >= w.acked && x.begun != never { // a source keeps what it holds, and may be loaded again
 			at = min(at, x.done)
 		}
 	}

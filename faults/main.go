@@ -84,7 +84,7 @@ func faults(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	results, version := performAll(ctx, cfg, chosen, stdout)
 	for _, r := range results {
 		if cfg.selftest && !r.noticed() {
-			fmt.Fprintf(stdout, "NOT NOTICED: %s\n", r.scenario)
+			fmt.Fprintf(stdout, "NOT NOTICED: %s %v\n", r.scenario, r.err)
 			code = broken
 		} else if !cfg.selftest && r.bad() {
 			code = broken
@@ -96,7 +96,9 @@ func faults(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			code = broken
 		}
 	}
-	summary(stdout, results)
+	if !cfg.selftest {
+		summary(stdout, results)
+	}
 	return code
 }
 
@@ -127,7 +129,11 @@ func performAll(ctx context.Context, cfg config, scenarios []scenario, stdout io
 				if server != nil {
 					version = server.Version
 				}
-				res.print(stdout, cfg.verbose)
+				if !cfg.selftest {
+					res.print(stdout, cfg.verbose)
+				} else if res.noticed() {
+					fmt.Fprintf(stdout, "noticed: %s\n    %s\n", res.scenario, res.book.lines[0])
+				}
 				mu.Unlock()
 			}
 			closeServer(server)
@@ -141,24 +147,34 @@ func performAll(ctx context.Context, cfg config, scenarios []scenario, stdout io
 func performOne(ctx context.Context, cfg config, s scenario, server *pgserver.Server) (result, *pgserver.Server) {
 	if server == nil {
 		var err error
-		if server, err = pgserver.StartWith(ctx, pgserver.Config{Own: true}); err != nil {
+		if server, err = startServer(ctx, pgserver.Config{Own: true}); err != nil {
 			return result{scenario: s.name, err: err}, nil
 		}
 	}
-	if s.needs != nil {
-		if why := s.needs(server); why != "" {
-			return result{scenario: s.name, skipped: why}, server
+	bin, why := s.serverOf(server)
+	if why != "" {
+		return result{scenario: s.name, skipped: why}, server
+	}
+	if s.settings == nil && !s.disk && bin == "" {
+		return s.perform(ctx, server, "", cfg.duration, cfg.pause), server
+	}
+	own := pgserver.Config{Own: true, Settings: s.settings, BinDir: bin}
+	if !s.disk {
+		another, err := startServer(ctx, own)
+		if err != nil {
+			return result{scenario: s.name, err: err}, server
 		}
+		defer closeServer(another)
+		return s.perform(ctx, another, "", cfg.duration, cfg.pause), server
 	}
-	if s.settings == nil {
-		return s.perform(ctx, server, cfg.duration, cfg.pause), server
+	small, folder, release, why, err := onSmallDisk(ctx, own)
+	if err != nil || why != "" {
+		return result{scenario: s.name, err: err, skipped: why}, server
 	}
-	own, err := pgserver.StartWith(ctx, pgserver.Config{Own: true, Settings: s.settings})
-	if err != nil {
-		return result{scenario: s.name, err: err}, server
-	}
-	defer closeServer(own)
-	return s.perform(ctx, own, cfg.duration, cfg.pause), server
+	res := s.perform(ctx, small, folder, cfg.duration, cfg.pause)
+	closeServer(small)
+	res.err = errors.Join(res.err, release())
+	return res, server
 }
 
 func closeServer(s *pgserver.Server) {

@@ -25,8 +25,10 @@ func (r *result) print(w io.Writer, verbose bool) {
 	if r.err != nil {
 		fmt.Fprintf(w, "    ERROR %v\n", r.err)
 	}
-	for _, line := range b.lines {
-		fmt.Fprintf(w, "    VIOLATION %s\n", line)
+	for i, line := range b.lines {
+		if i < 5 || verbose {
+			fmt.Fprintf(w, "    VIOLATION %s\n", line)
+		}
 	}
 	if verbose {
 		for _, text := range slices.Sorted(maps.Keys(b.failures)) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	mrand "math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -46,8 +47,10 @@ type scenario struct {
 	specs    []spec
 	fails    failing
 	bound    time.Duration                                              // 0: the usual
+	disk     bool                                                       // the server has a small file system of its own
 	settings map[string]string                                          // of a server of its own
-	needs    func(s *pgserver.Server) (why string)                      // "" if the scenario can run there
+	version  int                                                        // the oldest major version of the server
+	why      string                                                     // ... and the reason
 	hand     func(ctx context.Context, r *run, h *history, n int) error // writes by hand, in place of half of the writes
 	lie      func(n *node, h *history, q *read)                         // changes what was read: for the self-test
 }
@@ -63,6 +66,8 @@ type run struct {
 	book     book
 	pause    time.Duration // of a reader between two operations, on average
 	settling atomic.Bool
+	folder   string         // where the server's small file system is
+	later    []func() error // when all is over, the last one first
 }
 
 // result is a row of the report.
@@ -77,9 +82,9 @@ type result struct {
 func (r *result) bad() bool { return r.err != nil || r.book != nil && r.book.violations > 0 }
 
 // perform runs a scenario.
-func (s scenario) perform(ctx context.Context, server *pgserver.Server, length, pause time.Duration) result {
+func (s scenario) perform(ctx context.Context, server *pgserver.Server, folder string, length, pause time.Duration) result {
 	start := clock()
-	r := &run{scenario: s, server: server, pause: pause}
+	r := &run{scenario: s, server: server, folder: folder, pause: pause}
 	if r.bound == 0 {
 		r.bound = usual
 	}
@@ -93,6 +98,9 @@ func (s scenario) perform(ctx context.Context, server *pgserver.Server, length, 
 		err = r.work(ctx, max(length, s.least))
 	}
 	err = errors.Join(err, r.fleet.stop(context.WithoutCancel(ctx)))
+	for _, f := range slices.Backward(r.later) {
+		err = errors.Join(err, f())
+	}
 	if err == nil && s.inject != nil && r.book.faults == 0 {
 		err = errors.New("no fault was injected")
 	}
@@ -222,7 +230,7 @@ func (f *fleet) rows(ctx context.Context, prefix string) (_ map[string]value, st
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	start = clock()
-	rows, err := f.admin.QueryContext(ctx, "SELECT key, value FROM "+f.schema+"."+prefix+"cache_entries WHERE value IS NOT NULL")
+	rows, err := f.data.Load().QueryContext(ctx, "SELECT key, value FROM "+f.schema+"."+prefix+"cache_entries WHERE value IS NOT NULL")
 	if err != nil {
 		return nil, start, err
 	}

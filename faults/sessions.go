@@ -34,7 +34,7 @@ func (r *run) backend(ctx context.Context, which string) (pid int, err error) {
 }
 
 func sendSignal(pid int, s syscall.Signal) error {
-	if err := syscall.Kill(pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
+	if err := kill(pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return os.NewSyscallError(fmt.Sprintf("signal %v to %d", s, pid), err)
 	}
 	return nil
@@ -47,10 +47,10 @@ func stopBackend(which string) fault {
 		if err != nil {
 			return nil, err
 		}
-		if err := sendSignal(pid, syscall.SIGSTOP); err != nil {
+		if err := sendSignal(pid, sigStop); err != nil {
 			return nil, err
 		}
-		return func() error { return sendSignal(pid, syscall.SIGCONT) }, nil
+		return func() error { return sendSignal(pid, sigCont) }, nil
 	}
 }
 
@@ -70,10 +70,7 @@ func crash(ctx context.Context, r *run) (func() error, error) {
 	}
 	durable := r.fleet.nodes[0].Durable
 	start := clock()
-	gone := func() {}
-	if !durable {
-		gone = r.wipe()
-	}
+	gone := r.wipe()
 	if err := sendSignal(pid, syscall.SIGKILL); err != nil {
 		return nil, err
 	}
@@ -86,7 +83,7 @@ func crash(ctx context.Context, r *run) (func() error, error) {
 	if err := up(ctx, r.admin); err != nil {
 		return nil, err
 	}
-	gone()
+	gone(!durable)
 	return nil, nil
 }
 
@@ -113,15 +110,15 @@ func up(ctx context.Context, db *sql.DB) error {
 	}
 }
 
-// wipe notes of all keys that they may go from now on, and with what it returns, that they have gone.
-func (r *run) wipe() (done func()) {
-	var dones []func()
+// wipe notes of all keys that they may go from now on, and with what it returns, whether they have gone.
+func (r *run) wipe() (end func(happened bool)) {
+	var ends []func(bool)
 	for _, h := range r.keys {
-		dones = append(dones, h.wipe())
+		ends = append(ends, h.wipe())
 	}
-	return func() {
-		for _, done := range dones {
-			done()
+	return func(happened bool) {
+		for _, end := range ends {
+			end(happened)
 		}
 	}
 }

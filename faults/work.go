@@ -22,7 +22,7 @@ func (r *run) keyWriter(ctx context.Context, i int, h *history) {
 // write does one write. The caller holds h.writing.
 func (r *run) write(h *history) {
 	ctx := context.Background() // what was called off would be unknown
-	gone := h.kind != sourced && rand.N(8) == 0
+	gone := h.kind != sourced && len(h.writes) > 0 && rand.N(8) == 0
 	byHand := r.hand != nil && rand.N(2) == 0
 	n := h.begin(gone)
 	start := clock()

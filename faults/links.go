@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+
+	"github.com/pgcache/go/internal/pgserver"
+	"github.com/pgcache/go/internal/testdb"
+)
+
+// This file has the faults of links, and of a node as a whole.
+
+// onLinks does something with one link, or both, of a node that has some.
+func onLinks(which func(n *node) []*testdb.Proxy, do func(p *testdb.Proxy)) fault {
+	return func(_ context.Context, r *run) (func() error, error) {
+		links := which(r.linked())
+		for _, p := range links {
+			do(p)
+		}
+		return func() error {
+			for _, p := range links {
+				p.Thaw()
+				p.Restore()
+				p.Delay(0)
+			}
+			return nil
+		}, nil
+	}
+}
+
+// linked is a node that has links.
+func (r *run) linked() *node {
+	for {
+		if n := some(r.fleet.nodes); n.pool != nil {
+			return n
+		}
+	}
+}
+
+func bothLinks(n *node) []*testdb.Proxy  { return []*testdb.Proxy{n.pool, n.listen} }
+func poolLink(n *node) []*testdb.Proxy   { return []*testdb.Proxy{n.pool} }
+func listenLink(n *node) []*testdb.Proxy { return []*testdb.Proxy{n.listen} }
+
+// eitherLink is both or the listener's alone.
+func eitherLink(n *node) []*testdb.Proxy { return bothLinks(n)[rand.N(2):] }
+
+func freezeHalf(d testdb.Direction) func(p *testdb.Proxy) {
+	return func(p *testdb.Proxy) { p.FreezeHalf(d) }
+}
+
+// stopNode stops a process that is a node.
+func stopNode(_ context.Context, r *run) (func() error, error) {
+	for _, n := range r.fleet.nodes {
+		if n.child != nil {
+			pid := n.child.cmd.Process.Pid
+			if err := sendSignal(pid, sigStop); err != nil {
+				return nil, err
+			}
+			return func() error { return sendSignal(pid, sigCont) }, nil
+		}
+	}
+	return nil, errors.New("there is no process")
+}
+
+// failover leads the pools to another server, which has the tables without their rows, as a standby has of UNLOGGED tables.
+// The old one lives on, and the nodes' listeners are still connected to it.
+func failover(ctx context.Context, r *run) (func() error, error) {
+	if r.book.faults > 0 {
+		return nil, errors.New("only once")
+	}
+	other, err := pgserver.StartWith(ctx, pgserver.Config{Own: true})
+	if err != nil {
+		return nil, err
+	}
+	r.later = append(r.later, other.Close)
+	to, err := startFleet(ctx, r.schema, other.DSN, r.specs[:1], 0)
+	r.later = append(r.later, func() error { return errors.Join(to.stop(ctx)) })
+	if err != nil {
+		return nil, err
+	}
+	var id string
+	if err := r.admin.QueryRowContext(ctx, "SELECT id FROM "+r.table("state")).Scan(&id); err != nil {
+		return nil, err
+	}
+	if _, err := to.admin.ExecContext(ctx, "UPDATE "+r.table("state")+" SET id = $1", id); err != nil {
+		return nil, err
+	}
+	done := r.wipe()
+	if err := errors.Join(r.front.Lead(to.roleDSN()), r.ears.Lead(to.roleDSN())); err != nil {
+		return nil, err
+	}
+	// A pulse and a flush stay on the old server too: nobody notices before the pool is looked at.
+	const pools = "SELECT pid FROM pg_stat_activity WHERE usename = $1 AND NOT " + listeners + " AND query !~ 'cache_state|cache_flush'"
+	for left := 1; left > 0; {
+		err := r.admin.QueryRowContext(ctx, "SELECT count(pg_terminate_backend(pid)) FROM ("+pools+") p", r.schema).Scan(&left)
+		if err != nil {
+			return nil, err
+		}
+	}
+	r.data.Store(to.admin)
+	done(true)
+	return nil, nil
+}
