@@ -64,6 +64,7 @@ type node struct {
 	own, seen    []atomic.Int64 // of every key: the newest of its own acknowledged writes, and of those that it has shown; +1
 	pool, listen *testdb.Proxy  // its links
 	child        *child
+	victim       atomic.Bool // its links were disturbed
 }
 
 func (n *node) String() string {
@@ -105,7 +106,8 @@ func (l *local) Clear(ctx context.Context) error                    { return l.c
 func (l *local) Ready(ctx context.Context) error                    { return l.c.Ready(ctx) }
 
 func (l *local) Close() error {
-	err := errors.Join(l.c.Close(), l.db.Close())
+	err := l.c.Close()
+	l.db.Close() // lib/pq complains of connections that were dead
 	l.after()
 	return err
 }
@@ -177,7 +179,7 @@ type fleet struct {
 }
 
 // startFleet brings up a fleet on the server that dsn names. stop must be called, also after an error.
-func startFleet(ctx context.Context, name, dsn string, specs []spec, keys int) (*fleet, error) {
+func startFleet(ctx context.Context, name, dsn string, specs []spec, keys int, quiet bool) (*fleet, error) {
 	f := &fleet{schema: name, dsn: dsn}
 	var err error
 	if f.admin, err = sql.Open("pgx", pgserver.WithParam(dsn, "default_transaction_read_only", "off")); err != nil {
@@ -214,8 +216,13 @@ func startFleet(ctx context.Context, name, dsn string, specs []spec, keys int) (
 		}
 		var own []*history
 		for i := range keys {
-			k := []kind{hot, cold, sourced, hot, cold, hot}[i%6]
-			own = append(own, &history{name: fmt.Sprintf("%skey-%d", prefix, i), kind: k, owner: nodes[i%len(nodes)]})
+			h := &history{
+				name: fmt.Sprintf("%skey-%d", prefix, i), kind: []kind{hot, cold, sourced, hot, cold, hot}[i%6], owner: nodes[i%len(nodes)],
+			}
+			if quiet {
+				h.kind, h.owner = cold, nodes[0]
+			}
+			own = append(own, h)
 		}
 		f.keys = append(f.keys, own...)
 		for _, n := range nodes {

@@ -67,7 +67,11 @@ func byHand(setup string) handler {
 }
 
 // empty removes all rows in some way. The sources of keys that are loaded change before, as with a Delete.
-func empty(how func(ctx context.Context, r *run) error) fault {
+func empty(how func(ctx context.Context) error) fault {
+	return emptyBy(func(ctx context.Context, _ *run) error { return how(ctx) })
+}
+
+func emptyBy(how func(ctx context.Context, r *run) error) fault {
 	return func(ctx context.Context, r *run) (func() error, error) {
 		numbers := map[*history]int{}
 		for _, h := range r.keys {

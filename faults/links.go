@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"time"
 
 	"github.com/pgcache/go/internal/pgserver"
 	"github.com/pgcache/go/internal/testdb"
@@ -14,7 +15,9 @@ import (
 // onLinks does something with one link, or both, of a node that has some.
 func onLinks(which func(n *node) []*testdb.Proxy, do func(p *testdb.Proxy)) fault {
 	return func(_ context.Context, r *run) (func() error, error) {
-		links := which(r.linked())
+		n := r.linked()
+		n.victim.Store(true)
+		links := which(n)
 		for _, p := range links {
 			do(p)
 		}
@@ -49,6 +52,28 @@ func freezeHalf(d testdb.Direction) func(p *testdb.Proxy) {
 	return func(p *testdb.Proxy) { p.FreezeHalf(d) }
 }
 
+// clearFrozen has a node begin a Clear and freezes its links while it is at it: whatever it holds by then must end by itself.
+func clearFrozen(ctx context.Context, r *run) (func() error, error) {
+	n := r.linked()
+	n.victim.Store(true)
+	cleared := make(chan struct{})
+	go func() {
+		defer close(cleared)
+		_, _ = empty(n.Clear)(ctx, r) // it may fail
+	}()
+	time.Sleep(rand.N(4 * time.Millisecond))
+	for _, p := range bothLinks(n) {
+		p.Freeze()
+	}
+	return func() error {
+		for _, p := range bothLinks(n) {
+			p.Thaw()
+		}
+		<-cleared
+		return nil
+	}, nil
+}
+
 // stopNode stops a process that is a node.
 func stopNode(_ context.Context, r *run) (func() error, error) {
 	for _, n := range r.fleet.nodes {
@@ -74,7 +99,7 @@ func failover(ctx context.Context, r *run) (func() error, error) {
 		return nil, err
 	}
 	r.later = append(r.later, other.Close)
-	to, err := startFleet(ctx, r.schema, other.DSN, r.specs[:1], 0)
+	to, err := startFleet(ctx, r.schema, other.DSN, r.specs[:1], 0, false)
 	r.later = append(r.later, func() error { return errors.Join(to.stop(ctx)) })
 	if err != nil {
 		return nil, err
@@ -91,7 +116,7 @@ func failover(ctx context.Context, r *run) (func() error, error) {
 		return nil, err
 	}
 	// A pulse and a flush stay on the old server too: nobody notices before the pool is looked at.
-	const pools = "SELECT pid FROM pg_stat_activity WHERE usename = $1 AND NOT " + listeners + " AND query !~ 'cache_state|cache_flush'"
+	const pools = "SELECT pid FROM pg_stat_activity WHERE usename = $1 AND NOT " + listeners + " AND query !~ 'AS behind|cache_flush'"
 	for left := 1; left > 0; {
 		err := r.admin.QueryRowContext(ctx, "SELECT count(pg_terminate_backend(pid)) FROM ("+pools+") p", r.schema).Scan(&left)
 		if err != nil {

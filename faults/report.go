@@ -13,14 +13,14 @@ import (
 func (r *result) print(w io.Writer, verbose bool) {
 	switch {
 	case r.skipped != "":
-		fmt.Fprintf(w, "%-70s skipped: %s\n", r.scenario, r.skipped)
+		fmt.Fprintf(w, "%-85s skipped: %s\n", r.scenario, r.skipped)
 		return
 	case r.book == nil:
-		fmt.Fprintf(w, "%-70s could not be run: %v\n", r.scenario, r.err)
+		fmt.Fprintf(w, "%-85s could not be run: %v\n", r.scenario, r.err)
 		return
 	}
 	b := r.book
-	fmt.Fprintf(w, "%-70s %7d operations, %5d failed, %4d faults, %d violations, worst lag %v, longest %v (%s), %v\n", r.scenario, b.operations, b.failed, b.faults,
+	fmt.Fprintf(w, "%-85s %7d operations, %5d failed, %4d faults, %d violations, worst lag %v, longest %v (%s), %v\n", r.scenario, b.operations, b.failed, b.faults,
 		b.violations, round(b.lag), round(b.longest), b.longestOp, r.took.Round(100*time.Millisecond))
 	if r.err != nil {
 		fmt.Fprintf(w, "    ERROR %v\n", r.err)

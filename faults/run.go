@@ -22,10 +22,9 @@ type failing int
 const (
 	nothing failing = iota
 	writes
-	anything
+	victims  // whatever a node does whose links are disturbed
+	anything // but GetOrSet, which loads
 )
-
-func (f failing) String() string { return []string{"none", "writes", "any"}[f] }
 
 const (
 	// usual is the bound of P2 whatever goes wrong between a commit and a node; afterFailover, where a node's listener
@@ -46,6 +45,7 @@ type scenario struct {
 	least    time.Duration // how long the scenario needs
 	specs    []spec
 	fails    failing
+	quiet    bool                                                       // only the first node writes, and seldom: the others have hits in memory and nothing else
 	bound    time.Duration                                              // 0: the usual
 	disk     bool                                                       // the server has a small file system of its own
 	settings map[string]string                                          // of a server of its own
@@ -93,7 +93,7 @@ func (s scenario) perform(ctx context.Context, server *pgserver.Server, folder s
 	}
 	var err error
 	name := "f_" + strings.ToLower(rand.Text()[:10])
-	r.fleet, err = startFleet(ctx, name, server.DSN, r.specs, keysEach)
+	r.fleet, err = startFleet(ctx, name, server.DSN, r.specs, keysEach, r.quiet)
 	if err == nil {
 		err = r.work(ctx, max(length, s.least))
 	}
@@ -211,7 +211,7 @@ func (r *run) differs(ctx context.Context) (string, error) {
 			for i, h := range n.keys {
 				q := r.ask(n, "Get", i)
 				v, found, err := n.Get(ctx, h.name)
-				r.operation(n, "Get", q.start, err, false)
+				r.operation(n, "Get", q.start, err)
 				if err != nil {
 					return "", err
 				}

@@ -38,7 +38,7 @@ func (r *run) write(h *history) {
 	default:
 		err = h.owner.Set(ctx, h.name, h.value(n))
 	}
-	r.operation(h.owner, name, start, err, r.fails != nothing)
+	r.operation(h.owner, name, start, err)
 	if err != nil {
 		return
 	}
@@ -48,13 +48,27 @@ func (r *run) write(h *history) {
 	}
 }
 
-// operation notes one that has ended. mayFail: while faults are being injected.
-func (r *run) operation(n *node, name string, start time.Duration, err error, mayFail bool) {
+// operation notes one that has ended.
+func (r *run) operation(n *node, name string, start time.Duration, err error) {
 	took := clock() - start
 	if n.child != nil {
 		took = 0 // a stopped process takes as long as it was stopped
 	}
-	r.book.operation(fmt.Sprintf("%s of %v", name, n), took, err, !mayFail || r.settling.Load())
+	r.book.operation(fmt.Sprintf("%s of %v", name, n), took, err, !r.mayFail(n, name))
+}
+
+// mayFail says whether an operation of a node may return an error.
+func (r *run) mayFail(n *node, name string) bool {
+	reads := name == "Get" || name == "GetMany"
+	switch {
+	case r.settling.Load(), name == "GetOrSet":
+		return false
+	case r.fails == victims:
+		return n.victim.Load()
+	case r.fails == writes:
+		return !reads
+	}
+	return r.fails == anything
 }
 
 // reader reads on a node until ctx ends.
@@ -98,7 +112,7 @@ func (r *run) told(n *node, i int, q read, v value, found bool) {
 func (r *run) read(n *node, i int, keys []*history) {
 	q := r.ask(n, "Get", i)
 	v, found, err := n.Get(context.Background(), keys[i].name)
-	r.operation(n, "Get", q.start, err, r.fails == anything)
+	r.operation(n, "Get", q.start, err)
 	if err == nil {
 		r.told(n, i, q, v, found)
 	}
@@ -110,7 +124,7 @@ func (r *run) readMany(n *node, keys []int) {
 		qs[j], names[j] = r.ask(n, "GetMany", i), n.keys[i].name
 	}
 	values, err := n.GetMany(context.Background(), names)
-	r.operation(n, "GetMany", qs[0].start, err, r.fails == anything)
+	r.operation(n, "GetMany", qs[0].start, err)
 	for j, i := range keys {
 		if err == nil {
 			v, found := values[names[j]]
@@ -133,7 +147,7 @@ func (r *run) load(n *node, i int) {
 		time.Sleep(pause)
 		return v, nil
 	})
-	r.operation(n, "GetOrSet", q.start, err, r.fails == anything)
+	r.operation(n, "GetOrSet", q.start, err)
 	if err == nil {
 		r.told(n, i, q, v, true)
 	}
