@@ -73,18 +73,21 @@ func (h *history) judge(r read) verdict {
 	if n < 0 || n >= len(h.writes) || r.value != h.value(n) || h.writes[n].begun > r.end || h.writes[n].gone {
 		return bad("P7", "nobody had written that")
 	}
-	if h.writes[n].acked == never && h.kind != sourced {
+	if w := h.writes[n]; w.acked == never && w.there == 0 && h.kind != sourced {
+		h.appeared(n)
 		return verdict{seen: n}
 	}
 	for _, f := range floors[:2] {
-		if n < f.n {
+		if n < f.n && h.writes[n].acked != never { // else it may have come later
 			return bad(f.promise, "expected %s or newer, %s", h.describe(f.n), f.why)
 		}
 	}
 	at := h.replaced(n)
 	if r.start > at && r.start-at > r.bound {
-		return bad(floors[2].promise, "it was gone %v before the read began; expected %s or newer, %s",
+		v := bad(floors[2].promise, "it was gone %v before the read began; expected %s or newer, %s",
 			(r.start - at).Round(time.Millisecond), h.describe(max(known, 0)), floors[2].why)
+		v.lag = r.start - at
+		return v
 	}
 	v := verdict{seen: n, lag: max(0, r.start-at)}
 	if h.kind == sourced && h.writes[n].acked >= r.end {

@@ -14,7 +14,7 @@ const (
 type past struct{ history }
 
 func (p *past) add(gone bool, begun, acked time.Duration) int {
-	p.writes = append(p.writes, write{gone, begun, acked})
+	p.writes = append(p.writes, write{gone: gone, begun: begun, acked: acked})
 	return len(p.writes) - 1
 }
 
@@ -29,6 +29,8 @@ func TestJudge(t *testing.T) {
 	gone := func(p *past) { p.set(100*ms, 110*ms); p.remove(200*ms, 210*ms) }
 	back := func(p *past) { gone(p); p.set(300*ms, 310*ms) }
 	unknown := func(p *past) { p.set(100*ms, 110*ms); p.set(200*ms, never); p.set(300*ms, 310*ms) }
+	late := func(p *past) { unknown(p); p.writes[1].there = 400 * ms }
+	after := func(p *past) { late(p); p.set(500*ms, 510*ms) }
 	wiped := func(p *past) { p.set(100*ms, 110*ms); p.wipes = append(p.wipes, wipe{200 * ms, 210 * ms}) }
 	loaded := func(p *past) { two(p); p.kind = sourced }
 	const none = -1
@@ -59,6 +61,10 @@ func TestJudge(t *testing.T) {
 		"P4: back over a Delete":  {gone, 0, 220 * ms, none, 1, false, "P4", 0},
 		"it may have come late":   {unknown, 1, 9 * sec, 2, 2, false, "", 0},
 		"P2: that can't be late":  {unknown, 0, 9 * sec, none, none, false, "P2", 0},
+		"it has come, somewhere":  {late, 0, 4*sec + 311*ms, none, none, false, "P2", 0},
+		"it has come late":        {late, 1, 9 * sec, 2, 2, false, "", 0},
+		"P2: gone after it came":  {after, 1, 4*sec + 511*ms, none, none, false, "P2", 0},
+		"not quite gone":          {after, 1, 4*sec + 510*ms, none, none, false, "", 4 * sec},
 		"P6: an old row":          {two, 0, 211 * ms, none, none, true, "P6", 0},
 		"P6: a row after a wipe":  {wiped, 0, 211 * ms, none, none, true, "P6", 0},
 		"P6: no row":              {two, none, 211 * ms, none, none, true, "P6", 0},

@@ -9,6 +9,7 @@ import (
 	"net/rpc"
 	"os"
 	"os/exec"
+	"sync"
 	"time"
 )
 
@@ -22,33 +23,60 @@ type order struct {
 
 // child is a node in a process of its own, which can be stopped. It has no loader: those are functions.
 type child struct {
+	order
+	mu  sync.Mutex
 	cmd *exec.Cmd
 	rpc *rpc.Client
 }
 
 func startChild(s spec, w where) (*child, error) {
+	c := &child{order: order{s, w}}
+	return c, c.start()
+}
+
+// start starts the process.
+func (c *child) start() error {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	given, err := json.Marshal(order{s, w})
+	given, err := json.Marshal(c.order)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	cmd := exec.Command(self) //nolint:noctx // it ends when its input does
 	cmd.Env, cmd.Stderr = append(os.Environ(), childEnv+"="+string(given)), os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
-	return &child{cmd, rpc.NewClient(stream{out, in})}, nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cmd, c.rpc = cmd, rpc.NewClient(stream{out, in})
+	return nil
+}
+
+// process returns the process that there is now, and the way to it.
+func (c *child) process() (*exec.Cmd, *rpc.Client) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cmd, c.rpc
+}
+
+// kill ends the process without a word, and start begins another.
+func (c *child) kill() error {
+	cmd, client := c.process()
+	err := cmd.Process.Kill()
+	_ = cmd.Wait() // it says that it was killed
+	client.Close() //nolint:errcheck // it has ended by itself
+	return err
 }
 
 // stream is both ends of a pipe.
@@ -67,7 +95,8 @@ type Answer struct {
 
 func (c *child) call(method string, keys []string, v value) (map[string]value, error) {
 	var a Answer
-	err := c.rpc.Call("Served."+method, Request{keys, v}, &a)
+	_, client := c.process()
+	err := client.Call("Served."+method, Request{keys, v}, &a)
 	return a.Values, err
 }
 
@@ -104,7 +133,8 @@ func (c *child) Ready(context.Context) error {
 
 func (c *child) Close() error {
 	_, err := c.call("Shut", nil, value{})
-	return errors.Join(err, c.rpc.Close(), c.cmd.Wait())
+	cmd, client := c.process()
+	return errors.Join(err, client.Close(), cmd.Wait())
 }
 
 // Served is a node that answers the requests of another process.

@@ -196,24 +196,17 @@ func startFleet(ctx context.Context, name, dsn string, specs []spec, keys int, q
 	if f.ears, err = testdb.StartProxy(f.roleDSN()); err != nil {
 		return f, err
 	}
-	byPrefix := map[string][]*node{}
 	for i, s := range specs {
 		n, err := f.start(i, s)
 		if err != nil {
 			return f, fmt.Errorf("start node %d: %w", i, err)
 		}
 		f.nodes = append(f.nodes, n)
-		byPrefix[s.Prefix] = append(byPrefix[s.Prefix], n)
 	}
-	for prefix, nodes := range byPrefix {
-		// Some versions of the migrations need a superuser.
-		err := f.exec(ctx, "ALTER ROLE "+name+" SUPERUSER")
-		if err = errors.Join(err, f.migrate(ctx, nodes[0].spec)); err != nil {
-			return f, err
-		}
-		if err := f.exec(ctx, "ALTER ROLE "+name+" NOSUPERUSER"); err != nil {
-			return f, err
-		}
+	if err := f.migrateAll(ctx); err != nil {
+		return f, err
+	}
+	for prefix, nodes := range f.byPrefix() {
 		var own []*history
 		for i := range keys {
 			h := &history{
@@ -264,6 +257,16 @@ func (f *fleet) start(id int, s spec) (n *node, err error) {
 	}
 	n.cache, err = s.open(w)
 	return n, err
+}
+
+// migrateAll makes the tables of all nodes.
+func (f *fleet) migrateAll(ctx context.Context) error {
+	// Some versions of the migrations need a superuser.
+	err := f.exec(ctx, "ALTER ROLE "+f.schema+" SUPERUSER")
+	for _, nodes := range f.byPrefix() {
+		err = errors.Join(err, f.migrate(ctx, nodes[0].spec))
+	}
+	return errors.Join(err, f.exec(ctx, "ALTER ROLE "+f.schema+" NOSUPERUSER"))
 }
 
 // migrate makes the tables that nodes of a spec need, as the nodes' role.

@@ -103,6 +103,14 @@ func deleteAll(ctx context.Context, r *run) error {
 
 func clearAll(ctx context.Context, r *run) error { return some(r.fleet.nodes).Clear(ctx) }
 
+// anew drops the cache's tables and has them made again.
+func anew(ctx context.Context, r *run) error {
+	if err := r.exec(ctx, "DROP SCHEMA "+r.schema+" CASCADE", "CREATE SCHEMA "+r.schema+" AUTHORIZATION "+r.schema); err != nil {
+		return err
+	}
+	return r.migrateAll(ctx)
+}
+
 // both does one after the other. Neither has anything to undo.
 func both(first, second fault) fault {
 	return func(ctx context.Context, r *run) (func() error, error) {

@@ -62,6 +62,7 @@ type write struct {
 	gone  bool // it leaves nothing under the key
 	begun time.Duration
 	acked time.Duration // never: it failed or is under way
+	there time.Duration // of one that is not acknowledged: somebody has read it by then, so it has come to pass; 0: nobody has
 }
 
 // wipe is a moment at which all keys may have gone: a Clear, a TRUNCATE, a crash of the server.
@@ -114,23 +115,42 @@ var padding = func() string {
 
 // replaced is the moment by which write n was gone for certain, or never.
 func (h *history) replaced(n int) time.Duration {
-	w := h.writes[n]
-	if w.acked == never && h.kind != sourced {
+	w, since := h.writes[n], time.Duration(0) // what began after since is newer than n
+	switch {
+	case h.kind == sourced: // it is stored by a loader, at any time until the next acknowledged Delete
+	case w.acked != never:
+		since = w.acked
+	case w.there != 0:
+		since = w.there
+	default:
 		return never // it may come to pass now
 	}
 	at := never
 	for _, later := range h.writes[n+1:] {
+		if later.begun < since {
+			continue
+		}
+		if later.there != 0 && h.kind != sourced {
+			at = min(at, later.there)
+		}
 		if later.acked != never {
-			at = later.acked
-			break
+			at = min(at, later.acked)
+			break // those behind it are later still, or as good as this one
 		}
 	}
 	for _, x := range h.wipes {
-		if h.kind != sourced && !w.gone && x.begun >= w.acked && x.begun != never { // a source keeps what it holds, and may be loaded again
+		if h.kind != sourced && !w.gone && x.begun >= since && x.begun != never { // a source keeps what it holds, and may be loaded again
 			at = min(at, x.done)
 		}
 	}
 	return at
+}
+
+// appeared notes that write n has been read.
+func (h *history) appeared(n int) {
+	if w := &h.writes[n]; w.acked == never && w.there == 0 {
+		w.there = clock()
+	}
 }
 
 // newest is the highest number of the writes that were acknowledged before t, or -1.

@@ -74,23 +74,62 @@ func clearFrozen(ctx context.Context, r *run) (func() error, error) {
 	}, nil
 }
 
-// stopNode stops a process that is a node.
-func stopNode(_ context.Context, r *run) (func() error, error) {
-	for _, n := range r.fleet.nodes {
-		if n.child != nil {
-			pid := n.child.cmd.Process.Pid
-			if err := sendSignal(pid, sigStop); err != nil {
-				return nil, err
-			}
-			return func() error { return sendSignal(pid, sigCont) }, nil
+// process is a node in a process of its own.
+func (r *run) process() *node {
+	for {
+		if n := some(r.fleet.nodes); n.child != nil {
+			return n
 		}
 	}
-	return nil, errors.New("there is no process")
+}
+
+// stopNode stops a process that is a node.
+func stopNode(_ context.Context, r *run) (func() error, error) {
+	cmd, _ := r.process().child.process()
+	if err := sendSignal(cmd.Process.Pid, sigStop); err != nil {
+		return nil, err
+	}
+	return func() error { return sendSignal(cmd.Process.Pid, sigCont) }, nil
+}
+
+// killNode kills a process that is a node, with all that it had begun, and starts another in its place.
+func killNode(_ context.Context, r *run) (func() error, error) {
+	n := r.process()
+	n.victim.Store(true)
+	if err := n.child.kill(); err != nil {
+		return nil, err
+	}
+	return n.child.start, nil
+}
+
+// killWaiting kills a node whose write waits for a row, which is let go only after that.
+func killWaiting(ctx context.Context, r *run) (func() error, error) {
+	n := r.process()
+	var own []*history
+	for _, h := range n.keys {
+		if h.owner == n {
+			own = append(own, h)
+		}
+	}
+	release, err := holdTx(ctx, r.admin, true, "SELECT FROM "+r.table("entries")+" WHERE key = $1 FOR UPDATE", some(own).name)
+	if err != nil {
+		return nil, err
+	}
+	time.Sleep(sec1)
+	n.victim.Store(true)
+	err = n.child.kill()
+	return func() error { return errors.Join(release(), n.child.start()) }, err
 }
 
 // failover leads the pools to another server, which has the tables without their rows, as a standby has of UNLOGGED tables.
 // The old one lives on, and the nodes' listeners are still connected to it.
-func failover(ctx context.Context, r *run) (func() error, error) {
+//
+// The new one takes its time for each answer until the fault ends.
+func failover(delay time.Duration) fault {
+	return func(ctx context.Context, r *run) (func() error, error) { return r.failover(ctx, delay) }
+}
+
+func (r *run) failover(ctx context.Context, delay time.Duration) (func() error, error) {
 	if r.book.faults > 0 {
 		return nil, errors.New("only once")
 	}
@@ -111,8 +150,14 @@ func failover(ctx context.Context, r *run) (func() error, error) {
 	if _, err := to.admin.ExecContext(ctx, "UPDATE "+r.table("state")+" SET id = $1", id); err != nil {
 		return nil, err
 	}
+	between, err := testdb.StartProxy(to.roleDSN())
+	if err != nil {
+		return nil, err
+	}
+	r.later = append(r.later, func() error { between.Close(); return nil })
+	between.Delay(delay)
 	done := r.wipe()
-	if err := errors.Join(r.front.Lead(to.roleDSN()), r.ears.Lead(to.roleDSN())); err != nil {
+	if err := errors.Join(r.front.Lead(between.DSN()), r.ears.Lead(to.roleDSN())); err != nil {
 		return nil, err
 	}
 	// A pulse and a flush stay on the old server too: nobody notices before the pool is looked at.
@@ -125,5 +170,5 @@ func failover(ctx context.Context, r *run) (func() error, error) {
 	}
 	r.data.Store(to.admin)
 	done(true)
-	return nil, nil
+	return func() error { between.Delay(0); return nil }, nil
 }

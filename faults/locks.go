@@ -11,7 +11,7 @@ import (
 
 // holdTx runs a statement in a transaction that stays open. rows: it must have found some.
 func holdTx(ctx context.Context, db *sql.DB, rows bool, statement string, args ...any) (func() error, error) {
-	tx, err := db.BeginTx(ctx, nil)
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead})
 	if err != nil {
 		return nil, err
 	}
@@ -56,6 +56,18 @@ func lockChanges(ctx context.Context, r *run) (func() error, error) {
 // lockAll locks what a flush, a pulse and a Clear use, one after the other.
 func lockAll(ctx context.Context, r *run) (func() error, error) {
 	return holdTx(ctx, r.admin, false, "LOCK TABLE "+r.table("entries")+", "+r.table("changes")+", "+r.table("state")+" IN ACCESS EXCLUSIVE MODE")
+}
+
+// dumping is what a dump does: it reads all tables under one snapshot. Meanwhile somebody clears the cache.
+func dumping(ctx context.Context, r *run) (func() error, error) {
+	undo, err := holdTx(ctx, r.admin, false, "SELECT count(*) FROM "+r.table("entries")+", "+r.table("changes")+", "+r.table("notices")+", "+r.table("state"))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := emptyBy(clearAll)(ctx, r); err != nil {
+		return nil, errors.Join(err, undo())
+	}
+	return undo, nil
 }
 
 // takeConnections uses up all connections that the server has for ordinary roles, and ends some of the fleet's.

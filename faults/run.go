@@ -24,6 +24,7 @@ const (
 	writes
 	victims  // whatever a node does whose links are disturbed
 	anything // but GetOrSet, which loads
+	all
 )
 
 const (

@@ -54,6 +54,30 @@ func stopBackend(which string) fault {
 	}
 }
 
+// stopAll stops all sessions, as a machine does that is suspended.
+func stopAll(ctx context.Context, r *run) (func() error, error) {
+	rows, err := r.admin.QueryContext(ctx, "SELECT pid FROM pg_stat_activity WHERE usename = $1", r.schema)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close() //nolint:errcheck // rows.Err has said it
+	var pids []int
+	for rows.Next() {
+		var pid int
+		if err := rows.Scan(&pid); err != nil {
+			return nil, err
+		}
+		pids = append(pids, pid)
+	}
+	all := func(s syscall.Signal) (err error) {
+		for _, pid := range pids {
+			err = errors.Join(err, sendSignal(pid, s))
+		}
+		return err
+	}
+	return func() error { return all(sigCont) }, errors.Join(rows.Err(), all(sigStop))
+}
+
 // crash kills a server process. The server ends all sessions, recovers, and has lost what is in UNLOGGED tables.
 func crash(ctx context.Context, r *run) (func() error, error) {
 	witness, err := r.admin.Conn(ctx) // ends with the crash

@@ -22,6 +22,8 @@ var (
 	processes = []spec{{}, {Child: true}, {Pool: "pq"}, {Child: true, Poll: true}}
 	behind    = []spec{{Behind: true}, {Behind: true, Pool: "pq"}, {Behind: true}, {Behind: true, Window: pgcache.Immediate}}
 	aging     = []spec{{ConnLives: often}, {ConnLives: often, Pool: "pq"}, {ConnLives: often, Poll: true}, {ConnLives: often}}
+	impatient = []spec{{Params: idle}, {Params: idle, Pool: "pq"}, {Params: idle, Poll: true}, {Params: idle, Pool: "pgxpool"}}
+	idle      = map[string]string{"idle_session_timeout": "100"}
 	neighbors = []spec{
 		{Prefix: "a_", Channel: "faults_shared"},
 		{Prefix: "b_", Channel: "faults_shared"},
@@ -39,6 +41,7 @@ const (
 var table = []scenario{
 	{name: "no fault", specs: mixed},
 	{name: "windows of 25 ms, 1 s and 2 s in one fleet", specs: windows},
+	{name: "windows of 25 ms, 1 s and 2 s, all sessions killed", specs: windows, inject: terminate("true"), pause: sec1, fails: writes},
 	{name: "two caches on one channel, listeners killed", specs: neighbors, inject: terminate(listeners), pause: often},
 
 	{name: "listeners killed", inject: terminate(listeners), pause: often},
@@ -49,16 +52,22 @@ var table = []scenario{
 	{name: "all sessions killed, pools as sql.Open makes them", specs: asIs, inject: terminate("true"), pause: sec1, fails: writes},
 	{name: "all sessions killed, pgxpool", specs: pooled, inject: terminate("true"), pause: sec1, fails: writes},
 
+	{name: "sessions ended by the server when idle for 100 ms", specs: impatient},
+
 	{name: "a session stopped (SIGSTOP)", inject: stopBackend("true"), hold: 2 * sec1, pause: often, fails: anything},
 	{name: "a listener's session stopped (SIGSTOP)", inject: stopBackend(listeners), hold: 4 * sec1, pause: often},
+	{name: "all sessions stopped (SIGSTOP)", specs: mixed, inject: stopAll, hold: 2 * sec1, pause: sec1, fails: anything},
 	{name: "a crash (a backend killed): UNLOGGED tables empty", inject: crash, pause: 2 * sec1, fails: anything},
 	{name: "a crash, mixed transports", specs: mixed, inject: crash, pause: 2 * sec1, fails: anything},
 	{name: "a crash, Durable", specs: durable, inject: crash, pause: 2 * sec1, fails: anything},
 	{name: "the server restarted", specs: mixed, inject: restart, pause: 2 * sec1, fails: anything},
-	{name: "a failover that leaves the old server alive", specs: behind, inject: failover, pause: sec1, least: 12 * sec1, fails: anything, bound: afterFailover},
-	{name: "a failover that leaves the old server alive, nodes that have only hits", specs: behind, quiet: true, inject: failover, pause: often, least: 15 * sec1, fails: anything, bound: afterFailover},
+	{name: "a failover that leaves the old server alive", specs: behind, inject: failover(0), pause: sec1, least: 12 * sec1, fails: anything, bound: afterFailover},
+	{name: "a failover that leaves the old server alive, nodes that have only hits", specs: behind, quiet: true, inject: failover(0), pause: often, least: 15 * sec1, fails: anything, bound: afterFailover},
+	{name: "a failover to a server that is slow at first, nodes that have only hits", specs: behind, quiet: true, inject: failover(400 * time.Millisecond), hold: 20 * sec1, pause: often, least: 16 * sec1, fails: anything, bound: afterFailover},
 
 	{name: "a node stopped (SIGSTOP of its process)", specs: processes, inject: stopNode, hold: 3 * sec1, pause: sec1},
+	{name: "a node killed and another started in its place", specs: processes, inject: killNode, hold: sec1, pause: sec1 / 2, fails: victims},
+	{name: "a node killed whose write waits for a row and is done later", specs: processes, inject: killWaiting, hold: sec1, pause: sec1 / 2, fails: victims},
 	{name: "all links of a node frozen", specs: linked, inject: onLinks(bothLinks, (*testdb.Proxy).Freeze), hold: 4 * sec1, pause: sec1, fails: victims},
 	{name: "a Clear by a node whose links freeze meanwhile", specs: linked, inject: clearFrozen, hold: 3 * sec1, pause: sec1 / 2, fails: victims},
 	{name: "a listener's link frozen", specs: linkedTwo, inject: onLinks(listenLink, (*testdb.Proxy).Freeze), hold: 4 * sec1, pause: sec1},
@@ -89,6 +98,7 @@ var table = []scenario{
 	{name: "an entry's row locked", specs: mixed, inject: lockRow, hold: sec1, pause: often},
 	{name: "ACCESS EXCLUSIVE on cache_entries", specs: mixed, inject: lockTable("entries", "ACCESS EXCLUSIVE"), hold: sec1 / 2, pause: sec1 / 2},
 	{name: "ACCESS EXCLUSIVE on entries, log and state", specs: mixed, inject: lockAll, hold: sec1 / 2, pause: sec1 / 2},
+	{name: "a dump at work, Clear", specs: mixed, inject: dumping, hold: sec1, pause: sec1},
 	{name: "VACUUM FULL, REINDEX", specs: mixed, inject: rewrite("VACUUM FULL %[1]s"), pause: sec1},
 
 	{name: "rows changed by hand: UPDATE, DELETE, INSERT, upsert", specs: mixed, hand: byHand("")},
@@ -96,6 +106,7 @@ var table = []scenario{
 	{name: "rows changed by hand, all sessions killed", hand: byHand(""), inject: terminate("true"), pause: sec1, fails: writes},
 	{name: "TRUNCATE by hand", specs: mixed, inject: emptyBy(truncate), pause: often},
 	{name: "DELETE of all by hand", specs: mixed, inject: emptyBy(deleteAll), pause: often},
+	{name: "the tables dropped and made anew", specs: mixed, inject: emptyBy(anew), pause: sec1, fails: all},
 	{name: "Clear", specs: mixed, inject: emptyBy(clearAll), pause: often},
 
 	{name: "default isolation repeatable read, sessions killed", specs: atLevel("repeatable read"), inject: terminate("true"), pause: sec1, fails: writes},

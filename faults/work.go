@@ -22,7 +22,7 @@ func (r *run) keyWriter(ctx context.Context, i int, h *history) {
 // write does one write. The caller holds h.writing.
 func (r *run) write(h *history) {
 	ctx := context.Background() // what was called off would be unknown
-	gone := h.kind != sourced && len(h.writes) > 0 && rand.N(8) == 0
+	gone := !r.quiet && h.kind != sourced && len(h.writes) > 0 && rand.N(8) == 0
 	byHand := r.hand != nil && rand.N(2) == 0
 	n := h.begin(gone)
 	start := clock()
@@ -61,7 +61,11 @@ func (r *run) operation(n *node, name string, start time.Duration, err error) {
 func (r *run) mayFail(n *node, name string) bool {
 	reads := name == "Get" || name == "GetMany"
 	switch {
-	case r.settling.Load(), name == "GetOrSet":
+	case r.settling.Load():
+		return false
+	case r.fails == all:
+		return true
+	case name == "GetOrSet":
 		return false
 	case r.fails == victims:
 		return n.victim.Load()
@@ -101,11 +105,13 @@ func (r *run) told(n *node, i int, q read, v value, found bool) {
 		r.lie(n, n.keys[i], &q)
 	}
 	verdict := n.keys[i].judge(q)
+	if !q.isRow {
+		r.book.behind(verdict.lag)
+	}
 	if verdict.violation != nil {
 		r.book.violate(verdict.violation)
 		return
 	}
-	r.book.behind(verdict.lag)
 	raise(&n.seen[i], verdict.seen)
 }
 
