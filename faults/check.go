@@ -151,8 +151,10 @@ func (b *book) operation(name string, took time.Duration, err error, fatal bool)
 		if b.failures == nil {
 			b.failures = map[string]int{}
 		}
-		if text := strings.SplitN(err.Error(), "\n", 2)[0]; len(b.failures) < 50 {
-			b.failures[name+": "+digits.Replace(text)]++
+		op, _, _ := strings.Cut(name, " of ")
+		text, _, _ := strings.Cut(err.Error(), "\n")
+		if text = digits.Replace(text); len(b.failures) < 30 || b.failures[op+": "+text] > 0 {
+			b.failures[op+": "+text]++
 		}
 	}
 	b.mu.Unlock()

@@ -43,7 +43,7 @@ type spec struct {
 
 const connsPerNode = 8
 
-// reader and writer are what a node can do, in this process or in another.
+// cache is what a node can do, in this process or in another.
 type cache interface {
 	Get(ctx context.Context, key string) (value, bool, error)
 	GetMany(ctx context.Context, keys []string) (map[string]value, error)
