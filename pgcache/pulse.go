@@ -18,7 +18,7 @@ import (
 // A pulse is one small statement every two seconds, on the session that no busy pool can take away. It must find
 //
 //   - the server that the listener is connected to: after a failover the listener may stay on the old one, which lives;
-//   - the cache's id, schema and channel: tables may be dropped and made anew;
+//   - the cache's id, schema and channel, and the secret that hides keys: tables may be dropped and made anew;
 //   - the incarnation of the last pulse: a crash or a TRUNCATE may have removed what was to be published;
 //   - as much time gone by on the database's clock as on the node's: a suspended machine's monotonic clock stands still;
 //   - for a node that polls, its lease in force: without it changes are only notified;
@@ -53,7 +53,7 @@ func (c *Cache) pulses() {
 	for {
 		if err := c.pulse(c.ctx); err == nil {
 			pause = pulseEvery
-		} else if c.beat.succeeded || pause > pulseEvery/2 {
+		} else if c.heartbeat.succeeded || pause > pulseEvery/2 {
 			pause = pulseEvery
 		} else {
 			pause *= 2
@@ -61,7 +61,7 @@ func (c *Cache) pulses() {
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
-		case <-c.beat.wake:
+		case <-c.heartbeat.wake:
 			pause = pulseRetry
 		case <-c.ctx.Done():
 			timer.Stop()
@@ -74,7 +74,7 @@ func (c *Cache) pulses() {
 // wakePulse has the next pulse come at once.
 func (c *Cache) wakePulse() {
 	select {
-	case c.beat.wake <- struct{}{}:
+	case c.heartbeat.wake <- struct{}{}:
 	default:
 	}
 }
@@ -82,7 +82,7 @@ func (c *Cache) wakePulse() {
 // pulse looks once. It returns nil if memory may be trusted for another interval.
 func (c *Cache) pulse(ctx context.Context) (err error) {
 	defer func() {
-		c.beat.succeeded = err == nil
+		c.heartbeat.succeeded = err == nil
 		c.listening.setPulse(err)
 	}()
 	if !c.schema.known.Load() {
@@ -112,7 +112,7 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 			c.warn("changes older than a second could not be published: memory is forgotten every few seconds until they are", "error", err)
 		}
 	}
-	c.local.Pulse(asked.Add(pulseEvery + pulseTimeout))
+	c.local.TrustPulse(asked.Add(pulseEvery + pulseTimeout))
 	c.lookAtPool(asked)
 	return nil
 }
@@ -120,11 +120,12 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 // verify compares a pulse with the last one and with what the node knows. Whatever has changed makes it forget what it
 // holds; an error says that it can't go on as it is.
 func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time) error {
-	if p.State.Version != schemaVersion || p.State.Channel != c.store.Names.Channel {
+	if err := c.fits(p.State); err != nil {
 		c.schema.unknown()
 		c.local.Forget()
-		return c.schemaError(p.State)
+		return err
 	}
+	c.local.Hide(p.KeySecret)
 	if own := c.local.Server(); own != 0 && p.Server != own {
 		c.checkServer(p.Server)
 		return errors.New("pulse: notifications come from another server than the data")
@@ -140,8 +141,8 @@ func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time) erro
 		}
 		p.Incarnation = incarnation
 	}
-	last, at := c.beat.last, c.beat.at
-	c.beat.last, c.beat.at = p, asked
+	last, at := c.heartbeat.last, c.heartbeat.at
+	c.heartbeat.last, c.heartbeat.at = p, asked
 	if at.IsZero() {
 		c.schema.id.Store(&p.State.ID)
 		return nil
@@ -170,10 +171,10 @@ func (c *Cache) onSession(ctx context.Context, d time.Duration, f func(ctx conte
 func (c *Cache) lookAtPool(now time.Time) {
 	s := c.db.Stats()
 	spare := s.MaxOpenConnections == 0 || s.InUse < s.MaxOpenConnections
-	if now.Sub(c.beat.poolAt) < poolEvery || !spare || c.local.Server() == 0 {
+	if now.Sub(c.heartbeat.poolAt) < poolEvery || !spare || c.local.Server() == 0 {
 		return
 	}
-	c.beat.poolAt = now
+	c.heartbeat.poolAt = now
 	c.goDo(func() {
 		ctx, cancel := context.WithTimeout(c.ctx, pulseTimeout)
 		defer cancel()

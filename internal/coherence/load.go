@@ -103,8 +103,7 @@ const (
 //	load 1 begins         Delete         100 callers come: they wait
 //	load 1 ends                          the first of them begins load 2, the others join it
 func (t *Tracker) Join(k Key, run *Run) (l *Load, part Part, steps int) {
-	s := t.shard(k)
-	s.mu.Lock()
+	s := t.enter(k)
 	defer s.mu.Unlock()
 	if l := s.loads[k]; l != nil {
 		if !l.overtaken {
@@ -123,9 +122,7 @@ func (t *Tracker) Join(k Key, run *Run) (l *Load, part Part, steps int) {
 func (l *Load) End(out Loaded) {
 	s := l.t.shard(l.Key)
 	s.mu.Lock()
-	if s.loads[l.Key] == l {
-		delete(s.loads, l.Key)
-	}
+	delete(s.loads, l.Key)
 	s.mu.Unlock()
 	l.out = out
 	close(l.done)
