@@ -33,6 +33,12 @@ func isolation(ctx context.Context, r *run) (func() error, error) {
 	return nil, r.exec(ctx, "ALTER ROLE "+r.schema+" SET default_transaction_isolation = '"+level+"'")
 }
 
+// secret changes whether messages show keys, and what hides them.
+func secret(ctx context.Context, r *run) (func() error, error) {
+	value := some([]string{"NULL", "sha256(random()::text::bytea)"})
+	return nil, r.exec(ctx, "UPDATE "+r.table("state")+" SET key_secret = "+value)
+}
+
 func atLevel(level string) []spec {
 	params := map[string]string{"default_transaction_isolation": level}
 	return []spec{{Params: params}, {Pool: "pq", Params: params}, {Poll: true, Params: params}, {Pool: "pgxpool", Params: params}}

@@ -14,6 +14,7 @@ var (
 	immediate = []spec{{Window: pgcache.Immediate}, {Window: pgcache.Immediate, Pool: "pq"}, {Window: pgcache.Immediate, Refresh: true}, {Window: pgcache.Immediate}}
 	polling   = []spec{{Poll: true}, {Poll: true, Pool: "pq"}, {Poll: true, Refresh: true}, {Poll: true, Pool: "pgxpool"}}
 	durable   = []spec{{Durable: true}, {Durable: true, Pool: "pq"}, {Durable: true, Poll: true}, {Durable: true}}
+	hidden    = []spec{{HideKeys: true}, {HideKeys: true, Poll: true}, {HideKeys: true, Window: pgcache.Immediate}, {HideKeys: true, Pool: "pq"}, {}}
 	asIs      = []spec{{AsIs: true}, {AsIs: true, Pool: "pq"}, {AsIs: true, Poll: true}, {AsIs: true}}
 	pooled    = []spec{{Pool: "pgxpool"}, {Pool: "pgxpool", Refresh: true}, {Pool: "pgxpool", Poll: true}, {Pool: "pgxpool", Window: pgcache.Immediate}}
 	windows   = []spec{{}, {Window: sec1}, {}, {Window: sec1, Pool: "pq"}, {Window: 2 * sec1}}
@@ -104,6 +105,8 @@ var table = []scenario{
 	{name: "rows changed by hand: UPDATE, DELETE, INSERT, upsert", specs: mixed, hand: byHand("")},
 	{name: "rows changed by hand, session_replication_role = replica", specs: mixed, hand: byHand("SET LOCAL session_replication_role = replica")},
 	{name: "rows changed by hand, all sessions killed", hand: byHand(""), inject: terminate("true"), pause: sec1, fails: writes},
+	{name: "keys hidden, rows changed by hand, all sessions killed", specs: hidden, hand: byHand(""), inject: terminate("true"), pause: sec1, fails: writes},
+	{name: "keys shown, and hidden with other secrets, in turns", specs: mixed, inject: secret, pause: sec1},
 	{name: "TRUNCATE by hand", specs: mixed, inject: emptyBy(truncate), pause: often},
 	{name: "DELETE of all by hand", specs: mixed, inject: emptyBy(deleteAll), pause: often},
 	{name: "the tables dropped and made anew", specs: mixed, inject: emptyBy(anew), pause: sec1, fails: all},
