@@ -120,7 +120,7 @@ func Example_expire() {
 func Example_faults() {
 	err := pgcachetest.Do(func(t pgcachetest.TB) {
 		ctx := context.Background()
-		node := pgcachetest.Nodes(t, 1, pgcache.Options{Timeout: time.Second})[0]
+		node := pgcachetest.Nodes(t, 1, pgcache.Options{})[0]
 		app := appOn(node.Cache)
 
 		node.Faults.Down()
