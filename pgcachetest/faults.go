@@ -22,7 +22,7 @@ type Faults struct {
 	err     error         // of every statement
 	stalled chan struct{} // closed by the end of a Stall; nil: there is none
 	down    bool
-	sockets map[net.Conn]bool
+	sockets map[*socket]bool
 }
 
 // Fail makes every statement and every new connection fail with err, until Mend; nothing is sent. nil means ErrFault. A
@@ -44,7 +44,7 @@ func (f *Faults) Down() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for s := range f.sockets {
-		s.Close()
+		s.Conn.Close()
 	}
 	clear(f.sockets)
 }
@@ -82,7 +82,7 @@ func (f *Faults) pass(ctx context.Context) error {
 // openWithFaults returns a pool that is closed when the test ends.
 func openWithFaults(t TB, dsn string) (*sql.DB, *Faults) {
 	t.Helper()
-	f := &Faults{sockets: map[net.Conn]bool{}}
+	f := &Faults{sockets: map[*socket]bool{}}
 	config := parse(t, dsn)
 	config.DialFunc = f.dial(config.DialFunc)
 	db := use(t, sql.OpenDB(&connector{stdlib.GetConnector(*config), f}))
@@ -119,12 +119,13 @@ func (f *Faults) add(s *socket) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.down {
-		f.sockets[s.Conn] = true
+		f.sockets[s] = true
 	}
 	return !f.down
 }
 
-// socket is forgotten when it is closed.
+// socket is forgotten when it is closed. One that Down has closed can be closed again without an error, or that would be one
+// of the pool's Close.
 type socket struct {
 	net.Conn
 	f *Faults
@@ -132,8 +133,12 @@ type socket struct {
 
 func (s *socket) Close() error {
 	s.f.mu.Lock()
-	delete(s.f.sockets, s.Conn)
+	open := s.f.sockets[s]
+	delete(s.f.sockets, s)
 	s.f.mu.Unlock()
+	if !open {
+		return nil
+	}
 	return s.Conn.Close()
 }
 

@@ -129,11 +129,16 @@ func TestStall(t *testing.T) {
 func TestDown(t *testing.T) {
 	t.Parallel()
 	db, faults := pgcachetest.DBWithFaults(t)
+	idle, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	conn, err := db.Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	idle.Close()
 	faults.Down()
 	if err := conn.PingContext(t.Context()); err == nil {
 		t.Error("a connection has survived")
@@ -143,6 +148,21 @@ func TestDown(t *testing.T) {
 	}
 	faults.Mend()
 	if err := db.PingContext(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// The end of a test with its database down is no error of its own.
+func TestEndWhileDown(t *testing.T) {
+	t.Parallel()
+	err := pgcachetest.Do(func(tb pgcachetest.TB) {
+		db, faults := pgcachetest.DBWithFaults(tb)
+		if err := db.PingContext(t.Context()); err != nil { // the pool keeps this connection
+			t.Error(err)
+		}
+		faults.Down()
+	})
+	if err != nil {
 		t.Error(err)
 	}
 }

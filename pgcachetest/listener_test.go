@@ -6,10 +6,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgcache/go/driver/pgxdriver"
 	"github.com/pgcache/go/listener"
+	"github.com/pgcache/go/listener/listenertest"
 	"github.com/pgcache/go/pgcache"
 	"github.com/pgcache/go/pgcachetest"
 )
+
+// While it is not stopped nobody notices that it is there.
+func TestListener(t *testing.T) {
+	listenertest.Test(t, func(_ testing.TB, dsn string, cfg listener.Config) pgcache.Listener {
+		return pgcachetest.NewListener(listener.New(pgxdriver.DialDSN(dsn), cfg))
+	})
+}
 
 func TestStoppedListener(t *testing.T) {
 	t.Parallel()
