@@ -22,7 +22,9 @@ func TestListener(t *testing.T) {
 
 func TestStoppedListener(t *testing.T) {
 	t.Parallel()
-	for name, inner := range map[string]pgcache.Listener{"listen": nil, "poll": listener.Poll(20 * time.Millisecond)} {
+	for name, inner := range map[string]pgcache.Listener{
+		"listen": nil, "poll": listener.Poll(20 * time.Millisecond), "late": late{pgxdriver.Listener(pgcachetest.DB(t))},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			nodes := pgcachetest.Nodes(t, 2, pgcache.Options{Listener: inner, InvalidationWindow: time.Minute})
@@ -54,6 +56,23 @@ func TestStoppedListener(t *testing.T) {
 			}
 		})
 	}
+}
+
+// late delivers late, and ends late.
+type late struct{ pgcache.Listener }
+
+const lateBy = 30 * time.Millisecond
+
+func (l late) Listen(ctx context.Context, channel string, sub pgcache.Subscriber) error {
+	defer time.Sleep(lateBy)
+	return l.Listener.Listen(ctx, channel, lateSubscriber{sub})
+}
+
+type lateSubscriber struct{ pgcache.Subscriber }
+
+func (s lateSubscriber) Notify(payload string) {
+	time.Sleep(lateBy)
+	s.Subscriber.Notify(payload)
 }
 
 func TestCloseOfAStoppedListener(t *testing.T) {

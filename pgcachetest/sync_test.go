@@ -84,6 +84,7 @@ func TestExpire(t *testing.T) {
 	t.Parallel()
 	for name, opts := range map[string]pgcache.Options{
 		"listener":         {DefaultTTL: pgcache.NoExpiry},
+		"late":             {Listener: late{pgxdriver.Listener(pgcachetest.DB(t))}},
 		"hidden":           {HideKeys: true},
 		"a bounded memory": {Listener: pgcachetest.NoListener, LocalTTL: time.Hour},
 	} {
