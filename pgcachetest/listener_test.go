@@ -3,6 +3,7 @@ package pgcachetest_test
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -23,7 +24,7 @@ func TestListener(t *testing.T) {
 func TestStoppedListener(t *testing.T) {
 	t.Parallel()
 	for name, inner := range map[string]pgcache.Listener{
-		"listen": nil, "poll": listener.Poll(20 * time.Millisecond), "late": late{pgxdriver.Listener(pgcachetest.DB(t))},
+		"listen": nil, "poll": listener.Poll(20 * time.Millisecond), "late": newLate(t),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -58,20 +59,25 @@ func TestStoppedListener(t *testing.T) {
 	}
 }
 
-// late delivers late, and ends late.
-type late struct{ pgcache.Listener }
+// late delivers late, and ends late. Each cache has a connection of its own, so that one may be later than another.
+type late struct{ connect func() pgcache.Listener }
+
+func newLate(t *testing.T) late {
+	db := pgcachetest.DB(t)
+	return late{func() pgcache.Listener { return listener.New(pgxdriver.Dial(db), listener.Config{}) }}
+}
 
 const lateBy = 30 * time.Millisecond
 
 func (l late) Listen(ctx context.Context, channel string, sub pgcache.Subscriber) error {
 	defer time.Sleep(lateBy)
-	return l.Listener.Listen(ctx, channel, lateSubscriber{sub})
+	return l.connect().Listen(ctx, channel, lateSubscriber{sub})
 }
 
 type lateSubscriber struct{ pgcache.Subscriber }
 
 func (s lateSubscriber) Notify(payload string) {
-	time.Sleep(lateBy)
+	time.Sleep(rand.N(2 * lateBy))
 	s.Subscriber.Notify(payload)
 }
 

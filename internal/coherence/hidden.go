@@ -72,10 +72,15 @@ func (t *Tracker) Hide(secret []byte) {
 	// An operation may have made its key known under the old secret, and be about to note the epoch: it holds its shard's
 	// lock from the one to the other.
 	for i := range t.shards {
-		t.shards[i].mu.Lock()
-		t.shards[i].mu.Unlock() //nolint:staticcheck // only who had it before counts
+		t.shards[i].wait()
 	}
 	t.Forget()
+}
+
+// wait waits for the operation that has the shard's lock.
+func (s *shard) wait() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 }
 
 // resolve makes the key of an item of m. Not ok: nothing is kept of it.
@@ -99,7 +104,7 @@ func (t *Tracker) dropHidden() {
 	for name, k := range all {
 		s := t.shard(k)
 		s.mu.Lock()
-		if s.flights[k] == nil && s.loads[k] == nil && s.writers[k] == nil && s.watches[k] == nil && t.local.Get(k) == nil {
+		if s.reads[k] == nil && s.loads[k] == nil && s.writers[k] == nil && s.watches[k] == nil && t.local.Get(k) == nil {
 			t.hidden.mu.Lock()
 			delete(t.hidden.keys, name)
 			t.hidden.mu.Unlock()
