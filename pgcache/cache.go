@@ -34,6 +34,8 @@ type Cache struct {
 	heartbeat   heartbeat        // the pulse
 	release     func()           // ends its being kept; nil: it is not
 	polling     atomic.Bool
+	polls       atomic.Uint64 // begun
+	echoes      echoes
 	block       atomic.Int64 // where Cleanup goes on
 	fencedUntil atomic.Int64 // the rows that had expired by then are fenced; 0: see Cleanup
 

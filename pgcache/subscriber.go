@@ -159,6 +159,7 @@ func (s subscriber) Notify(payload string) {
 				c.local.SetServer(server)
 			}
 		}
+		c.echoes.heard(payload)
 		return
 	}
 	m, err := notify.Parse(payload)
