@@ -157,7 +157,7 @@ func (r *run) failover(ctx context.Context, delay time.Duration) (func() error, 
 	r.later = append(r.later, func() error { between.Close(); return nil })
 	between.Delay(delay)
 	done := r.wipe()
-	if err := errors.Join(r.front.Lead(between.DSN()), r.ears.Lead(to.roleDSN())); err != nil {
+	if err := errors.Join(r.front.Lead(between.DSN()), r.listenProxy.Lead(to.roleDSN())); err != nil {
 		return nil, err
 	}
 	// A pulse and a flush stay on the old server too: nobody notices before the pool is looked at.

@@ -216,7 +216,7 @@ func (r *run) differs(ctx context.Context) (string, error) {
 				if err != nil {
 					return "", err
 				}
-				r.told(n, i, q, v, found)
+				r.judge(n, i, q, v, found)
 				if want, there := rows[h.name]; found != there || v != want {
 					return fmt.Sprintf("%v reads %d of key %q (found: %v), the table has %d (found: %v)", n, v.N, h.name, found, want.N, there), nil
 				}
