@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -234,10 +235,5 @@ func (c *Cache) explainTx(err error) error {
 	return err
 }
 
-// errTxDone is sql.ErrTxDone with the hint that it was the caller's.
-var errTxDone = &txDone{}
-
-type txDone struct{}
-
-func (*txDone) Error() string { return "the transaction has already been committed or rolled back" }
-func (*txDone) Unwrap() error { return sql.ErrTxDone }
+// errTxDone says whose mistake it was.
+var errTxDone = fmt.Errorf("the caller's transaction: %w", sql.ErrTxDone)
