@@ -83,12 +83,13 @@ type result struct {
 func (r *result) bad() bool { return r.err != nil || r.book != nil && r.book.violations > 0 }
 
 // perform runs a scenario.
-func (s scenario) perform(ctx context.Context, server *pgserver.Server, folder string, length, pause time.Duration) result {
+func (s scenario) perform(ctx context.Context, server *pgserver.Server, folder string, length, pause, slack time.Duration) result {
 	start := clock()
 	r := &run{scenario: s, server: server, folder: folder, pause: pause}
 	if r.bound == 0 {
 		r.bound = usual
 	}
+	r.bound += slack
 	if r.specs == nil {
 		r.specs = listening
 	}
