@@ -41,6 +41,7 @@ type Cache struct {
 
 	schema schema
 	stats  counters
+	txs    openTxs
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc

@@ -49,6 +49,7 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 	if loading(ctx, c, k) {
 		return fail(op, name, ErrRecursiveLoad)
 	}
+	arrived := coherence.Now()
 	for {
 		row, err := v.read(ctx, k)
 		if err != nil && (ctx.Err() != nil || misconfigured(err)) {
@@ -58,7 +59,7 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 			return nil
 		}
 		run := coherence.NewRun(context.WithoutCancel(ctx))
-		l, part, steps := c.local.Join(k, run)
+		l, part, steps := c.local.Join(k, run, arrived)
 		switch part {
 		case coherence.Waits:
 			run.Leave()
@@ -124,6 +125,7 @@ func waitFor(ctx context.Context, l *coherence.Load, part bool) error {
 type loadRun struct {
 	view
 	run      *coherence.Run
+	arrived  int64 // when the caller of GetOrSetMany came
 	load     func(ctx context.Context, names []string) (map[string]any, error)
 	into     reflect.Type // what callers decode into
 	degraded bool         // the database did not answer: load and return, no more

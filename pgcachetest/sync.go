@@ -8,7 +8,7 @@ import (
 )
 
 // Sync waits until the caches answer with nothing older than what was committed before the call, by whomever: instead of
-// sleeping, and of asking again and again. A cache need not be one of New's. Nothing is published to one without a listener: it
+// sleeping, and of asking again and again. A cache need not be one of New's. One without a listener receives no changes: it
 // forgets what it holds.
 func Sync(t TB, caches ...*pgcache.Cache) {
 	t.Helper()
