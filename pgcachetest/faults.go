@@ -92,10 +92,6 @@ func openWithFaults(t TB, dsn string) (*sql.DB, *Faults) {
 
 func (f *Faults) dial(dial pgconn.DialFunc) pgconn.DialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		refused := &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
-		if f.isDown() {
-			return nil, refused
-		}
 		c, err := dial(ctx, network, addr)
 		if err != nil {
 			return nil, err
@@ -103,16 +99,10 @@ func (f *Faults) dial(dial pgconn.DialFunc) pgconn.DialFunc {
 		s := &socket{c, f}
 		if !f.add(s) {
 			c.Close()
-			return nil, refused
+			return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
 		}
 		return s, nil
 	}
-}
-
-func (f *Faults) isDown() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.down
 }
 
 func (f *Faults) add(s *socket) bool {
@@ -237,7 +227,8 @@ type tx struct {
 	f   *Faults
 }
 
-// Commit sends a ROLLBACK if there is a fault: database/sql gives the connection back, whatever the error.
+// Commit sends a ROLLBACK if there is a fault: the connection goes back to the pool, where an open transaction would keep its
+// locks until somebody wants that connection.
 func (t *tx) Commit() error {
 	if err := t.f.pass(t.ctx); err != nil {
 		return errors.Join(err, t.Tx.Rollback())

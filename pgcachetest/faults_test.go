@@ -54,6 +54,11 @@ func statements(t *testing.T, db *sql.DB) map[string]func(ctx context.Context) e
 func TestFail(t *testing.T) {
 	t.Parallel()
 	db, faults := pgcachetest.DBWithFaults(t)
+	faults.Fail(nil)
+	if _, err := db.Conn(t.Context()); !errors.Is(err, pgcachetest.ErrFault) {
+		t.Errorf("a new connection: %v", err)
+	}
+	faults.Mend()
 	all := statements(t, db)
 	readOnly := &pgconn.PgError{Code: "25006"}
 	for _, fault := range []error{nil, readOnly} {
@@ -80,6 +85,11 @@ func TestFailedCommit(t *testing.T) {
 	t.Parallel()
 	db, faults := pgcachetest.DBWithFaults(t)
 	exec(t, db, "CREATE TABLE things (i int)")
+	other, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
 	tx, err := db.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -92,10 +102,12 @@ func TestFailedCommit(t *testing.T) {
 		t.Errorf("committed: %v", err)
 	}
 	faults.Mend()
+	if _, err := other.ExecContext(t.Context(), "SET lock_timeout = '5s'; LOCK TABLE things"); err != nil {
+		t.Errorf("the transaction is open: %v", err)
+	}
 	if got := scan(t, db, "SELECT count(*) FROM things"); got != "0" {
 		t.Errorf("%s rows", got)
 	}
-	exec(t, db, "DROP TABLE things") // nothing is locked
 }
 
 func TestStall(t *testing.T) {
@@ -177,7 +189,7 @@ func TestCacheWithFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n := pgcachetest.Nodes(t, 1, pgcache.Options{Timeout: 200 * time.Millisecond})[0]
+			n := pgcachetest.Nodes(t, 1, pgcache.Options{Timeout: 2 * time.Second})[0]
 			set(t, n.Cache, "k", 1)
 			if !hits(t, n.Cache, "k", 1) {
 				t.Fatal("nothing is kept in memory")

@@ -1,6 +1,7 @@
 package pgcachetest_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -52,7 +53,9 @@ func hits(t *testing.T, c *pgcache.Cache, key string, value int) bool {
 
 func ready(t *testing.T, c *pgcache.Cache) {
 	t.Helper()
-	if err := c.Ready(t.Context()); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := c.Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -2,6 +2,8 @@ package pgcachetest_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -69,6 +71,35 @@ func TestSyncOfAProgramsCaches(t *testing.T) {
 	pgcachetest.Sync(t, caches[1])
 	wantNone(t, caches[1], "k")
 	pgcachetest.Sync(t, pgcache.Null())
+}
+
+// Whoever wrote it: a transaction of the program's, or somebody at a psql prompt.
+func TestSyncOfOtherWriters(t *testing.T) {
+	t.Parallel()
+	nodes := pgcachetest.Nodes(t, 2, pgcache.Options{Listener: newLate(t), InvalidationWindow: time.Minute})
+	a, b := nodes[0], nodes[1].Cache
+	set(t, a.Cache, "k", 0)
+	for i := range 5 {
+		if !hits(t, b, "k", 3*i) {
+			t.Fatal("nothing is kept in memory")
+		}
+		tx, err := a.DB.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(a.WithTx(tx).Set(t.Context(), "k", 3*i+1), tx.Commit()); err != nil {
+			t.Fatal(err)
+		}
+		pgcachetest.Sync(t, b)
+		if !hits(t, b, "k", 3*i+1) {
+			t.Fatal("nothing is kept in memory")
+		}
+		exec(t, a.DB, fmt.Sprintf("UPDATE cache_entries SET value = '%d'", 3*i+2))
+		pgcachetest.Sync(t, b)
+		want(t, b, "k", 3*i+2)
+		set(t, a.Cache, "k", 3*i+3)
+		pgcachetest.Sync(t, b)
+	}
 }
 
 func TestSyncWithoutADatabase(t *testing.T) {
