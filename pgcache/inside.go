@@ -30,7 +30,7 @@ const catchUpPause = 5 * time.Millisecond
 //
 //	another node   Set ──► COMMIT
 //	catchUp                         flush ~► invalidation    probe ~► echo
-//	this node                                    applied              heard: catchUp returns
+//	this node                                    applied              received: catchUp returns
 func (c *Cache) catchUp(ctx context.Context) error {
 	if c.null || c.opts.Listener == nil {
 		c.local.Forget() // nobody publishes to it; with a LocalTTL it may hold something
@@ -68,7 +68,7 @@ func (c *Cache) catchUp(ctx context.Context) error {
 // echoed sends a probe and waits until it has come back, or changed says that the listener is another.
 func (c *Cache) echoed(ctx context.Context, changed <-chan struct{}) error {
 	nonce := rand.Text() + ":" // as long as those of listeners
-	heard := c.echoes.expect(nonce)
+	received := c.echoes.expect(nonce)
 	defer c.echoes.forget(nonce)
 	statement, cancel := c.statement(ctx)
 	defer cancel()
@@ -76,7 +76,7 @@ func (c *Cache) echoed(ctx context.Context, changed <-chan struct{}) error {
 		return err
 	}
 	select {
-	case <-heard:
+	case <-received:
 		return nil
 	case <-changed:
 		return errors.New("the listener has changed")
@@ -121,9 +121,9 @@ func (e *echoes) expect(nonce string) <-chan struct{} {
 	if e.waiting == nil {
 		e.waiting = map[string]chan struct{}{}
 	}
-	heard := make(chan struct{})
-	e.waiting[nonce] = heard
-	return heard
+	received := make(chan struct{})
+	e.waiting[nonce] = received
+	return received
 }
 
 func (e *echoes) forget(nonce string) {
@@ -132,16 +132,16 @@ func (e *echoes) forget(nonce string) {
 	delete(e.waiting, nonce)
 }
 
-// heard is called with every probe that the listener delivers.
-func (e *echoes) heard(payload string) {
+// received is called with every probe that the listener delivers.
+func (e *echoes) received(payload string) {
 	nonce := strings.TrimPrefix(payload, ProbePrefix)
 	if i := strings.IndexByte(nonce, ':'); i >= 0 {
 		nonce = nonce[:i+1]
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if heard := e.waiting[nonce]; heard != nil {
-		close(heard)
+	if received := e.waiting[nonce]; received != nil {
+		close(received)
 		delete(e.waiting, nonce)
 	}
 }

@@ -159,7 +159,7 @@ func (s subscriber) Notify(payload string) {
 				c.local.SetServer(server)
 			}
 		}
-		c.echoes.heard(payload)
+		c.echoes.received(payload)
 		return
 	}
 	m, err := notify.Parse(payload)
