@@ -54,7 +54,7 @@ type Options struct {
 	// DefaultTTL is how long an entry lives if a call says nothing else. 0 means five minutes, NoExpiry for ever.
 	DefaultTTL time.Duration
 
-	// Schema holds the tables. "" follows the search_path of the connection. Letters, digits and _.
+	// Schema holds the tables. "" follows the search_path of the connection. Letters, digits and _; none of Postgres' own.
 	Schema string
 
 	// Prefix begins the name of every object that the cache creates. Caches with different prefixes share nothing.
