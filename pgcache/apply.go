@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgcache/go/internal/notify"
@@ -22,6 +23,8 @@ type listening struct {
 	permanent bool          // the listener can never come up
 	live      bool
 	restart   context.CancelCauseFunc
+
+	nonce atomic.Pointer[string] // of the probe whose echo is awaited
 }
 
 func (l *listening) set(live bool, err error, permanent bool) (wasLive bool) {
@@ -137,6 +140,7 @@ type subscriber struct{ c *Cache }
 
 // Probe publishes nonce over the pool, with the identity of the server behind it.
 func (s subscriber) Probe(ctx context.Context, nonce string) error {
+	s.c.listening.nonce.Store(&nonce)
 	ctx, cancel := s.c.statement(ctx)
 	defer cancel()
 	return s.c.store.Probe(ctx, ProbePrefix+nonce)
@@ -153,11 +157,13 @@ func (s subscriber) Beat(trusted time.Time) {
 func (s subscriber) Notify(payload string) {
 	c := s.c
 	if strings.HasPrefix(payload, ProbePrefix) {
-		// Whoever sent the probe, it came from the server that this listener is connected to.
-		if i := strings.LastIndexByte(payload, ':'); i >= 0 {
-			if server, err := strconv.ParseInt(payload[i+1:], 10, 64); err == nil {
-				c.local.SetServer(server)
-			}
+		// The echo of our own probe, the first time, tells which server this listener is connected to. Any other may be forged.
+		nonce := c.listening.nonce.Load()
+		if nonce == nil || !strings.HasPrefix(payload, ProbePrefix+*nonce) || !c.listening.nonce.CompareAndSwap(nonce, nil) {
+			return
+		}
+		if server, err := strconv.ParseInt(payload[strings.LastIndexByte(payload, ':')+1:], 10, 64); err == nil {
+			c.local.SetServer(server)
 		}
 		return
 	}
@@ -171,7 +177,8 @@ func (s subscriber) Notify(payload string) {
 	}
 	if err != nil {
 		c.stats.unknown.Add(1)
-		c.warn("unknown message on the channel: everything in memory is forgotten", "channel", c.store.Names.Channel, "error", err)
+		c.warnOnce(&c.lastUnknown, time.Minute, "unknown message on the channel: everything in memory is forgotten",
+			"channel", c.store.Names.Channel, "error", err, "so_far", c.stats.unknown.Load())
 	}
 	c.window.Received(m)
 }

@@ -47,7 +47,8 @@ type Cache struct {
 
 	listening listening
 	refresh   refresh
-	lastLog   atomic.Int64
+	// When warn last logged, and when it was of an unknown message.
+	lastLog, lastUnknown atomic.Int64
 }
 
 // New returns a Cache on the pool db. It touches no network: it checks the options, and connects its listener in the
@@ -199,9 +200,12 @@ func (c *Cache) statement(ctx context.Context) (context.Context, context.CancelF
 }
 
 // warn logs at most once a second: what it reports may come with every call.
-func (c *Cache) warn(msg string, args ...any) {
+func (c *Cache) warn(msg string, args ...any) { c.warnOnce(&c.lastLog, time.Second, msg, args...) }
+
+// warnOnce logs at most once in every. last is when it did.
+func (c *Cache) warnOnce(last *atomic.Int64, every time.Duration, msg string, args ...any) {
 	now := coherence.Now()
-	if last := c.lastLog.Load(); (last == 0 || now-last > int64(time.Second)) && c.lastLog.CompareAndSwap(last, now) {
+	if before := last.Load(); (before == 0 || now-before > int64(every)) && last.CompareAndSwap(before, now) {
 		c.log.Warn("pgcache: "+msg, args...)
 	}
 }
