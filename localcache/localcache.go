@@ -17,6 +17,14 @@ type Key struct {
 	Name      string
 }
 
+// Row is the key of the row.
+func (k Key) Row() string {
+	if k.Namespace == "" {
+		return k.Name
+	}
+	return k.Namespace + ":" + k.Name
+}
+
 // Entry is one cached row. Its fields must not be changed once it has been stored, but by Use. It fills a size
 // class of the allocator: one byte more costs sixteen.
 type Entry struct {

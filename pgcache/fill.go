@@ -52,7 +52,7 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 			continue
 		}
 		w := store.Write{
-			Key: rowKey(l.Key), Value: data, Version: newVersion(), TTL: r.ttl, Codec: r.codecName,
+			Key: l.Key.Row(), Value: data, Version: newVersion(), TTL: r.ttl, Codec: r.codecName,
 			Loud: time.Since(began) >= slowLoad,
 		}
 		if b != nil {
@@ -70,7 +70,7 @@ func (v *view) given(k localcache.Key) string {
 	if v.namespace != "" {
 		return k.Name
 	}
-	return rowKey(k)
+	return k.Row()
 }
 
 // store stores what was loaded behind its fence, and ends the loads.

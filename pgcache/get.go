@@ -32,7 +32,7 @@ func (v *view) get(ctx context.Context, op, key string, dst any) (bool, error) {
 	}
 	row, err := v.read(ctx, k)
 	if err != nil {
-		return false, fail(op, rowKey(k), err)
+		return false, fail(op, k.Row(), err)
 	}
 	return v.take(k, row, dst), nil
 }
@@ -100,7 +100,7 @@ func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Fligh
 	defer func() { f.Finish(row, shared, e) }()
 
 	sent := coherence.Now()
-	row, err = c.store.Get(ctx, rowKey(k))
+	row, err = c.store.Get(ctx, k.Row())
 	if err != nil {
 		err = c.explain(ctx, err)
 		if shared = err; ctx.Err() != nil {
@@ -126,7 +126,7 @@ func (v *view) readMany(ctx context.Context, keys []localcache.Key, interest map
 	flights := make([]*coherence.Flight, len(keys))
 	names := make([]string, len(keys))
 	for i, k := range keys {
-		flights[i], names[i] = c.local.ReadAlone(k), rowKey(k)
+		flights[i], names[i] = c.local.ReadAlone(k), k.Row()
 	}
 	var found []store.Row
 	entries := make([]*localcache.Entry, len(keys))

@@ -97,30 +97,46 @@ func (c *Cache) janitor() {
 // keepNotices is how long a message can be read by nodes that poll.
 const keepNotices = 5 * time.Minute
 
+// sweep does the janitor's work, if it is this node's turn. What goes through the whole table may take until the next sweep;
+// every other statement has the Timeout, as everywhere.
 func (c *Cache) sweep() error {
-	if err := c.check(c.ctx); err != nil {
+	ctx, cancel := context.WithTimeout(c.ctx, max(c.opts.CleanupInterval, c.opts.Timeout))
+	defer cancel()
+	if err := c.check(ctx); err != nil {
 		return err
 	}
-	mine, err := c.store.ClaimSweep(c.ctx, c.opts.CleanupInterval/2)
+	mine, err := bounded(ctx, c, func(ctx context.Context) (bool, error) {
+		return c.store.ClaimSweep(ctx, c.opts.CleanupInterval/2)
+	})
 	if err != nil || !mine {
 		return err
 	}
 	// Each for itself: a table that takes long to go through keeps nobody from the rest.
-	return errors.Join(c.store.DeleteNotices(c.ctx, c.db, keepNotices), c.trim(), c.expireAll())
+	_, notices := bounded(ctx, c, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, c.store.DeleteNotices(ctx, c.db, keepNotices)
+	})
+	return errors.Join(notices, c.expireAll(ctx), c.trim(ctx))
+}
+
+// bounded sends one statement with the Timeout.
+func bounded[T any](ctx context.Context, c *Cache, send func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := c.statement(ctx)
+	defer cancel()
+	return send(ctx)
 }
 
 // expireAll goes through the table once.
-func (c *Cache) expireAll() error {
-	until, err := c.store.ExpiredFor(c.ctx, tombstoneGrace)
+func (c *Cache) expireAll(ctx context.Context) error {
+	until, err := bounded(ctx, c, func(ctx context.Context) (int64, error) { return c.store.ExpiredFor(ctx, tombstoneGrace) })
 	if err != nil {
 		return err
 	}
-	blocks, err := c.store.Blocks(c.ctx)
+	blocks, err := bounded(ctx, c, c.store.Blocks)
 	if err != nil {
 		return err
 	}
-	for first := int64(0); first < blocks && c.ctx.Err() == nil; {
-		n, err := c.expire(c.ctx, first, until)
+	for first := int64(0); first < blocks && ctx.Err() == nil; {
+		n, err := c.expire(ctx, first, until)
 		if err != nil {
 			return err
 		}
@@ -132,25 +148,25 @@ func (c *Cache) expireAll() error {
 }
 
 // trim keeps the table to its bounds.
-func (c *Cache) trim() error {
+func (c *Cache) trim(ctx context.Context) error {
 	if c.opts.MaxRows == 0 && c.opts.MaxBytes == 0 {
 		return nil
 	}
 	maxRows, maxBytes := cmp.Or(c.opts.MaxRows, math.MaxInt64), cmp.Or(c.opts.MaxBytes, math.MaxInt64)
-	rows, bytes, err := c.store.Size(c.ctx)
+	rows, bytes, err := c.store.Size(ctx)
 	if err != nil || (rows <= maxRows && bytes <= maxBytes) {
 		return err
 	}
-	point, err := c.store.TrimPoint(c.ctx, maxRows, maxBytes)
+	point, err := c.store.TrimPoint(ctx, maxRows, maxBytes)
 	if err != nil || point == 0 {
 		return err
 	}
 	// What goes may have been written while a load was under way.
-	if fenced, err := c.store.Fence(c.ctx); err != nil || !fenced {
+	if fenced, err := bounded(ctx, c, c.store.Fence); err != nil || !fenced {
 		return err
 	}
-	for c.ctx.Err() == nil {
-		n, err := c.store.Trim(c.ctx, point, c.opts.CleanupBatch)
+	for ctx.Err() == nil {
+		n, err := bounded(ctx, c, func(ctx context.Context) (int64, error) { return c.store.Trim(ctx, point, c.opts.CleanupBatch) })
 		if err != nil {
 			return err
 		}
@@ -159,5 +175,5 @@ func (c *Cache) trim() error {
 			break
 		}
 	}
-	return c.window.FlushNow(c.ctx) // what went may be in somebody's memory
+	return c.window.FlushNow(ctx) // what went may be in somebody's memory
 }

@@ -45,7 +45,7 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 		return err
 	}
 	k, c := v.key(key), v.c
-	name := rowKey(k)
+	name := k.Row()
 	if loading(ctx, c, k) {
 		return fail(op, name, ErrRecursiveLoad)
 	}

@@ -28,7 +28,7 @@ type lookup struct {
 func (r *loadRun) look(pending []*coherence.Load) *lookup {
 	l := &lookup{r: r}
 	for _, p := range pending {
-		l.keys, l.names = append(l.keys, p.Key), append(l.names, rowKey(p.Key))
+		l.keys, l.names = append(l.keys, p.Key), append(l.names, p.Key.Row())
 		l.flights = append(l.flights, r.c.local.ReadAlone(p.Key))
 	}
 	l.step, l.sent = r.run.Step(), coherence.Now()

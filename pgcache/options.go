@@ -69,6 +69,12 @@ type Options struct {
 	// and every write costs WAL. By default the table is UNLOGGED, and a crash empties it.
 	Durable bool
 
+	// HideKeys makes Migrate have invalidations name keys by hashes, keyed with a secret that only roles with rights on the
+	// cache's tables can read. Without it any role of the database may LISTEN on the channel and see the keys that change.
+	// Once migrated it holds for all nodes, whatever their options say, and stays on until key_secret in cache_state is set to
+	// NULL. It costs memory for each key that is held, a hash for each statement, and nothing for a hit.
+	HideKeys bool
+
 	// Listener hears what other nodes change: pgxdriver.Listener or pqdriver.Listener. Without one the local cache is
 	// off, unless LocalTTL is set.
 	Listener Listener
@@ -175,7 +181,7 @@ func (o Options) validate(db *sql.DB) (store.Names, error) {
 	if db == nil {
 		return store.Names{}, errors.New("pgcache: db is nil")
 	}
-	names, err := store.Names{Schema: o.Schema, Prefix: o.Prefix, Channel: o.Channel, Durable: o.Durable}.Resolve()
+	names, err := store.Names{Schema: o.Schema, Prefix: o.Prefix, Channel: o.Channel, Durable: o.Durable, Hidden: o.HideKeys}.Resolve()
 	if err != nil {
 		return names, fmt.Errorf("pgcache: option %w", err)
 	}

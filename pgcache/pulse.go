@@ -18,7 +18,7 @@ import (
 // A pulse is one small statement every two seconds, on the session that no busy pool can take away. It must find
 //
 //   - the server that the listener is connected to: after a failover the listener may stay on the old one, which lives;
-//   - the cache's id, schema and channel: tables may be dropped and made anew;
+//   - the cache's id, schema and channel, and the secret that hides keys: tables may be dropped and made anew;
 //   - the incarnation of the last pulse: a crash or a TRUNCATE may have removed what was to be published;
 //   - as much time gone by on the database's clock as on the node's: a suspended machine's monotonic clock stands still;
 //   - for a node that polls, its lease in force: without it changes are only notified;
@@ -120,11 +120,12 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 // verify compares a pulse with the last one and with what the node knows. Whatever has changed makes it forget what it
 // holds; an error says that it can't go on as it is.
 func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time) error {
-	if p.State.Version != schemaVersion || p.State.Channel != c.store.Names.Channel {
+	if err := c.fits(p.State); err != nil {
 		c.schema.unknown()
 		c.local.Forget()
-		return c.schemaError(p.State)
+		return err
 	}
+	c.local.Hide(p.KeySecret)
 	if own := c.local.Server(); own != 0 && p.Server != own {
 		c.checkServer(p.Server)
 		return errors.New("pulse: notifications come from another server than the data")

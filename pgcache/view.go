@@ -87,7 +87,7 @@ func (v *view) decode(k localcache.Key, codecName string, data []byte, dst any) 
 	err := v.unmarshal(codecName, data, dst)
 	if err != nil {
 		v.c.stats.decodeErrors.Add(1)
-		v.c.warn("a stored value does not decode and counts as a miss", "key", rowKey(k), "error", err)
+		v.c.warn("a stored value does not decode and counts as a miss", "key", k.Row(), "error", err)
 	}
 	return err == nil
 }

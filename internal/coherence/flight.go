@@ -38,8 +38,7 @@ const joinable = int64(10 * time.Millisecond)
 // A read that is under way may be joined because whatever was published before this call has killed it. With no live
 // listener nothing is received, so there every caller reads for itself.
 func (t *Tracker) Read(k Key) (f *Flight, leader bool) {
-	s := t.shard(k)
-	s.mu.Lock()
+	s := t.enter(k)
 	defer s.mu.Unlock()
 	epoch := t.epoch.Load()
 	live, now := t.current(epoch), mono.Now()
@@ -58,8 +57,7 @@ func (t *Tracker) Read(k Key) (f *Flight, leader bool) {
 
 // ReadAlone begins a read of k that the caller makes by itself, whether or not another is under way.
 func (t *Tracker) ReadAlone(k Key) *Flight {
-	s := t.shard(k)
-	s.mu.Lock()
+	s := t.enter(k)
 	defer s.mu.Unlock()
 	f := &Flight{t: t, key: k, epoch: t.epoch.Load(), began: mono.Now(), done: make(chan struct{})}
 	// Only a flight that can be found can be killed, and only what can be killed may fill the local cache.
@@ -161,8 +159,7 @@ type Writer struct {
 // of it. load is the load whose result is written, if it is one. What is in memory stays until then: while a write is
 // under way, what was there before is as right as what will be.
 func (t *Tracker) Write(k Key, version int64, load *Load) *Writer {
-	s := t.shard(k)
-	s.mu.Lock()
+	s := t.enter(k)
 	defer s.mu.Unlock()
 	w := &Writer{t: t, key: k, version: version, epoch: t.epoch.Load(), load: load}
 	// Of two writes at once, nobody here knows which one the database takes last: neither is kept.
@@ -211,8 +208,7 @@ type Watch struct {
 // Watch sends to c, which must be buffered, when k is invalidated, until Stop. Several keys may share c.
 func (t *Tracker) Watch(k Key, c chan<- struct{}) *Watch {
 	w := &Watch{c: c, t: t, key: k}
-	s := t.shard(k)
-	s.mu.Lock()
+	s := t.enter(k)
 	defer s.mu.Unlock()
 	s.watches[k] = append(s.watches[k], w)
 	return w

@@ -103,8 +103,7 @@ const (
 //	load 1 begins         Delete         100 callers come: they wait
 //	load 1 ends                          the first of them begins load 2, the others join it
 func (t *Tracker) Join(k Key, run *Run) (l *Load, part Part, steps int) {
-	s := t.shard(k)
-	s.mu.Lock()
+	s := t.enter(k)
 	defer s.mu.Unlock()
 	if l := s.loads[k]; l != nil {
 		if !l.overtaken {

@@ -152,6 +152,10 @@ func (s *simulation) begin(seed uint64, traced func(string, ...any)) *world {
 	for p := range w.floors {
 		w.floors[p] = make([]int, len(w.keys))
 	}
+	if seed%4 == 0 {
+		w.secret = []byte("secret")
+	}
+	w.tr.Hide(w.secret)
 	w.listening = true
 	w.beat()
 	for key := range w.keys {

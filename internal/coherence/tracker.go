@@ -53,6 +53,7 @@ type Tracker struct {
 
 	seed   maphash.Seed
 	shards [shards]shard
+	hidden hidden
 
 	// OnPublished is called for every key of a message, with all its versions. nil: not. Set it before use.
 	OnPublished func(versions []int64)
@@ -167,8 +168,16 @@ func (t *Tracker) Close() {
 // Apply applies one message. It is called by the goroutine that reads the listener's socket, in order: no queue stands
 // between, so nothing can overflow or be dropped. Any doubt about the message forgets everything.
 func (t *Tracker) Apply(m notify.Message, key func(row string) Key) error {
+	if m.Hidden && t.hidden.secret.Load() == nil {
+		t.Forget()
+		return errHidden
+	}
 	err := m.Items(func(row string, versions []int64) {
-		t.invalidate(key(row), versions[0])
+		if k, ok := t.resolve(&m, row, key); ok {
+			t.invalidate(k, versions[0])
+		} else {
+			t.Invalidations.Add(1)
+		}
 		if t.OnPublished != nil {
 			t.OnPublished(versions)
 		}
@@ -218,6 +227,17 @@ func (t *Tracker) evictOther(k Key, version int64) *localcache.Entry {
 
 func (t *Tracker) shard(k Key) *shard {
 	return &t.shards[maphash.Comparable(t.seed, k)%shards]
+}
+
+// enter locks the shard of k for an operation that begins, and makes k known to messages that hide keys.
+func (t *Tracker) enter(k Key) *shard {
+	if t.hidden.secret.Load() != nil {
+		t.dropHidden()
+	}
+	s := t.shard(k)
+	s.mu.Lock()
+	t.hidden.add(k)
+	return s
 }
 
 // current says whether an entry of this epoch may be kept now. The caller holds the shard's lock.

@@ -44,7 +44,7 @@ func hit(tr *Tracker, k Key) int64 {
 
 func tell(t *testing.T, tr *Tracker, k Key, version int64) {
 	t.Helper()
-	if err := tr.Apply(notify.Message{Body: notify.One(k.Name, version)}, func(string) Key { return k }); err != nil {
+	if err := tr.Apply(notify.Message{Body: one(k.Name, version)}, func(string) Key { return k }); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -298,15 +298,15 @@ func TestApply(t *testing.T) {
 		a, b          int64 // what is left of versions 1 and 2
 		told, flushed uint64
 	}{
-		"another version":           {notify.One("a", 9), false, 0, 2, 1, 0},
-		"the same version":          {notify.One("a", 1), false, 1, 2, 1, 0},
-		"nobody's version":          {notify.One("a", 0), false, 0, 2, 1, 0},
-		"a key that is not there":   {notify.One("c", 9), false, 1, 2, 1, 0},
+		"another version":           {one("a", 9), false, 0, 2, 1, 0},
+		"the same version":          {one("a", 1), false, 1, 2, 1, 0},
+		"nobody's version":          {one("a", 0), false, 0, 2, 1, 0},
+		"a key that is not there":   {one("c", 9), false, 1, 2, 1, 0},
 		"several keys":              {string(notify.AppendItem(notify.AppendItem(nil, "a", 1, 9), "b", 9, 2)), false, 1, 0, 2, 0},
 		"everything":                {notify.All, false, 0, 0, 0, 1},
-		"an unknown format":         {"?" + notify.One("c", 9), true, 0, 0, 0, 1},
+		"an unknown format":         {"?" + one("c", 9), true, 0, 0, 0, 1},
 		"nothing":                   {"", false, 1, 2, 0, 0},
-		"broken behind a good item": {notify.One("c", 9) + "1:", true, 0, 0, 1, 1},
+		"broken behind a good item": {one("c", 9) + "1:", true, 0, 0, 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -22,8 +22,9 @@ type world struct {
 	tr     *Tracker
 	local  memory
 	keys   []Key
-	gets   int // reads under way at most
-	sets   int // writes of ours under way at most
+	gets   int    // reads under way at most
+	sets   int    // writes of ours under way at most
+	secret []byte // messages hash keys with it; nil: they don't
 	traced func(format string, args ...any)
 
 	now       int64 // ticks of the clock of all deadlines
@@ -266,9 +267,9 @@ func (w *world) deliver(n int, foreign bool) {
 	case first.key == -1:
 		payload = notify.All
 	case len(batch) == 1:
-		payload = notify.One(w.keys[first.key].Name, first.version)
+		payload = one(w.published(w.keys[first.key]), first.version)
 	default:
-		b := []byte(nil)
+		var b []byte
 		for key, k := range w.keys {
 			var versions []int64
 			for i := len(batch) - 1; i >= 0; i-- {
@@ -277,7 +278,7 @@ func (w *world) deliver(n int, foreign bool) {
 				}
 			}
 			if versions != nil {
-				b = notify.AppendItem(b, k.Name, versions...)
+				b = notify.AppendItem(b, w.published(k), versions...)
 			}
 		}
 		payload = string(b)
@@ -285,7 +286,7 @@ func (w *world) deliver(n int, foreign bool) {
 	if foreign {
 		payload = "?" + payload
 	}
-	if err := w.tr.Apply(notify.Message{Body: payload}, func(row string) Key { return Key{Name: row} }); (err != nil) != foreign {
+	if err := w.tr.Apply(notify.Message{Body: payload, Hidden: w.secret != nil}, func(row string) Key { return Key{Name: row} }); (err != nil) != foreign {
 		w.wrong("Apply(%q): %v", payload, err)
 	}
 	for _, one := range batch {
@@ -310,3 +311,14 @@ func (w *world) beat() {
 	w.tr.Beat(time.Now().Add(farAway))
 	w.tr.Pulse(time.Now().Add(farAway))
 }
+
+// published is what messages call a key.
+func (w *world) published(k Key) string {
+	if w.secret != nil {
+		return notify.HiddenKey(w.secret, k.Row())
+	}
+	return k.Row()
+}
+
+// one is the item of one version of a key.
+func one(key string, version int64) string { return string(notify.AppendItem(nil, key, version)) }

@@ -185,8 +185,8 @@ WITH patience AS MATERIALIZED (
     WHERE w.news AND (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING version
 ), published AS (
-    SELECT coalesce(/* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(w.key, lpad(to_hex(w.version), 16, '0')))), 0)::bigint AS n
-    FROM w WHERE w.news AND NOT EXISTS (SELECT FROM logged)
+    SELECT coalesce(/* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(w.key, s.key_secret, lpad(to_hex(w.version), 16, '0')))), 0)::bigint AS n
+    FROM w, /* TEMPLATE: prefix */cache_state s WHERE w.news AND NOT EXISTS (SELECT FROM logged)
 )
 SELECT coalesce((SELECT string_agg(w.version::text, ',') FROM w WHERE NOT w.news), '')::text AS silent,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
@@ -294,7 +294,9 @@ WITH w AS (
     WHERE w.news AND (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING key
 ), published AS (
-    SELECT count(pg_notify(s.channel, '2' || s.id || $6::text)) AS n FROM w, /* TEMPLATE: prefix */cache_state s
+    SELECT count(pg_notify(s.channel, /* TEMPLATE: prefix */cache_head('2', s.id, s.key_secret)
+        || /* TEMPLATE: prefix */cache_item(w.key, s.key_secret, lpad(to_hex(w.version), 16, '0')))) AS n
+    FROM w, /* TEMPLATE: prefix */cache_state s
     WHERE w.news AND NOT EXISTS (SELECT FROM logged)
 )
 SELECT EXISTS (SELECT FROM logged) AS logged, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
@@ -308,7 +310,6 @@ type PutEntryAndPublishParams struct {
 	Version int64
 	TtlUs   sql.NullInt64
 	Codec   string
-	Item    string
 }
 
 type PutEntryAndPublishRow struct {
@@ -325,7 +326,6 @@ func (q *Queries) PutEntryAndPublish(ctx context.Context, arg PutEntryAndPublish
 		arg.Version,
 		arg.TtlUs,
 		arg.Codec,
-		arg.Item,
 	)
 	var i PutEntryAndPublishRow
 	err := row.Scan(&i.Logged, &i.Server, &i.Messages)

@@ -42,6 +42,7 @@ type CacheState struct {
 	SchemaVersion int32
 	ID            string
 	Channel       string
+	KeySecret     []byte
 	SweptAt       time.Time
 	PollerLease   time.Time
 }

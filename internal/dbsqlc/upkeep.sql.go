@@ -35,17 +35,27 @@ func (q *Queries) ClaimSweep(ctx context.Context, everyUs int64) (int64, error) 
 }
 
 const ClearEntries = `-- name: ClearEntries :one
-SELECT (/* TEMPLATE: prefix */cache_clear(timestamptz 'epoch' + ($1::bigint) * interval '1 microsecond', $2::int, $3::boolean))::bigint AS removed
+SELECT (/* TEMPLATE: prefix */cache_clear(timestamptz 'epoch' + ($1::bigint) * interval '1 microsecond', $2::int))::bigint AS removed
 `
 
 type ClearEntriesParams struct {
 	UntilUs int64
 	Batch   int32
-	Waiting bool
 }
 
 func (q *Queries) ClearEntries(ctx context.Context, arg ClearEntriesParams) (int64, error) {
-	row := q.db.QueryRowContext(ctx, ClearEntries, arg.UntilUs, arg.Batch, arg.Waiting)
+	row := q.db.QueryRowContext(ctx, ClearEntries, arg.UntilUs, arg.Batch)
+	var removed int64
+	err := row.Scan(&removed)
+	return removed, err
+}
+
+const ClearEntryWaiting = `-- name: ClearEntryWaiting :one
+SELECT (/* TEMPLATE: prefix */cache_clear_waiting(timestamptz 'epoch' + ($1::bigint) * interval '1 microsecond'))::bigint AS removed
+`
+
+func (q *Queries) ClearEntryWaiting(ctx context.Context, untilUs int64) (int64, error) {
+	row := q.db.QueryRowContext(ctx, ClearEntryWaiting, untilUs)
 	var removed int64
 	err := row.Scan(&removed)
 	return removed, err
@@ -75,13 +85,14 @@ func (q *Queries) Expire(ctx context.Context, arg ExpireParams) (int64, error) {
 }
 
 const GetState = `-- name: GetState :one
-SELECT schema_version, id, channel, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state
+SELECT schema_version, id, channel, (key_secret IS NOT NULL)::boolean AS hides_keys, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state
 `
 
 type GetStateRow struct {
 	SchemaVersion int32
 	ID            string
 	Channel       string
+	HidesKeys     bool
 	Isolation     string
 }
 
@@ -92,6 +103,7 @@ func (q *Queries) GetState(ctx context.Context) (GetStateRow, error) {
 		&i.SchemaVersion,
 		&i.ID,
 		&i.Channel,
+		&i.HidesKeys,
 		&i.Isolation,
 	)
 	return i, err

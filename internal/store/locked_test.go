@@ -232,3 +232,62 @@ func stricter(t *testing.T, db *sql.DB) {
 		t.Fatal(err)
 	}
 }
+
+// TestClearHoldsOneRow: a Clear that waits for the second of two locked rows does not keep the first one locked.
+func TestClearHoldsOneRow(t *testing.T) {
+	t.Parallel()
+	w := watch(t)
+	unlockFirst, unlockSecond := w.lockOnly("first"), w.lockOnly("second")
+	cleared := queue(t, t.Context(), func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, w.clearBehindReader(ctx)
+	})
+	waitFor(t, "the Clear waits for a row", func() bool {
+		return scan[int](w, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%cache_clear_waiting%'", w.Names.Schema) > 0
+	})
+	unlockFirst()
+	waitFor(t, "the first row is removed", func() bool { return w.value("first") == "" })
+	began := time.Now()
+	if _, err := w.set(row("first", "after", 1))(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 500*time.Millisecond {
+		t.Errorf("a write of a row that a Clear has removed took %v", took)
+	}
+	unlockSecond()
+	cleared.get(t)
+	if got := w.value("first") + "," + w.value("second"); got != "after," {
+		t.Error(got)
+	}
+}
+
+// lockOnly locks the row of key, which is made first, in a transaction that writes nothing: a Clear waits for those that
+// write before it removes anything.
+func (w *watched) lockOnly(key string) (unlock func()) {
+	w.t.Helper()
+	if _, err := w.Put(w.t.Context(), []store.Write{row(key, "before", 2000)}, false); err != nil {
+		w.t.Fatal(err)
+	}
+	tx, err := w.db.BeginTx(w.t.Context(), nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := tx.Exec("SELECT FROM "+w.object("cache_entries")+" WHERE key = $1 FOR UPDATE", key); err != nil {
+		w.t.Fatal(err)
+	}
+	unlock = sync.OnceFunc(func() { tx.Rollback() }) //nolint:errcheck // it has only to end
+	w.t.Cleanup(unlock)
+	return unlock
+}
+
+// clearBehindReader clears while somebody reads the table, so that it goes row by row.
+func (w *watched) clearBehindReader(ctx context.Context) error {
+	tx, err := w.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // it has only to end
+	if _, err := tx.Exec("SELECT FROM " + w.object("cache_entries") + " LIMIT 0"); err != nil {
+		return err
+	}
+	return w.Clear(ctx)
+}

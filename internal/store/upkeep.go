@@ -15,7 +15,7 @@ import (
 // the same.
 func (s *Store) Clear(ctx context.Context) error {
 	_, err := retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.q.TruncateEntries(ctx) })
-	if state := sqlerr.State(err); state != "55P03" && state != "42501" {
+	if !locked(err) && sqlerr.State(err) != "42501" {
 		return err
 	}
 	return s.clearRows(ctx) // somebody is reading it, or we may not
@@ -46,17 +46,24 @@ func (s *Store) clearRows(ctx context.Context) (err error) {
 	if err := s.waitForWriters(ctx); err != nil {
 		return err
 	}
-	for waiting := false; ; {
+	for {
 		n, err := retry(ctx, lost, func() (int64, error) {
-			return s.q.ClearEntries(ctx, dbsqlc.ClearEntriesParams{UntilUs: until, Batch: clearBatch, Waiting: waiting})
+			return s.q.ClearEntries(ctx, dbsqlc.ClearEntriesParams{UntilUs: until, Batch: clearBatch})
 		})
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case n < clearBatch && waiting:
+		}
+		if n == clearBatch {
+			continue
+		}
+		// What is left is locked by somebody. After each row that came free, and after each timeout, the others are tried
+		// again: they may have come free meanwhile.
+		n, err = retry(ctx, lost, func() (int64, error) { return s.q.ClearEntryWaiting(ctx, until) })
+		if err == nil && n == 0 {
 			return nil
-		case n < clearBatch:
-			waiting = true // for what somebody has locked
+		}
+		if err != nil && !locked(err) {
+			return err
 		}
 	}
 }
@@ -166,6 +173,7 @@ type State struct {
 	Version int
 	ID      string // the cache's: its messages carry it
 	Channel string
+	Hidden  bool // messages name keys by their hashes
 }
 
 // State reads it.
@@ -174,5 +182,5 @@ func (s *Store) State(ctx context.Context) (State, error) {
 	if err == nil {
 		s.plainWrites.Store(r.Isolation == "read committed" && !s.strict.Load())
 	}
-	return State{int(r.SchemaVersion), r.ID, r.Channel}, err
+	return State{int(r.SchemaVersion), r.ID, r.Channel, r.HidesKeys}, err
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/pgcache/go/internal/batch"
 	"github.com/pgcache/go/internal/dbsqlc"
-	"github.com/pgcache/go/internal/notify"
 	"github.com/pgcache/go/internal/sqlerr"
 )
 
@@ -118,7 +117,7 @@ func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
 	}
 	query, args := dbsqlc.PutEntry, []any{row.Key, row.Value, row.Version, ttl, row.Codec}
 	if w.inline {
-		query, args = dbsqlc.PutEntryAndPublish, append(args, notify.One(row.Key, row.Version))
+		query = dbsqlc.PutEntryAndPublish
 	}
 	return retry(ctx, notDone, func() (Written, error) {
 		out := Written{Stored: yes, Logged: no}

@@ -19,7 +19,7 @@ BEGIN
         PERFORM set_config('pgcache.published', published::text, true);
     END IF;
     PERFORM /* TEMPLATE: prefix */cache_publish('2', '', ARRAY[CASE WHEN key = '' THEN '*'
-        ELSE /* TEMPLATE: prefix */cache_item(key, '0000000000000000') END]);
+        ELSE /* TEMPLATE: prefix */cache_item(key, s.key_secret, '0000000000000000') END]) FROM /* TEMPLATE: prefix */cache_state s;
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
         SELECT key, 0 FROM /* TEMPLATE: prefix */cache_state s WHERE s.poller_lease > clock_timestamp();
 END $$;

@@ -11,22 +11,32 @@ BEGIN
     PERFORM /* TEMPLATE: prefix */cache_changed('');
 END $$;
 
--- cache_clear removes at most batch of the rows that were written until a moment. waiting: also those that somebody has
--- locked, for which it waits; else they are left.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_clear(until timestamptz, batch int, waiting boolean) RETURNS bigint LANGUAGE plpgsql
-SET pgcache.upkeep = 'on' AS $$
+-- cache_clear removes at most batch of the rows that were written until a moment. It leaves those that somebody has locked.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_clear(until timestamptz, batch int) RETURNS bigint LANGUAGE plpgsql
+SET lock_timeout = '1s' SET pgcache.upkeep = 'on' AS $$
 DECLARE
     removed bigint;
 BEGIN
-    IF waiting THEN
-        DELETE FROM /* TEMPLATE: prefix */cache_entries e WHERE e.written_at <= until;
-    ELSE
-        DELETE FROM /* TEMPLATE: prefix */cache_entries WHERE ctid = ANY (array(
-            SELECT e.ctid FROM /* TEMPLATE: prefix */cache_entries e WHERE e.written_at <= until LIMIT batch FOR UPDATE SKIP LOCKED
-        ));
-    END IF;
+    DELETE FROM /* TEMPLATE: prefix */cache_entries WHERE ctid = ANY (array(
+        SELECT e.ctid FROM /* TEMPLATE: prefix */cache_entries e WHERE e.written_at <= until LIMIT batch FOR UPDATE SKIP LOCKED
+    ));
     GET DIAGNOSTICS removed = ROW_COUNT;
     RETURN removed;
+END $$;
+
+-- cache_clear_waiting removes one such row, and waits for it up to lock_timeout. One, because a row that is removed stays
+-- locked until the statement ends: a batch that waits for its last row would keep the writers of all others waiting.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_clear_waiting(until timestamptz) RETURNS bigint LANGUAGE plpgsql
+SET lock_timeout = '1s' SET pgcache.upkeep = 'on' AS $$
+DECLARE
+    found_key text COLLATE "C";
+BEGIN
+    SELECT e.key INTO found_key FROM /* TEMPLATE: prefix */cache_entries e WHERE e.written_at <= until LIMIT 1 FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN 0;
+    END IF;
+    DELETE FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = found_key;
+    RETURN 1;
 END $$;
 
 -- cache_expire removes at most batch rows that had expired by until from some blocks of the table, so that the janitor

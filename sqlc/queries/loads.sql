@@ -42,8 +42,8 @@ WITH patience AS MATERIALIZED (
     WHERE NOT @inline::boolean OR (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING version
 ), published AS (
-    SELECT /* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(news.key, lpad(to_hex(news.version), 16, '0')))) AS n
-    FROM news WHERE NOT EXISTS (SELECT FROM logged)
+    SELECT /* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(news.key, s.key_secret, lpad(to_hex(news.version), 16, '0')))) AS n
+    FROM news, /* TEMPLATE: prefix */cache_state s WHERE NOT EXISTS (SELECT FROM logged)
 )
 SELECT w.key::text AS key, (w.version IN (SELECT l.version FROM logged l))::boolean AS logged, coalesce(published.n, 0)::bigint AS messages,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server

@@ -3,7 +3,7 @@
 SELECT pg_notify(@channel::text, @nonce::text || ':' || (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint);
 
 -- name: GetState :one
-SELECT schema_version, id, channel, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state;
+SELECT schema_version, id, channel, (key_secret IS NOT NULL)::boolean AS hides_keys, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state;
 
 -- name: ClaimSweep :execrows
 -- One node an interval removes expired rows: the one whose UPDATE finds the last claim old enough.
@@ -74,7 +74,10 @@ SELECT set_config(@name::text, @setting::text, true);
 SELECT /* TEMPLATE: prefix */cache_truncate();
 
 -- name: ClearEntries :one
-SELECT (/* TEMPLATE: prefix */cache_clear(timestamptz 'epoch' + (@until_us::bigint) * interval '1 microsecond', @batch::int, @waiting::boolean))::bigint AS removed;
+SELECT (/* TEMPLATE: prefix */cache_clear(timestamptz 'epoch' + (@until_us::bigint) * interval '1 microsecond', @batch::int))::bigint AS removed;
+
+-- name: ClearEntryWaiting :one
+SELECT (/* TEMPLATE: prefix */cache_clear_waiting(timestamptz 'epoch' + (@until_us::bigint) * interval '1 microsecond'))::bigint AS removed;
 
 -- name: PublishAll :exec
 -- "Forget everything", at once, and through the log too while somebody polls.
