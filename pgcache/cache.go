@@ -67,6 +67,7 @@ func New(db *sql.DB, opts Options) (*Cache, error) {
 		local: coherence.New(opts.Local, opts.LocalTTL),
 		locks: opts.Guard.Open(db, names.Space()),
 	}
+	c.store.Largest = int64(opts.MaxValueBytes)
 	c.base = newView(c)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.window = window.New(max(opts.InvalidationWindow, time.Millisecond), opts.InvalidationWindow == Immediate, changeLog{c})

@@ -114,7 +114,8 @@ type Options struct {
 	// Timeout bounds every statement, beside the context of the call. Defaults to 5 s.
 	Timeout time.Duration
 
-	// MaxValueBytes is the largest encoded value. Defaults to 8 MiB.
+	// MaxValueBytes is the largest encoded value. Defaults to 8 MiB. Larger ones that others have stored are not read: they
+	// count as values that do not decode.
 	MaxValueBytes int
 
 	// CleanupInterval is how often one node of the fleet removes expired rows. Defaults to a minute; negative leaves it
