@@ -30,11 +30,7 @@ race: ## the same under the race detector
 	$(GO) test -race -timeout 30m ./...
 
 fuzz: ## every fuzz target of every module, one after the other, for FUZZTIME each
-	@grep -rE --include='*_test.go' '^func Fuzz[A-Z][A-Za-z0-9_]*\([A-Za-z_]+ \*testing\.F\)' . | LC_ALL=C sort | \
-		sed -E 's/^(.*)\/[^/]*:func (Fuzz[A-Za-z0-9_]*).*/\1 \2/' | while read -r dir target; do \
-			echo "fuzz $$dir $$target for $(FUZZTIME)"; \
-			(cd $$dir && $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x -parallel 2 . </dev/null) || exit 1; \
-		done
+	GO=$(GO) bash .ci/fuzz $(FUZZTIME)
 
 integration: ## every supported Postgres and PgBouncer, see integration/README.md
 	cd integration && $(GO) test -v -count=1 -timeout 40m ./...
