@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/notify"
+	"github.com/pgcache/go/internal/redact"
 )
 
 // This file is where the invalidations of other nodes come in. Local entries die from outside nowhere else.
@@ -28,6 +29,7 @@ type listening struct {
 }
 
 func (l *listening) set(live bool, err error, permanent bool) (wasLive bool) {
+	err = redact.Database(err)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	wasLive, l.live, l.last, l.permanent = l.live, live, err, permanent
@@ -93,7 +95,7 @@ func (c *Cache) listen() {
 		}
 		if !restarted {
 			c.listening.set(false, err, true)
-			c.log.Error("pgcache: the listener can't work, the local cache stays off", "channel", c.store.Names.Channel, "error", err)
+			c.log.Error("pgcache: the listener can't work, the local cache stays off", "channel", c.store.Names.Channel, "error", redact.Database(err))
 			return
 		}
 		c.listening.set(false, cause, false)
@@ -186,6 +188,6 @@ func (s subscriber) Notify(payload string) {
 func (s subscriber) Down(err error) {
 	s.c.local.Down()
 	if wasLive := s.c.listening.set(false, err, false); wasLive {
-		s.c.log.Warn("pgcache: listener lost, every Get asks the database until it is back", "channel", s.c.store.Names.Channel, "error", err)
+		s.c.log.Warn("pgcache: listener lost, every Get asks the database until it is back", "channel", s.c.store.Names.Channel, "error", redact.Database(err))
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgcache/go/codec"
 	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/redact"
 	"github.com/pgcache/go/internal/session"
 	"github.com/pgcache/go/internal/store"
 	"github.com/pgcache/go/internal/window"
@@ -203,10 +204,15 @@ func (c *Cache) statement(ctx context.Context) (context.Context, context.CancelF
 // warn logs at most once a second: what it reports may come with every call.
 func (c *Cache) warn(msg string, args ...any) { c.warnOnce(&c.lastLog, time.Second, msg, args...) }
 
-// warnOnce logs at most once in every. last is when it did.
+// warnOnce logs at most once in every, without what errors tell of values. last is when it did.
 func (c *Cache) warnOnce(last *atomic.Int64, every time.Duration, msg string, args ...any) {
 	now := coherence.Now()
 	if before := last.Load(); (before == 0 || now-before > int64(every)) && last.CompareAndSwap(before, now) {
+		for i, a := range args {
+			if err, ok := a.(error); ok {
+				args[i] = redact.Database(err)
+			}
+		}
 		c.log.Warn("pgcache: "+msg, args...)
 	}
 }
