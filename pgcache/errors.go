@@ -61,7 +61,7 @@ func (e *SchemaError) Error() string {
 	case e.Have > e.Want:
 		return fmt.Sprintf("the schema in the database has version %d, this release knows only %d: use a newer release", e.Have, e.Want)
 	}
-	return fmt.Sprintf("the schema in the database tells changes on channel %q, this cache listens on %q: all nodes need the same Channel", e.HaveChannel, e.WantChannel)
+	return fmt.Sprintf("the schema in the database publishes on channel %q, this cache listens on %q: all nodes need the same Channel", e.HaveChannel, e.WantChannel)
 }
 
 // PanicError is what every caller gets whose loader panicked.

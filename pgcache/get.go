@@ -73,7 +73,7 @@ func (v *view) read(ctx context.Context, k localcache.Key) (store.Row, error) {
 		return store.Row{}, err
 	}
 	for {
-		f, leader := c.local.Read(k)
+		f, leader := c.local.BeginRead(k)
 		if leader {
 			return v.readFor(ctx, k, f)
 		}
@@ -97,7 +97,7 @@ var errNoResult = errors.New("the read ended without a result")
 var errGivenUp = errors.New("the caller gave up")
 
 // readFor reads the row of k for the flight f.
-func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Flight) (row store.Row, err error) {
+func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Read) (row store.Row, err error) {
 	c := v.c
 	shared := errNoResult // if it panics
 	var e *localcache.Entry
@@ -127,16 +127,16 @@ func (v *view) readMany(ctx context.Context, keys []localcache.Key, interest map
 	if err := c.check(ctx); err != nil {
 		return nil, err
 	}
-	flights := make([]*coherence.Flight, len(keys))
+	reads := make([]*coherence.Read, len(keys))
 	names := make([]string, len(keys))
 	for i, k := range keys {
-		flights[i], names[i] = c.local.ReadAlone(k), k.Row()
+		reads[i], names[i] = c.local.BeginReadAlone(k), k.Row()
 	}
 	var found []store.Row
 	entries := make([]*localcache.Entry, len(keys))
 	shared := errNoResult
 	defer func() { // also if a driver panics: others wait for these reads
-		for i, f := range flights {
+		for i, f := range reads {
 			var row store.Row
 			if found != nil {
 				row = found[i]

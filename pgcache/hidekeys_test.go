@@ -11,7 +11,7 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// With HideKeys nobody who listens on the channel sees a key, and every node is told of the same keys as without.
+// With HideKeys nobody who listens on the channel sees a key, and every node receives the same invalidations as without.
 func TestHideKeys(t *testing.T) {
 	t.Parallel()
 	for name, option := range map[string]func(*pgcache.Options){
@@ -22,7 +22,7 @@ func TestHideKeys(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cl := newCluster(t)
-			ear := cl.listenIn()
+			recorder := cl.record()
 			node := func() *pgcache.Cache {
 				return cl.node(func(_ *sql.DB, o *pgcache.Options) { o.HideKeys = true; option(o) })
 			}
@@ -52,7 +52,7 @@ func TestHideKeys(t *testing.T) {
 			if n := b.Stats().UnknownMessages; n != 0 {
 				t.Errorf("%d messages were not understood", n)
 			}
-			for _, payload := range ear.heard() {
+			for _, payload := range recorder.received() {
 				if strings.Contains(payload, "secret") {
 					t.Errorf("a key is seen on the channel: %q", payload)
 				}
@@ -84,7 +84,7 @@ func TestHideKeysLater(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ear := cl.listenIn()
+	recorder := cl.record()
 	cl.ready(c)
 	changed(t, b, "k", func() { set(t, a, "k", 2) })
 	want(t, b, "k", 2)
@@ -95,17 +95,17 @@ func TestHideKeysLater(t *testing.T) {
 		changed(t, b, "k", func() { set(t, a, "k", 2) })
 		return b.Stats().LocalFlushes == n
 	})
-	for _, payload := range ear.heard() {
+	for _, payload := range recorder.received() {
 		if payload[0] < '3' && !strings.HasSuffix(payload, "*") {
 			t.Errorf("a key is seen on the channel: %q", payload)
 		}
 	}
 }
 
-// changed waits until c has heard of key, which it holds, after change.
+// changed waits until c has received of key, which it holds, after change.
 func changed(t *testing.T, c *pgcache.Cache, key string, change func()) {
 	t.Helper()
 	n := c.Stats().Invalidations + c.Stats().LocalFlushes
 	change()
-	eventually(t, "the node hears of "+key, func() bool { return c.Stats().Invalidations+c.Stats().LocalFlushes > n })
+	eventually(t, "the node receives "+key, func() bool { return c.Stats().Invalidations+c.Stats().LocalFlushes > n })
 }

@@ -65,7 +65,7 @@ func checkKey(namespace, key string) error {
 	return nil
 }
 
-// checkNamespace refuses a namespace that would not be told from a key's own text.
+// checkNamespace refuses a namespace that could not be distinguished from a key's own text.
 func checkNamespace(ns string) error {
 	switch {
 	case ns == "":

@@ -142,8 +142,8 @@ func end(loads []*coherence.Load, out coherence.Loaded) {
 	}
 }
 
-// Losers of the lock look again when the value is told, and after a growing wait in case it was not: the winner's store
-// of a new row is silent unless the load was slow.
+// Those who don't get the lock look again when the key is invalidated, and after a growing wait in case it is not: the
+// winner's store of a new row is not published unless the load was slow.
 const (
 	firstWait = 2 * time.Millisecond
 	longWait  = 100 * time.Millisecond
@@ -157,9 +157,9 @@ func (r *loadRun) rounds(pending []*coherence.Load) {
 	defer cancel(nil)
 	defer context.AfterFunc(r.c.ctx, func() { cancel(ErrClosed) })()
 
-	news := make(chan struct{}, 1)
+	invalidated := make(chan struct{}, 1)
 	for _, l := range pending {
-		defer r.c.local.Watch(l.Key, news).Stop()
+		defer r.c.local.Watch(l.Key, invalidated).Stop()
 	}
 	started := time.Now()
 	for pause := firstWait; len(pending) > 0; pause = min(pause*2, longWait) {
@@ -168,7 +168,7 @@ func (r *loadRun) rounds(pending []*coherence.Load) {
 		if len(pending) == 0 {
 			return
 		}
-		pauseFor(ctx, pause, news)
+		pauseFor(ctx, pause, invalidated)
 		if ctx.Err() != nil {
 			end(pending, coherence.Loaded{All: true, Err: context.Cause(ctx)})
 			return
@@ -176,12 +176,12 @@ func (r *loadRun) rounds(pending []*coherence.Load) {
 	}
 }
 
-func pauseFor(ctx context.Context, d time.Duration, news <-chan struct{}) {
+func pauseFor(ctx context.Context, d time.Duration, invalidated <-chan struct{}) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-news:
+	case <-invalidated:
 	case <-ctx.Done():
 	}
 }

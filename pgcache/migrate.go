@@ -90,8 +90,8 @@ func (c *Cache) fits(have store.State) error {
 func (s *schema) unknown() { s.known.Store(false) }
 
 // Migrate creates or updates the cache's tables, and the schema that holds them if it is missing. It is idempotent and
-// safe from any number of processes at once. A database that a newer release has migrated, or that tells on another
-// channel, is left alone: SchemaError.
+// safe from any number of processes at once. A database that a newer release has migrated, or that publishes on
+// another channel, is left alone: SchemaError.
 func (c *Cache) Migrate(ctx context.Context) error {
 	if c.null || c.ctx.Err() != nil {
 		return c.closedErr("migrate")

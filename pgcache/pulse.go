@@ -53,7 +53,7 @@ func (c *Cache) pulses() {
 	for {
 		if err := c.pulse(c.ctx); err == nil {
 			pause = pulseEvery
-		} else if c.beat.succeeded || pause > pulseEvery/2 {
+		} else if c.heartbeat.succeeded || pause > pulseEvery/2 {
 			pause = pulseEvery
 		} else {
 			pause *= 2
@@ -61,7 +61,7 @@ func (c *Cache) pulses() {
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
-		case <-c.beat.wake:
+		case <-c.heartbeat.wake:
 			pause = pulseRetry
 		case <-c.ctx.Done():
 			timer.Stop()
@@ -74,7 +74,7 @@ func (c *Cache) pulses() {
 // wakePulse has the next pulse come at once.
 func (c *Cache) wakePulse() {
 	select {
-	case c.beat.wake <- struct{}{}:
+	case c.heartbeat.wake <- struct{}{}:
 	default:
 	}
 }
@@ -82,7 +82,7 @@ func (c *Cache) wakePulse() {
 // pulse looks once. It returns nil if memory may be trusted for another interval.
 func (c *Cache) pulse(ctx context.Context) (err error) {
 	defer func() {
-		c.beat.succeeded = err == nil
+		c.heartbeat.succeeded = err == nil
 		c.listening.setPulse(err)
 	}()
 	if !c.schema.known.Load() {
@@ -112,7 +112,7 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 			c.warn("changes older than a second could not be published: memory is forgotten every few seconds until they are", "error", err)
 		}
 	}
-	c.local.Pulse(asked.Add(pulseEvery + pulseTimeout))
+	c.local.TrustPulse(asked.Add(pulseEvery + pulseTimeout))
 	c.lookAtPool(asked)
 	return nil
 }
@@ -141,8 +141,8 @@ func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time) erro
 		}
 		p.Incarnation = incarnation
 	}
-	last, at := c.beat.last, c.beat.at
-	c.beat.last, c.beat.at = p, asked
+	last, at := c.heartbeat.last, c.heartbeat.at
+	c.heartbeat.last, c.heartbeat.at = p, asked
 	if at.IsZero() {
 		c.schema.id.Store(&p.State.ID)
 		return nil
@@ -171,10 +171,10 @@ func (c *Cache) onSession(ctx context.Context, d time.Duration, f func(ctx conte
 func (c *Cache) lookAtPool(now time.Time) {
 	s := c.db.Stats()
 	spare := s.MaxOpenConnections == 0 || s.InUse < s.MaxOpenConnections
-	if now.Sub(c.beat.poolAt) < poolEvery || !spare || c.local.Server() == 0 {
+	if now.Sub(c.heartbeat.poolAt) < poolEvery || !spare || c.local.Server() == 0 {
 		return
 	}
-	c.beat.poolAt = now
+	c.heartbeat.poolAt = now
 	c.goDo(func() {
 		ctx, cancel := context.WithTimeout(c.ctx, pulseTimeout)
 		defer cancel()

@@ -126,7 +126,7 @@ func TestS04_VersionsBeginAnew(t *testing.T) {
 			warm(t, b, "k", 4)
 			caughtUp := cl.follow(a, b, nil)
 			cl.exec(fmt.Sprintf(stmt, cl.table()))
-			set(t, a, "k", 99) // an insert, which nobody is told of
+			set(t, a, "k", 99) // an insert, which is not published
 			caughtUp()
 			want(t, b, "k", 99)
 		})
@@ -183,12 +183,12 @@ func TestS06_ManyNotifications(t *testing.T) {
 	}
 }
 
-// It skipped what it could not parse. A release with another format was thereby deaf to the invalidations of the others.
+// It skipped what it could not parse. A release with another format thereby ignored the invalidations of the others.
 func TestS07_GarbageOnTheChannel(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
 	cl.opts.InvalidationWindow = pgcache.Immediate
-	cl.node(nil) // it migrates, which tells everybody to forget: not b, and not in the middle
+	cl.node(nil) // it migrates, which makes everybody forget: not b, and not in the middle
 	b := cl.node(func(db *sql.DB, o *pgcache.Options) { o.Listener = calm(pgxdriver.Dial(db)) })
 	var id string
 	if err := cl.db.QueryRowContext(t.Context(), "SELECT id FROM "+cl.names().State()).Scan(&id); err != nil {
@@ -201,7 +201,7 @@ func TestS07_GarbageOnTheChannel(t *testing.T) {
 		"2" + id + "99999999999999999999:k0000000000000001;", "2" + id + "1:k0000000000000001", "2" + id + "1:k0000000000000001;x",
 		"2" + id + "1:kffffffffffffffff;", "2" + id + strings.Repeat("2", 7990),
 	} {
-		// By hand and with a new version, so that no trigger tells it: b can learn of it from the garbage alone.
+		// By hand and with a new version, so that no trigger publishes it: b can learn of it from the garbage alone.
 		set(t, b, "k", i)
 		warm(t, b, "k", i)
 		cl.exec("UPDATE "+cl.table()+" SET version = 1, stamp = 1, value = $1::text::bytea WHERE key = 'k'", strconv.Itoa(1000+i))
@@ -218,19 +218,19 @@ func TestS08_NoListener(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
 	a := cl.node(nil)
-	deaf := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.Listener = nil })
+	silent := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.Listener = nil })
 	const age = 150 * time.Millisecond
 	bounded := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.Listener, o.LocalTTL = nil, age })
 
 	set(t, a, "k", 1, pgcache.TTL(pgcache.NoExpiry))
-	want(t, deaf, "k", 1)
-	want(t, deaf, "k", 1)
+	want(t, silent, "k", 1)
+	want(t, silent, "k", 1)
 	began := time.Now()
 	warm(t, bounded, "k", 1)
 	warmed := time.Now()
 	set(t, a, "k", 2, pgcache.TTL(pgcache.NoExpiry))
-	want(t, deaf, "k", 2)
-	if n := deaf.Stats().LocalHits; n != 0 {
+	want(t, silent, "k", 2)
+	if n := silent.Stats().LocalHits; n != 0 {
 		t.Errorf("%d hits in a memory that nobody keeps true", n)
 	}
 	if v, _ := get[int](t, bounded, "k"); v != 1 && time.Since(began) < age {

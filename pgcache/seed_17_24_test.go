@@ -159,7 +159,7 @@ func TestS21_LocksOfOthers(t *testing.T) {
 	want(t, b, "k", 2)
 }
 
-// The channel was written into the trigger when the tables were made; a process with another one heard nothing, for ever.
+// The channel was written into the trigger when the tables were made; a process with another one received nothing, for ever.
 func TestS22_AnotherChannel(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
@@ -189,7 +189,7 @@ func TestS23_LongChannel(t *testing.T) {
 		set(t, a, "k", 1)
 		warm(t, b, "k", 1)
 		set(t, a, "k", 2)
-		eventually(t, "b hears", func() bool { return b.Stats().Invalidations > 0 })
+		eventually(t, "b receives", func() bool { return b.Stats().Invalidations > 0 })
 		warm(t, b, "k", 2)
 	}
 }
@@ -208,7 +208,7 @@ func TestS24_LongKeys(t *testing.T) {
 		set(t, a, key, 1)
 		warm(t, b, key, 1)
 		set(t, a, key, 2)
-		eventually(t, "b hears", func() bool { return b.Stats().Invalidations == uint64(i+1) })
+		eventually(t, "b receives", func() bool { return b.Stats().Invalidations == uint64(i+1) })
 		warm(t, b, key, 2)
 		for _, long := range []string{key + "k", strings.Repeat(key, 8)} {
 			wantErr(t, a.Set(t.Context(), long, 1), pgcache.ErrInvalidKey)

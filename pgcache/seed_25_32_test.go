@@ -22,7 +22,7 @@ func TestS25_NobodyNeedsToKnow(t *testing.T) {
 	cl := newCluster(t)
 	c := cl.node(nil)
 	typed := pgcache.For[int](c)
-	ear := cl.listenIn()
+	recorder := cl.record()
 	set(t, c, "new", 1)
 	if err := typed.SetMany(t.Context(), map[string]int{"new1": 1, "new2": 2}); err != nil {
 		t.Fatal(err)
@@ -34,8 +34,8 @@ func TestS25_NobodyNeedsToKnow(t *testing.T) {
 	if n, err := c.Cleanup(t.Context()); n != 4 || err != nil {
 		t.Fatal(n, err)
 	}
-	if heard := ear.heard(); len(heard) != 0 {
-		t.Errorf("%q", heard)
+	if received := recorder.received(); len(received) != 0 {
+		t.Errorf("%q", received)
 	}
 }
 

@@ -78,7 +78,7 @@ type write struct {
 	data []byte
 }
 
-// write writes rows and tells them, and keeps them in memory if nothing speaks against it.
+// write writes rows and publishes them, and keeps them in memory unless they were written by others meanwhile.
 func (v *view) write(ctx context.Context, ws []write) (err error) {
 	c := v.c
 	if err := c.check(ctx); err != nil {
@@ -90,9 +90,9 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 	for i, w := range ws {
 		rows[i] = store.Write{Key: w.key.Row(), Value: w.data, Version: newVersion(), TTL: v.ttl, Codec: v.codecName}
 		if w.data == nil {
-			rows[i].TTL, rows[i].Loud = tombstoneGrace, true
+			rows[i].TTL, rows[i].PublishNew = tombstoneGrace, true
 		}
-		writers[i], versions[i] = c.local.Write(w.key, rows[i].Version, nil), rows[i].Version
+		writers[i], versions[i] = c.local.BeginWrite(w.key, rows[i].Version, nil), rows[i].Version
 	}
 	var out store.Written
 	written := false

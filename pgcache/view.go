@@ -82,7 +82,7 @@ func (v *view) encode(value any) (data []byte, err error) {
 }
 
 // decode turns the bytes of a row into the value that dst points to. Bytes that do not decode are a miss: counted, and
-// told to the log.
+// logged.
 func (v *view) decode(k localcache.Key, codecName string, data []byte, dst any) (ok bool) {
 	err := v.unmarshal(codecName, data, dst)
 	if err != nil {

@@ -51,8 +51,8 @@ func (n node) inMemory(t *testing.T, key string) {
 	})
 }
 
-// toldAtCommit: what is changed by hand, in a transaction, is seen when it commits, not before, and not after a rollback.
-func toldAtCommit(t *testing.T, b *bench) {
+// publishedAtCommit: what is changed by hand, in a transaction, is seen when it commits, not before, and not after a rollback.
+func publishedAtCommit(t *testing.T, b *bench) {
 	ctx := t.Context()
 	n, other := b.node(nil), b.node(nil)
 	for _, c := range []struct {

@@ -115,7 +115,7 @@ func TestBadRequests(t *testing.T) {
 	c.want("GET", "/number", "", 503, "no number at the moment")
 }
 
-// A request that is under way when the service is told to stop still gets its answer.
+// A request that is under way when the service has to stop still gets its answer.
 func TestGracefulShutdown(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

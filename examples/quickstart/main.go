@@ -33,7 +33,7 @@ type User struct{ Name string }
 func newNode(ctx context.Context, db *sql.DB, schema string) (*pgcache.Cache, error) {
 	cache, err := pgcache.New(db, pgcache.Options{
 		Schema:   schema,
-		Listener: pgxdriver.Listener(db), // hears what other nodes change
+		Listener: pgxdriver.Listener(db), // receives what other nodes change
 	})
 	if err != nil {
 		return nil, err
@@ -151,7 +151,7 @@ var steps = []struct {
 		}
 		err := v.until(ctx, v.a, "Bea")
 		u, own := getUser(ctx, v.b, "42")
-		return "A was told to forget what it held", errors.Join(err, own, is(u, "Bea"), v.loaded(0))
+		return "A received an invalidation and forgot what it held", errors.Join(err, own, is(u, "Bea"), v.loaded(0))
 	}},
 	{"A stampede: 100 callers, nobody has the value", func(ctx context.Context, v *visit) (string, error) {
 		errs := make([]error, 100)
@@ -177,7 +177,7 @@ var steps = []struct {
 		if err != nil {
 			return "", err
 		}
-		return "a trigger told both nodes", errors.Join(v.until(ctx, v.a, "Cid"), v.until(ctx, v.b, "Cid"), v.loaded(0))
+		return "a trigger published to both nodes", errors.Join(v.until(ctx, v.a, "Cid"), v.until(ctx, v.b, "Cid"), v.loaded(0))
 	}},
 }
 

@@ -16,15 +16,15 @@ func hiddenTracker(t *testing.T) (*Tracker, memory) {
 	local := memory{}
 	tr := New(local, 0)
 	tr.Hide([]byte("secret"))
-	tr.Beat(time.Now().Add(farAway))
-	tr.Pulse(time.Now().Add(farAway))
+	tr.TrustListener(time.Now().Add(farAway))
+	tr.TrustPulse(time.Now().Add(farAway))
 	return tr, local
 }
 
 // keep reads k and keeps it.
 func keep(t *testing.T, tr *Tracker, k Key) {
 	t.Helper()
-	f, leads := tr.Read(k)
+	f, leads := tr.BeginRead(k)
 	if !leads {
 		t.Fatal("another read is under way")
 	}
@@ -87,7 +87,7 @@ func TestHiddenReads(t *testing.T) {
 	t.Parallel()
 	tr, _ := hiddenTracker(t)
 	k := Key{Name: "k"}
-	f, _ := tr.Read(k)
+	f, _ := tr.BeginRead(k)
 	tr.Hide([]byte("other"))
 	f.Finish(store.Row{Version: 1}, nil, &localcache.Entry{Version: 1, Deadline: never})
 	if tr.Hit(k, Now()) != nil {
@@ -102,7 +102,7 @@ func TestHiddenBounds(t *testing.T) {
 	kept := Key{Name: "kept"}
 	keep(t, tr, kept)
 	read := Key{Name: "under way"}
-	f, _ := tr.Read(read)
+	f, _ := tr.BeginRead(read)
 	for i := range 20 * leastClean {
 		k := Key{Name: fmt.Sprint(i)}
 		keep(t, tr, k)

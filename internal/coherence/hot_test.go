@@ -27,7 +27,7 @@ func TestHotKeyIsKept(t *testing.T) {
 				var version, reads atomic.Int64
 				var stop atomic.Bool
 				version.Store(1)
-				read := func(f *Flight) {
+				read := func(f *Read) {
 					reads.Add(1)
 					half := latency/2 + rand.N(latency/2) // there, and back
 					time.Sleep(half)
@@ -44,8 +44,8 @@ func TestHotKeyIsKept(t *testing.T) {
 								continue
 							}
 							if i == 0 {
-								read(tr.ReadAlone(k1))
-							} else if f, leader := tr.Read(k1); leader {
+								read(tr.BeginReadAlone(k1))
+							} else if f, leader := tr.BeginRead(k1); leader {
 								read(f)
 							} else {
 								<-f.Done()

@@ -122,9 +122,7 @@ func (t *Tracker) Join(k Key, run *Run) (l *Load, part Part, steps int) {
 func (l *Load) End(out Loaded) {
 	s := l.t.shard(l.Key)
 	s.mu.Lock()
-	if s.loads[l.Key] == l {
-		delete(s.loads, l.Key)
-	}
+	delete(s.loads, l.Key)
 	s.mu.Unlock()
 	l.out = out
 	close(l.done)

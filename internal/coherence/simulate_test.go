@@ -50,9 +50,9 @@ func TestSimulate(t *testing.T) {
 func TestSimulateNotices(t *testing.T) {
 	t.Parallel()
 	for name, b := range map[string]bent{
-		"live before LISTEN":   {beatFirst: true},
-		"a Delete is not told": {silentDelete: true},
-		"a lost notification":  {lossy: true},
+		"live before LISTEN":        {beatFirst: true},
+		"a Delete is not published": {silentDelete: true},
+		"a lost notification":       {lossy: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -209,8 +209,8 @@ func (s *simulation) end() {
 		w.check()
 	}
 	for i := range w.tr.shards {
-		if sh := &w.tr.shards[i]; len(sh.flights)+len(sh.writers)+len(sh.loads)+len(sh.watches) > 0 {
-			w.wrong("the tracker still holds %d flights and %d writers of those that have ended", len(sh.flights), len(sh.writers))
+		if sh := &w.tr.shards[i]; len(sh.reads)+len(sh.writers)+len(sh.loads)+len(sh.watches) > 0 {
+			w.wrong("the tracker still holds %d reads and %d writers of those that have ended", len(sh.reads), len(sh.writers))
 		}
 	}
 	w.tr.Down()

@@ -27,7 +27,7 @@ var steps = []struct {
 			return false
 		}
 		key := w.rng.IntN(len(w.keys))
-		w.begin(&read{f: w.tr.ReadAlone(w.keys[key]), key: key, floor: w.floor(key), sent: w.now}, "read alone")
+		w.begin(&read{f: w.tr.BeginReadAlone(w.keys[key]), key: key, floor: w.floor(key), sent: w.now}, "read alone")
 		return true
 	}},
 	{"a read sees its row", 6, true, func(w *world) bool {
@@ -118,7 +118,7 @@ var steps = []struct {
 		}
 		commit := w.nextCommit(never)
 		w.rows[key], w.gone[key] = row{commit: commit}, commit
-		w.tell(note{key: key, commit: commit})
+		w.publish(note{key: key, commit: commit})
 		w.trace("key %d is deleted by hand as %d", key, commit)
 		return true
 	}},
@@ -198,7 +198,7 @@ var steps = []struct {
 		}
 		w.trace("the heartbeat is late")
 		w.silent = true
-		w.tr.Beat(time.Now().Add(-farAway))
+		w.tr.TrustListener(time.Now().Add(-farAway))
 		return true
 	}},
 
@@ -266,7 +266,7 @@ func (w *world) beginWrite(del bool) bool {
 	}
 	o := &ourWrite{key: w.rng.IntN(len(w.keys)), version: w.version(), sent: w.now, ttl: w.ttl(), remove: del}
 	w.trace("our write of key %d begins", o.key)
-	o.w = w.tr.Write(w.keys[o.key], o.version, nil)
+	o.w = w.tr.BeginWrite(w.keys[o.key], o.version, nil)
 	w.writes = append(w.writes, o)
 	return true
 }

@@ -33,8 +33,8 @@ type world struct {
 	expiry    []int64 // of each commit
 	queue     []note
 	listening bool // LISTEN is in force: what is committed is queued for us
-	up        bool // the tracker has been told Beat
-	silent    bool // the trust of the last Beat has run out
+	up        bool // TrustListener has been called
+	silent    bool // the trust of the last Trust has run out
 
 	reads    []*read
 	joiners  []joiner
@@ -52,7 +52,7 @@ type world struct {
 // bent are faults of the world, not of the tracker, that the checks must notice.
 type bent struct {
 	beatFirst    bool // the listener is called live before LISTEN
-	silentDelete bool // a Delete is not told
+	silentDelete bool // a Delete is not published
 	lossy        bool // now and then a notification is lost in a connection that lives on
 }
 
@@ -99,7 +99,7 @@ type note struct {
 // read is one statement of ours that reads.
 type read struct {
 	id      int // for the trace
-	f       *Flight
+	f       *Read
 	key     int
 	floor   [promises]int
 	sent    int64
@@ -110,7 +110,7 @@ type read struct {
 
 // joiner is a Get that waits for another's read.
 type joiner struct {
-	f     *Flight
+	f     *Read
 	key   int
 	floor [promises]int
 }
@@ -127,7 +127,7 @@ type ourWrite struct {
 }
 
 const (
-	p1 = iota // what was told
+	p1 = iota // what was published
 	p2        // what had been committed when the listener came back
 	p3        // our own writes
 	p4        // what was returned before
@@ -220,7 +220,7 @@ func (w *world) nextCommit(expires int64) int {
 	return len(w.expiry) - 1
 }
 
-// put commits a row, and tells it unless it is new.
+// put commits a row, and publishes it unless it is new.
 func (w *world) put(key int, version int64, ttl int64, value bool) (commit int) {
 	expires := int64(never)
 	if ttl != never {
@@ -230,7 +230,7 @@ func (w *world) put(key int, version int64, ttl int64, value bool) (commit int) 
 	commit = w.nextCommit(expires)
 	w.rows[key] = row{on: true, value: value, version: version, commit: commit, expires: expires}
 	if (was || !value) && (value || !w.bent.silentDelete) {
-		w.tell(note{key: key, version: version, commit: commit})
+		w.publish(note{key: key, version: version, commit: commit})
 	}
 	return commit
 }
@@ -243,10 +243,10 @@ func (w *world) empty() {
 		w.rows[i] = row{commit: commits[i]}
 		w.gone[i] = commits[i]
 	}
-	w.tell(note{key: -1, commits: commits})
+	w.publish(note{key: -1, commits: commits})
 }
 
-func (w *world) tell(n note) {
+func (w *world) publish(n note) {
 	if w.listening && !(w.bent.lossy && w.rng.IntN(4) == 0) {
 		w.queue = append(w.queue, n)
 	}
@@ -308,8 +308,8 @@ func (w *world) beat() {
 		}
 	}
 	w.up, w.silent = true, false
-	w.tr.Beat(time.Now().Add(farAway))
-	w.tr.Pulse(time.Now().Add(farAway))
+	w.tr.TrustListener(time.Now().Add(farAway))
+	w.tr.TrustPulse(time.Now().Add(farAway))
 }
 
 // published is what messages call a key.

@@ -44,5 +44,8 @@ type CacheState struct {
 	Channel       string
 	KeySecret     []byte
 	SweptAt       time.Time
+	EndedBefore   interface{}
+	NextBefore    interface{}
+	NextAt        time.Time
 	PollerLease   time.Time
 }

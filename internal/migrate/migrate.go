@@ -54,7 +54,7 @@ func All(n store.Names) []Migration {
 func Latest() int { return len(All(store.Names{})) }
 
 // recordState ends every migration: so the state is right too where people run the printed SQL with a tool of their own.
-// It tells the nodes to forget everything: tables that were dropped took their rows along without a word.
+// It also publishes "forget everything": the rows of tables that were dropped by hand went without an invalidation.
 func recordState(version int, n store.Names) string {
 	state := fmt.Sprintf("UPDATE /* TEMPLATE: prefix */cache_state SET schema_version = %d;\n", version)
 	if version == 1 {

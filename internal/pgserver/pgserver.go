@@ -42,7 +42,7 @@ type process interface {
 
 // Config says what StartWith may not choose by itself. The zero value leaves everything to it.
 type Config struct {
-	// Logf hears which server was taken, in one line. Nil: nobody does.
+	// Logf is called with one line that says which server is used. Nil: it is not.
 	Logf func(format string, args ...any)
 	// Own asks for a throw-away cluster even where PGCACHE_DSN is set: for tests that restart their server. A BinDir or
 	// Settings ask for one too.

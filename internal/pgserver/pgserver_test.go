@@ -98,7 +98,7 @@ func TestWhatTheEnvironmentNamesMustWork(t *testing.T) {
 				}
 			}
 			if strings.Contains(err.Error(), "secret") {
-				t.Errorf("the error tells the password: %v", err)
+				t.Errorf("the error publishes the password: %v", err)
 			}
 		})
 	}

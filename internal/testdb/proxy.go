@@ -114,7 +114,7 @@ func (p *Proxy) Restore() {
 }
 
 // Freeze makes a half-open link of every connection, old or new: what either side sends after Freeze has returned does
-// not arrive before Thaw, nor does the news that a side has gone. Connecting still succeeds, as it does in reality.
+// not arrive before Thaw, nor is the end of a side passed on. Connecting still succeeds, as it does in reality.
 func (p *Proxy) Freeze() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

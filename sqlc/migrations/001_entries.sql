@@ -30,6 +30,8 @@ CREATE TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_state (
     channel text NOT NULL,                             -- where changes are published
     key_secret bytea,                                  -- messages name keys by a hash that is keyed with it; NULL: as they are
     swept_at timestamptz NOT NULL DEFAULT '-infinity', -- when a node last took on removing expired rows
+    ended_before xid8,                                 -- all transactions before it had ended long enough ago: see 005
+    next_before xid8, next_at timestamptz NOT NULL DEFAULT '-infinity', -- what takes its place, and when it was read
     poller_lease timestamptz NOT NULL DEFAULT '-infinity' -- until then some node polls: see 002
 );
 

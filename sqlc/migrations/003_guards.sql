@@ -25,7 +25,7 @@ BEGIN
 END $$;
 
 -- cache_guard_write gives a foreign change a version of its own: a version says which write a row is of, and with that of
--- the write before nobody could tell the two apart.
+-- the write before the two could not be distinguished.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_guard_write() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     NEW.version := /* TEMPLATE: prefix */cache_random();
