@@ -107,6 +107,7 @@ transaction was open.
 	the tables are missing           ErrNotMigrated, from everything
 	another schema version           SchemaError, with both versions
 	bytes that do not decode         a miss, counted and logged; GetOrSet loads anew and overwrites
+	a value above MaxValueBytes      the same: another node or another service has stored it, and it is not read
 	garbage on the channel           everything in memory is forgotten, and counted in Stats.UnknownMessages
 	another cache on the channel     its messages are ignored
 	changes by psql, other services  noticed by triggers, each with a version of its own; cache_set and cache_delete are the
