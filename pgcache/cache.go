@@ -33,12 +33,12 @@ type Cache struct {
 
 	session     *session.Session // the node's own: pulses and flushes run on it
 	heartbeat   heartbeat        // the pulse
-	release     func()           // ends its being kept; nil: it is not
+	release     func()           // lets the session be closed; nil without a Listener
 	polling     atomic.Bool
 	polls       atomic.Uint64 // begun
 	echoes      echoes
-	block       atomic.Int64 // where Cleanup goes on
-	fencedUntil atomic.Int64 // the rows that had expired by then are fenced; 0: see Cleanup
+	block       atomic.Int64 // where the next Cleanup begins
+	fencedUntil atomic.Int64 // loads are fenced from the removal of rows that had expired by then; 0: from none
 
 	schema schema
 	stats  counters
@@ -208,7 +208,7 @@ func (c *Cache) statement(ctx context.Context) (context.Context, context.CancelF
 // warn logs at most once a second: what it reports may come with every call.
 func (c *Cache) warn(msg string, args ...any) { c.warnOnce(&c.lastLog, time.Second, msg, args...) }
 
-// warnOnce logs at most once in every, without what errors tell of values. last is when it did.
+// warnOnce logs at most once in every, without the values that errors quote. last is when it did.
 func (c *Cache) warnOnce(last *atomic.Int64, every time.Duration, msg string, args ...any) {
 	now := coherence.Now()
 	if before := last.Load(); (before == 0 || now-before > int64(every)) && last.CompareAndSwap(before, now) {

@@ -13,7 +13,8 @@ import (
 // changeLog is the change log of the database as the window sees it.
 type changeLog struct{ c *Cache }
 
-// flushTimeout bounds a flush. The statement itself waits for nobody for longer than a tenth of that.
+// flushTimeout bounds a flush. The statement itself waits for no lock longer than
+// 100 ms.
 const flushTimeout = time.Second
 
 // Flush runs on the node's own session: a pool whose connections are all in use must not keep changes from being published.
@@ -32,7 +33,7 @@ func (l changeLog) Flush(ctx context.Context, sender string) (changes, bytes int
 		c.stats.flushes.Add(1)
 		c.stats.messages.Add(uint64(done.Messages))
 	case c.ctx.Err() == nil:
-		c.warn("changes could not be published yet, will try again", "error", err)
+		c.warn("a flush of the change log failed, and will be tried again", "error", err)
 	}
 	return done.Changes, done.Bytes, err
 }

@@ -9,7 +9,7 @@ Plug it into an existing *sql.DB, pick a codec, and wrap it for your types:
 
 	users := pgcache.For[User](c, pgcache.Namespace("user"), pgcache.TTL(time.Minute))
 	u, err := users.GetOrSet(ctx, "42", func(ctx context.Context) (User, error) {
-		return queryUser(ctx, db, 42) // runs once in the whole fleet, however many ask
+		return queryUser(ctx, db, 42) // runs once in the whole fleet as a rule, however many ask
 	})
 	...
 	err = users.Delete(ctx, "42") // when it returns, this process has forgotten; the others have within milliseconds
@@ -41,14 +41,14 @@ Plug it into an existing *sql.DB, pick a codec, and wrap it for your types:
 
 # Promises
 
-What a Cache promises, with its listener live (P2 and P5 say what live means):
+What a Cache promises with its listener live, which means that the listener and the pulse are both trusted:
 
   - P1: after a node has applied an invalidation, no Get that starts later on it returns anything older.
   - P2: usually a Get returns nothing that was replaced longer ago than the InvalidationWindow (25 ms, or none with
     Immediate) and the notification take. Whatever goes wrong between a commit and a node, a node that dies, flushes that
-    fail, a link that falls silent, a suspended machine: it returns nothing that was replaced more than 4 s ago (a
-    heartbeat of 2 s, its timeout of 1 s, and the second that a change may lie in the log), by the time that the node
-    itself runs. The one exception is a failover that leaves the old server alive: a node that only has hits in memory
+    fail, a link that falls silent, a suspended machine: it returns nothing that was replaced more than 4 s ago:
+    2 s from one pulse to the next, its timeout of 1 s, and the second that a change may lie in the log. The time for which
+    a machine is suspended does not count. The one exception is a failover that leaves the old server alive: a node that only has hits in memory
     notices within 10 s, as soon as the pool has a connection to spare. LocalTTL bounds it again.
   - P3: a node reads its own writes.
   - P4: a node never goes back for a key: what it has returned once is not followed by something older. A crash of the
@@ -67,10 +67,9 @@ fleet by the harness (go run ./harness).
 
 GetOrSet runs a loader at most once per process and, guarded by an advisory lock, in one process of the fleet. The lock
 is there for efficiency alone: a process holds at most half of max_locks_per_transaction, 128 at the most, a call for
-more than 16 keys takes one lock for its list, and beyond that loads go without. That no old value is stored is the work of
+more than 16 keys takes one lock, on the hash of all, and beyond that loads go without. That no old value is stored is the work of
 a fence: the loader's value is stored only if the row is still the one that was there before the loader began, and a Delete
-leaves a tombstone for five minutes, so that there is something to be different; and only if the tables are still of the
-incarnation of then, which Clear, TRUNCATE and a crash of the server change. A second load can happen (a lock session that
+leaves a tombstone for five minutes, which the fence meets; and only if the incarnation of the tables is the same as then, which Clear, TRUNCATE and a crash of the server change. A second load can happen (a lock session that
 was lost, a loader longer than LockTimeout); a stale store cannot.
 
 While a key is deleted again and again, a process runs one loader of it at a time: who comes after a Delete waits for the

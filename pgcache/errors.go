@@ -36,7 +36,8 @@ var (
 	// pgxpool's MaxConns) is too small, or connections are held for long.
 	ErrPoolExhausted = errors.New("no free connection in the pool: MaxOpenConns (or pgxpool's MaxConns) is too small, or connections are held")
 
-	// ErrRecursiveLoad is returned by GetOrSet from within the loader of the same key.
+	// ErrRecursiveLoad is returned by GetOrSet and GetOrSetMany from within a loader, where the load would wait for itself,
+	// directly or through other loaders.
 	ErrRecursiveLoad = errors.New("the loader asks for the key that it is loading")
 
 	// ErrLoadTimeout says that the loader took longer than LoadTimeout.
@@ -50,7 +51,7 @@ var (
 // another channel.
 type SchemaError struct {
 	Have, Want               int
-	HaveChannel, WantChannel string // where the versions are equal
+	HaveChannel, WantChannel string // they differ if the versions are equal
 }
 
 // Error says what to do about it.
@@ -84,7 +85,7 @@ func (e *PanicError) Unwrap() error {
 // Error says which operation failed, for which key, and why.
 type Error struct {
 	Op  string // "get", "set", ...
-	Key string // the key of the row, with its namespace; "" for operations on all
+	Key string // the key of the row, with its namespace; "" for operations of several keys or none
 	Err error
 }
 

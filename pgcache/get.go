@@ -63,7 +63,7 @@ func (v *view) take(k localcache.Key, row store.Row, dst any) bool {
 }
 
 // read reads the row of k from the database, once for all callers that ask while the statement is under way, and keeps
-// it in memory if nothing speaks against it.
+// it in memory unless the key was invalidated meanwhile.
 func (v *view) read(ctx context.Context, k localcache.Key) (store.Row, error) {
 	c := v.c
 	if c.null {
@@ -84,7 +84,7 @@ func (v *view) read(ctx context.Context, k localcache.Key) (store.Row, error) {
 		}
 		row, err := f.Result()
 		if errors.Is(err, errGivenUp) || f.Expired() {
-			continue // the one who asked for us was called off, or asked too early
+			continue // the leader's context ended, or what it read has expired since: read again
 		}
 		return row, err
 	}
@@ -93,10 +93,10 @@ func (v *view) read(ctx context.Context, k localcache.Key) (store.Row, error) {
 // errNoResult is the result of a read that panicked.
 var errNoResult = errors.New("the read ended without a result")
 
-// errGivenUp is the result of a flight whose leader's own context ended.
+// errGivenUp is the result of a read whose leader's own context ended.
 var errGivenUp = errors.New("the caller gave up")
 
-// readFor reads the row of k for the flight f.
+// readFor reads the row of k for the read f.
 func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Read) (row store.Row, err error) {
 	c := v.c
 	shared := errNoResult // if it panics
@@ -118,7 +118,8 @@ func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Read)
 	return row, nil
 }
 
-// readMany reads the rows of keys in one statement. interest is what there was in them before, if nobody asks for them.
+// readMany reads the rows of keys in one statement. interest has, for a
+// refresh, how often each key is worth fetching again; nil: a caller asked.
 func (v *view) readMany(ctx context.Context, keys []localcache.Key, interest map[localcache.Key]uint32) (map[localcache.Key]store.Row, error) {
 	c := v.c
 	if c.null || len(keys) == 0 {
@@ -147,10 +148,11 @@ func (v *view) readMany(ctx context.Context, keys []localcache.Key, interest map
 	sent := coherence.Now()
 	found, err := c.store.GetMany(ctx, names)
 	if err != nil {
+		err = c.explain(ctx, err)
 		if shared = err; ctx.Err() != nil {
 			shared = errGivenUp
 		}
-		return nil, c.explain(ctx, err)
+		return nil, err
 	}
 	shared = nil
 	rows := make(map[localcache.Key]store.Row, len(found))

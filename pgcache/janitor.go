@@ -11,7 +11,7 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// Cleanup removes one batch of expired rows, at most CleanupBatch, and returns how many. It publishes nothing: an entry
+// Cleanup removes one batch of expired rows, at most CleanupBatch, and returns how many: call it until it returns 0. It publishes nothing: an entry
 // in memory never outlives its row. There is no need to call it while the janitor runs. Loads that have begun are fenced
 // where it removes what expired in the last minutes: their values are handed out but not stored.
 func (c *Cache) Cleanup(ctx context.Context) (int64, error) {

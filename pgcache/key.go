@@ -45,8 +45,8 @@ func keyOf(row string) localcache.Key {
 	return localcache.Key{Name: row}
 }
 
-// checkKey refuses what the database would refuse, or an index or a notification could not hold. It is asked only
-// where SQL follows: nothing that it refuses is ever in memory.
+// checkKey refuses what the database would refuse, or an index or a notification could not hold. It runs only
+// after a miss in memory, where nothing is that it refuses.
 func checkKey(namespace, key string) error {
 	n := len(key)
 	if namespace != "" {

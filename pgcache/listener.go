@@ -26,7 +26,7 @@ type Subscriber interface {
 
 	// Trust says that every notification from before now has been delivered, and that the listener is trusted until then:
 	// it will have called Trust again, or else Down. The first Trust after a Down (or ever) comes after the probe's echo; it makes the subscriber live.
-	Trust(trusted time.Time)
+	Trust(until time.Time)
 
 	// Notify delivers one payload: every one on the channel, the echo of a probe included, and whether live or not. It
 	// must return quickly: it is called on the goroutine that reads the socket.
@@ -41,9 +41,9 @@ type Subscriber interface {
 type Poller interface {
 	Subscriber
 
-	// StartPolling makes all changes that are committed from now on go through the change log, and returns the function
-	// that reads what has come since it was last called, to be given to Notify in this order. An error of it, or a pause
-	// of more than a minute, says that something may have been lost: then start again.
+	// StartPolling makes all changes that are committed from now on go through the change log, and returns next, which
+	// returns the payloads published since the call before. Pass each to Notify, in order. Call next from one goroutine, at
+	// least once a minute. After an error changes may have been missed: call Down, then StartPolling again.
 	StartPolling(ctx context.Context) (next func(ctx context.Context) (payloads []string, err error), err error)
 }
 

@@ -12,12 +12,14 @@ import (
 
 // GetOrSet reads the value under key into dst, or calls load, stores what it returns and decodes that into dst.
 //
-// At most one caller in the fleet runs load for a key at a time; the others get its value. load runs detached from ctx,
+// One caller in the fleet runs load for a key at a time, as a rule (see Loads in the package comment); the others get its value. load runs detached from ctx,
 // but for its values, and ends when its last waiter has left or after LoadTimeout. An error of load reaches all that
-// wait for it and nothing is stored; one that is ErrNotFound is returned as load returned it, and is no load error. A panic reaches them as a PanicError. If a Set, Delete or Clear comes between, what
-// load returned is handed out to those who asked before, and not stored.
+// wait for it and nothing is stored. One that is ErrNotFound is returned as load returned it and counted in Stats.NotFound,
+// not in Stats.LoadErrors. A panic reaches them as a PanicError. If a Set, Delete or Clear finishes while load runs, what it
+// returns is not stored; callers that waited get the newer value if the row has one, else what was loaded.
 //
-// When the database can't be reached, GetOrSet loads and returns without storing. It reports what won't mend itself.
+// When the database can't be reached, GetOrSet loads and returns without storing. Permanent errors are returned:
+// ErrClosed, ErrNotMigrated, a SchemaError, missing rights.
 func (c *Cache) GetOrSet(ctx context.Context, key string, dst any, load func(context.Context) (any, error), opts ...Option) error {
 	const op = "get or set"
 	if err := checkDst(dst); err != nil {

@@ -97,7 +97,7 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 		writers[i], versions[i] = c.local.BeginWrite(l.Key, rows[i].Version, l), rows[i].Version
 		slow = slow || rows[i].PublishNew
 	}
-	inline := c.window.Begin(slow, versions...) // others may be waiting for a slow one
+	inline := c.window.Begin(slow, versions...) // a slow load is published at once: other processes wait for its row
 	storing, sent := r.run.Step(), coherence.Now()
 	// Not with the callers' context: the value is there, and others wait for it.
 	statement, cancel := c.statement(context.WithoutCancel(ctx))
@@ -124,7 +124,7 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 				out[i] = coherence.Loaded{Err: err}
 			}
 		}
-		c.warn("a loaded value was handed out but not stored", "error", err)
+		c.warn("a loaded value was returned to its callers, and storing it failed", "error", err)
 		return
 	}
 	r.yield(statement, loads, out, fenced)

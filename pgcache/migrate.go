@@ -32,16 +32,7 @@ func (s *schema) look(ctx context.Context, c *Cache) error {
 	for !s.known.Load() {
 		mine := &look{done: make(chan struct{})}
 		if s.looking.CompareAndSwap(nil, mine) {
-			mine.err = s.read(ctx, c)
-			gone := ctx.Err() != nil
-			s.looking.Store(nil)
-			if err := mine.err; gone {
-				mine.err = errGivenUp
-				close(mine.done)
-				return err
-			}
-			close(mine.done)
-			return mine.err
+			return s.readFor(ctx, c, mine)
 		}
 		if other := s.looking.Load(); other != nil {
 			select {
@@ -55,6 +46,20 @@ func (s *schema) look(ctx context.Context, c *Cache) error {
 		}
 	}
 	return nil
+}
+
+// readFor reads the state for all who wait for mine. They try again if the caller's own context ended, or a driver panicked.
+func (s *schema) readFor(ctx context.Context, c *Cache, mine *look) (err error) {
+	mine.err = errGivenUp
+	defer func() {
+		s.looking.Store(nil)
+		close(mine.done)
+	}()
+	err = s.read(ctx, c)
+	if ctx.Err() == nil {
+		mine.err = err
+	}
+	return err
 }
 
 func (s *schema) read(ctx context.Context, c *Cache) error {

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// NoExpiry as a TTL keeps an entry until it is deleted. It is a number that no arithmetic with times yields, not even where
-	// that overflows: a TTL of time.Until(t) is an error when t has passed, never "for ever".
+	// NoExpiry as a TTL keeps an entry until it is deleted. It is a fixed negative number that no arithmetic with times yields;
+	// every other negative TTL is ErrInvalidTTL, so time.Until of a time that has passed is an error, never "for ever".
 	NoExpiry time.Duration = math.MinInt64 + 777_777_777
 
 	// Immediate as an InvalidationWindow publishes every write in its own statement, without delay.
@@ -33,7 +33,7 @@ const (
 	DefaultWindow          = 25 * time.Millisecond
 	DefaultMaxValueBytes   = 8 << 20
 
-	// MaxTTL is what longer TTLs are cut to.
+	// MaxTTL is the longest TTL; longer ones are cut to it, without an error.
 	MaxTTL = 100 * 365 * 24 * time.Hour
 	// MaxLoadTimeout is the longest LoadTimeout. A Delete is remembered a minute longer than that, so that no loader
 	// that began before it can store what it read.
@@ -80,7 +80,7 @@ type Options struct {
 	Listener Listener
 
 	// InvalidationWindow bounds how long a change waits to be published together with others, of all nodes. Defaults to
-	// 25 ms, at most a minute. In a quiet system a change is published at once all the same. Immediate publishes each in
+	// 25 ms, at most a minute; where nodes listen, their pulses publish what is older than a second. In a quiet system a change is published at once all the same. Immediate publishes each in
 	// the statement that makes it: no delay, and a notification for every write, which every listener pays for.
 	InvalidationWindow time.Duration
 
@@ -103,7 +103,7 @@ type Options struct {
 
 	// Refresh fetches keys again, all of one notification in one statement, when they change while they are being read
 	// here. Hot keys that are written often then stay in memory. A key that was not read since is fetched for its next
-	// eleven changes too, and then no more.
+	// eleven changes, and then no more.
 	Refresh bool
 
 	// PrepareStatements prepares each statement once a connection. It is for lib/pq, which else takes two round trips
@@ -112,7 +112,8 @@ type Options struct {
 	// cache can't keep one for the next statement, and a pool with two idle connections connects anew all the time.
 	PrepareStatements bool
 
-	// Timeout bounds every statement, beside the context of the call. Defaults to 5 s.
+	// Timeout bounds every statement of a call, beside the context of the call, but for those in a transaction (WithTx), which
+	// ctx alone bounds. Defaults to 5 s.
 	Timeout time.Duration
 
 	// MaxValueBytes is the largest encoded value. Defaults to 8 MiB. Larger ones that others have stored are not read: they

@@ -39,8 +39,8 @@ func (s subscriber) StartPolling(ctx context.Context) (func(context.Context) ([]
 type poller struct {
 	c           *Cache
 	incarnation int64
-	last        int64         // notice
-	began       time.Time     // when the lease was last renewed
+	last        int64         // seq of the newest notice that was read
+	began       time.Time     // when the lease was last renewed, by this node's clock
 	renewed     time.Duration // the same by the database's clock; -1: not known yet
 }
 
@@ -48,8 +48,8 @@ type poller struct {
 func (p *poller) next(ctx context.Context) (payloads []string, err error) {
 	c := p.c
 	c.polls.Add(1)
-	// A poll flushes first: where all nodes poll, or the last writer has died, nobody else may. It does so in nobody's
-	// name, or listening nodes would take it for a leader that they can rely on. Beside another flush it has to wait: what
+	// A poll flushes first: where all nodes poll, or the last writer has died, nobody else may. It does so without a
+	// sender, so that listening nodes do not take this node for the one that leads. Beside another flush it has to wait: what
 	// that one found was committed before this poll and must be in it.
 	for {
 		_, err := c.flush(ctx, notify.Nobody)
@@ -76,9 +76,9 @@ func (p *poller) next(ctx context.Context) (payloads []string, err error) {
 	case err != nil:
 		return nil, err
 	case polled.Incarnation != p.incarnation:
-		return nil, errors.New("the notices are not those of before: the server has crashed")
+		return nil, errors.New("the incarnation of the tables has changed (a crash, a Clear or a TRUNCATE): changes may have been missed")
 	case !polled.Leased, p.since(polled.Now) > pollLease/2:
-		return nil, errors.New("this node has been asleep: writers may have forgotten that it polls")
+		return nil, errors.New("the poller lease has expired: changes may have been missed")
 	}
 	if p.renewed < 0 {
 		p.renewed = polled.Now

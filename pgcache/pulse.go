@@ -30,22 +30,21 @@ import (
 const (
 	pulseEvery   = 2 * time.Second
 	pulseTimeout = time.Second
-	pulseRetry   = 100 * time.Millisecond // after a pulse that failed, until the first that succeeds; doubles up to pulseEvery
+	pulseRetry   = 100 * time.Millisecond // doubles up to pulseEvery until the first pulse that succeeds after a start
 	clockSlack   = time.Second
 
 	// poolEvery is how often the server behind the pool is looked at, and again at the next pulse where that fails: so within
-	// ten seconds, pulses and timeouts included. That is done with a connection to spare only: an exhausted pool is no
-	// doubt, and must not turn memory off.
+	// ten seconds, pulses and timeouts included. Where the pool has no connection to spare it is skipped: an exhausted
+	// pool must not turn memory off.
 	poolEvery = 5 * time.Second
 )
 
-// heartbeat is the state of the pulse. Only its goroutine uses it, but for wake.
+// heartbeat is the state of the pulse. Other goroutines use wake, looking and poolAt; the rest only pulses does.
 type heartbeat struct {
 	wake chan struct{} // the listener has come up, or the schema was found: look now
 
-	last      store.Pulse
-	at        time.Time // when last was asked for; zero: never
-	succeeded bool
+	last store.Pulse
+	at   time.Time // when last was asked for; zero: never
 
 	looking atomic.Bool  // the server behind the pool is being looked at
 	poolAt  atomic.Int64 // when that was last answered, in nanoseconds since 1970
@@ -57,7 +56,7 @@ func (c *Cache) pulses() {
 	for {
 		if err := c.pulse(c.ctx); err == nil {
 			pause = pulseEvery
-		} else if c.heartbeat.succeeded || pause > pulseEvery/2 {
+		} else if pause > pulseEvery/2 {
 			pause = pulseEvery
 		} else {
 			pause *= 2
@@ -86,7 +85,6 @@ func (c *Cache) wakePulse() {
 // pulse looks once. It returns nil if memory may be trusted for another interval.
 func (c *Cache) pulse(ctx context.Context) (err error) {
 	defer func() {
-		c.heartbeat.succeeded = err == nil
 		c.listening.setPulse(err)
 	}()
 	if !c.schema.known.Load() {

@@ -13,7 +13,7 @@ import (
 	"github.com/pgcache/go/internal/redact"
 )
 
-// This file is where the invalidations of other nodes come in. Local entries die from outside nowhere else.
+// This file is where the invalidations of other nodes come in.
 
 // listening is the state of the listener and of the pulse, for Ready and for the log.
 type listening struct {
@@ -95,7 +95,7 @@ func (c *Cache) listen() {
 		}
 		if !restarted {
 			c.listening.set(false, err, true)
-			c.log.Error("pgcache: the listener can't work, the local cache stays off", "channel", c.store.Names.Channel, "error", redact.Database(err))
+			c.log.Error("pgcache: the listener has failed for good, the local cache stays off", "channel", c.store.Names.Channel, "error", redact.Database(err))
 			return
 		}
 		c.listening.set(false, cause, false)
@@ -118,7 +118,7 @@ func (c *Cache) checkServer(server int64) {
 	if own := c.local.Server(); own == 0 || server == 0 || server == own || !c.local.Listening() {
 		return
 	}
-	c.warn("rows come from another server than notifications: a failover? The listener and the session begin anew")
+	c.warn("rows come from another server than notifications, as after a failover: the listener and the session reconnect")
 	c.restartListener(errOtherServer)
 	c.goDo(func() {
 		ctx, cancel := context.WithTimeout(c.ctx, c.opts.Timeout)
@@ -159,7 +159,7 @@ func (s subscriber) Trust(trusted time.Time) {
 func (s subscriber) Notify(payload string) {
 	c := s.c
 	if strings.HasPrefix(payload, ProbePrefix) {
-		// The echo of our own probe, the first time, tells which server this listener is connected to. Any other may be forged.
+		// The echo of our own probe, the first time, says which server this listener is connected to. Any other may be forged.
 		nonce := c.listening.nonce.Load()
 		if nonce == nil || !strings.HasPrefix(payload, ProbePrefix+*nonce) || !c.listening.nonce.CompareAndSwap(nonce, nil) {
 			return

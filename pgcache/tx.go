@@ -30,7 +30,8 @@ type Querier interface {
 // it learns within two seconds that it may keep the key in memory again. Until the transaction ends, others who write the
 // very key wait for it, as for any row: Set and Delete elsewhere return an error after Options.Timeout. Nobody else waits.
 //
-// A Tx is as safe for concurrent use as its transaction: *sql.Tx is. Statements take as long as ctx allows.
+// A Tx is as safe for concurrent use as its transaction: *sql.Tx is. Statements take as long as ctx allows. After an error of a
+// write roll the transaction back: whether the write was done is unknown.
 type Tx struct{ txView }
 
 // TypedTx is a Typed view within a transaction, see Tx.
@@ -73,6 +74,9 @@ func (x *TypedTx[T]) Set(ctx context.Context, key string, value T, opts ...Optio
 // SetMany stores values when the transaction commits.
 func (x *TypedTx[T]) SetMany(ctx context.Context, values map[string]T, opts ...Option) error {
 	const op = "set many"
+	if err := x.usable(op); err != nil {
+		return err
+	}
 	with, err := x.apply(opts)
 	if err != nil {
 		return fail(op, "", err)
@@ -114,6 +118,14 @@ func (x txView) with(v view) txView { return txView{v, x.tx} }
 
 var errNilTx = errors.New("the transaction is nil")
 
+// usable checks what does not depend on a key: the transaction, the view and the cache.
+func (x txView) usable(op string) error {
+	if x.tx == nil || reflect.ValueOf(x.tx).Kind() == reflect.Pointer && reflect.ValueOf(x.tx).IsNil() {
+		return fail(op, "", errNilTx)
+	}
+	return errors.Join(fail(op, "", x.err), x.c.closedErr(op))
+}
+
 // begin begins an operation of one key.
 func (x txView) begin(op, key string) error {
 	if x.tx == nil || reflect.ValueOf(x.tx).Kind() == reflect.Pointer && reflect.ValueOf(x.tx).IsNil() {
@@ -147,6 +159,9 @@ func (x txView) set(ctx context.Context, key string, value any, opts []Option) e
 
 func (x txView) delete(ctx context.Context, keys []string) error {
 	const op = "delete"
+	if err := x.usable(op); err != nil {
+		return err
+	}
 	var ws []write
 	for _, key := range slices.Compact(slices.Sorted(slices.Values(keys))) {
 		if err := x.begin(op, key); err != nil {

@@ -8,14 +8,15 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/sqlerr"
 )
 
 // openTxs are the transactions that have written through WithTx and whose outcome is not known. The notification that a
 // commit sends ends a write sooner; a rollback sends none.
 type openTxs struct {
-	mu      sync.Mutex
-	writes  map[string][]*coherence.TxWrite // by the transaction's id
-	looking bool                            // a goroutine asks for their outcomes
+	mu     sync.Mutex
+	writes map[string][]*coherence.TxWrite // by the transaction's id
+	asking bool                            // a goroutine asks for their outcomes
 }
 
 // txLook is how often the outcomes are asked for while there are some to be known.
@@ -29,13 +30,13 @@ func (o *openTxs) add(c *Cache, xid string, writes []*coherence.TxWrite) {
 		o.writes = make(map[string][]*coherence.TxWrite)
 	}
 	o.writes[xid] = append(o.writes[xid], writes...)
-	if !o.looking {
-		o.looking = c.goDo(func() { o.look(c) })
+	if !o.asking {
+		o.asking = c.goDo(func() { o.ask(c) })
 	}
 }
 
-// look asks until nothing is left to be known. Whatever keeps it from an answer keeps the keys out of memory, no more.
-func (o *openTxs) look(c *Cache) {
+// ask asks for the outcomes until every transaction has ended. While the database does not answer, the keys stay out of memory.
+func (o *openTxs) ask(c *Cache) {
 	ticker := time.NewTicker(txLook)
 	defer ticker.Stop()
 	for {
@@ -52,17 +53,17 @@ func (o *openTxs) look(c *Cache) {
 		ended, err := c.store.EndedTransactions(ctx, xids)
 		cancel()
 		if err != nil {
-			if !refused(err) {
+			if sqlerr.State(err) != "22023" {
 				continue
 			}
-			// The ids are not this server's: after a failover, where no open transaction has survived.
+			// An id is not this server's yet: after a failover, where no open transaction has survived.
 			ended = xids
 		}
 		o.end(ended)
 	}
 }
 
-// open returns the transactions with writes that have not ended, or nil, and then nobody looks any more.
+// open returns the transactions with writes that have not ended. With nil it notes that asking ends.
 func (o *openTxs) open() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -72,7 +73,7 @@ func (o *openTxs) open() []string {
 		}
 	}
 	if len(o.writes) == 0 {
-		o.looking = false
+		o.asking = false
 		return nil
 	}
 	return slices.Collect(maps.Keys(o.writes))
