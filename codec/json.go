@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"encoding/json"
 	"reflect"
 
@@ -27,7 +28,7 @@ func (JSON) Name() string { return "json" }
 func (JSON) Marshal(v any) (data []byte, err error) {
 	defer safe.Wrap(&err, "json", "marshal", v)
 	data, err = json.Marshal(v)
-	if err == nil && mayBeReplaced(data) && hasBadString(reflect.ValueOf(v)) {
+	if err == nil && bytes.Contains(data, replaced) && hasBadString(reflect.ValueOf(v)) {
 		return nil, errNotUTF8
 	}
 	return data, err

@@ -13,14 +13,12 @@ import (
 // another value would come back than was stored, and say nothing.
 const errNotUTF8 = Failure("a string in it is not valid UTF-8, which JSON cannot hold: use []byte, or another codec")
 
-// The two forms of U+FFFD: encoding/json writes the first for bytes that are not UTF-8, and the second for a U+FFFD that was
-// in the string. With GOEXPERIMENT=jsonv2 it is the second for both.
-var escapedReplacement, replacement = []byte(`\ufffd`), []byte("\ufffd")
-
-// mayBeReplaced says that data, the JSON of a value, has a U+FFFD in it. Only then is it worth looking at the value.
-func mayBeReplaced(data []byte) bool {
-	return bytes.Contains(data, escapedReplacement) || bytes.Contains(data, replacement)
-}
+// replaced is what encoding/json writes for bytes that are not UTF-8: \ufffd, where a U+FFFD of the string's own stays as it is;
+// with GOEXPERIMENT=jsonv2 it may be another.
+var replaced = func() []byte {
+	data, _ := json.Marshal("\xff")
+	return bytes.Trim(data, `"`)
+}()
 
 var (
 	jsonMarshaler = reflect.TypeFor[json.Marshaler]()
