@@ -1,6 +1,8 @@
 package codec_test
 
 import (
+	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/pgcache/go/codec"
@@ -8,5 +10,26 @@ import (
 )
 
 func BenchmarkJSON(b *testing.B) { codectest.Benchmark(b, codec.JSON{}) }
+
+// What it costs to look whether encoding/json has replaced something.
+func BenchmarkReplaced(b *testing.B) {
+	for name, v := range map[string]any{
+		"text": strings.Repeat("An analyst and metaphysician. ", 300), "escapes": strings.Repeat("a\"b\n", 1500),
+		"Japanese": strings.Repeat("\u65e5\u672c\u8a9e", 1000), "U+FFFD": []string{strings.Repeat("x", 9000), "\ufffd"}, "numbers": make([]int, 5000),
+	} {
+		for _, c := range []struct {
+			name    string
+			marshal func(v any) ([]byte, error)
+		}{{"encoding/json", json.Marshal}, {"codec", codec.JSON{}.Marshal}} {
+			b.Run(name+"/"+c.name, func(b *testing.B) {
+				for b.Loop() {
+					if _, err := c.marshal(v); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
 
 func BenchmarkGob(b *testing.B) { codectest.Benchmark(b, codec.Gob{}) }

@@ -82,7 +82,7 @@ func TestBadDSN(t *testing.T) {
 		"postgres://me:sec/ret@host/db":  false,
 		"host=x PASSWORD=my secret":      false,
 		"host=x sslpassword=secret y":    false,
-		"postgres://host:nonsense/db":    true,
+		"postgres://host:nonsense/db":    false, // as it may be user:password, with the host forgotten
 		"host=x sslmode=perhaps":         true,
 		"host=x options='-c search_path": true,
 	} {

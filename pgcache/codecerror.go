@@ -77,13 +77,21 @@ func failure(err error) string {
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return "it ends too early"
 	}
-	for errors.Unwrap(err) != nil {
-		err = errors.Unwrap(err)
+	what := ""
+	for {
+		if strings.HasPrefix(err.Error(), "panic: ") { // of package codec
+			what = "it panicked with "
+		}
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			break
+		}
+		err = inner
 	}
 	if text := err.Error(); namesTypes.MatchString(text) {
 		return text
 	}
-	return fmt.Sprintf("an error of type %T, whose text is not shown as it may quote the value", err)
+	return fmt.Sprintf(what+"an error of type %T, whose text is not shown as it may quote the value", err)
 }
 
 // namesTypes are the words of the libraries behind package codec that name types and codes, no values: most of them are about

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+
+	"github.com/pgcache/go/internal/sqlerr"
 )
 
 // query sends one of the statements that Gets and Sets are made of, and calls row for each row of the answer. Where it
@@ -88,6 +90,11 @@ func (r *rendered) direct(ctx context.Context, query string, row func(v []driver
 		return err
 	})
 	ok = err == nil
+	if err != nil && sqlerr.State(err) == "" && !errors.Is(err, errIndirect) {
+		// Not the server's word: nobody knows how much of its answer was read. (lib/pq leaves what it does not like in its
+		// buffer, and the next statement would wait for the end of it, whatever its context says.)
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
+	}
 	return err
 }
 
