@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// A Conn is one session with the server that can LISTEN. The supervisor calls Listen, Wait and Ping from one goroutine,
+// A Conn is one session with the server that can LISTEN. The Listener calls Listen, Wait and Ping from one goroutine,
 // one at a time; every notification that arrives meanwhile goes to the function that Dial was given, on that goroutine,
 // before the call returns. After an error the Conn is closed and never used again.
 type Conn interface {
@@ -18,7 +18,7 @@ type Conn interface {
 	// pause; the Conn is still good. It returns an error when the session failed or the server reported one.
 	Wait(ctx context.Context) error
 
-	// Ping makes a round trip. When it returns nil, every notification that was committed before the server's reply has been delivered.
+	// Ping makes a round trip. When it returns nil, every notification whose commit was acknowledged before Ping was called has been delivered.
 	Ping(ctx context.Context) error
 
 	// Close ends the session. It never blocks for long, may be called at any time, from any goroutine and more than
@@ -30,7 +30,8 @@ type Conn interface {
 // returned. An error is tried again, with back-off, unless it is Permanent. Every notification that the Conn receives goes to on.
 type Dial func(ctx context.Context, on func(channel, payload string)) (Conn, error)
 
-// Permanent marks an error of a Dial as one that no retry can cure: Listen returns it.
+// Permanent marks err, which must not be nil, as one that no retry can cure: Listen returns it. errors.Is and errors.As see
+// through it.
 func Permanent(err error) error { return &permanentError{err} }
 
 type permanentError struct{ error }

@@ -31,7 +31,7 @@ type hub struct {
 	members   map[string][]*member // by channel; a slice is never changed in place, so that it can be ranged over unlocked
 	changed   bool                 // members, or the outcome of a Probe, have changed since the goroutine looked
 	interrupt context.CancelFunc   // ends the Wait that is under way
-	quiet     bool                 // nothing may be sent, see session.proven, so there is no use in ending it for newcomers
+	quiet     bool                 // a probe is under way and no echo has arrived: LISTEN may not be sent, so newcomers wait, see session.proven
 }
 
 // join adds m to the key's hub, which it starts when there is none.
@@ -73,7 +73,7 @@ func (h *hub) leave(m *member) {
 	}
 	hubs.Unlock()
 
-	h.wake() // others may wait for the outcome of m's probe
+	h.wake() // members that joined while m was probing may start now
 	m.leave()
 	if last {
 		<-h.done
@@ -101,8 +101,8 @@ func (h *hub) run(ctx context.Context) {
 			return
 		case <-time.After(pause.delay()):
 		}
-		// A connection that worked for a moment leaves the bound as it is. Doubling it would keep a node whose sessions
-		// were ended again and again down for seconds after that is over; resetting it would spare nobody.
+		// A connection that was live for less than a heartbeat neither doubles nor resets the bound. Doubling it would keep a
+		// node down for seconds after its sessions have stopped being ended; resetting it would let all nodes reconnect at once.
 		if live == 0 {
 			pause.grow()
 		}
@@ -119,7 +119,7 @@ func (h *hub) wake() {
 	}
 }
 
-// setInterrupt has wake call interrupt from now on. It reports false when something has changed already.
+// setInterrupt stores the cancel function of the Wait that begins. False: the members have changed since look, so don't wait.
 func (h *hub) setInterrupt(interrupt context.CancelFunc) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -31,20 +31,20 @@ var ErrNoEcho = errors.New("notifications do not arrive: most likely a transacti
 	"or the listener is connected to another database or server than the data; " +
 	"let it use a direct connection (ListenerDSN)")
 
-// Config tunes a Listener. The zero value means the defaults.
+// Config tunes a Listener. The zero value means the defaults; negative values are errors of Listen.
 type Config struct {
 	// HeartbeatEvery is the time from one sign of life that is asked of the server to the next, and HeartbeatTimeout how
-	// long its reply may take. Their sum is how long a silently broken connection can go unnoticed. 2 s and 1 s.
+	// long its reply may take. Their sum is how long a silently broken connection can go unnoticed. They default to 2 s and 1 s.
 	HeartbeatEvery, HeartbeatTimeout time.Duration
 
-	// ProbeTimeout is how long a probe may take to come back. 5 s.
+	// ProbeTimeout is how long a probe may take to come back, with the wait for a connection of the pool. Defaults to 5 s.
 	ProbeTimeout time.Duration
 
-	// DialTimeout is how long a connection may take to come up, including the wait for a free one in a pool. 10 s.
+	// DialTimeout is how long a connection may take to come up, including the wait for a free one in a pool. Defaults to 10 s.
 	DialTimeout time.Duration
 
 	// BackoffMin and BackoffMax bound the wait between attempts, which is random ("full jitter") and doubles while
-	// attempts fail. 50 ms and 5 s.
+	// attempts fail. They default to 50 ms and 5 s.
 	BackoffMin, BackoffMax time.Duration
 
 	// Logger gets one warning when notifications do not arrive (ErrNoEcho). Everything else goes to Down. nil means
@@ -90,7 +90,7 @@ func New(dial Dial, cfg Config) pgcache.Listener {
 }
 
 // Shared is New for Listeners that use one connection together: those whose key, which must be comparable, and cfg are
-// equal. The first of them that listens brings the dial.
+// equal. The connection is opened with the dial of the first of them that listens.
 func Shared(key any, dial Dial, cfg Config) pgcache.Listener {
 	return &listener{key: key, dial: dial, cfg: cfg}
 }

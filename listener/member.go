@@ -69,8 +69,7 @@ func (m *member) renew() {
 	m.state, m.at, m.reported = idle, time.Time{}, false
 }
 
-// due reports whether a probe can be sent now. A Probe that is still running, because it does not obey its context,
-// comes first, or they would pile up.
+// due reports whether a probe can be sent now: not while an earlier one is still running, so that there is at most one.
 func (m *member) due(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -150,8 +149,8 @@ func some(members []*member, s state) bool {
 	return slices.ContainsFunc(members, func(m *member) bool { return m.is(s) })
 }
 
-// notify delivers payload. If that is the echo m becomes live, and it returns when the probe was sent: everything that
-// was committed between LISTEN and then has been delivered.
+// notify delivers payload. If that is the echo of the current probe, m becomes live, and notify returns the time at which the
+// probe was sent: every notification that was committed between LISTEN and then has been delivered.
 func (m *member) notify(payload string) (sent time.Time, echo bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -177,7 +176,7 @@ func (m *member) answered(asked time.Time) {
 	}
 }
 
-// trusted is when the reply to the heartbeat that follows the one of the given time would be overdue.
+// trusted is the end of a Trust that was confirmed at asked.
 func (m *member) trusted(asked time.Time) time.Time {
 	return asked.Add(m.cfg.HeartbeatEvery + m.cfg.HeartbeatTimeout)
 }

@@ -12,7 +12,7 @@ import (
 // DefaultPollInterval is how often Poll asks by default.
 const DefaultPollInterval = 100 * time.Millisecond
 
-// pollTimeout is how long an answer may take before the local cache is no longer trusted.
+// pollTimeout is how long after the next poll is due the local cache is still trusted.
 const pollTimeout = time.Second
 
 // Poll returns a Listener that asks the database for changes instead of listening, over the connections of the pool: for

@@ -18,8 +18,8 @@ type session struct {
 	conn      Conn
 	listening map[string]bool // channels LISTEN was run for
 
-	// watchdog cuts the connection when it has not come back in time, whatever the goroutine is stuck in: Ping, a Wait
-	// that does not end, LISTEN, or a Subscriber. For a heartbeat that is when the last Trust is no longer trusted.
+	// watchdog closes the connection if the hub's goroutine is still in Listen, Wait, Ping or a Subscriber's method at the
+	// deadline. After the first echo the deadline is the end of the last Trust. It can't interrupt a Subscriber.
 	watchdog *time.Timer
 	overdue  atomic.Bool
 
@@ -27,8 +27,8 @@ type session struct {
 	next      time.Time // when the next heartbeat is due; zero as long as nobody was live
 }
 
-// serve connects and serves the members until ctx ends or the connection is in doubt. It returns how long the connection
-// was of use, and the reason; Down has been called for every member then, unless it is Permanent.
+// serve connects and serves the members until ctx ends or the connection fails. It returns how long members were live (0:
+// never) and the error. It has called Down for every member, but for a Permanent error and the end of ctx.
 func (h *hub) serve(ctx context.Context) (time.Duration, error) {
 	for _, m := range h.all() {
 		m.renew()
@@ -54,10 +54,10 @@ func (h *hub) serve(ctx context.Context) (time.Duration, error) {
 	err = s.run()
 	if ctx.Err() == nil {
 		if s.overdue.Load() {
-			err = fmt.Errorf("no sign of life from the server within %v: %w", h.cfg.HeartbeatTimeout, err)
+			err = fmt.Errorf("the connection did not answer within %v: %w", h.cfg.HeartbeatTimeout, err)
 		}
 		err = fmt.Errorf("pgcache: listener: %w", err)
-		h.down(err) // first of all: what is local must not be trusted a moment longer
+		h.down(err) // before closing, so that local caches stop serving at once
 	}
 	unhook()
 	s.watchdog.Stop()
@@ -96,7 +96,7 @@ func (s *session) run() error {
 //	Ping             ->   on session 7     <-   7: the echo
 //	the echo: live!  <-
 //
-// By the lower path the echo would get through just this once, and every Ping after it succeed.
+// A Ping would deliver the echo by accident, and a connection that drops later notifications would be trusted.
 func (s *session) proven() bool { return !s.next.IsZero() }
 
 // advance takes every member a step further: it gives up probes that failed, listens on newcomers' channels and has
@@ -120,7 +120,11 @@ func (s *session) advance() (until time.Time, err error) {
 	s.setQuiet(!s.proven() && some(members, probing))
 
 	until = s.next
+	withheld := !s.proven() && some(members, probing) // then nothing that is due can be started
 	for _, m := range members {
+		if withheld && m.is(idle) {
+			continue
+		}
 		if at := m.schedule(); until.IsZero() || !at.IsZero() && at.Before(until) {
 			until = at
 		}
@@ -169,7 +173,7 @@ func (s *session) wait(until time.Time) error {
 func (s *session) cutAfter(t time.Time) {
 	s.watchdog.Reset(time.Until(t) + s.cfg.HeartbeatTimeout)
 	if s.ctx.Err() != nil {
-		s.watchdog.Reset(closeGrace) // ctx ended just before, and we have undone what that did
+		s.watchdog.Reset(closeGrace) // ctx may have ended before the Reset above, which replaced this deadline
 	}
 }
 
@@ -183,7 +187,7 @@ func (s *session) deliver(channel, payload string) {
 				s.next = s.liveSince // the echo took longer than a heartbeat may
 			}
 			s.cutAfter(s.next)
-			s.wake() // the Wait that is under way may be meant to last longer than this Trust is trusted
+			s.wake() // the Wait under way may have a later deadline than this Trust
 		}
 	}
 }

@@ -7,8 +7,8 @@
 //	sender  = node window | ""   of a flush: who flushed, in 8 hex digits, and its window in ms, in 4; or nobody, all zeros
 //	item    = length ":" key version+ ";"      length of key in bytes, decimal; version in 16 hex digits, newest first
 //
-// "*" says: forget everything. Version 0 is nobody's: it drops the key whatever is held. The first byte is the version of
-// the format: a node that does not know it forgets everything, so old and new releases may run together. The SQL side of
+// "*" says: forget everything. Version 0 belongs to no write: it invalidates the key whatever version is held. A new format
+// gets new kinds: a node that does not know a kind forgets everything, so old and new releases may run together. The SQL side of
 // the format is cache_publish and cache_item in sqlc/migrations.
 package notify
 
@@ -31,7 +31,7 @@ const (
 	FlushHidden, InlineHidden = '3', '4'
 	// All is the body that says: forget everything.
 	All = "*"
-	// AnyCache is the id that all caches on a channel take for their own.
+	// AnyCache as the id of a message says that it is for every cache on the channel.
 	AnyCache = "00000000"
 	// Nobody is the sender of a flush in no node's name.
 	Nobody = "000000000000"
@@ -58,8 +58,8 @@ func AppendItem(b []byte, key string, versions ...int64) []byte {
 	return append(b, ';')
 }
 
-// HiddenKey is what stands for key in a message where keys are hidden: 128 bits of a hash that nobody can make who does not
-// know the secret, which is of a fixed length.
+// HiddenKey is what stands for key in a message where keys are hidden: the first 22 digits in base64 of the SHA-256 of secret and
+// key. All secrets have the same length, 32 bytes.
 func HiddenKey(secret []byte, key string) string {
 	h := sha256.Sum256(append(slices.Clip(secret), key...))
 	return base64.StdEncoding.EncodeToString(h[:])[:hiddenLength]
@@ -116,9 +116,9 @@ func Parse(payload string) (Message, error) {
 	return m, nil
 }
 
-// Items calls item for every key in the message with its versions, newest first, and all where everything is to be
-// forgotten. The slice of versions is reused from call to call. After an error item may have been called, and everything
-// must be forgotten.
+// Items calls item for every key in the message with its versions, newest first, or all where everything is to be forgotten.
+// The slice of versions is reused from call to call. It may return an error after it has called item for some keys: then
+// everything must be forgotten.
 func (m *Message) Items(item func(key string, versions []int64), all func()) error {
 	rest := m.Body
 	if rest == All {

@@ -17,14 +17,15 @@ type Log interface {
 	Flush(ctx context.Context, sender string) (changes, bytes int64, err error)
 	// Vacuum removes the log's dead rows.
 	Vacuum(ctx context.Context) error
-	// Drain flushes and empties the log, alone in it for a moment.
+	// Drain locks the log, publishes its rows and truncates it. Writers wait for some milliseconds.
 	Drain(ctx context.Context, sender string) error
 }
 
-// ErrBusy is returned by Log.Flush beside another flush.
+// ErrBusy is returned by Log.Flush while another flush holds the lock.
 var ErrBusy = errors.New("another flush is under way")
 
-// Run flushes when it is due, until ctx ends, and then once more for what is still to be published.
+// Run flushes when it is due, until ctx ends, and then once more for what is still to be published, which takes a second at
+// the most. Call it once. Errors of flushes are not reported: they are tried again.
 func (w *Window) Run(ctx context.Context) {
 	defer w.upkeep.Wait()
 	timer := time.NewTimer(0)
@@ -39,7 +40,7 @@ func (w *Window) Run(ctx context.Context) {
 		}
 		next := w.next()
 		for next <= mono.Now() && ctx.Err() == nil {
-			_ = w.flush(ctx) // an error has set when to try again
+			_ = w.flush(ctx) // flush has set w.retry
 			next = w.next()
 		}
 		if next == math.MaxInt64 {
@@ -71,7 +72,7 @@ func (w *Window) last(ctx context.Context) {
 		w.mu.Unlock()
 		switch {
 		case owed > 0 && pause == 0:
-			_ = w.flush(ctx) // an error has set when to try again
+			_ = w.flush(ctx) // flush has set w.retry
 			continue
 		case owed > 0:
 		case underWay > 0:
@@ -102,7 +103,7 @@ func (w *Window) next() int64 {
 		for v, c := range w.pending {
 			switch {
 			case c.due == 0: // its reply is yet to come
-			case w.led(t) && t-c.due > int64(overdue):
+			case w.led(t) && w.leader.seen-c.due > int64(overdue):
 				delete(w.pending, v)
 			default:
 				w.earliest = min(w.earliest, c.due)
@@ -117,7 +118,7 @@ func (w *Window) next() int64 {
 		next = w.after(next, t)
 	}
 	if w.full {
-		next = min(next, w.flushed+int64(vacuumEvery)) // nothing else would notice that the log has shrunk
+		next = min(next, w.flushed+int64(vacuumEvery)) // only a flush measures the log
 	}
 	if w.retry > 0 {
 		next = max(next, w.flushed+int64(w.retry))
@@ -126,7 +127,7 @@ func (w *Window) next() int64 {
 	return next
 }
 
-// busyTries and busyPause bound how long FlushNow waits for another flush. One that takes longer is stuck.
+// busyTries and busyPause bound how long FlushNow waits for another flush: about 200 ms, then it returns ErrBusy.
 const (
 	busyTries = 20
 	busyPause = 10 * time.Millisecond

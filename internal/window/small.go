@@ -8,8 +8,8 @@ import (
 	"github.com/pgcache/go/internal/mono"
 )
 
-// The ladder that keeps the log small. A flush's DELETE leaves dead rows, and the next flush's scan reads them all; so does
-// every node's pulse.
+// The steps that keep the log small, in bytes of its size on disk. A flush's DELETE leaves dead rows, and the next flush's scan
+// reads them all; so does every node's pulse.
 const (
 	vacuumAt, vacuumEvery = 1 << 20, time.Second
 	drainAt, drainEvery   = 8 << 20, 10 * time.Second
@@ -25,10 +25,10 @@ type ladder struct {
 	busy              bool // one is under way
 }
 
-// keepSmall takes the step that bytes ask for, beside the flushes. VACUUM comes first because draining stops all writers
-// for a moment; it can't help while a long transaction, or a missing right, keeps it from removing anything. Where a dump
-// forbids draining too, writes publish inline, and leave nothing in the log, until it has shrunk. In a quiet system
-// draining stops nobody.
+// keepSmall starts VACUUM or Drain in a goroutine when the log is too large. VACUUM goes first because Drain stops all writers for
+// a moment. It removes nothing while a long transaction is open or the role lacks the right. Drain fails while a pg_dump or a
+// report holds the table; then writes publish inline until the log is smaller. quiet says that a lead has ended: nobody
+// writes then, so Drain stops nobody.
 func (w *Window) keepSmall(bytes int64, quiet bool) {
 	t := mono.Now()
 	since := func(last int64) time.Duration {

@@ -5,14 +5,16 @@
 // unless a notification that lists exactly its versions has come by. When the system has been quiet for a window and
 // nobody flushes, a write publishes in its own statement instead (inline publish), without delay.
 //
-// Who flushes: the node that has flushed leads. It goes on, a window apart, as long as it finds something. The others take
-// over after two to three silent windows; of two that lead, the one with the longer window, or else the higher id, steps
-// down when it receives the other's flush. So a fleet flushes about once a window, without an election.
+// Who flushes: a node whose flush published a change leads. It flushes once a window until three flushes in a row find
+// nothing. Another node takes over when the leader was silent for two to three of the leader's windows. If two lead, the one
+// with the longer window steps down when it receives the other's flush; with equal windows, the one with the higher id. So a
+// fleet flushes about once a window, without an election.
 //
-// A node that dies, a flush that fails and a write that commits later than its writer waited leave changes in the log that
-// no window cares for. The pulse of every node that listens finds them: see pgcache/pulse.go.
+// A node that dies, a flush that fails and a write that commits later than its writer waited leave changes in the log that no
+// node plans to flush. The pulse, a check that every listening node makes every two seconds, finds and flushes them: see
+// pgcache/pulse.go.
 //
-// internal/model/window checks the rules exhaustively, and shows that each of them is needed.
+// A model checker walks through all states of these rules, and shows that each is needed: internal/model/window.
 package window
 
 import (
@@ -26,12 +28,12 @@ import (
 )
 
 const (
-	emptyFlushes = 3           // in a row end a lead
-	maxRetry     = time.Second // after a flush that failed
+	emptyFlushes = 3           // a leader steps down after so many flushes in a row that found no change
+	maxRetry     = time.Second // the longest pause after a flush that failed
 
-	// overdue is how long a node waits for its version to be named while another leads. A flush names no versions where it
-	// publishes everything, and sixteen of a key at the most: then nobody would ever name it. Nothing is lost: the change
-	// is committed, so the leader's next flush publishes it.
+	// overdue is how long past its due time another node must have been seen to lead for a pending change to be dropped. A
+	// flush may publish a change without listing its version: it lists sixteen of a key at the most, and none where it
+	// publishes "everything". The change was committed before those flushes, so one of them has published it.
 	overdue = 250 * time.Millisecond
 
 	closeTimeout = time.Second // for what is still to be published when the cache is closed
@@ -41,13 +43,13 @@ const (
 type Outcome int
 
 const (
-	// Silent: nothing to publish, or not written.
+	// Silent: the statement changed nothing that others could hold, or certainly did not commit.
 	Silent Outcome = iota
-	// Published: by the statement that wrote.
+	// Published: by the statement that wrote (inline).
 	Published
-	// Logged: it is in the change log.
+	// Logged: it is in the change log, for the next flush.
 	Logged
-	// Unknown: the reply was lost. It may be committed, or be so later.
+	// Unknown: the reply was lost. The write may have committed or may commit later; it is flushed like Logged.
 	Unknown
 )
 
@@ -56,23 +58,23 @@ type Window struct {
 	window    time.Duration
 	immediate bool // every write publishes in its own statement
 	node      uint32
-	sender    string // what this node's flushes say of it
+	sender    string // of this node's flush messages: see notify.Sender
 	log       Log
 
 	flushing chan struct{} // held by the one flush of this node that is under way
 
 	mu        sync.Mutex
 	pending   map[int64]*change // own writes that nobody is known to have published, by version
-	earliest  int64             // none of them is due before
-	planned   int64             // when Run looks again
+	earliest  int64             // a lower bound of when they are due; MinInt64: to be computed anew
+	planned   int64             // when Run's timer goes off; MaxInt64: never
 	leading   bool              // this node leads
 	empty     int               // flushes in a row that found nothing
 	retry     time.Duration     // after a flush that failed
 	published int64             // when this node last received, or made, a notification
-	flushed   int64             // when its last flush returned
+	flushed   int64             // when its last flush returned, with or without an error
 	leader    leader
-	full      bool // the log can't be kept small: writes publish inline until it can
-	closing   bool // nobody flushes here any more: writes publish inline
+	full      bool // the log is larger than fullAt: writes publish inline until a flush finds it smaller
+	closing   bool // Run is ending: writes publish inline
 	wake      chan struct{}
 
 	ladder ladder
@@ -81,8 +83,8 @@ type Window struct {
 
 // change is one own write that somebody has to publish.
 type change struct {
-	due   int64 // when this node sees to it; 0: its reply is yet to come
-	acked bool  // its reply has come, or will not come: a flush sent from now on publishes it, or else a pulse does
+	due   int64 // when this node flushes it; 0 before End
+	acked bool  // End was called: a flush sent from now on publishes it if it has committed; if it commits later, a pulse does
 }
 
 // leader is the other node that was last seen to flush.
@@ -92,13 +94,15 @@ type leader struct {
 	patience time.Duration // how long it may be silent until this node takes over
 }
 
-// New returns the window of a node. immediate makes every write publish in its own statement; the log is then used only
-// while a node polls.
+// New returns the window of a node, rounded down to milliseconds, at least one. immediate makes every write publish in its own
+// statement; the log is then written only while some node polls. New starts no goroutine: the caller must call Run.
 func New(window time.Duration, immediate bool, log Log) *Window {
+	window = max(window.Truncate(time.Millisecond), time.Millisecond) // as messages have it: else two could each step down
 	w := &Window{
 		window: window, immediate: immediate, node: newNode(), log: log, flushing: make(chan struct{}, 1),
 		pending: map[int64]*change{}, wake: make(chan struct{}, 1),
-		published: mono.Now() - int64(time.Hour), planned: math.MaxInt64,
+		published: mono.Now() - int64(time.Hour), // so that the first write publishes inline
+		planned:   math.MaxInt64,
 	}
 	w.sender = notify.Sender(w.node, window)
 	return w
@@ -113,24 +117,26 @@ func newNode() uint32 {
 	}
 }
 
-// Begin says how a write of versions is to be published: inline, or through the log. It is called before the statement is
-// sent, and End once for each version after. now asks for the former.
-func (w *Window) Begin(now bool, versions ...int64) (inline bool) {
+// Begin registers versions as pending and reports whether the statement that writes them must publish inline. Call it before the
+// statement is sent, and End once for each version afterwards, also after an error.
+func (w *Window) Begin(forceInline bool, versions ...int64) (inline bool) {
 	t := mono.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	// While somebody flushes, a flush that is late is no sign of quiet: under load it is the rule.
+	// While a node leads, the time since the last notification does not show that the system is quiet: under load flushes
+	// are late.
 	quiet := !w.leading && !w.led(t) && t-w.published >= int64(w.window)
-	inline = now || w.immediate || w.full || w.closing || quiet
-	// Also for an inline publish: while a node polls it goes through the log all the same. And before the SQL: its
-	// notification may come before its reply.
+	inline = forceInline || w.immediate || w.full || w.closing || quiet
+	// Inline writes too: while some node polls they are written to the log. Before the SQL, because the notification may
+	// arrive before the reply.
 	for _, v := range versions {
 		w.pending[v] = &change{}
 	}
 	return inline
 }
 
-// led says whether another node leads whose window is no longer than this one's. What is pending here may be left to it.
+// led reports whether another node has flushed within the last three of its windows, and its window is at most this one's: then
+// it flushes what is pending here in time.
 func (w *Window) led(t int64) bool {
 	l := &w.leader
 	return l.seen != 0 && l.window <= w.window && t-l.seen < 3*int64(l.window)
@@ -173,7 +179,7 @@ func (w *Window) Published(versions []int64) {
 	}
 }
 
-// Received says that a notification has come. It is called after Published.
+// Received says that a notification of this cache has come.
 func (w *Window) Received(m notify.Message) {
 	t := mono.Now()
 	w.mu.Lock()
@@ -189,7 +195,7 @@ func (w *Window) Received(m notify.Message) {
 	}
 }
 
-// patience draws how long a leader may be silent before another takes over.
+// patience draws how long a leader may be silent before this node takes over: random, so that not all do at once.
 func patience(window time.Duration) time.Duration { return 2*window + rand.N(window+1) }
 
 // after puts off what is due at due as long as another leads.
