@@ -85,7 +85,9 @@ func (r *run) process() *node {
 
 // stopNode stops a process that is a node.
 func stopNode(_ context.Context, r *run) (func() error, error) {
-	cmd, _ := r.process().child.process()
+	n := r.process()
+	n.victim.Store(true) // what it has begun may be past its timeout when it goes on
+	cmd, _ := n.child.process()
 	if err := sendSignal(cmd.Process.Pid, sigStop); err != nil {
 		return nil, err
 	}

@@ -1,5 +1,5 @@
 // Command faults lets small fleets of nodes work on a cache while faults are injected, and checks every answer that any
-// of them gives against the promises that the library makes (P2, P3, P4, P6 and P7 in the README). It exits with 1 if one
+// of them gives against the promises that the library makes (P2 to P7 in the README). It exits with 1 if one
 // was broken.
 //
 //	go run ./faults                            every scenario, some seconds each

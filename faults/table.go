@@ -66,7 +66,7 @@ var table = []scenario{
 	{name: "a failover that leaves the old server alive, nodes that have only hits", specs: behind, quiet: true, inject: failover(0), pause: often, least: 15 * sec1, fails: anything, bound: afterFailover},
 	{name: "a failover to a server that is slow at first, nodes that have only hits", specs: behind, quiet: true, inject: failover(400 * time.Millisecond), hold: 20 * sec1, pause: often, least: 16 * sec1, fails: anything, bound: afterFailover},
 
-	{name: "a node stopped (SIGSTOP of its process)", specs: processes, inject: stopNode, hold: 3 * sec1, pause: sec1},
+	{name: "a node stopped (SIGSTOP of its process)", specs: processes, inject: stopNode, hold: 3 * sec1, pause: sec1, fails: victims},
 	{name: "a node killed and another started in its place", specs: processes, inject: killNode, hold: sec1, pause: sec1 / 2, fails: victims},
 	{name: "a node killed whose write waits for a row and is done later", specs: processes, inject: killWaiting, hold: sec1, pause: sec1 / 2, fails: victims},
 	{name: "all links of a node frozen", specs: linked, inject: onLinks(bothLinks, (*testdb.Proxy).Freeze), hold: 4 * sec1, pause: sec1, fails: victims},
