@@ -126,12 +126,13 @@ func killWaiting(ctx context.Context, r *run) (func() error, error) {
 // failover leads the pools to another server, which has the tables without their rows, as a standby has of UNLOGGED tables.
 // The old one lives on, and the nodes' listeners are still connected to it.
 //
-// The new one takes its time for each answer until the fault ends.
-func failover(delay time.Duration) fault {
-	return func(ctx context.Context, r *run) (func() error, error) { return r.failover(ctx, delay) }
+// The new one takes its time for each answer until the fault ends. afterLook: it comes when a node has just looked which
+// server its pool leads to, which it does from time to time where nothing else shows it.
+func failover(delay time.Duration, afterLook bool) fault {
+	return func(ctx context.Context, r *run) (func() error, error) { return r.failover(ctx, delay, afterLook) }
 }
 
-func (r *run) failover(ctx context.Context, delay time.Duration) (func() error, error) {
+func (r *run) failover(ctx context.Context, delay time.Duration, afterLook bool) (func() error, error) {
 	if r.book.faults > 0 {
 		return nil, errors.New("only once")
 	}
@@ -158,6 +159,13 @@ func (r *run) failover(ctx context.Context, delay time.Duration) (func() error, 
 	}
 	r.later = append(r.later, func() error { between.Close(); return nil })
 	between.Delay(delay)
+	for seen := !afterLook; !seen; time.Sleep(5 * time.Millisecond) {
+		err := r.admin.QueryRowContext(ctx, `SELECT count(*) > 0 FROM pg_stat_activity
+			WHERE usename = $1 AND query LIKE '%name: Server %' AND query_start > clock_timestamp() - interval '50 ms'`, r.schema).Scan(&seen)
+		if err != nil {
+			return nil, err
+		}
+	}
 	done := r.wipe()
 	if err := errors.Join(r.front.Lead(between.DSN()), r.ears.Lead(to.roleDSN())); err != nil {
 		return nil, err

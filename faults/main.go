@@ -12,6 +12,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -20,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -105,6 +107,11 @@ func faults(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // performAll runs scenarios, some at a time, each of which uses a server alone. A server is used again by the next one.
 func performAll(ctx context.Context, cfg config, scenarios []scenario, stdout io.Writer) (results []result, version string) {
 	results = make([]result, len(scenarios))
+	order := make([]int, len(scenarios)) // the long ones first: nothing else would be left to run beside them
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(scenarios[j].least, scenarios[i].least) })
 	var mu sync.Mutex // of stdout, version and next
 	next := 0
 	var slots sync.WaitGroup
@@ -113,12 +120,13 @@ func performAll(ctx context.Context, cfg config, scenarios []scenario, stdout io
 			var server *pgserver.Server
 			for {
 				mu.Lock()
-				i := next
+				n := next
 				next++
 				mu.Unlock()
-				if i >= len(scenarios) || ctx.Err() != nil {
+				if n >= len(order) || ctx.Err() != nil {
 					break
 				}
+				i := order[n]
 				var res result
 				if res, server = performOne(ctx, cfg, scenarios[i], server); res.book != nil && res.err != nil {
 					closeServer(server) // whatever state it is in

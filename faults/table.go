@@ -62,9 +62,10 @@ var table = []scenario{
 	{name: "a crash, mixed transports", specs: mixed, inject: crash, pause: 2 * sec1, fails: anything},
 	{name: "a crash, Durable", specs: durable, inject: crash, pause: 2 * sec1, fails: anything},
 	{name: "the server restarted", specs: mixed, inject: restart, pause: 2 * sec1, fails: anything},
-	{name: "a failover that leaves the old server alive", specs: behind, inject: failover(0), pause: sec1, least: 12 * sec1, fails: anything, bound: afterFailover},
-	{name: "a failover that leaves the old server alive, nodes that have only hits", specs: behind, quiet: true, inject: failover(0), pause: often, least: 15 * sec1, fails: anything, bound: afterFailover},
-	{name: "a failover to a server that is slow at first, nodes that have only hits", specs: behind, quiet: true, inject: failover(400 * time.Millisecond), hold: 20 * sec1, pause: often, least: 16 * sec1, fails: anything, bound: afterFailover},
+	{name: "a failover that leaves the old server alive", specs: behind, inject: failover(0, false), pause: sec1, least: 12 * sec1, fails: anything, bound: afterFailover},
+	{name: "a failover that leaves the old server alive, nodes that have only hits", specs: behind, quiet: true, inject: failover(0, false), pause: often, least: 15 * sec1, fails: anything, bound: afterFailover},
+	{name: "a failover right after a look at the pool, nodes that have only hits", specs: behind, quiet: true, inject: failover(0, true), pause: often, least: 26 * sec1, fails: anything, bound: afterFailover},
+	{name: "a failover to a server that is slow at first, nodes that have only hits", specs: behind, quiet: true, inject: failover(400*time.Millisecond, false), hold: 20 * sec1, pause: often, least: 16 * sec1, fails: anything, bound: afterFailover},
 
 	{name: "a node stopped (SIGSTOP of its process)", specs: processes, inject: stopNode, hold: 3 * sec1, pause: sec1, fails: victims},
 	{name: "a node killed and another started in its place", specs: processes, inject: killNode, hold: sec1, pause: sec1 / 2, fails: victims},
