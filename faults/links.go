@@ -159,6 +159,9 @@ func (r *run) failover(ctx context.Context, delay time.Duration, afterLook bool)
 	}
 	r.later = append(r.later, func() error { between.Close(); return nil })
 	between.Delay(delay)
+	if err := r.fillPools(ctx); err != nil {
+		return nil, err
+	}
 	for seen := !afterLook; !seen; time.Sleep(5 * time.Millisecond) {
 		err := r.admin.QueryRowContext(ctx, `SELECT count(*) > 0 FROM pg_stat_activity
 			WHERE usename = $1 AND query LIKE '%name: Server %' AND query_start > clock_timestamp() - interval '50 ms'`, r.schema).Scan(&seen)
@@ -170,8 +173,10 @@ func (r *run) failover(ctx context.Context, delay time.Duration, afterLook bool)
 	if err := errors.Join(r.front.Lead(between.DSN()), r.ears.Lead(to.roleDSN())); err != nil {
 		return nil, err
 	}
-	// A pulse and a flush stay on the old server too: nobody notices before the pool is looked at.
-	const pools = "SELECT pid FROM pg_stat_activity WHERE usename = $1 AND NOT " + listeners + " AND query !~ 'AS behind|cache_flush'"
+	// The session of each node for pulses and flushes stays on the old server too: nobody notices before the pool is looked at.
+	const pools = "SELECT pid FROM pg_stat_activity WHERE usename = $1 AND NOT " + listeners + ` AND pid NOT IN (
+		SELECT DISTINCT ON (application_name) pid FROM pg_stat_activity WHERE usename = $1 AND query ~ 'AS behind|cache_flush'
+		ORDER BY application_name, query_start DESC)`
 	for left := 1; left > 0; {
 		err := r.admin.QueryRowContext(ctx, "SELECT count(pg_terminate_backend(pid)) FROM ("+pools+") p", r.schema).Scan(&left)
 		if err != nil {

@@ -198,7 +198,7 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	c := config{args: args}
 	set := flag.NewFlagSet("faults", flag.ContinueOnError)
 	set.SetOutput(stderr)
-	quick := set.Bool("quick", false, "the whole table in about a minute: 5s for each scenario, many at a time")
+	quick := set.Bool("quick", false, "the whole table in about a minute: 4s for each scenario, many at a time")
 	pattern := set.String("run", "", "only the scenarios whose names match this expression")
 	set.DurationVar(&c.duration, "duration", 20*time.Second, "how long each scenario works")
 	set.DurationVar(&c.pause, "pause", 4*time.Millisecond, "mean pause of a reader, of which a node has two, between operations")
@@ -226,7 +226,7 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	given := map[string]bool{}
 	set.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	if *quick || c.selftest {
-		for name, value := range map[string]string{"duration": "5s", "pause": "8ms", "parallel": "6"} {
+		for name, value := range map[string]string{"duration": "4s", "pause": "15ms", "parallel": "8"} {
 			if !given[name] {
 				_ = set.Set(name, value) // it parses
 			}
