@@ -168,7 +168,7 @@ func (r *run) injectAll(ctx context.Context) error {
 		}
 	}
 	if r.book.faults == 0 {
-		return fmt.Errorf("no fault was injected: %v", last)
+		return errors.Join(errors.New("no fault was injected"), last)
 	}
 	return nil
 }
