@@ -19,7 +19,7 @@ type read struct {
 	value      value
 }
 
-// verdict is what a read tells.
+// verdict is what a read shows.
 type verdict struct {
 	violation *violation
 	lag       time.Duration // for how long the value had been replaced

@@ -16,14 +16,14 @@ import (
 
 // fleet is a few nodes that share nothing but a database.
 type fleet struct {
-	schema string // its name, and of the role that the nodes have
-	dsn    string // the administrator's
-	admin  *sql.DB
-	nodes  []*node
-	keys   []*history
-	data   atomic.Pointer[sql.DB] // the administrator's, where the rows are now
-	front  *testdb.Proxy          // in front of the server, for pools of nodes that are Behind it
-	ears   *testdb.Proxy          // ... and for their listeners
+	schema      string // its name, and of the role that the nodes have
+	dsn         string // the administrator's
+	admin       *sql.DB
+	nodes       []*node
+	keys        []*history
+	data        atomic.Pointer[sql.DB] // the administrator's, where the rows are now
+	front       *testdb.Proxy          // in front of the server, for pools of nodes that are Behind it
+	listenProxy *testdb.Proxy          // ... and for their listeners
 }
 
 // startFleet brings up a fleet on the server that dsn names. stop must be called, also after an error.
@@ -41,7 +41,7 @@ func startFleet(ctx context.Context, name, dsn string, specs []spec, keys int, q
 	if f.front, err = testdb.StartProxy(f.roleDSN()); err != nil {
 		return f, err
 	}
-	if f.ears, err = testdb.StartProxy(f.roleDSN()); err != nil {
+	if f.listenProxy, err = testdb.StartProxy(f.roleDSN()); err != nil {
 		return f, err
 	}
 	for i, s := range specs {
@@ -87,7 +87,7 @@ func (f *fleet) start(id int, s spec) (n *node, err error) {
 	w := where{Pool: dsn, Listen: dsn, Schema: f.schema}
 	if s.Behind {
 		w.Pool = pgserver.WithParam(f.front.DSN(), "application_name", fmt.Sprintf("node-%d", id))
-		w.Listen = pgserver.WithParam(f.ears.DSN(), "application_name", fmt.Sprintf("node-%d", id))
+		w.Listen = pgserver.WithParam(f.listenProxy.DSN(), "application_name", fmt.Sprintf("node-%d", id))
 	}
 	if s.Links {
 		if n.pool, err = testdb.StartProxy(dsn); err != nil {
@@ -159,7 +159,7 @@ func (f *fleet) each(do func(n *node) error) error {
 // stop takes the fleet down and its schema and role away.
 func (f *fleet) stop(ctx context.Context) error {
 	err := f.each(func(n *node) error { return n.Close() })
-	proxies := []*testdb.Proxy{f.front, f.ears}
+	proxies := []*testdb.Proxy{f.front, f.listenProxy}
 	for _, n := range f.nodes {
 		proxies = append(proxies, n.pool, n.listen)
 	}

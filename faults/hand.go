@@ -34,7 +34,7 @@ func byHand(setup string) handler {
 		if w := h.writes[n]; w.gone || h.kind == sourced {
 			done, err = do("DELETE FROM %s WHERE key = $1", h.name)
 			if err == nil && done == 0 && h.kind == sourced {
-				// There was nothing that a loader under way could be told apart from: whoever needs that calls cache_delete.
+				// There was nothing that a loader under way could be distinguished from: whoever needs that calls cache_delete.
 				_, err = tx.ExecContext(ctx, "SELECT "+r.table("delete")+"($1)", h.name)
 			}
 		} else {

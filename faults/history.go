@@ -88,7 +88,7 @@ func (h *history) done(n int) {
 	h.writes[n].acked = clock()
 }
 
-// wipe notes that a wipe begins. The function that it returns is told whether it was one; until then it is not known.
+// wipe notes that a wipe begins. The function that it returns is called with whether it was one; until then it is not known.
 func (h *history) wipe() (end func(happened bool)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

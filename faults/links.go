@@ -170,7 +170,7 @@ func (r *run) failover(ctx context.Context, delay time.Duration, afterLook bool)
 		}
 	}
 	done := r.wipe()
-	if err := errors.Join(r.front.Lead(between.DSN()), r.ears.Lead(to.roleDSN())); err != nil {
+	if err := errors.Join(r.front.Lead(between.DSN()), r.listenProxy.Lead(to.roleDSN())); err != nil {
 		return nil, err
 	}
 	// The session of each node for pulses and flushes stays on the old server too: nobody notices before the pool is looked at.

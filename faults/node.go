@@ -125,32 +125,32 @@ func (s spec) open(w where) (*local, error) {
 		poolDSN, listenDSN = pgserver.WithParam(poolDSN, k, v), pgserver.WithParam(listenDSN, k, v)
 	}
 	l := &local{after: func() {}}
-	var hears pgcache.Listener
+	var receives pgcache.Listener
 	var err error
 	switch s.Pool {
 	case "pq":
 		l.db, err = sql.Open("postgres", poolDSN)
-		hears = pqdriver.Listener(listenDSN)
+		receives = pqdriver.Listener(listenDSN)
 	case "pgxpool":
 		var pool *pgxpool.Pool
 		pool, err = pgxpool.New(context.Background(), pgserver.WithParam(poolDSN, "pool_max_conns", fmt.Sprint(connsPerNode)))
 		if err == nil {
 			l.db, l.after = stdlib.OpenDBFromPool(pool), pool.Close
-			hears = pgxdriver.Listener(l.db)
+			receives = pgxdriver.Listener(l.db)
 		}
 	default:
 		l.db, err = sql.Open("pgx", poolDSN)
-		if hears = pgxdriver.Listener(l.db); poolDSN != listenDSN {
-			hears = pgxdriver.ListenerDSN(listenDSN)
+		if receives = pgxdriver.Listener(l.db); poolDSN != listenDSN {
+			receives = pgxdriver.ListenerDSN(listenDSN)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	if s.Poll {
-		hears = listener.Poll(0)
+		receives = listener.Poll(0)
 	}
-	l.ear = &recorder{Listener: hears}
+	l.ear = &recorder{Listener: receives}
 	if !s.AsIs && s.Pool != "pgxpool" {
 		l.db.SetMaxOpenConns(connsPerNode)
 		l.db.SetMaxIdleConns(connsPerNode)

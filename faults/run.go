@@ -84,12 +84,13 @@ type result struct {
 func (r *result) bad() bool { return r.err != nil || r.book != nil && r.book.violations > 0 }
 
 // perform runs a scenario.
-func (s scenario) perform(ctx context.Context, server *pgserver.Server, folder string, length, pause time.Duration) result {
+func (s scenario) perform(ctx context.Context, server *pgserver.Server, folder string, length, pause, slack time.Duration) result {
 	start := clock()
 	r := &run{scenario: s, server: server, folder: folder, pause: pause}
 	if r.bound == 0 {
 		r.bound = usual
 	}
+	r.bound += slack
 	if r.specs == nil {
 		r.specs = listening
 	}
@@ -215,7 +216,7 @@ func (r *run) differs(ctx context.Context) (string, error) {
 				if err != nil {
 					return "", err
 				}
-				r.told(n, i, q, v, found)
+				r.judge(n, i, q, v, found)
 				if want, there := rows[h.name]; found != there || v != want {
 					return fmt.Sprintf("%v reads %d of key %q (found: %v), the table has %d (found: %v)", n, v.N, h.name, found, want.N, there), nil
 				}

@@ -17,7 +17,7 @@ var planted = []scenario{
 	{name: "P2: a write that is never published", inject: writeUnseen, hold: 12 * sec1, pause: often, least: 8 * sec1},
 }
 
-// onKey has one node's reads of the first key, which node 0 writes, tell lies.
+// onKey has one node's reads of the first key, which node 0 writes, return wrong values.
 func onKey(id int, lie func(h *history, q *read) int) func(n *node, h *history, q *read) {
 	return func(n *node, h *history, q *read) {
 		if n.id != id || h != n.keys[0] {
@@ -83,7 +83,7 @@ func storeOld(ctx context.Context, r *run) (func() error, error) {
 	return nil, r.silently(ctx, h, 0)
 }
 
-// writeUnseen writes a value that nobody hears of, and keeps its writer from writing another.
+// writeUnseen writes a value that nobody receives of, and keeps its writer from writing another.
 func writeUnseen(ctx context.Context, r *run) (func() error, error) {
 	h := r.coldKey()
 	h.writing.Lock()

@@ -46,26 +46,26 @@ func atLevel(level string) []spec {
 
 // fillQueue fills the queue of notifications behind a session that listens and does not read.
 func fillQueue(ctx context.Context, r *run) (func() error, error) {
-	deaf, err := r.admin.Conn(ctx)
+	idle, err := r.admin.Conn(ctx)
 	if err != nil {
 		return nil, err
 	}
 	undo := func() error {
-		_, err := deaf.ExecContext(ctx, "ROLLBACK; UNLISTEN *")
-		return errors.Join(err, deaf.Close())
+		_, err := idle.ExecContext(ctx, "ROLLBACK; UNLISTEN *")
+		return errors.Join(err, idle.Close())
 	}
-	if _, err := deaf.ExecContext(ctx, "LISTEN faults_deaf"); err != nil {
+	if _, err := idle.ExecContext(ctx, "LISTEN faults_idle"); err != nil {
 		return nil, errors.Join(err, undo())
 	}
-	if _, err := deaf.ExecContext(ctx, "BEGIN; SELECT 1"); err != nil {
+	if _, err := idle.ExecContext(ctx, "BEGIN; SELECT 1"); err != nil {
 		return nil, errors.Join(err, undo())
 	}
 	for range 1000 {
-		_, err := r.admin.ExecContext(ctx, "SELECT pg_notify('faults_deaf', n || repeat('x', 7000)) FROM generate_series(1, 100) n")
+		_, err := r.admin.ExecContext(ctx, "SELECT pg_notify('faults_idle', n || repeat('x', 7000)) FROM generate_series(1, 100) n")
 		if err != nil && strings.Contains(err.Error(), "too many notifications") {
 			// What is left for smaller ones.
 			for err = nil; err == nil; {
-				_, err = r.admin.ExecContext(ctx, "SELECT pg_notify('faults_deaf', 'x')")
+				_, err = r.admin.ExecContext(ctx, "SELECT pg_notify('faults_idle', 'x')")
 			}
 			return undo, nil
 		}

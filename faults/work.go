@@ -100,8 +100,8 @@ func (r *run) ask(n *node, op string, i int) read {
 	}
 }
 
-// told ends a read and has it judged.
-func (r *run) told(n *node, i int, q read, v value, found bool) {
+// judge ends a read and has it judged.
+func (r *run) judge(n *node, i int, q read, v value, found bool) {
 	q.end, q.found, q.value = clock(), found, v
 	if r.lie != nil {
 		r.lie(n, n.keys[i], &q)
@@ -122,7 +122,7 @@ func (r *run) read(n *node, i int, keys []*history) {
 	v, found, err := n.Get(context.Background(), keys[i].name)
 	r.operation(n, "Get", q.start, err)
 	if err == nil {
-		r.told(n, i, q, v, found)
+		r.judge(n, i, q, v, found)
 	}
 }
 
@@ -136,7 +136,7 @@ func (r *run) readMany(n *node, keys []int) {
 	for j, i := range keys {
 		if err == nil {
 			v, found := values[names[j]]
-			r.told(n, i, qs[j], v, found)
+			r.judge(n, i, qs[j], v, found)
 		}
 	}
 }
@@ -157,7 +157,7 @@ func (r *run) load(n *node, i int) {
 	})
 	r.operation(n, "GetOrSet", q.start, err)
 	if err == nil {
-		r.told(n, i, q, v, true)
+		r.judge(n, i, q, v, true)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgcache/go/codec"
 	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/redact"
 	"github.com/pgcache/go/internal/session"
 	"github.com/pgcache/go/internal/store"
 	"github.com/pgcache/go/internal/window"
@@ -34,11 +35,14 @@ type Cache struct {
 	heartbeat   heartbeat        // the pulse
 	release     func()           // ends its being kept; nil: it is not
 	polling     atomic.Bool
+	polls       atomic.Uint64 // begun
+	echoes      echoes
 	block       atomic.Int64 // where Cleanup goes on
 	fencedUntil atomic.Int64 // the rows that had expired by then are fenced; 0: see Cleanup
 
 	schema schema
 	stats  counters
+	txs    openTxs
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -48,7 +52,8 @@ type Cache struct {
 
 	listening listening
 	refresh   refresh
-	lastLog   atomic.Int64
+	// When warn last logged, and when it was of an unknown message.
+	lastLog, lastUnknown atomic.Int64
 }
 
 // New returns a Cache on the pool db. It touches no network: it checks the options, and connects its listener in the
@@ -67,6 +72,7 @@ func New(db *sql.DB, opts Options) (*Cache, error) {
 		local: coherence.New(opts.Local, opts.LocalTTL),
 		locks: opts.Guard.Open(db, names.Space()),
 	}
+	c.store.Largest = int64(opts.MaxValueBytes)
 	c.base = newView(c)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.window = window.New(max(opts.InvalidationWindow, time.Millisecond), opts.InvalidationWindow == Immediate, changeLog{c})
@@ -200,9 +206,17 @@ func (c *Cache) statement(ctx context.Context) (context.Context, context.CancelF
 }
 
 // warn logs at most once a second: what it reports may come with every call.
-func (c *Cache) warn(msg string, args ...any) {
+func (c *Cache) warn(msg string, args ...any) { c.warnOnce(&c.lastLog, time.Second, msg, args...) }
+
+// warnOnce logs at most once in every, without what errors tell of values. last is when it did.
+func (c *Cache) warnOnce(last *atomic.Int64, every time.Duration, msg string, args ...any) {
 	now := coherence.Now()
-	if last := c.lastLog.Load(); (last == 0 || now-last > int64(time.Second)) && c.lastLog.CompareAndSwap(last, now) {
+	if before := last.Load(); (before == 0 || now-before > int64(every)) && last.CompareAndSwap(before, now) {
+		for i, a := range args {
+			if err, ok := a.(error); ok {
+				args[i] = redact.Database(err)
+			}
+		}
 		c.log.Warn("pgcache: "+msg, args...)
 	}
 }

@@ -49,6 +49,7 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 	if loading(ctx, c, k) {
 		return fail(op, name, ErrRecursiveLoad)
 	}
+	arrived := coherence.Now()
 	for {
 		row, err := v.read(ctx, k)
 		if err != nil && (ctx.Err() != nil || misconfigured(err)) {
@@ -58,7 +59,7 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 			return nil
 		}
 		run := coherence.NewRun(context.WithoutCancel(ctx))
-		l, part, steps := c.local.Join(k, run)
+		l, part, steps := c.local.Join(k, run, arrived)
 		switch part {
 		case coherence.Waits:
 			run.Leave()
@@ -85,7 +86,7 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 		case errors.Is(out.Err, ErrNotFound):
 			return out.Err
 		case out.Err != nil:
-			return fail(op, name, out.Err)
+			return failLoad(op, name, out.Err)
 		case steps >= out.Since:
 			continue // what there is may be from before a Delete that this caller must see
 		case !out.Found:
@@ -93,7 +94,7 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 		}
 		// What was just loaded must decode: another loader's type under the same key is an error, not a miss.
 		if err := v.unmarshal(out.Row.Codec, out.Row.Value, dst); err != nil {
-			return fail(op, name, fmt.Errorf("decode what was loaded: %w", err))
+			return fail(op, name, fmt.Errorf("what was loaded: %w", err))
 		}
 		return nil
 	}
@@ -124,6 +125,7 @@ func waitFor(ctx context.Context, l *coherence.Load, part bool) error {
 type loadRun struct {
 	view
 	run      *coherence.Run
+	arrived  int64 // when the caller of GetOrSetMany came
 	load     func(ctx context.Context, names []string) (map[string]any, error)
 	into     reflect.Type // what callers decode into
 	degraded bool         // the database did not answer: load and return, no more

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgcache/go/internal/sqlerr"
@@ -32,9 +33,10 @@ const (
 	pulseRetry   = 100 * time.Millisecond // after a pulse that failed, until the first that succeeds; doubles up to pulseEvery
 	clockSlack   = time.Second
 
-	// poolEvery is how often the server behind the pool is looked at where no other statement has shown it. That is done
-	// with a connection to spare only: an exhausted pool is no doubt, and must not turn memory off.
-	poolEvery = 10 * time.Second
+	// poolEvery is how often the server behind the pool is looked at, and again at the next pulse where that fails: so within
+	// ten seconds, pulses and timeouts included. That is done with a connection to spare only: an exhausted pool is no
+	// doubt, and must not turn memory off.
+	poolEvery = 5 * time.Second
 )
 
 // heartbeat is the state of the pulse. Only its goroutine uses it, but for wake.
@@ -44,7 +46,9 @@ type heartbeat struct {
 	last      store.Pulse
 	at        time.Time // when last was asked for; zero: never
 	succeeded bool
-	poolAt    time.Time // when the server behind the pool was last looked at
+
+	looking atomic.Bool  // the server behind the pool is being looked at
+	poolAt  atomic.Int64 // when that was last answered, in nanoseconds since 1970
 }
 
 // pulses runs until the cache is closed.
@@ -171,14 +175,15 @@ func (c *Cache) onSession(ctx context.Context, d time.Duration, f func(ctx conte
 func (c *Cache) lookAtPool(now time.Time) {
 	s := c.db.Stats()
 	spare := s.MaxOpenConnections == 0 || s.InUse < s.MaxOpenConnections
-	if now.Sub(c.heartbeat.poolAt) < poolEvery || !spare || c.local.Server() == 0 {
+	if now.UnixNano()-c.heartbeat.poolAt.Load() < int64(poolEvery) || !spare || c.local.Server() == 0 || !c.heartbeat.looking.CompareAndSwap(false, true) {
 		return
 	}
-	c.heartbeat.poolAt = now
 	c.goDo(func() {
+		defer c.heartbeat.looking.Store(false)
 		ctx, cancel := context.WithTimeout(c.ctx, pulseTimeout)
 		defer cancel()
 		if server, err := c.store.Server(ctx); err == nil {
+			c.heartbeat.poolAt.Store(now.UnixNano())
 			c.checkServer(server)
 		}
 	})

@@ -23,8 +23,8 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/pgcache/go/driver/pgxdriver"
-	"github.com/pgcache/go/internal/pgserver"
 	"github.com/pgcache/go/pgcache"
+	"github.com/pgcache/go/pgcachetest"
 )
 
 type User struct{ Name string }
@@ -69,12 +69,12 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	log.SetFlags(0)
-	server, err := pgserver.Start(ctx, log.Printf)
+	dsn, stopPostgres, err := pgcachetest.StartPostgres(ctx, log.Printf)
 	if err != nil {
 		log.Fatal(err)
 	}
-	err = tour(ctx, server.DSN, func(format string, args ...any) { fmt.Printf(format+"\n", args...) })
-	if err = errors.Join(err, server.Close()); err != nil {
+	err = tour(ctx, dsn, func(format string, args ...any) { fmt.Printf(format+"\n", args...) })
+	if err = errors.Join(err, stopPostgres()); err != nil {
 		log.Fatal("quickstart: ", err)
 	}
 }

@@ -104,7 +104,7 @@ func (t *Tracker) dropHidden() {
 	for name, k := range all {
 		s := t.shard(k)
 		s.mu.Lock()
-		if s.reads[k] == nil && s.loads[k] == nil && s.writers[k] == nil && s.watches[k] == nil && t.local.Get(k) == nil {
+		if s.reads[k] == nil && s.loads[k] == nil && s.writers[k] == nil && s.watches[k] == nil && s.txs[k] == nil && t.local.Get(k) == nil {
 			t.hidden.mu.Lock()
 			delete(t.hidden.keys, name)
 			t.hidden.mu.Unlock()

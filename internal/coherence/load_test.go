@@ -12,7 +12,7 @@ import (
 func caller(t *testing.T, tr *Tracker, k Key) (l *Load, leader bool, steps int) {
 	t.Helper()
 	run := NewRun(t.Context())
-	l, part, steps := tr.Join(k, run)
+	l, part, steps := tr.Join(k, run, Now())
 	if part == Waits {
 		t.Fatal("it has to wait")
 	}
@@ -85,8 +85,8 @@ func TestRunOfManyKeys(t *testing.T) {
 	t.Parallel()
 	tr := newTracker(memory{})
 	run := NewRun(t.Context())
-	a, _, _ := tr.Join(k1, run)
-	b, _, _ := tr.Join(k2, run)
+	a, _, _ := tr.Join(k1, run, Now())
+	b, _, _ := tr.Join(k2, run, Now())
 	if joined, leader, _ := caller(t, tr, k2); leader || joined != b {
 		t.Fatal("a key of a run of many is not joined")
 	}
@@ -106,7 +106,7 @@ func mustWait(t *testing.T, tr *Tracker, k Key, l *Load) {
 	t.Helper()
 	run := NewRun(t.Context())
 	defer run.Leave()
-	if got, part, _ := tr.Join(k, run); part != Waits || got != l {
+	if got, part, _ := tr.Join(k, run, Now()); part != Waits || got != l {
 		t.Fatalf("part %v in a load that is not for it", part)
 	}
 }

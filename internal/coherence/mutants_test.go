@@ -135,6 +135,11 @@ var mutants = []struct {
 
 	{rule: "a killed load is not joined", file: "tracker.go", old: "l != nil && l != keep {", new: "l != nil && l == nil {", tests: "^TestOvertakenLoad$"},
 	{rule: "a load's own store does not kill it", file: "tracker.go", old: "l != nil && l != keep {", new: "l != nil {", tests: "^TestOwnStoreKeepsTheLoad$"},
+	{rule: "a transaction's write evicts the entry", file: "tx.go", old: "\tt.local.Delete(k)\n"},
+	{rule: "nothing is kept of a key that a transaction writes", file: "tracker.go", old: " || t.shard(k).txs[k] != nil {", new: " {"},
+	{rule: "no read is joined while a transaction writes", file: "read.go", old: " && s.txs[k] == nil, mono.Now()", new: ", mono.Now()"},
+	{rule: "the end of a transaction kills reads", file: "tx.go", old: "\ts.kill(w.key, nil)\n"},
+	{rule: "the end of a transaction kills writes", file: "tx.go", old: "\t\tother.dead = true\n", new: "\t\t_ = other\n"},
 	{rule: "a hidden key finds what it stands for", file: "tracker.go", old: "\tt.hidden.add(k)\n"},
 	{rule: "an unknown secret forgets everything", file: "tracker.go", old: "t.hidden.secret.Load() == nil {\n\t\tt.Forget()", new: "t.hidden.secret.Load() == nil {", tests: "^TestHiddenSecret$"},
 	{rule: "another secret forgets everything", file: "hidden.go", old: "\tt.Forget()\n}", new: "}", tests: "^TestHidden"},

@@ -41,7 +41,7 @@ func (t *Tracker) BeginRead(k Key) (f *Read, leader bool) {
 	s := t.enter(k)
 	defer s.mu.Unlock()
 	epoch := t.epoch.Load()
-	live, now := t.current(epoch), mono.Now()
+	live, now := t.current(epoch) && s.txs[k] == nil, mono.Now()
 	newest := s.reads[k]
 	if newest != nil && live && newest.epoch == epoch && !newest.closed && now-newest.began < joinable {
 		return newest, false
@@ -61,7 +61,7 @@ func (t *Tracker) BeginReadAlone(k Key) *Read {
 	defer s.mu.Unlock()
 	f := &Read{t: t, key: k, epoch: t.epoch.Load(), began: mono.Now(), done: make(chan struct{})}
 	// Only a read that can be found can be killed, and only what can be killed may fill the local cache.
-	if f.dead = s.reads[k] != nil || !t.current(f.epoch); !f.dead {
+	if f.dead = s.reads[k] != nil || s.txs[k] != nil || !t.current(f.epoch); !f.dead {
 		s.reads[k] = f
 	}
 	return f
@@ -138,7 +138,7 @@ func (t *Tracker) Replace(k Key, old, e *localcache.Entry) {
 	s := t.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t.local.Get(k) == old && t.current(old.Epoch) {
+	if t.local.Get(k) == old && t.current(old.Epoch) && s.txs[k] == nil {
 		e.Version, e.Deadline, e.Epoch = old.Version, old.Deadline, old.Epoch
 		e.Use()
 		t.local.Set(k, e)

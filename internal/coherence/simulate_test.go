@@ -137,6 +137,7 @@ func (s *simulation) begin(seed uint64, traced func(string, ...any)) *world {
 	*s.w = world{
 		rng: old.rng, bent: old.bent, tr: old.tr, local: old.local, counts: old.counts, traced: traced,
 		queue: old.queue[:0], expiry: append(old.expiry[:0], never), reads: old.reads[:0], joiners: old.joiners[:0], writes: old.writes[:0],
+		txs: old.txs[:0],
 	}
 	w := s.w
 	switch keys := w.rng.IntN(4); keys {
@@ -204,12 +205,15 @@ func (s *simulation) end() {
 			w.check()
 		}
 	}
+	for _, x := range w.txs {
+		x.w.End()
+	}
 	for len(w.queue) > 0 {
 		w.deliver(1, false)
 		w.check()
 	}
 	for i := range w.tr.shards {
-		if sh := &w.tr.shards[i]; len(sh.reads)+len(sh.writers)+len(sh.loads)+len(sh.watches) > 0 {
+		if sh := &w.tr.shards[i]; len(sh.reads)+len(sh.writers)+len(sh.loads)+len(sh.watches)+len(sh.txs) > 0 {
 			w.wrong("the tracker still holds %d reads and %d writers of those that have ended", len(sh.reads), len(sh.writers))
 		}
 	}

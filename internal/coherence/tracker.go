@@ -12,6 +12,7 @@ package coherence
 import (
 	"hash/maphash"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,7 +74,8 @@ type shard struct {
 	loads   map[Key]*Load
 	writers map[Key][]*Writer
 	watches map[Key][]*Watch
-	_       [24]byte
+	txs     map[Key][]*TxWrite
+	_       [16]byte
 }
 
 // New returns a tracker of local. It bypasses the local cache until TrustListener and TrustPulse were called, or AlwaysOn where there is no
@@ -83,7 +85,7 @@ func New(local localcache.Cache, maxAge time.Duration) *Tracker {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.reads, s.loads = map[Key]*Read{}, map[Key]*Load{}
-		s.writers, s.watches = map[Key][]*Writer{}, map[Key][]*Watch{}
+		s.writers, s.watches, s.txs = map[Key][]*Writer{}, map[Key][]*Watch{}, map[Key][]*TxWrite{}
 	}
 	return t
 }
@@ -175,7 +177,7 @@ func (t *Tracker) Apply(m notify.Message, key func(row string) Key) error {
 	}
 	err := m.Items(func(row string, versions []int64) {
 		if k, ok := t.resolve(&m, row, key); ok {
-			t.invalidate(k, versions[0])
+			t.invalidate(k, versions)
 		} else {
 			t.Invalidations.Add(1)
 		}
@@ -189,12 +191,16 @@ func (t *Tracker) Apply(m notify.Message, key func(row string) Key) error {
 	return err
 }
 
-// invalidate applies that version is now the newest of k, as far as this node knows.
-func (t *Tracker) invalidate(k Key, version int64) {
+// invalidate applies that versions were written to k, of which the first is the newest, as far as this node knows.
+func (t *Tracker) invalidate(k Key, versions []int64) {
+	version := versions[0]
 	t.Invalidations.Add(1)
 	s := t.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.txs[k] != nil {
+		s.endTx(k, func(w *TxWrite) bool { return slices.Contains(versions, w.version) })
+	}
 	if e := t.evictOther(k, version); e != nil && t.OnLost != nil && e.Interest() > 0 && e.Epoch == t.epoch.Load() {
 		t.OnLost(k, e.Interest())
 	}
@@ -246,10 +252,10 @@ func (t *Tracker) current(epoch uint32) bool {
 	return epoch != 0 && epoch == t.epoch.Load() && mono.Now() < t.trusted.Load()
 }
 
-// store keeps e under k, if it is of the server that the listener is connected to. The caller holds the shard's lock and has
-// checked everything else.
+// store keeps e under k, if it is of the server that the listener is connected to and no transaction of ours is writing k. The
+// caller holds the shard's lock and has checked everything else.
 func (t *Tracker) store(k Key, e *localcache.Entry, epoch uint32, server int64) {
-	if own := t.server.Load(); e == nil || (own != 0 && server != own) {
+	if own := t.server.Load(); e == nil || (own != 0 && server != own) || t.shard(k).txs[k] != nil {
 		t.local.Delete(k)
 		return
 	}

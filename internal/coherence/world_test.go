@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/pgcache/go/internal/notify"
@@ -39,6 +40,7 @@ type world struct {
 	reads    []*read
 	joiners  []joiner
 	writes   []*ourWrite
+	txs      []*ourTx
 	clearing int // of a Clear of ours: 0 none, 1 begun, 2 committed
 	cleared  []int
 	seen     seen
@@ -124,6 +126,20 @@ type ourWrite struct {
 	remove    bool
 	commit    int  // 0: not yet
 	gaveUp    bool // the caller is gone, the statement may still be done
+}
+
+// ourTx is a transaction of ours that has written a key. Its row is locked until it ends.
+type ourTx struct {
+	w       *TxWrite
+	key     int
+	version int64
+	remove  bool
+	ended   bool // committed or rolled back
+}
+
+// locked says that a transaction that is open has written key: whoever writes it waits.
+func (w *world) locked(key int) bool {
+	return slices.ContainsFunc(w.txs, func(x *ourTx) bool { return x.key == key && !x.ended })
 }
 
 const (
@@ -222,6 +238,15 @@ func (w *world) nextCommit(expires int64) int {
 
 // put commits a row, and publishes it unless it is new.
 func (w *world) put(key int, version int64, ttl int64, value bool) (commit int) {
+	commit, changed := w.write(key, version, ttl, value)
+	if changed && (value || !w.bent.silentDelete) {
+		w.publish(note{key: key, version: version, commit: commit})
+	}
+	return commit
+}
+
+// write commits a row, and says whether there was one before.
+func (w *world) write(key int, version int64, ttl int64, value bool) (commit int, changed bool) {
 	expires := int64(never)
 	if ttl != never {
 		expires = w.now + ttl
@@ -229,10 +254,7 @@ func (w *world) put(key int, version int64, ttl int64, value bool) (commit int) 
 	was := w.rows[key].on
 	commit = w.nextCommit(expires)
 	w.rows[key] = row{on: true, value: value, version: version, commit: commit, expires: expires}
-	if (was || !value) && (value || !w.bent.silentDelete) {
-		w.publish(note{key: key, version: version, commit: commit})
-	}
-	return commit
+	return commit, was || !value
 }
 
 // empty commits a Clear.

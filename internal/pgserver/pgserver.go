@@ -24,9 +24,10 @@ const (
 
 // Server is a Postgres that answered when Start returned. Its methods are safe for concurrent use.
 type Server struct {
-	// DSN connects to it, with lib/pq as well as with pgx: a URL, or key=value pairs if PGCACHE_DSN holds such.
+	// DSN connects to it, with lib/pq as well as with pgx: a URL, or key=value pairs if PGCACHE_DSN holds such
+	// names the server.
 	DSN string
-	// Source says in a few words where the server comes from: "PGCACHE_DSN", or the folder of its binaries.
+	// Source says in a few words where the server comes from: "PGCACHE_DSN" or the folder of its binaries.
 	Source string
 	// Version is what the server calls server_version, such as "17.5".
 	Version string
@@ -116,16 +117,16 @@ func (m machine) start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 
 	own := cfg.Own || cfg.BinDir != "" || len(cfg.Settings) > 0
-	if dsn := m.getenv(envDSN); dsn != "" && !own {
+	if dsn, source := m.named(); dsn != "" && !own {
 		version, encrypted, err := ask(ctx, dsn)
 		if err != nil {
-			return nil, fmt.Errorf("pgcache: the server that %s names does not answer: %w", envDSN, err)
+			return nil, fmt.Errorf("pgcache: the server that %s names does not answer: %w", source, err)
 		}
 		if !encrypted { // pgx gets by without TLS if nothing was said about it, lib/pq insists
 			dsn = WithParam(dsn, "sslmode", "disable")
 		}
-		say("pgcache: using the PostgreSQL %s that %s names", version, envDSN)
-		return &Server{DSN: dsn, Source: envDSN, Version: version}, nil
+		say("pgcache: using the PostgreSQL %s that %s names", version, source)
+		return &Server{DSN: dsn, Source: source, Version: version}, nil
 	}
 
 	if dir := cmp.Or(cfg.BinDir, m.getenv(envPGBin)); dir != "" {
@@ -158,6 +159,15 @@ func (m machine) start(ctx context.Context, cfg Config) (*Server, error) {
 		return startFrom(ctx, dir, cfg.Settings, say)
 	}
 	return nil, nothingError{own: own, binaries: noBinaries, download: noDownload}
+}
+
+// named is the server that the environment names, and the variable that does. PGHOST doesn't count: who has it set for psql
+// does not expect tests on that server.
+func (m machine) named() (dsn, source string) {
+	if dsn := m.getenv(envDSN); dsn != "" {
+		return dsn, envDSN
+	}
+	return "", ""
 }
 
 // startFrom starts a throw-away cluster and says so.
@@ -198,7 +208,7 @@ func ask(ctx context.Context, dsn string) (version string, encrypted bool, err e
 
 // nothingError is the error of somebody who has no Postgres yet: it has to say how to get one.
 type nothingError struct {
-	own                bool // the caller needs a throw-away cluster, so PGCACHE_DSN was not asked
+	own                bool // the caller needs a throw-away cluster, so the environment was not asked
 	binaries, download error
 }
 

@@ -157,7 +157,8 @@ func TestMainOfATestBinary(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestAsProgram$", "-test.v")
-			cmd.Env = append(os.Environ(), "PGCACHE_DSN=", "TMPDIR="+temp, programMode+"="+test.mode, test.env)
+			cmd.Env = append(os.Environ(), "PGCACHE_DSN=", "TMPDIR="+temp, programMode+"="+test.mode)
+			cmd.Env = append(cmd.Env, strings.Split(test.env, "\n")...)
 			out, err := cmd.CombinedOutput()
 			if (err != nil) != test.fails || !strings.Contains(string(out), test.want) {
 				t.Errorf("ended with %v, want failure %v and %q in:\n%s", err, test.fails, test.want, out)
