@@ -13,6 +13,7 @@ type read struct {
 	start, end time.Duration
 	own, seen  int           // the newest writes that this node had made, and shown; -1: none
 	bound      time.Duration // how old the answer may be
+	deaf       bool          // the node had to ask the database
 	isRow      bool          // it is the table itself
 	found      bool
 	value      value
@@ -47,17 +48,20 @@ func (h *history) judge(r read) verdict {
 		return verdict{seen: -1, violation: &violation{promise, fmt.Sprintf("%s read key %q from %v to %v and got %s; %s",
 			r.who, h.name, show(r.start), show(r.end), came, fmt.Sprintf(format, args...))}}
 	}
-	known := h.newest(r.start - r.bound)
+	bound, fresh, why := r.bound, "P2", fmt.Sprintf("acknowledged more than %v before", r.bound)
+	if r.deaf {
+		bound, fresh, why = 0, "P5", "acknowledged before, and the node was not live"
+	} else if r.isRow {
+		fresh, why = "P6", "acknowledged before"
+	}
+	known := h.newest(r.start - bound)
 	floors := []struct {
 		promise, why string
 		n            int
 	}{
 		{"P3", "which it wrote itself", r.own},
 		{"P4", "which it had shown", r.seen},
-		{"P2", fmt.Sprintf("acknowledged more than %v before", r.bound), known},
-	}
-	if r.isRow {
-		floors[2].promise, floors[2].why = "P6", "acknowledged before"
+		{fresh, why, known},
 	}
 	if !r.found {
 		for _, f := range floors {
@@ -83,9 +87,9 @@ func (h *history) judge(r read) verdict {
 		}
 	}
 	at := h.replaced(n)
-	if r.start > at && r.start-at > r.bound {
-		v := bad(floors[2].promise, "it was gone %v before the read began; expected %s or newer, %s",
-			(r.start - at).Round(time.Millisecond), h.describe(max(known, 0)), floors[2].why)
+	if r.start > at && r.start-at > bound {
+		v := bad(fresh, "it was gone %v before the read began; expected %s or newer, %s",
+			(r.start - at).Round(time.Millisecond), h.describe(max(known, 0)), why)
 		v.lag = r.start - at
 		return v
 	}

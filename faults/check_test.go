@@ -39,48 +39,51 @@ func TestJudge(t *testing.T) {
 		n         int // what came
 		start     time.Duration
 		own, seen int
-		row       bool
+		row, deaf bool
 		want      string
 		lag       time.Duration
 	}{
-		"the newest":              {two, 1, 9 * sec, none, none, false, "", 0},
-		"P2: 4 s behind":          {two, 0, 4*sec + 211*ms, none, none, false, "P2", 0},
-		"not quite 4 s behind":    {two, 0, 4*sec + 210*ms, none, none, false, "", 4 * sec},
-		"P2: a miss 4 s after":    {two, none, 4*sec + 211*ms, none, none, false, "P2", 0},
-		"P2: 4 s after a Delete":  {gone, 0, 4*sec + 211*ms, none, none, false, "P2", 0},
-		"P2: gone for 4 s":        {back, none, 4*sec + 311*ms, none, none, false, "P2", 0},
-		"not quite for 4 s":       {back, none, 4*sec + 310*ms, none, none, false, "", 4 * sec},
-		"gone":                    {gone, none, 9 * sec, none, none, false, "", 0},
-		"P2: 4 s after a wipe":    {wiped, 0, 4*sec + 211*ms, none, none, false, "P2", 0},
-		"wiped":                   {wiped, none, 9 * sec, 0, 0, false, "", 0},
-		"P3: not its own":         {two, 0, 220 * ms, 1, none, false, "P3", 0},
-		"P3: not its own, a miss": {two, none, 220 * ms, 1, none, false, "P3", 0},
-		"its own Delete":          {gone, none, 220 * ms, 1, none, false, "", 0},
-		"P4: back":                {two, 0, 220 * ms, none, 1, false, "P4", 0},
-		"P4: back to nothing":     {back, none, 320 * ms, none, 2, false, "P4", 0},
-		"P4: back over a Delete":  {gone, 0, 220 * ms, none, 1, false, "P4", 0},
-		"it may have come late":   {unknown, 1, 9 * sec, 2, 2, false, "", 0},
-		"P2: that can't be late":  {unknown, 0, 9 * sec, none, none, false, "P2", 0},
-		"it has come, somewhere":  {late, 0, 4*sec + 311*ms, none, none, false, "P2", 0},
-		"it has come late":        {late, 1, 9 * sec, 2, 2, false, "", 0},
-		"P2: gone after it came":  {after, 1, 4*sec + 511*ms, none, none, false, "P2", 0},
-		"not quite gone":          {after, 1, 4*sec + 510*ms, none, none, false, "", 4 * sec},
-		"P6: an old row":          {two, 0, 211 * ms, none, none, true, "P6", 0},
-		"P6: a row after a wipe":  {wiped, 0, 211 * ms, none, none, true, "P6", 0},
-		"P6: no row":              {two, none, 211 * ms, none, none, true, "P6", 0},
-		"the row":                 {two, 1, 211 * ms, none, none, true, "", 0},
-		"the row before the ack":  {two, 0, 209 * ms, none, none, true, "", 0},
-		"P6: loaded before":       {loaded, 0, 211 * ms, none, none, true, "P6", 0},
-		"nothing is loaded":       {loaded, none, 9 * sec, 1, 1, true, "", 0},
-		"P7: not begun":           {two, 1, 150 * ms, none, none, false, "P7", 0},
-		"P7: no such write":       {two, 2, 9 * sec, none, none, false, "P7", 0},
-		"P7: a Delete's":          {gone, 1, 9 * sec, none, none, false, "P7", 0},
+		"the newest":              {two, 1, 9 * sec, none, none, false, false, "", 0},
+		"P2: 4 s behind":          {two, 0, 4*sec + 211*ms, none, none, false, false, "P2", 0},
+		"not quite 4 s behind":    {two, 0, 4*sec + 210*ms, none, none, false, false, "", 4 * sec},
+		"P2: a miss 4 s after":    {two, none, 4*sec + 211*ms, none, none, false, false, "P2", 0},
+		"P2: 4 s after a Delete":  {gone, 0, 4*sec + 211*ms, none, none, false, false, "P2", 0},
+		"P2: gone for 4 s":        {back, none, 4*sec + 311*ms, none, none, false, false, "P2", 0},
+		"not quite for 4 s":       {back, none, 4*sec + 310*ms, none, none, false, false, "", 4 * sec},
+		"gone":                    {gone, none, 9 * sec, none, none, false, false, "", 0},
+		"P2: 4 s after a wipe":    {wiped, 0, 4*sec + 211*ms, none, none, false, false, "P2", 0},
+		"wiped":                   {wiped, none, 9 * sec, 0, 0, false, false, "", 0},
+		"P3: not its own":         {two, 0, 220 * ms, 1, none, false, false, "P3", 0},
+		"P3: not its own, a miss": {two, none, 220 * ms, 1, none, false, false, "P3", 0},
+		"its own Delete":          {gone, none, 220 * ms, 1, none, false, false, "", 0},
+		"P4: back":                {two, 0, 220 * ms, none, 1, false, false, "P4", 0},
+		"P4: back to nothing":     {back, none, 320 * ms, none, 2, false, false, "P4", 0},
+		"P4: back over a Delete":  {gone, 0, 220 * ms, none, 1, false, false, "P4", 0},
+		"it may have come late":   {unknown, 1, 9 * sec, 2, 2, false, false, "", 0},
+		"P2: that can't be late":  {unknown, 0, 9 * sec, none, none, false, false, "P2", 0},
+		"it has come, somewhere":  {late, 0, 4*sec + 311*ms, none, none, false, false, "P2", 0},
+		"it has come late":        {late, 1, 9 * sec, 2, 2, false, false, "", 0},
+		"P2: gone after it came":  {after, 1, 4*sec + 511*ms, none, none, false, false, "P2", 0},
+		"not quite gone":          {after, 1, 4*sec + 510*ms, none, none, false, false, "", 4 * sec},
+		"P5: behind":              {two, 0, 211 * ms, none, none, false, true, "P5", 0},
+		"P5: a miss":              {two, none, 211 * ms, none, none, false, true, "P5", 0},
+		"asked before the ack":    {two, 0, 210 * ms, none, none, false, true, "", 0},
+		"P6: an old row":          {two, 0, 211 * ms, none, none, true, false, "P6", 0},
+		"P6: a row after a wipe":  {wiped, 0, 211 * ms, none, none, true, false, "P6", 0},
+		"P6: no row":              {two, none, 211 * ms, none, none, true, false, "P6", 0},
+		"the row":                 {two, 1, 211 * ms, none, none, true, false, "", 0},
+		"the row before the ack":  {two, 0, 209 * ms, none, none, true, false, "", 0},
+		"P6: loaded before":       {loaded, 0, 211 * ms, none, none, true, false, "P6", 0},
+		"nothing is loaded":       {loaded, none, 9 * sec, 1, 1, true, false, "", 0},
+		"P7: not begun":           {two, 1, 150 * ms, none, none, false, false, "P7", 0},
+		"P7: no such write":       {two, 2, 9 * sec, none, none, false, false, "P7", 0},
+		"P7: a Delete's":          {gone, 1, 9 * sec, none, none, false, false, "P7", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := &past{history{name: "k"}}
 			c.past(p)
-			r := read{who: "node 1", start: c.start, end: c.start, own: c.own, seen: c.seen, bound: 4 * sec, isRow: c.row}
+			r := read{who: "node 1", start: c.start, end: c.start, own: c.own, seen: c.seen, bound: 4 * sec, isRow: c.row, deaf: c.deaf}
 			if c.row {
 				r.bound = 0
 			}

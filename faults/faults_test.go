@@ -27,7 +27,7 @@ func TestFaults(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{
 		{"-duration", "2s", "-parallel", "2", "-pause", "10ms", "-run", "^(listeners killed|two caches .*|a node stopped .*|a crash, mixed transports|Clear)$", "-v"},
-		{"-selftest", "-duration", "2s", "-run", "^P[347]", "-parallel", "2"},
+		{"-selftest", "-duration", "2s", "-pause", "8ms", "-run", "^P[347]", "-parallel", "2"},
 	} {
 		var out bytes.Buffer
 		if code := faults(t.Context(), args, &out, &out); code != fine {
@@ -57,7 +57,7 @@ func TestSelftestNeedsNoticing(t *testing.T) {
 func TestParse(t *testing.T) {
 	t.Parallel()
 	c, err := parse([]string{"-quick", "-duration", "3s"}, io.Discard)
-	if err != nil || c.duration != 3*time.Second || c.parallel != 6 || !c.run.MatchString("anything") {
+	if err != nil || c.duration != 3*time.Second || c.parallel != 8 || !c.run.MatchString("anything") {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for _, args := range []string{"-duration 0s", "-parallel 0", "-pause -1s", "-run (", "more", "-nonsense"} {

@@ -86,7 +86,7 @@ func (f *fleet) start(id int, s spec) (n *node, err error) {
 	dsn := pgserver.WithParam(f.roleDSN(), "application_name", fmt.Sprintf("node-%d", id))
 	w := where{Pool: dsn, Listen: dsn, Schema: f.schema}
 	if s.Behind {
-		w.Pool = f.front.DSN()
+		w.Pool = pgserver.WithParam(f.front.DSN(), "application_name", fmt.Sprintf("node-%d", id))
 		w.Listen = pgserver.WithParam(f.listenProxy.DSN(), "application_name", fmt.Sprintf("node-%d", id))
 	}
 	if s.Links {

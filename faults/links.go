@@ -85,7 +85,9 @@ func (r *run) process() *node {
 
 // stopNode stops a process that is a node.
 func stopNode(_ context.Context, r *run) (func() error, error) {
-	cmd, _ := r.process().child.process()
+	n := r.process()
+	n.victim.Store(true) // what it has begun may be past its timeout when it goes on
+	cmd, _ := n.child.process()
 	if err := sendSignal(cmd.Process.Pid, sigStop); err != nil {
 		return nil, err
 	}
@@ -124,12 +126,13 @@ func killWaiting(ctx context.Context, r *run) (func() error, error) {
 // failover leads the pools to another server, which has the tables without their rows, as a standby has of UNLOGGED tables.
 // The old one lives on, and the nodes' listeners are still connected to it.
 //
-// The new one takes its time for each answer until the fault ends.
-func failover(delay time.Duration) fault {
-	return func(ctx context.Context, r *run) (func() error, error) { return r.failover(ctx, delay) }
+// The new one takes its time for each answer until the fault ends. afterLook: it comes when a node has just looked which
+// server its pool leads to, which it does from time to time where nothing else shows it.
+func failover(delay time.Duration, afterLook bool) fault {
+	return func(ctx context.Context, r *run) (func() error, error) { return r.failover(ctx, delay, afterLook) }
 }
 
-func (r *run) failover(ctx context.Context, delay time.Duration) (func() error, error) {
+func (r *run) failover(ctx context.Context, delay time.Duration, afterLook bool) (func() error, error) {
 	if r.book.faults > 0 {
 		return nil, errors.New("only once")
 	}
@@ -156,12 +159,24 @@ func (r *run) failover(ctx context.Context, delay time.Duration) (func() error, 
 	}
 	r.later = append(r.later, func() error { between.Close(); return nil })
 	between.Delay(delay)
+	if err := r.fillPools(ctx); err != nil {
+		return nil, err
+	}
+	for seen := !afterLook; !seen; time.Sleep(5 * time.Millisecond) {
+		err := r.admin.QueryRowContext(ctx, `SELECT count(*) > 0 FROM pg_stat_activity
+			WHERE usename = $1 AND query LIKE '%name: Server %' AND query_start > clock_timestamp() - interval '50 ms'`, r.schema).Scan(&seen)
+		if err != nil {
+			return nil, err
+		}
+	}
 	done := r.wipe()
 	if err := errors.Join(r.front.Lead(between.DSN()), r.listenProxy.Lead(to.roleDSN())); err != nil {
 		return nil, err
 	}
-	// A pulse and a flush stay on the old server too: nobody notices before the pool is looked at.
-	const pools = "SELECT pid FROM pg_stat_activity WHERE usename = $1 AND NOT " + listeners + " AND query !~ 'AS behind|cache_flush'"
+	// The session of each node for pulses and flushes stays on the old server too: nobody notices before the pool is looked at.
+	const pools = "SELECT pid FROM pg_stat_activity WHERE usename = $1 AND NOT " + listeners + ` AND pid NOT IN (
+		SELECT DISTINCT ON (application_name) pid FROM pg_stat_activity WHERE usename = $1 AND query ~ 'AS behind|cache_flush'
+		ORDER BY application_name, query_start DESC)`
 	for left := 1; left > 0; {
 		err := r.admin.QueryRowContext(ctx, "SELECT count(pg_terminate_backend(pid)) FROM ("+pools+") p", r.schema).Scan(&left)
 		if err != nil {

@@ -103,6 +103,24 @@ func takeConnections(ctx context.Context, r *run) (func() error, error) {
 	return undo, nil
 }
 
+// fillPools has all pools make the connections that they may have, as after busy hours.
+func (r *run) fillPools(ctx context.Context) error {
+	return r.each(func(n *node) error {
+		l, ok := n.cache.(*local)
+		if !ok {
+			return nil
+		}
+		for range connsPerNode - 1 { // a listener may have one
+			conn, err := l.db.Conn(ctx)
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+		}
+		return nil
+	})
+}
+
 // takePool holds all connections of a node's pool.
 func takePool(ctx context.Context, r *run) (func() error, error) {
 	l, ok := some(r.fleet.nodes).cache.(*local)

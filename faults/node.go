@@ -84,6 +84,7 @@ type local struct {
 	*pgcache.Typed[value]
 	c     *pgcache.Cache
 	db    *sql.DB
+	ear   *recorder
 	after func()
 }
 
@@ -149,13 +150,14 @@ func (s spec) open(w where) (*local, error) {
 	if s.Poll {
 		receives = listener.Poll(0)
 	}
+	l.ear = &recorder{Listener: receives}
 	if !s.AsIs && s.Pool != "pgxpool" {
 		l.db.SetMaxOpenConns(connsPerNode)
 		l.db.SetMaxIdleConns(connsPerNode)
 	}
 	l.db.SetConnMaxLifetime(s.ConnLives)
 	l.c, err = pgcache.New(l.db, pgcache.Options{
-		Schema: w.Schema, Prefix: s.Prefix, Channel: s.Channel, Listener: receives, InvalidationWindow: s.Window, Refresh: s.Refresh,
+		Schema: w.Schema, Prefix: s.Prefix, Channel: s.Channel, Listener: l.ear, InvalidationWindow: s.Window, Refresh: s.Refresh,
 		Durable: s.Durable, HideKeys: s.HideKeys, PrepareStatements: s.Pool == "pq", DefaultTTL: pgcache.NoExpiry, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -92,8 +92,10 @@ func (r *run) reader(ctx context.Context, n *node) {
 
 // ask begins a read.
 func (r *run) ask(n *node, op string, i int) read {
+	l, here := n.cache.(*local)
 	return read{
-		who: fmt.Sprintf("%v: %s", n, op), start: clock(), bound: r.bound,
+		deaf: here && !l.ear.live.Load(),
+		who:  fmt.Sprintf("%v: %s", n, op), start: clock(), bound: r.bound,
 		own: int(n.own[i].Load()) - 1, seen: int(n.seen[i].Load()) - 1,
 	}
 }
