@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -23,6 +24,17 @@ type Migration struct {
 	Name    string
 	SQL     string // for this cache: all templates are filled in
 }
+
+// What begins every migration, so that the printed SQL is bounded too. A migration that waits for a table keeps everybody
+// behind it waiting, and one whose process is frozen keeps what it has locked:
+//
+//	a report holds cache_entries      ALTER TABLE waits for it      every Get and Set waits behind the ALTER TABLE
+const (
+	lockTimeout = "5s"
+	boundLocks  = "SET LOCAL lock_timeout = '" + lockTimeout + "'"
+	boundIdle   = "SET LOCAL idle_in_transaction_session_timeout = '30s'"
+	bounds      = boundIdle + ";\n" + boundLocks + ";\n"
+)
 
 // All returns the migrations of the cache that n names, in their order. They are embedded, and their names are checked
 // by a test: there is nothing that could fail at run time.
@@ -43,7 +55,7 @@ func All(n store.Names) []Migration {
 		if err != nil || version != len(all)+1 {
 			panic("migrations are not numbered 1, 2, 3: " + f)
 		}
-		all = append(all, Migration{version, name, n.Render(string(text)) + "\n" + n.Render(recordState(version, n))})
+		all = append(all, Migration{version, name, bounds + n.Render(string(text)) + "\n" + n.Render(recordState(version, n))})
 	}
 	return all
 }
@@ -69,6 +81,10 @@ const lockID = -1
 func Run(ctx context.Context, db *sql.DB, n store.Names) error {
 	for {
 		done, err := step(ctx, db, n)
+		if sqlerr.State(err) == "55P03" {
+			return fmt.Errorf("a transaction held a table of the cache for longer than Migrate waits (%s), because everybody would wait behind it: "+
+				"this step has changed nothing, try again when that transaction has ended: %w", lockTimeout, err)
+		}
 		if err != nil || done {
 			return err
 		}
@@ -82,10 +98,17 @@ func step(ctx context.Context, db *sql.DB, n store.Names) (done bool, err error)
 		return false, err
 	}
 	defer tx.Rollback() //nolint:errcheck // after a Commit it does nothing, before one the first error counts
+	if _, err := tx.ExecContext(ctx, boundIdle); err != nil {
+		return false, err
+	}
 
 	// Two at once would meet in the catalogs (23505 pg_type_typname_nsp_index, XX000 tuple concurrently updated).
-	// The lock is the schema's, not the cache's: caches of other prefixes create the same schema.
+	// The lock is the schema's, not the cache's: caches of other prefixes create the same schema. This wait has no
+	// lock_timeout: this transaction holds nothing yet, and every wait of the one that has the lock is bounded.
 	if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1::int, $2::int)", store.Hash("migrate "+n.Schema), lockID); err != nil {
+		return false, err
+	}
+	if _, err := tx.ExecContext(ctx, boundLocks); err != nil {
 		return false, err
 	}
 	if n.Schema != "" {
@@ -206,8 +229,11 @@ func Have(ctx context.Context, s *store.Store) (int, error) {
 	return state.Version, err
 }
 
+// dollar is what opens a dollar quote, and closes it again.
+var dollar = regexp.MustCompile(`^\$([A-Za-z_]\w*)?\$`)
+
 // split cuts a migration at the semicolons that end its statements: drivers differ in whether they take several at once.
-// It knows dollar quotes, strings and comments, as far as our own files use them.
+// It knows dollar quotes with and without a tag, strings and comments, as far as our own files use them.
 func split(text string) []string {
 	var statements []string
 	start := 0
@@ -229,8 +255,9 @@ func split(text string) []string {
 			}
 			return true
 		}
+		tag := dollar.FindString(text[i:])
 		switch {
-		case skip("--", "\n"), skip("/*", "*/"), skip("$$", "$$"), skip("'", "'"):
+		case skip("--", "\n"), skip("/*", "*/"), tag != "" && skip(tag, tag), skip("'", "'"):
 		case text[i] == ';':
 			add(i + 1)
 		}

@@ -55,3 +55,6 @@ BEGIN
     GET DIAGNOSTICS removed = ROW_COUNT;
     RETURN removed;
 END $$;
+
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_truncate(), /* TEMPLATE: prefix */cache_clear(timestamptz, int) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_clear_waiting(timestamptz), /* TEMPLATE: prefix */cache_expire(bigint, int, timestamptz, int) FROM PUBLIC;
