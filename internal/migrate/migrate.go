@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -127,19 +128,22 @@ func step(ctx context.Context, db *sql.DB, n store.Names) (done bool, err error)
 	if err != nil {
 		return false, err
 	}
+	all := All(n)
 	if have > 0 {
-		if err := persistent(ctx, tx, n); err != nil {
+		objects, err := store.AskRights(ctx, tx, n)
+		if err == nil {
+			err = Persistence(objects, n)
+		}
+		if err != nil {
 			return false, err
 		}
-	}
-	all := All(n)
-	if have == len(all) {
-		// Tables that were dropped by hand are made again: what is there stays as it is.
-		whole, err := complete(ctx, tx, n)
-		if err != nil || whole {
-			return whole, err
+		if have == len(all) {
+			// Objects that were dropped by hand are made again: what is there stays as it is.
+			if !slices.ContainsFunc(objects, func(o store.Held) bool { return !o.There }) {
+				return true, nil
+			}
+			have = 0
 		}
-		have = 0
 	}
 	if have > len(all) {
 		return true, nil
@@ -175,23 +179,31 @@ func current(ctx context.Context, tx *sql.Tx, n store.Names) (int, error) {
 	return version, err
 }
 
-// persistent returns an error if the table of entries survives a crash and should not, or the other way round. Nobody's data
-// is rewritten unasked: with a large table that takes long, and keeps everybody out.
-func persistent(ctx context.Context, tx *sql.Tx, n store.Names) error {
-	var durable bool
-	err := tx.QueryRowContext(ctx, "SELECT relpersistence = 'p' FROM pg_class WHERE oid = to_regclass($1::text)", n.Table()).Scan(&durable)
-	if errors.Is(err, sql.ErrNoRows) || err != nil || durable == n.Durable {
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil // it is missing, and will be made
-		}
-		return err
-	}
+// PersistenceError says that the table of entries survives a crash and should not, or the other way round. Nobody's data is
+// rewritten unasked: with a large table that takes long, and keeps everybody out.
+type PersistenceError struct {
+	Table   string
+	Durable bool // it is; the option is not
+}
+
+// Error says how to change it.
+func (e *PersistenceError) Error() string {
 	is, should := "UNLOGGED", "LOGGED"
-	if durable {
+	if e.Durable {
 		is, should = should, is
 	}
-	return fmt.Errorf("%s is %s, and the option Durable asks for %s: run ALTER TABLE %s SET %s, which rewrites it and keeps everybody out meanwhile",
-		n.Table(), is, should, n.Table(), should)
+	return fmt.Sprintf("%s is %s, and the option Durable asks for %s: run ALTER TABLE %s SET %s, which rewrites it and keeps everybody out meanwhile",
+		e.Table, is, should, e.Table, should)
+}
+
+// Persistence returns an error if the table of entries is of another persistence than n says.
+func Persistence(objects []store.Held, n store.Names) error {
+	for _, o := range objects {
+		if o.Object == "cache_entries" && o.There && o.Durable != n.Durable {
+			return &PersistenceError{n.Table(), o.Durable}
+		}
+	}
+	return nil
 }
 
 // foreign returns an error if a table has one of our names and is not ours.
@@ -210,14 +222,6 @@ func foreign(ctx context.Context, tx *sql.Tx, n store.Names) error {
 		}
 	}
 	return nil
-}
-
-// complete says whether all tables are there.
-func complete(ctx context.Context, tx *sql.Tx, n store.Names) (whole bool, err error) {
-	tables := n.Tables()
-	err = tx.QueryRowContext(ctx, "SELECT to_regclass($1::text) IS NOT NULL AND to_regclass($2::text) IS NOT NULL AND to_regclass($3::text) IS NOT NULL",
-		tables[0], tables[1], tables[2]).Scan(&whole)
-	return whole, err
 }
 
 // Have reads the version without writing anything or taking a lock: 0 if there are no tables yet.

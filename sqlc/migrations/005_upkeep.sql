@@ -1,11 +1,14 @@
--- What the library does to its own rows. The setting tells the guards so.
+-- What the library does to its own rows. The setting tells the guards so. It is not a SET clause of the functions: to name
+-- a setting that no module defines in one is the superuser's right alone, and Migrate must do without.
 
 -- cache_truncate empties the table at once, or fails: it does not keep writers waiting behind a reader for long. The
 -- incarnation turns with it: a load that began before, or meanwhile, may have been before a Set whose row goes here.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_truncate() RETURNS void LANGUAGE plpgsql
-SET lock_timeout = '100ms' SET pgcache.upkeep = 'on' AS $$
+SET lock_timeout = '100ms' AS $$
 BEGIN
+    PERFORM set_config('pgcache.upkeep', 'on', true);
     TRUNCATE /* TEMPLATE: prefix */cache_entries;
+    PERFORM set_config('pgcache.upkeep', '', true);
     INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random())
         ON CONFLICT (one) DO UPDATE SET id = EXCLUDED.id;
     PERFORM /* TEMPLATE: prefix */cache_changed('');
@@ -13,21 +16,23 @@ END $$;
 
 -- cache_clear removes at most batch of the rows that were written until a moment. It leaves those that somebody has locked.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_clear(until timestamptz, batch int) RETURNS bigint LANGUAGE plpgsql
-SET lock_timeout = '1s' SET pgcache.upkeep = 'on' AS $$
+SET lock_timeout = '1s' AS $$
 DECLARE
     removed bigint;
 BEGIN
+    PERFORM set_config('pgcache.upkeep', 'on', true);
     DELETE FROM /* TEMPLATE: prefix */cache_entries WHERE ctid = ANY (array(
         SELECT e.ctid FROM /* TEMPLATE: prefix */cache_entries e WHERE e.written_at <= until LIMIT batch FOR UPDATE SKIP LOCKED
     ));
     GET DIAGNOSTICS removed = ROW_COUNT;
+    PERFORM set_config('pgcache.upkeep', '', true);
     RETURN removed;
 END $$;
 
 -- cache_clear_waiting removes one such row, and waits for it up to lock_timeout. One, because a row that is removed stays
 -- locked until the statement ends: a batch that waits for its last row would keep the writers of all others waiting.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_clear_waiting(until timestamptz) RETURNS bigint LANGUAGE plpgsql
-SET lock_timeout = '1s' SET pgcache.upkeep = 'on' AS $$
+SET lock_timeout = '1s' AS $$
 DECLARE
     found_key text COLLATE "C";
 BEGIN
@@ -35,24 +40,27 @@ BEGIN
     IF NOT FOUND THEN
         RETURN 0;
     END IF;
+    PERFORM set_config('pgcache.upkeep', 'on', true);
     DELETE FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = found_key;
+    PERFORM set_config('pgcache.upkeep', '', true);
     RETURN 1;
 END $$;
 
 -- cache_expire removes at most batch rows that had expired by until from some blocks of the table, so that the janitor
 -- reads each block about once however many rows go. It never waits for a writer. A row that was found is locked, so it is the
 -- one that is removed.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_expire(first_block bigint, blocks int, until timestamptz, batch int) RETURNS bigint LANGUAGE plpgsql
-SET pgcache.upkeep = 'on' AS $$
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_expire(first_block bigint, blocks int, until timestamptz, batch int) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     removed bigint;
 BEGIN
+    PERFORM set_config('pgcache.upkeep', 'on', true);
     DELETE FROM /* TEMPLATE: prefix */cache_entries WHERE ctid = ANY (array(
         SELECT e.ctid FROM /* TEMPLATE: prefix */cache_entries e
         WHERE e.ctid >= format('(%s,0)', first_block)::tid AND e.ctid < format('(%s,0)', first_block + blocks)::tid AND e.expires_at <= until
         LIMIT batch FOR UPDATE SKIP LOCKED
     )) AND expires_at <= until;
     GET DIAGNOSTICS removed = ROW_COUNT;
+    PERFORM set_config('pgcache.upkeep', '', true);
     RETURN removed;
 END $$;
 
