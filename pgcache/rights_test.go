@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/pgcache/go/driver/drivertest"
 	"github.com/pgcache/go/driver/pgxdriver"
 	"github.com/pgcache/go/internal/dbsqlc"
 	"github.com/pgcache/go/internal/pgserver"
@@ -80,20 +81,29 @@ func newRights(t *testing.T, schema, prefix string) *rightsWorld {
 	w.dsn = dsnOf(t, "", "d"+w.suffix)
 	w.cluster = &cluster{t: t, db: testdb.Open(t, "pgx", w.dsn)}
 	w.opts = pgcache.Options{Schema: schema, Prefix: prefix, Logger: slog.New(slog.DiscardHandler)}
-	names, object := regexp.MustCompile(`\b(migrator|app|reader|other_service)\b`), regexp.MustCompile(`\bcache_\w+`)
 	for role, block := range blocks {
-		block = names.ReplaceAllString(block, "${1}"+w.suffix)
-		if schema != "" {
-			block = strings.ReplaceAll(block, "SCHEMA public", "SCHEMA "+schema)
-			block = object.ReplaceAllString(block, schema+`."`+prefix+`${0}"`)
-		}
-		w.blocks[role] = block
+		w.blocks[role] = renamed(block, w.suffix, schema, prefix)
 	}
 	t.Cleanup(func() { w.db.Close() }) // before the database is dropped
 	if schema != "" {
 		w.exec("CREATE SCHEMA " + schema)
 	}
 	return w
+}
+
+var (
+	roleNames   = regexp.MustCompile(`\b(migrator|app|reader|other_service)\b`)
+	objectNames = regexp.MustCompile(`\bcache_\w+`)
+)
+
+// renamed is a block for roles of other names, and for other names than the default ones, as the page says.
+func renamed(block, suffix, schema, prefix string) string {
+	block = roleNames.ReplaceAllString(block, "${1}"+suffix)
+	if schema != "" {
+		block = strings.ReplaceAll(block, "SCHEMA public", "SCHEMA "+schema)
+		block = objectNames.ReplaceAllString(block, schema+`."`+prefix+`${0}"`)
+	}
+	return block
 }
 
 // as returns a pool of a role's.
@@ -247,6 +257,54 @@ func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// The suite of the drivers, as the application role.
+func TestRights_Exercise(t *testing.T) {
+	block, suffix := grants(t)["app"], "_"+strings.ToLower(rand.Text()[:12])
+	admin := testdb.DB(t)
+	if _, err := admin.ExecContext(t.Context(), "CREATE ROLE app"+suffix+" LOGIN"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := admin.ExecContext(context.WithoutCancel(t.Context()), "DROP ROLE app"+suffix); err != nil {
+			t.Error(err)
+		}
+	})
+	var database string
+	if err := admin.QueryRowContext(t.Context(), "SELECT current_database()").Scan(&database); err != nil {
+		t.Fatal(err)
+	}
+	for _, driver := range []string{"pgx", "postgres"} {
+		as := func(dsn string) string { // the role's, with the name that the suite gives the session
+			name := regexp.MustCompile(`application_name='?(\w+)`).FindStringSubmatch(dsn)[1]
+			if strings.HasSuffix(name, "_look") { // looks into everything
+				return dsn
+			}
+			return testdb.WithParam(dsnOf(t, "app"+suffix, database), "application_name", name)
+		}
+		drivertest.Exercise(t, testdb.DSN(t), drivertest.Factory{
+			Name: driver,
+			Open: func(tb testing.TB, dsn string) *sql.DB { return testdb.Open(tb, driver, as(dsn)) },
+			Listener: func(_ testing.TB, db *sql.DB, dsn string) pgcache.Listener {
+				return listenerOf(driver, db, as(dsn))
+			},
+			Migrated: func(tb testing.TB, look *sql.DB, schema, prefix string) {
+				tb.Helper()
+				c, err := pgcache.New(look, pgcache.Options{Schema: schema, Prefix: prefix, CleanupInterval: -1, Logger: slog.New(slog.DiscardHandler)})
+				if err != nil {
+					tb.Fatal(err)
+				}
+				err = c.Migrate(tb.Context())
+				if err == nil {
+					_, err = look.ExecContext(tb.Context(), renamed(block, suffix, schema, prefix))
+				}
+				if err := errors.Join(err, c.Close()); err != nil {
+					tb.Fatal(err)
+				}
+			},
+		})
+	}
 }
 
 // A reader Gets, from memory too, and is coherent; all that writes is refused by the server.
@@ -507,6 +565,39 @@ func TestRights_Functions(t *testing.T) {
 			t.Error(n, definers, err)
 		}
 	})
+}
+
+// The library's mark, which keeps its own DELETEs from the guards, ends with the function that sets it: what the transaction
+// does after that is noticed.
+func TestUpkeepEndsWithItsFunction(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	c := cl.node(nil)
+	for i, call := range []string{
+		"cache_clear('-infinity', 10)", "cache_clear_waiting('-infinity')", "cache_clear_waiting('infinity')", "cache_expire(0, 64, '-infinity', 10)", "cache_truncate()",
+	} {
+		set(t, c, "first", i)
+		tx, err := cl.db.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, query := range []string{
+			"SELECT " + cl.object(call[:strings.Index(call, "(")]) + call[strings.Index(call, "("):],
+			"INSERT INTO " + cl.table() + " (key, value) VALUES ('k', '1') ON CONFLICT (key) DO UPDATE SET value = '1'",
+			"DELETE FROM " + cl.table() + " WHERE key = 'k'",
+		} {
+			if _, err := tx.ExecContext(t.Context(), query); err != nil {
+				t.Fatalf("%s: %v", query, err)
+			}
+		}
+		if err := tx.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		if n := cl.count("SELECT count(*) FROM " + cl.table() + " WHERE key = 'k' AND value IS NULL"); n != 1 {
+			t.Errorf("after %s a DELETE by hand leaves no tombstone", call)
+		}
+		cl.exec("TRUNCATE " + cl.table())
+	}
 }
 
 // The page has every statement of the library.
