@@ -15,10 +15,10 @@ GOLANGCI_V := v2.15.0
 NESTED    := $(patsubst %/go.mod,%,$(wildcard integration/go.mod benchmarks/go.mod))
 
 .DEFAULT_GOAL := help
-.PHONY: help generate verify lint test race integration harness proof examples bench ci
+.PHONY: help generate verify lint test race integration harness faults faults-quick proof examples bench ci
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 test: ## all tests of the module; they bring their own Postgres
 	$(GO) test -timeout 30m ./...
@@ -31,6 +31,13 @@ integration: ## every supported Postgres and PgBouncer, see integration/README.m
 
 harness: ## 48 nodes writing and reading for 30 s, every operation checked
 	$(GO) run ./harness
+
+faults: ## small fleets under every fault that we know; writes docs/reliability.md, in about ten minutes
+	$(GO) run ./faults -out docs/reliability.md
+
+faults-quick: ## the same in about a minute, and that the checker notices what is wrong
+	$(GO) run ./faults -quick
+	$(GO) run ./faults -selftest
 
 proof: ## models and mutants, rules taken out one by one, and a fleet whose listeners are killed, over each transport
 	$(GO) test -count=1 ./internal/model/...

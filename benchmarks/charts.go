@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"image/color"
@@ -132,7 +133,7 @@ func listeners(f figures, path string) error {
 		ticks = append(ticks, plot.Tick{Value: float64(n), Label: fmt.Sprint(n)})
 	}
 	chart.X.Tick.Marker = ticks
-	drawn := false
+	var ends []lineEnd
 	for _, backend := range writeBackends {
 		var points plotter.XYs
 		for _, n := range counts {
@@ -152,25 +153,53 @@ func listeners(f figures, path string) error {
 		chart.Add(line, dots)
 		name := shortNames[backend]
 		if backend == valkey || backend == rueidisRaw {
-			name += " (tells nobody)"
+			name += " (no invalidation)"
 		}
-		chart.Legend.Add(name, line, dots)
-		drawn = true
+		ends = append(ends, lineEnd{name, points[len(points)-1], colors[backend]})
 	}
-	if !drawn {
+	if len(ends) == 0 {
 		return nil
 	}
-	chart.X.Min, chart.X.Max = float64(slices.Min(counts)), float64(slices.Max(counts))
 	chart.Y.Min = 0
-	chart.Y.Max *= 1.35 // room for the legend
-	chart.Legend.Top = true
-	chart.Legend.TextStyle.Font.Size = vg.Points(9)
+	if err := labelEnds(chart, ends); err != nil {
+		return err
+	}
+	chart.X.Min, chart.X.Max = float64(slices.Min(counts)), 3*float64(slices.Max(counts)) // room for the labels
 	canvas := vgsvg.New(16*vg.Centimeter, 9*vg.Centimeter)
 	area := draw.New(canvas)
 	area.SetColor(color.White)
 	area.Fill(area.Path())
 	chart.Draw(draw.Crop(area, vg.Points(6), -vg.Points(14), vg.Points(6), -vg.Points(6)))
 	return save(canvas, path)
+}
+
+// lineEnd is the last point of a line, which its name stands beside.
+type lineEnd struct {
+	name  string
+	at    plotter.XY
+	color color.Color
+}
+
+// labelEnds writes the names of lines beside their last points, moved apart where the points are close to each other.
+func labelEnds(chart *plot.Plot, ends []lineEnd) error {
+	const gap = .06 // of the height of the chart
+	slices.SortFunc(ends, func(a, b lineEnd) int { return cmp.Compare(a.at.Y, b.at.Y) })
+	for i, end := range ends {
+		if i > 0 {
+			end.at.Y = max(end.at.Y, ends[i-1].at.Y+gap*chart.Y.Max)
+			ends[i] = end
+		}
+		label, err := plotter.NewLabels(plotter.XYLabels{XYs: plotter.XYs{end.at}, Labels: []string{end.name}})
+		if err != nil {
+			return err
+		}
+		label.TextStyle[0].YAlign = text.YCenter
+		label.TextStyle[0].Font.Size, label.TextStyle[0].Color = vg.Points(9), end.color
+		label.Offset.X = vg.Points(6)
+		chart.Add(label)
+	}
+	chart.Y.Max = max(chart.Y.Max, ends[len(ends)-1].at.Y*(1+gap))
+	return nil
 }
 
 // sans are fonts of the same widths, of which every viewer has one.

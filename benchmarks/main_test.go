@@ -115,7 +115,7 @@ func TestParseRefusesNonsense(t *testing.T) {
 	}
 }
 
-// A smoke run is small, but what it is told by hand counts.
+// A smoke run is small, but what is set by hand counts.
 func TestQuickIsADefault(t *testing.T) {
 	t.Parallel()
 	c, err := parse([]string{"-quick", "-reps", "3", "-rows", "7"}, io.Discard)

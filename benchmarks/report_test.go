@@ -211,7 +211,7 @@ func TestCharts(t *testing.T) {
 	if err := writeCharts([]Result{{Shape: "write", Samples: samples}}, folder); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string][]string{"listeners.svg": {"128", "go-redis (tells nobody)"}, "beside-redis.svg": {"48 nodes listen", "40k"}} {
+	for name, want := range map[string][]string{"listeners.svg": {"128", "go-redis (publishes nothing)"}, "beside-redis.svg": {"48 nodes listen", "40k"}} {
 		wantXML(t, filepath.Join(folder, name))
 		svg, err := os.ReadFile(filepath.Join(folder, name))
 		if err != nil {

@@ -19,7 +19,7 @@ import (
 //   - Every value carries a description of its type, which makes Gob the slowest and largest of the codecs for small
 //     values.
 //   - A nil pointer, slice, map or interface can be stored and decodes to the zero value. Inside a value, gob does not
-//     tell a nil slice or map from an empty one, nor a nil pointer from a pointer to a zero value, and a nil pointer as
+//     distinguish a nil slice or map from an empty one, nor a nil pointer from a pointer to a zero value, and a nil pointer as
 //     an element of a slice, array or map is an error.
 //   - A type that hides in an interface inside the value must be announced with gob.Register, in the program that
 //     writes and in the one that reads. A value cannot be decoded into an any, unless a pointer to an any was encoded.
@@ -101,7 +101,7 @@ func (Gob) Unmarshal(data []byte, v any) (err error) {
 	return nil
 }
 
-// isNil tells whether v leads to nil, which gob panics on or does not tell from an empty value.
+// isNil reports whether v leads to nil, which gob panics on or does not distinguish from an empty value.
 func isNil(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.Invalid:

@@ -23,16 +23,16 @@ type read struct {
 	op         string
 	start, end time.Duration
 
-	heard time.Duration // everything acknowledged before this moment had been applied by the node
-	deaf  bool          // its listener was down
-	own   time.Duration // the latest begin of the node's own acknowledged writes
-	seen  time.Duration // the latest begin of the writes that it had shown
+	applied time.Duration // everything acknowledged before this moment had been applied by the node
+	down    bool          // its listener was down
+	own     time.Duration // the latest begin of the node's own acknowledged writes
+	seen    time.Duration // the latest begin of the writes that it had shown
 
 	found bool
 	value value
 }
 
-// verdict is what one read tells.
+// verdict is what one read shows.
 type verdict struct {
 	breach *breach       // nil: all is well
 	behind time.Duration // for how long the value had been overwritten for certain
@@ -52,8 +52,8 @@ func (b *breach) String() string {
 	if b.read.node == table {
 		who = "the table"
 	}
-	state := fmt.Sprintf("had applied all that was acknowledged before %v", show(b.read.heard))
-	if b.read.deaf {
+	state := fmt.Sprintf("had applied all that was acknowledged before %v", show(b.read.applied))
+	if b.read.down {
 		state = "had to ask the database"
 	}
 	return fmt.Sprintf("%s: %s, key %q, %s from %v to %v, when it %s\n    came      %s\n    expected  %s",
@@ -68,8 +68,8 @@ func (h *history) judge(r read) verdict {
 		return verdict{breach: h.breach("P7", r, "a value that somebody wrote under this key")}
 	}
 	if !r.found {
-		// A new row is not told, because nobody can hold it, and a read that was under way then may be joined.
-		r.heard = 0
+		// A new row is not published, because nobody can hold it, and a read that was under way then may be joined.
+		r.applied = 0
 	}
 	by := func(t time.Duration) time.Duration {
 		if r.found {
@@ -85,11 +85,11 @@ func (h *history) judge(r read) verdict {
 	}{
 		{"P3", r.own, "which this node wrote itself"},
 		{"P4", r.seen, "which this node had shown already"},
-		{"P5", by(r.start), "there before the question"}, // only of the deaf
-		{"P1", by(r.heard), "which this node had heard of"},
+		{"P5", by(r.start), "there before the question"}, // only where the listener was down
+		{"P1", by(r.applied), "which this node had applied"},
 		{"P2", by(r.start - bound), fmt.Sprintf("there more than %v before", bound)},
 	}
-	if !r.deaf {
+	if !r.down {
 		floors[2].begin = 0
 	} else if r.node == table {
 		floors[2].promise = "P6"

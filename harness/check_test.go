@@ -56,12 +56,12 @@ func TestJudge(t *testing.T) {
 		read read
 		want string // the promise that is broken
 	}{
-		"the newest":                    {two, 1, read{start: 300 * ms, heard: 250 * ms}, ""},
-		"P1: older than heard":          {two, 0, read{start: 300 * ms, heard: 250 * ms}, "P1"},
-		"not heard yet":                 {two, 0, read{start: 300 * ms, heard: 210 * ms}, ""},
-		"P1: lost the race, told since": {race, 0, read{start: 300 * ms, heard: 161 * ms}, "P1"},
-		"won the race":                  {race, 1, read{start: 300 * ms, heard: 161 * ms}, ""},
-		"lost the race, nobody knew":    {race, 0, read{start: 300 * ms, heard: 160 * ms}, ""},
+		"the newest":                         {two, 1, read{start: 300 * ms, applied: 250 * ms}, ""},
+		"P1: older than applied":             {two, 0, read{start: 300 * ms, applied: 250 * ms}, "P1"},
+		"not applied yet":                    {two, 0, read{start: 300 * ms, applied: 210 * ms}, ""},
+		"P1: lost the race, published since": {race, 0, read{start: 300 * ms, applied: 161 * ms}, "P1"},
+		"won the race":                       {race, 1, read{start: 300 * ms, applied: 161 * ms}, ""},
+		"lost the race, nobody knew":         {race, 0, read{start: 300 * ms, applied: 160 * ms}, ""},
 
 		"P2: 3 s behind":               {two, 0, read{start: 3*sec + 211*ms}, "P2"},
 		"not quite 3 s behind":         {two, 0, read{start: 3*sec + 210*ms}, ""},
@@ -82,17 +82,17 @@ func TestJudge(t *testing.T) {
 		"expired":                    {brief, -1, read{start: 1100 * ms, end: 1101 * ms, seen: 100 * ms}, ""},
 		"P4: saw what was not acked": {awaited, 0, read{start: 300 * ms, seen: 200 * ms}, "P4"},
 
-		"P5: deaf and behind":       {two, 0, read{start: 211 * ms, deaf: true}, "P5"},
-		"P5: deaf and lost":         {two, -1, read{start: 211 * ms, end: 212 * ms, deaf: true}, "P5"},
-		"deaf, asked before":        {two, 0, read{start: 210 * ms, deaf: true}, ""},
-		"P5: deaf, lost the race":   {race, 0, read{start: 170 * ms, deaf: true}, "P5"},
-		"deaf, a write is awaited":  {awaited, 0, read{start: 300 * ms, deaf: true}, ""},
-		"deaf, the awaited is seen": {awaited, 1, read{start: 300 * ms, end: 301 * ms, deaf: true}, ""},
+		"P5: down and behind":       {two, 0, read{start: 211 * ms, down: true}, "P5"},
+		"P5: down and lost":         {two, -1, read{start: 211 * ms, end: 212 * ms, down: true}, "P5"},
+		"down, asked before":        {two, 0, read{start: 210 * ms, down: true}, ""},
+		"P5: down, lost the race":   {race, 0, read{start: 170 * ms, down: true}, "P5"},
+		"down, a write is awaited":  {awaited, 0, read{start: 300 * ms, down: true}, ""},
+		"down, the awaited is seen": {awaited, 1, read{start: 300 * ms, end: 301 * ms, down: true}, ""},
 
-		"P6: an old row":   {two, 0, read{node: table, start: 211 * ms, deaf: true}, "P6"},
-		"P6: a lost row":   {two, -1, read{node: table, start: 211 * ms, end: 212 * ms, deaf: true}, "P6"},
-		"P6: a row again":  {race, 0, read{node: table, start: 170 * ms, deaf: true}, "P6"},
-		"the row it was":   {race, 1, read{node: table, start: 170 * ms, deaf: true}, ""},
+		"P6: an old row":   {two, 0, read{node: table, start: 211 * ms, down: true}, "P6"},
+		"P6: a lost row":   {two, -1, read{node: table, start: 211 * ms, end: 212 * ms, down: true}, "P6"},
+		"P6: a row again":  {race, 0, read{node: table, start: 170 * ms, down: true}, "P6"},
+		"the row it was":   {race, 1, read{node: table, start: 170 * ms, down: true}, ""},
 		"P7: expired long": {brief, 0, read{start: 1161 * ms}, "P7"},
 		"expired just now": {brief, 0, read{start: 1160 * ms}, ""},
 		"P7: not begun":    {two, 1, read{start: 150 * ms, end: 199 * ms}, "P7"},
@@ -163,10 +163,10 @@ func TestJudgeLoads(t *testing.T) {
 
 	h.done(h.update(0, sec))
 	r.start, r.end = clock(), clock()
-	want(t, h.judge(r), "") // nobody here has heard of the Delete
-	r.heard = r.start
+	want(t, h.judge(r), "") // nobody here has applied the Delete
+	r.applied = r.start
 	want(t, h.judge(r), "P1")
-	r.heard, r.node, r.deaf = 0, table, true
+	r.applied, r.node, r.down = 0, table, true
 	want(t, h.judge(r), "P6") // stored over the Delete
 	r.found = false
 	want(t, h.judge(r), "") // entries come and go

@@ -26,7 +26,7 @@ import (
 type fleet struct {
 	cfg     config
 	name    string  // of the schema, the channel and the sessions
-	db      *sql.DB // the harness's own, for telling the time, looking at rows and ending sessions
+	db      *sql.DB // the harness's own, for publishing the time, looking at rows and ending sessions
 	keys    []*history
 	writers []*node
 	readers []*node
@@ -37,10 +37,10 @@ type fleet struct {
 
 // node is one process of a fleet: a pool, a listener and a cache of its own.
 type node struct {
-	id    int
-	db    *sql.DB
-	cache *pgcache.Cache
-	ear   *ear
+	id       int
+	db       *sql.DB
+	cache    *pgcache.Cache
+	recorder *recorder
 
 	typed   *pgcache.Typed[value] // with the full names of keys, as the cache itself has them
 	sourced *pgcache.Typed[value] // in the namespace of the keys that are loaded
@@ -100,21 +100,21 @@ func start(ctx context.Context, cfg config, dsn string) (f *fleet, err error) {
 
 func (f *fleet) newNode(id int, dsn string, conns int) (*node, error) {
 	n := &node{
-		id: id, ear: &ear{},
+		id: id, recorder: &recorder{},
 		own: make([]atomic.Int64, len(f.keys)), seen: make([]atomic.Int64, len(f.keys)),
 	}
 	var err error
 	if f.cfg.driver == "pq" {
 		n.db, err = sql.Open("postgres", dsn)
-		n.ear.Listener = pqdriver.Listener(dsn) // those of one DSN would share a connection: each node's differs
+		n.recorder.Listener = pqdriver.Listener(dsn) // those of one DSN would share a connection: each node's differs
 	} else if n.db, err = sql.Open("pgx", dsn); err == nil {
-		n.ear.Listener = pgxdriver.Listener(n.db)
+		n.recorder.Listener = pgxdriver.Listener(n.db)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if f.cfg.transport == polled {
-		n.ear.Listener = listener.Poll(0)
+		n.recorder.Listener = listener.Poll(0)
 	}
 	var window time.Duration // the default
 	if f.cfg.transport == immediate {
@@ -123,7 +123,7 @@ func (f *fleet) newNode(id int, dsn string, conns int) (*node, error) {
 	n.db.SetMaxOpenConns(conns)
 	n.db.SetMaxIdleConns(conns)
 	n.cache, err = pgcache.New(n.db, pgcache.Options{
-		Codec: codecs[f.cfg.codec], DefaultTTL: f.cfg.ttl, Schema: f.name, Channel: f.name, Listener: n.ear,
+		Codec: codecs[f.cfg.codec], DefaultTTL: f.cfg.ttl, Schema: f.name, Channel: f.name, Listener: n.recorder,
 		InvalidationWindow: window,
 		Timeout:            30 * time.Second, // a machine that is too small is slow, not wrong
 		Logger:             slog.New(slog.DiscardHandler),

@@ -66,12 +66,12 @@ func (w *worker) sourceTTL() time.Duration { return w.cfg.ttl / 2 }
 func (n *node) ask(op string, key int) read {
 	r := read{node: n.id, op: op, start: clock()}
 	r.own, r.seen = time.Duration(n.own[key].Load()), time.Duration(n.seen[key].Load())
-	r.heard, r.deaf = n.ear.state()
+	r.applied, r.down = n.recorder.state()
 	return r
 }
 
-// told ends a read and has it judged.
-func (w *worker) told(key int, r read, v value, found bool) {
+// judge ends a read and has it judged.
+func (w *worker) judge(key int, r read, v value, found bool) {
 	r.found, r.value = found, v
 	verdict := w.keys[key].judge(r)
 	if verdict.breach != nil {
@@ -98,7 +98,7 @@ func (w *worker) read(op string, keys []int, do func() (map[int]value, error)) {
 	for i, key := range keys {
 		reads[i].end = end
 		v, found := values[key]
-		w.told(key, reads[i], v, found)
+		w.judge(key, reads[i], v, found)
 	}
 }
 

@@ -68,7 +68,7 @@ func (f *fleet) report(out io.Writer, version string, r result) {
 	var gaps int64
 	for _, n := range f.nodes() {
 		add(&all, n.cache.Stats())
-		gaps += n.ear.gaps.Load()
+		gaps += n.recorder.gaps.Load()
 	}
 	kill := ""
 	if f.cfg.kill > 0 {

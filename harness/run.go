@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	chimeEvery = 25 * time.Millisecond
+	timeEvery  = 25 * time.Millisecond
 	rowsEvery  = 50 * time.Millisecond
 	cleanEvery = 500 * time.Millisecond
 )
@@ -21,7 +21,7 @@ type result struct {
 	took  time.Duration
 	tally *tally
 	rows  int     // rows judged
-	live  float64 // the share of the time that nodes heard
+	live  float64 // the share of the time that nodes listened
 }
 
 // run lets the fleet work for a while and judges everything that it answers. The end of ctx ends it early, in good order.
@@ -46,7 +46,7 @@ func (f *fleet) run(ctx context.Context, progress func(share float64)) (result, 
 	background, quiet := context.WithCancel(work)
 	defer quiet()
 	var others sync.WaitGroup
-	others.Go(func() { f.every(background, chimeEvery, f.tellTime) })
+	others.Go(func() { f.every(background, timeEvery, f.publishTime) })
 	others.Go(func() {
 		f.every(background, rowsEvery, func(ctx context.Context) error { return f.judgeRows(ctx, &res.rows) })
 	})
@@ -71,7 +71,7 @@ func (f *fleet) run(ctx context.Context, progress func(share float64)) (result, 
 		case <-ctx.Done():
 		}
 		for _, n := range f.nodes() {
-			if _, deaf := n.ear.state(); !deaf {
+			if _, down := n.recorder.state(); !down {
 				live++
 			}
 			looks++
@@ -111,19 +111,19 @@ func (f *fleet) seed(ctx context.Context) {
 	}
 }
 
-// settle waits until every node listens and has heard of everything.
+// settle waits until every node listens and has applied everything.
 func (f *fleet) settle(ctx context.Context) error {
 	if err := f.ready(ctx); err != nil {
 		return fmt.Errorf("after the run: %w", err)
 	}
 	last := clock()
 	return f.each(func(n *node) error {
-		for deadline := last + 30*time.Second; clock() < deadline; time.Sleep(chimeEvery) {
-			if heard, deaf := n.ear.state(); heard >= last && !deaf {
+		for deadline := last + 30*time.Second; clock() < deadline; time.Sleep(timeEvery) {
+			if applied, down := n.recorder.state(); applied >= last && !down {
 				return nil
 			}
 		}
-		return errors.New("heard nothing for 30 s after the run")
+		return errors.New("nothing was applied for 30 s after the run")
 	})
 }
 
@@ -154,17 +154,17 @@ func (f *fleet) every(ctx context.Context, d time.Duration, do func(ctx context.
 	}
 }
 
-// tellTime tells every node what time it is; see ear.
-func (f *fleet) tellTime(ctx context.Context) error {
+// publishTime publishes the time to every node; see recorder.
+func (f *fleet) publishTime(ctx context.Context) error {
 	if f.cfg.transport != immediate {
 		_, err := f.db.ExecContext(ctx, "INSERT INTO "+f.name+".cache_changes (key, version) VALUES ($1, $2)", chimeKey, int64(clock()))
 		return err
 	}
-	_, err := f.db.ExecContext(ctx, "SELECT pg_notify($1, $2)", f.name, chime(clock()))
+	_, err := f.db.ExecContext(ctx, "SELECT pg_notify($1, $2)", f.name, timeMessage(clock()))
 	return err
 }
 
-// killListener ends the session of a node that listens. A session's last statement tells which one it is: LISTEN, or the
+// killListener ends the session of a node that listens. A session's last statement shows which one it is: LISTEN, or the
 // empty one that is its heartbeat.
 func (f *fleet) killListener(ctx context.Context) error {
 	res, err := f.db.ExecContext(ctx, `SELECT pg_terminate_backend(pid) FROM (
@@ -180,7 +180,7 @@ func (f *fleet) killListener(ctx context.Context) error {
 
 // judgeRows judges the table: what is in it must never be older than the last acknowledged write, whoever stored it.
 func (f *fleet) judgeRows(ctx context.Context, judged *int) error {
-	r := read{node: table, op: "SELECT", start: clock(), deaf: true}
+	r := read{node: table, op: "SELECT", start: clock(), down: true}
 	rows, err := f.db.QueryContext(ctx, `SELECT key, value FROM `+f.table()+`
 		WHERE value IS NOT NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())`)
 	if err != nil {

@@ -22,9 +22,9 @@ func small(driver, codec string) config {
 
 func TestRun(t *testing.T) {
 	t.Parallel()
-	told, asked := small("pgx", "gob"), small("pgx", "json")
-	told.transport, asked.transport = immediate, polled
-	for _, cfg := range []config{small("pgx", "json"), small("pq", "msgpack"), told, asked} {
+	published, asked := small("pgx", "gob"), small("pgx", "json")
+	published.transport, asked.transport = immediate, polled
+	for _, cfg := range []config{small("pgx", "json"), small("pq", "msgpack"), published, asked} {
 		t.Run(cfg.driver+" "+cfg.transport, func(t *testing.T) {
 			if cfg.transport != polled {
 				cfg.kill = 100 * time.Millisecond

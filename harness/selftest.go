@@ -11,8 +11,8 @@ import (
 // A plant is something wrong that plain SQL puts under a fleet at work. The checker must notice it and call it by the
 // promise that it breaks.
 //
-// A row that is changed but keeps its version, or that goes, is noticed by the triggers on the table, and told: every
-// node comes and reads it. A row with a new version and a stamp passes for a write of the library: nobody is told.
+// A row that is changed but keeps its version, or that goes, is noticed by the triggers on the table, and published: every
+// node comes and reads it. A row with a new version and a stamp passes for a write of the library: nothing is published.
 type plant struct {
 	name    string
 	promise string
@@ -144,7 +144,7 @@ func (f *fleet) selftest(ctx context.Context, plants []plant, patience time.Dura
 
 // noticed reads the key until the checker says of it what it should.
 func (p *plot) noticed(promise string, patience time.Duration) error {
-	for deadline := clock() + patience; clock() < deadline && p.ctx.Err() == nil; time.Sleep(chimeEvery) {
+	for deadline := clock() + patience; clock() < deadline && p.ctx.Err() == nil; time.Sleep(timeEvery) {
 		p.asked.get(p.ctx, p.key)
 		if p.book.has(p.history().name, promise) {
 			return nil

@@ -53,7 +53,7 @@ func listeningTo(direct string, f drivertest.Factory) drivertest.Factory {
 	return f
 }
 
-// polling returns f with a listener that asks, through the pool, instead of being told.
+// polling returns f with a listener that asks, through the pool, instead of listening.
 func polling(f drivertest.Factory) drivertest.Factory {
 	f.Name += ", polling"
 	f.Listener = func(testing.TB, *sql.DB, string) pgcache.Listener { return listener.Poll(10 * time.Millisecond) }

@@ -22,6 +22,7 @@ func TestArrows(t *testing.T) {
 		{"listener", []string{"github.com/lib/pq", "github.com/jackc/pgx", module + "driver"}},
 		{"driver/pgxdriver", []string{"github.com/lib/pq", module + "driver/pqdriver"}},
 		{"driver/pqdriver", []string{"github.com/jackc/pgx", module + "driver/pgxdriver"}},
+		{"pgcachetest", []string{"go.uber.org/goleak", module + "internal/testdb", module + "driver/pqdriver"}},
 		{"internal/dbsqlc", []string{"github.com/lib/pq", module + "internal/store"}},
 	} {
 		t.Run(c.pkg, func(t *testing.T) {

@@ -8,17 +8,17 @@ import (
 )
 
 // A Conn is one session with the server that can LISTEN. The supervisor calls Listen, Wait and Ping from one goroutine,
-// one at a time; whatever is told on a channel meanwhile goes to the function that Dial was given, on that goroutine,
+// one at a time; every notification that arrives meanwhile goes to the function that Dial was given, on that goroutine,
 // before the call returns. After an error the Conn is closed and never used again.
 type Conn interface {
 	// Listen runs LISTEN on channel, quoted, outside any transaction.
 	Listen(ctx context.Context, channel string) error
 
-	// Wait delivers what is told until ctx ends, then returns nil, soon and also when notifications pour in without a
+	// Wait delivers notifications until ctx ends, then returns nil, soon and also when notifications come without a
 	// pause; the Conn is still good. It returns an error when the session failed or the server reported one.
 	Wait(ctx context.Context) error
 
-	// Ping makes a round trip. When it returns nil, everything told before the server's reply has been delivered.
+	// Ping makes a round trip. When it returns nil, every notification that was committed before the server's reply has been delivered.
 	Ping(ctx context.Context) error
 
 	// Close ends the session. It never blocks for long, may be called at any time, from any goroutine and more than
@@ -27,7 +27,7 @@ type Conn interface {
 }
 
 // A Dial opens a Conn and obeys ctx, also against a server that never answers; ctx's end does not touch a Conn that was
-// returned. An error is tried again, with back-off, unless it is Permanent. Everything that the Conn hears goes to on.
+// returned. An error is tried again, with back-off, unless it is Permanent. Every notification that the Conn receives goes to on.
 type Dial func(ctx context.Context, on func(channel, payload string)) (Conn, error)
 
 // Permanent marks an error of a Dial as one that no retry can cure: Listen returns it.

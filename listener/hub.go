@@ -29,7 +29,7 @@ type hub struct {
 
 	mu        sync.Mutex
 	members   map[string][]*member // by channel; a slice is never changed in place, so that it can be ranged over unlocked
-	news      bool                 // members, or the outcome of a Probe, have changed since the goroutine looked
+	changed   bool                 // members, or the outcome of a Probe, have changed since the goroutine looked
 	interrupt context.CancelFunc   // ends the Wait that is under way
 	quiet     bool                 // nothing may be sent, see session.proven, so there is no use in ending it for newcomers
 }
@@ -43,12 +43,12 @@ func join(key hubKey, dial Dial, m *member) *hub {
 		ctx, cancel := context.WithCancel(context.Background())
 		h = &hub{hubKey: key, dial: dial, stop: cancel, done: make(chan struct{}), members: map[string][]*member{}}
 		hubs.byKey[key] = h
-		defer func() { go h.run(ctx) }() // with m in it: the first attempt is made for m, who is told how it went
+		defer func() { go h.run(ctx) }() // with m in it: the first attempt is made for m, whose Subscriber learns how it went
 	}
 	m.wake = h.wake
 	h.mu.Lock()
 	h.members[m.channel] = append(slices.Clip(h.members[m.channel]), m)
-	h.news = true
+	h.changed = true
 	if h.interrupt != nil && !h.quiet {
 		h.interrupt()
 	}
@@ -63,7 +63,7 @@ func (h *hub) leave(m *member) {
 	h.mu.Lock()
 	rest := slices.DeleteFunc(slices.Clone(h.members[m.channel]), func(o *member) bool { return o == m })
 	if h.members[m.channel] = rest; len(rest) == 0 {
-		delete(h.members, m.channel) // the session goes on listening; what it hears finds nobody
+		delete(h.members, m.channel) // the session goes on listening; what it receives is dropped
 	}
 	last := len(h.members) == 0
 	h.mu.Unlock()
@@ -113,18 +113,18 @@ func (h *hub) run(ctx context.Context) {
 func (h *hub) wake() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.news = true
+	h.changed = true
 	if h.interrupt != nil {
 		h.interrupt()
 	}
 }
 
-// setInterrupt has wake call interrupt from now on. It reports false when there is news already.
+// setInterrupt has wake call interrupt from now on. It reports false when something has changed already.
 func (h *hub) setInterrupt(interrupt context.CancelFunc) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.interrupt = interrupt
-	return !h.news
+	return !h.changed
 }
 
 func (h *hub) setQuiet(quiet bool) {
@@ -133,10 +133,10 @@ func (h *hub) setQuiet(quiet bool) {
 	h.quiet = quiet
 }
 
-// look returns all members; what happens to them from here on is news.
+// look returns all members; what happens to them from here on sets changed again.
 func (h *hub) look() []*member {
 	h.mu.Lock()
-	h.news = false
+	h.changed = false
 	h.mu.Unlock()
 	return h.all()
 }

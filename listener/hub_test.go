@@ -22,7 +22,7 @@ const patience = 20 * time.Second
 type node struct {
 	channel string
 	probe   func(ctx context.Context, nonce string) error
-	events  chan any // time.Time: Beat, string: Notify, error: Down
+	events  chan any // time.Time: Trust, string: Notify, error: Down
 	block   atomic.Pointer[chan struct{}]
 }
 
@@ -37,7 +37,7 @@ func newNode(t *testing.T) *node {
 
 func (n *node) Probe(ctx context.Context, nonce string) error { return n.probe(ctx, nonce) }
 
-func (n *node) Beat(trusted time.Time) { n.events <- trusted }
+func (n *node) Trust(trusted time.Time) { n.events <- trusted }
 
 func (n *node) Down(err error) { n.events <- err }
 
@@ -85,7 +85,7 @@ type broken struct {
 	listener.Conn
 	wait, ping func(context.Context) error
 	calls      atomic.Int32 // of Listen and Wait
-	heard      atomic.Bool  // something was delivered
+	received   atomic.Bool  // something was delivered
 	closed     chan struct{}
 	once       sync.Once
 }
@@ -122,7 +122,7 @@ func breaking(dsn string, change func(*broken)) listener.Dial {
 		b := &broken{closed: make(chan struct{})}
 		c, err := dial(ctx, func(channel, payload string) {
 			on(channel, payload)
-			b.heard.Store(true)
+			b.received.Store(true)
 		})
 		if err != nil {
 			return nil, err
@@ -177,7 +177,7 @@ func TestBackoffAfterLive(t *testing.T) {
 	dial := breaking(testdb.DSN(t), func(b *broken) {
 		b.wait = func(ctx context.Context) error {
 			err := b.Conn.Wait(ctx)
-			if b.heard.Load() { // the echo
+			if b.received.Load() { // the echo
 				err = errBroken
 			}
 			return err
@@ -193,7 +193,7 @@ func TestBackoffAfterLive(t *testing.T) {
 	}
 }
 
-// What a Beat is trusted for counts from the moment the server was asked: when it replied, more could have been told.
+// What a Trust is trusted for counts from the moment the server was asked: when it replied, more could have been notified.
 func TestTrusted(t *testing.T) {
 	t.Parallel()
 	var probed, asked time.Time
@@ -220,9 +220,9 @@ func TestTrusted(t *testing.T) {
 		last = (<-n.events).(time.Time)
 	}
 	if trusted := probed.Add(cfg.HeartbeatEvery + cfg.HeartbeatTimeout); first.After(trusted) {
-		t.Errorf("the first Beat is trusted %v too long", first.Sub(trusted))
+		t.Errorf("the first Trust is trusted %v too long", first.Sub(trusted))
 	}
 	if trusted := asked.Add(cfg.HeartbeatEvery + cfg.HeartbeatTimeout); last.After(trusted) {
-		t.Errorf("the last Beat is trusted %v too long", last.Sub(trusted))
+		t.Errorf("the last Trust is trusted %v too long", last.Sub(trusted))
 	}
 }

@@ -1,11 +1,11 @@
-// Package listener keeps a LISTEN alive: it dials, listens, proves that notifications arrive, asks for a sign of life
+// Package listener keeps a LISTEN alive: it dials, listens, proves that notifications arrive, asks for a reply
 // every two seconds, and starts over with back-off as soon as there is any doubt. It implements pgcache.Listener over a
 // small connection interface, Conn; driver/pgxdriver and driver/pqdriver bring one each.
 //
 // One connection serves every Listen call of a Listener, and of all Listeners that are Shared under one key. It is
 // opened for the first call and closed with the last:
 //
-//	dial -> LISTEN -> Probe ~> echo heard -> Beat -> Notify, Notify, Beat, ... -> doubt -> Down -> back off -> dial
+//	dial -> LISTEN -> Probe ~> its echo -> Trust -> Notify, Notify, Trust, ... -> doubt -> Down -> back off -> dial
 //
 // Its goroutine reads the socket and calls Notify itself: there is no queue between that could overflow. A subscriber
 // that comes later joins the connection in use, and the others do not notice.
@@ -26,7 +26,7 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// ErrNoEcho is the cause that Down is given when a probe was sent and nothing was heard. The Listener goes on trying.
+// ErrNoEcho is the cause that Down gets when a probe was sent and its echo did not arrive. The Listener goes on trying.
 var ErrNoEcho = errors.New("notifications do not arrive: most likely a transaction pooler such as PgBouncer is between, " +
 	"or the listener is connected to another database or server than the data; " +
 	"let it use a direct connection (ListenerDSN)")
@@ -81,9 +81,9 @@ func (c Config) withDefaults() (Config, error) {
 //
 // Its Listen returns nil when ctx ended, within a second even if the network is gone, and then nothing of it is left
 // unless other calls go on: no goroutine, no session. It returns an error for a channel that is not 1 to 63 bytes of
-// UTF-8 without NUL, for a Config that makes no sense, and for a Permanent error of dial. A Subscriber hears Down once
+// UTF-8 without NUL, for a Config that makes no sense, and for a Permanent error of dial. Down is called once
 // for every attempt that fails and once when it stops being live, but not because ctx ended. Payloads may be delivered
-// before Beat and after Down too. A method of the Subscriber must not wait for Listen to return. Safe for concurrent
+// before Trust and after Down too. A method of the Subscriber must not wait for Listen to return. Safe for concurrent
 // use.
 func New(dial Dial, cfg Config) pgcache.Listener {
 	return Shared(new(int), dial, cfg)

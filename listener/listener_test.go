@@ -116,10 +116,10 @@ func TestNonsense(t *testing.T) {
 	}
 }
 
-// subscriber hears nothing.
+// subscriber receives nothing.
 type subscriber struct{}
 
 func (subscriber) Probe(context.Context, string) error { return nil }
-func (subscriber) Beat(time.Time)                      {}
+func (subscriber) Trust(time.Time)                     {}
 func (subscriber) Notify(string)                       {}
 func (subscriber) Down(error)                          {}

@@ -27,18 +27,18 @@ type member struct {
 	ctx     context.Context // Listen's own, ended at the latest when it returns
 	cancel  context.CancelFunc
 	wake    func()      // makes the hub look again
-	warn    func(error) // told of ErrNoEcho
+	warn    func(error) // called with ErrNoEcho
 
 	// mu makes the Subscriber's methods serial and keeps them from running once Listen has returned.
-	mu    sync.Mutex
-	gone  bool
-	state state
-	told  bool      // Down has been called since the attempt began or live was lost
-	at    time.Time // idle: when to try; probing: when to give up
-	nonce string
-	sent  time.Time // when the probe was
-	probe *probe    // the latest; there is never more than one whose Probe is running
-	retry backoff
+	mu       sync.Mutex
+	gone     bool
+	state    state
+	reported bool      //  Down has been called since the attempt began or live was lost
+	at       time.Time // idle: when to try; probing: when to give up
+	nonce    string
+	sent     time.Time // when the probe was
+	probe    *probe    // the latest; there is never more than one whose Probe is running
+	retry    backoff
 }
 
 type state int
@@ -66,7 +66,7 @@ func newMember(ctx context.Context, cfg Config, channel string, sub pgcache.Subs
 func (m *member) renew() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.state, m.at, m.told = idle, time.Time{}, false
+	m.state, m.at, m.reported = idle, time.Time{}, false
 }
 
 // due reports whether a probe can be sent now. A Probe that is still running, because it does not obey its context,
@@ -85,7 +85,7 @@ func (m *member) begin() {
 	if m.gone {
 		return
 	}
-	m.state, m.told = probing, false
+	m.state, m.reported = probing, false
 	m.nonce = rand.Text() + ":" // of one length, so that none is a prefix of another
 	m.sent = time.Now()
 	m.at = m.sent.Add(m.cfg.ProbeTimeout)
@@ -103,7 +103,7 @@ func (m *member) begin() {
 	}()
 }
 
-// failed gives up a probe that could not be sent or was not heard in time, and says why.
+// failed gives up a probe that could not be sent or whose echo did not arrive in time, and says why.
 func (m *member) failed(now time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -125,7 +125,7 @@ func (m *member) failed(now time.Time) error {
 	}
 	m.state, m.at = idle, now.Add(m.retry.delay())
 	m.retry.grow()
-	m.tell(err)
+	m.reportDown(err)
 	return err
 }
 
@@ -162,18 +162,18 @@ func (m *member) notify(payload string) (sent time.Time, echo bool) {
 	if m.state == probing && strings.HasPrefix(payload, pgcache.ProbePrefix+m.nonce) {
 		m.state = live
 		m.retry.reset()
-		m.sub.Beat(m.trusted(m.sent))
+		m.sub.Trust(m.trusted(m.sent))
 		return m.sent, true
 	}
 	return time.Time{}, false
 }
 
-// beat passes on that a heartbeat asked for at the given time was answered.
-func (m *member) beat(asked time.Time) {
+// answered passes on that a heartbeat asked for at the given time was answered.
+func (m *member) answered(asked time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.state == live && !m.gone {
-		m.sub.Beat(m.trusted(asked))
+		m.sub.Trust(m.trusted(asked))
 	}
 }
 
@@ -190,12 +190,12 @@ func (m *member) down(err error) {
 	if m.probe != nil {
 		m.probe.cancel() // the next connection needs one of its own
 	}
-	m.tell(err)
+	m.reportDown(err)
 }
 
-func (m *member) tell(err error) {
-	if !m.told && !m.gone {
-		m.told = true
+func (m *member) reportDown(err error) {
+	if !m.reported && !m.gone {
+		m.reported = true
 		m.sub.Down(err)
 	}
 }

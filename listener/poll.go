@@ -9,13 +9,13 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// DefaultPollInterval is how often Poll asks if it is not told.
+// DefaultPollInterval is how often Poll asks by default.
 const DefaultPollInterval = 100 * time.Millisecond
 
 // pollTimeout is how long an answer may take before the local cache is no longer trusted.
 const pollTimeout = time.Second
 
-// Poll returns a Listener that asks the database for changes instead of being told, over the connections of the pool: for
+// Poll returns a Listener that asks the database for changes instead of listening, over the connections of the pool: for
 // transaction poolers such as PgBouncer, and databases without LISTEN. every is how often, 100 ms if 0, at least a
 // millisecond; it is the delay of an invalidation, and a statement each time. Where one node of a fleet polls, all
 // nodes' changes go through the change log.
@@ -61,7 +61,7 @@ func (p poll) session(ctx context.Context, sub pgcache.Poller) (answered bool, e
 	}
 	for ; ; answered = true {
 		// Everything committed before sent has been applied. The next answer is due an interval and a statement later.
-		sub.Beat(sent.Add(p.every + pollTimeout))
+		sub.Trust(sent.Add(p.every + pollTimeout))
 		if wait(ctx, p.every); ctx.Err() != nil {
 			return answered, ctx.Err()
 		}

@@ -48,7 +48,7 @@ func (p *polled) happened() (events []string) {
 
 func (p *polled) Probe(context.Context, string) error { return errors.New("nobody probes a poller") }
 
-func (p *polled) Beat(trusted time.Time) { p.note("beat %v", trusted.Sub(p.began)) }
+func (p *polled) Trust(trusted time.Time) { p.note("beat %v", trusted.Sub(p.began)) }
 
 func (p *polled) Notify(payload string) { p.note("%s", payload) }
 
@@ -146,7 +146,7 @@ func TestPollInterval(t *testing.T) {
 	}
 }
 
-// TestPollStartsAgain: an error is told once, and then it starts again, after a pause that grows as long as it does not
+// TestPollStartsAgain: an error is reported once, and then it starts again, after a pause that grows as long as it does not
 // help.
 func TestPollStartsAgain(t *testing.T) {
 	t.Parallel()
@@ -220,7 +220,7 @@ func TestPollSessionsThatWork(t *testing.T) {
 	})
 }
 
-// TestPollEnds: it ends with its context, also in the middle of something, and tells nobody.
+// TestPollEnds: it ends with its context, also in the middle of something, and calls nobody.
 func TestPollEnds(t *testing.T) {
 	t.Parallel()
 	for name, after := range map[string]time.Duration{

@@ -118,7 +118,7 @@ func TestPollGap(t *testing.T) {
 			f.set(a, "k", 1)
 			f.get(b, "k", 1)
 			before := b.Stats().LocalFlushes
-			// A change of which nobody is told, and then the notices are gone.
+			// A change that is not published, and then the notices are gone.
 			f.exec("UPDATE " + f.object("cache_entries") + " SET value = '2', version = version + 1, stamp = version + 1")
 			f.exec(fmt.Sprintf(damage, f.object("cache_incarnation")))
 			f.get(b, "k", 2)
@@ -132,7 +132,7 @@ func TestPollGap(t *testing.T) {
 	}
 }
 
-// TestPollFlushes: what a node left in the log that died, a poll tells. Where all nodes poll nobody else may.
+// TestPollFlushes: what a node left in the log that died, a poll publishes. Where all nodes poll nobody else may.
 func TestPollFlushes(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
@@ -163,9 +163,9 @@ func TestPollFlushes(t *testing.T) {
 	}
 }
 
-// TestPollIsNoBeat: a poll that flushes tells so in a message of its own kind. Nodes that listen take a flush for the beat
+// TestPollIsNoLead: a poll that flushes does so in nobody's name. Nodes that listen take another flush for the leader's
 // of a node that goes on flushing, and leave it to that; a poller comes when it comes.
-func TestPollIsNoBeat(t *testing.T) {
+func TestPollIsNoLead(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
 	n := &node{channel: f.opts.Schema + "_p_cache_events", events: make(chan any, 10000)}
@@ -206,7 +206,7 @@ func TestPollRegisters(t *testing.T) {
 		t.Fatal(err)
 	}
 	written := make(chan error, 1)
-	time.Sleep(4 * pgcache.DefaultWindow) // nothing was told for a while: it will tell itself
+	time.Sleep(4 * pgcache.DefaultWindow) // nothing was published for a while: it will publish itself
 	go func() { written <- writer.Set(context.WithoutCancel(t.Context()), "k", 2) }()
 	f.wait("the write waits for the row", func() bool {
 		return scan[int](f, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'", f.opts.Schema) > 0
@@ -299,7 +299,7 @@ func TestPollLease(t *testing.T) {
 	})
 }
 
-// TestPollCrash: a crash of the server takes the changes along that nobody has been told of.
+// TestPollCrash: a crash of the server removes the changes that were not published.
 func TestPollCrash(t *testing.T) {
 	t.Parallel()
 	server, err := pgserver.StartWith(t.Context(), pgserver.Config{Own: true, Logf: t.Logf})
@@ -330,7 +330,7 @@ func TestPollCrash(t *testing.T) {
 	f.get(a, "k", 1)
 	f.get(b, "k", 1)
 	before := b.Stats().LocalFlushes
-	// The row outlives the crash, for the table is durable; what was to be told of it does not.
+	// The row outlives the crash, for the table is durable; what was to be published of it does not.
 	f.exec("UPDATE cache_entries SET value = '2', version = version + 1, stamp = version + 1")
 	if err := server.Restart(t.Context(), "immediate"); err != nil {
 		t.Fatal(err)

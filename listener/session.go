@@ -19,7 +19,7 @@ type session struct {
 	listening map[string]bool // channels LISTEN was run for
 
 	// watchdog cuts the connection when it has not come back in time, whatever the goroutine is stuck in: Ping, a Wait
-	// that does not end, LISTEN, or a Subscriber. For a heartbeat that is when the last Beat is no longer trusted.
+	// that does not end, LISTEN, or a Subscriber. For a heartbeat that is when the last Trust is no longer trusted.
 	watchdog *time.Timer
 	overdue  atomic.Bool
 
@@ -28,7 +28,7 @@ type session struct {
 }
 
 // serve connects and serves the members until ctx ends or the connection is in doubt. It returns how long the connection
-// was of use, and the reason; everybody has been told Down then, unless it is Permanent.
+// was of use, and the reason; Down has been called for every member then, unless it is Permanent.
 func (h *hub) serve(ctx context.Context) (time.Duration, error) {
 	for _, m := range h.all() {
 		m.renew()
@@ -86,9 +86,9 @@ func (s *session) run() error {
 	return nil
 }
 
-// proven reports whether some echo has been heard on this connection. Until then nothing may be sent on it while a probe
-// is out. A transaction pooler connects us to a server only while a statement of ours is under way, and drops what that
-// server tells at other times:
+// proven reports whether some echo has arrived on this connection. Until then nothing may be sent on it while a probe is
+// under way. A transaction pooler connects us to a server only while a statement of ours is under way, and drops what that
+// server notifies of at other times:
 //
 //	listener              pooler                server
 //	LISTEN           ->   on session 7     ->   7 listens
@@ -103,18 +103,18 @@ func (s *session) proven() bool { return !s.next.IsZero() }
 // their probes sent. It returns when to look again at the latest.
 func (s *session) advance() (until time.Time, err error) {
 	members := s.look()
-	deaf := false // a probe was not heard
+	noEcho := false // a probe's echo did not arrive
 	for _, m := range members {
-		deaf = errors.Is(m.failed(time.Now()), ErrNoEcho) || deaf
+		noEcho = errors.Is(m.failed(time.Now()), ErrNoEcho) || noEcho
 	}
 	if s.proven() || !some(members, probing) {
 		if err := s.start(members); err != nil {
 			return until, err
 		}
 	}
-	// Where nobody hears anything the connection leads to the wrong place, say to the primary that was, and a new one
-	// may do better. While somebody does hear, the one who does not is on its own and must not disturb the others.
-	if deaf && !some(members, probing) && !some(members, live) {
+	// Where no member receives anything the connection leads to the wrong place, say to the former primary, and a new one
+	// may do better. While some member is live, one that is not has a problem of its own and must not disturb the others.
+	if noEcho && !some(members, probing) && !some(members, live) {
 		return until, ErrNoEcho
 	}
 	s.setQuiet(!s.proven() && some(members, probing))
@@ -150,7 +150,7 @@ func (s *session) start(members []*member) error {
 	return nil
 }
 
-// wait delivers notifications until the given time, or until there is news about the members.
+// wait delivers notifications until the given time, or until something changes about the members.
 func (s *session) wait(until time.Time) error {
 	if until.IsZero() {
 		until = time.Now().Add(s.cfg.HeartbeatEvery)
@@ -183,14 +183,14 @@ func (s *session) deliver(channel, payload string) {
 				s.next = s.liveSince // the echo took longer than a heartbeat may
 			}
 			s.cutAfter(s.next)
-			s.wake() // the Wait that is under way may be meant to last longer than this Beat is trusted
+			s.wake() // the Wait that is under way may be meant to last longer than this Trust is trusted
 		}
 	}
 }
 
-// heartbeat asks for a sign of life. Its reply comes behind everything told before on this session, so when it is there
-// in time, what was delivered is complete up to the moment of asking, and silence means silence until the next reply
-// could be overdue.
+// heartbeat sends an empty statement. Its reply comes behind every notification of this session from before, so when it is
+// there in time, what was delivered is complete up to the moment of asking, and the session is trusted until the next reply
+// is overdue.
 func (s *session) heartbeat() error {
 	pinging, cancel := context.WithDeadline(s.ctx, s.next.Add(s.cfg.HeartbeatTimeout))
 	defer cancel()
@@ -199,7 +199,7 @@ func (s *session) heartbeat() error {
 		return err
 	}
 	for _, m := range s.all() {
-		m.beat(asked)
+		m.answered(asked)
 	}
 	s.next = asked.Add(s.cfg.HeartbeatEvery)
 	return nil

@@ -17,7 +17,7 @@ import (
 // A Conn that pays no attention to its contexts is cut off, both when a heartbeat is overdue and when it is to end.
 func TestDeafConn(t *testing.T) {
 	t.Parallel()
-	deaf := func(b *broken) func(context.Context) error {
+	silent := func(b *broken) func(context.Context) error {
 		return func(context.Context) error {
 			<-b.closed
 			return errBroken
@@ -27,8 +27,8 @@ func TestDeafConn(t *testing.T) {
 		HeartbeatEvery: 50 * time.Millisecond, HeartbeatTimeout: 500 * time.Millisecond, ProbeTimeout: 100 * time.Millisecond,
 	}
 	for name, change := range map[string]func(*broken){
-		"Wait": func(b *broken) { b.wait = deaf(b) },
-		"Ping": func(b *broken) { b.ping = deaf(b) },
+		"Wait": func(b *broken) { b.wait = silent(b) },
+		"Ping": func(b *broken) { b.ping = silent(b) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -46,7 +46,7 @@ func TestDeafConn(t *testing.T) {
 	}
 }
 
-// A Subscriber that blocks the reading is told that it has been down, when it comes back.
+// Down is called for a Subscriber that blocks the reading, when it comes back.
 func TestSlowSubscriber(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -93,7 +93,7 @@ func TestStuckProbe(t *testing.T) {
 	l := listener.New(pgxdriver.DialDSN(testdb.DSN(t)), cfg)
 	end := listen(t, l, n)
 	if err := next[error](t, n); errors.Is(err, listener.ErrNoEcho) {
-		t.Errorf("Down(%v), but nothing was sent that could be heard", err)
+		t.Errorf("Down(%v), but nothing was sent that could be received", err)
 	}
 	time.Sleep(10 * cfg.ProbeTimeout) // in which there could be several more
 	if took := end(); took > time.Second {
@@ -127,7 +127,7 @@ func TestLateProbe(t *testing.T) {
 	next[time.Time](t, n)
 }
 
-// Who waits for the next attempt has been told why, and is not told again when the connection fails.
+// Down is called once for a failed attempt, and not again when the connection fails while the next is awaited.
 func TestDownOnce(t *testing.T) {
 	t.Parallel()
 	var conns []*broken
@@ -163,7 +163,7 @@ func TestDownOnce(t *testing.T) {
 	}
 }
 
-// Where nobody hears anything another connection is tried; not so where a probe could not be sent.
+// Where nobody receives anything another connection is tried; not so where a probe could not be sent.
 func TestDeaf(t *testing.T) {
 	t.Parallel()
 	cfg := listener.Config{
@@ -194,7 +194,7 @@ func TestDeaf(t *testing.T) {
 // While the first probe is out nothing is sent: a transaction pooler could let the echo through only because of that.
 func TestSilenceUntilTheEcho(t *testing.T) {
 	t.Parallel()
-	for name, giveUp := range map[string]bool{"heard": false, "given up": true} {
+	for name, giveUp := range map[string]bool{"received": false, "given up": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			silence(t, giveUp)
@@ -207,7 +207,7 @@ func silence(t *testing.T, giveUp bool) {
 	dial := breaking(testdb.DSN(t), func(b *broken) {
 		conn = b
 		b.ping = func(ctx context.Context) error {
-			if !b.heard.Load() {
+			if !b.received.Load() {
 				t.Error("a heartbeat before the echo")
 			}
 			return b.Conn.Ping(ctx)

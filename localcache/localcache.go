@@ -1,8 +1,8 @@
 // Package localcache is what a node keeps in its own memory: recently used entries, bounded in number and in bytes.
 //
 // It holds no rule of coherence. Which entry may be stored, which must go and whether one may still be served is decided
-// by the Cache that uses it, under locks of its own; a local cache only has to keep what it is given, forget it when told
-// to, and forget whatever it likes when it is full.
+// by the Cache that uses it, under locks of its own; a local cache only has to keep what it is given, forget it on
+// Delete and Clear, and forget whatever it likes when it is full.
 package localcache
 
 import (
@@ -15,6 +15,14 @@ import (
 type Key struct {
 	Namespace string
 	Name      string
+}
+
+// Row is the key of the row.
+func (k Key) Row() string {
+	if k.Namespace == "" {
+		return k.Name
+	}
+	return k.Namespace + ":" + k.Name
 }
 
 // Entry is one cached row. Its fields must not be changed once it has been stored, but by Use. It fills a size

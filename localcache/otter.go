@@ -122,7 +122,7 @@ func (o Options) bounds() bounds {
 	return bounds{share: share, total: share * entries, largest: min(bytes, math.MaxUint32)}
 }
 
-// fits tells whether e may be kept at all.
+// fits reports whether e may be kept at all.
 func (b bounds) fits(e *Entry) bool { return e.Size <= 0 || uint64(e.Size) <= b.largest }
 
 // weight is for entries that fit. One between total and MaxBytes weighs the whole: it is alone then, within MaxBytes.

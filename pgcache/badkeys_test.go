@@ -152,7 +152,7 @@ func TestStrangeKeys(t *testing.T) {
 			set(t, a, k, 100+i)
 		}
 		n := uint64(len(keys))
-		eventually(t, "b hears of all", func() bool { return b.Stats().Invalidations == n })
+		eventually(t, "b receives all", func() bool { return b.Stats().Invalidations == n })
 		for i, k := range keys {
 			warm(t, b, k, 100+i)
 			all[k] = 1000 + i
@@ -160,14 +160,14 @@ func TestStrangeKeys(t *testing.T) {
 		if err := typed.SetMany(t.Context(), all); err != nil { // and of many
 			t.Fatal(err)
 		}
-		eventually(t, "b hears of all", func() bool { return b.Stats().Invalidations == 2*n })
+		eventually(t, "b receives all", func() bool { return b.Stats().Invalidations == 2*n })
 		for k, v := range all {
 			warm(t, b, k, v)
 		}
 		if err := a.Delete(t.Context(), keys...); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "b hears of all", func() bool { return b.Stats().Invalidations == 3*n })
+		eventually(t, "b receives all", func() bool { return b.Stats().Invalidations == 3*n })
 		for _, k := range keys {
 			wantNone(t, b, k)
 			if v, err := typed.GetOrSet(t.Context(), k, func(context.Context) (int, error) { return 7, nil }); v != 7 || err != nil {
@@ -186,7 +186,7 @@ func TestStrangeKeys(t *testing.T) {
 		}
 		before := b.Stats()
 		cl.exec("UPDATE " + cl.table() + " SET value = '8'")
-		eventually(t, "b hears of all", func() bool { return b.Stats().Invalidations == before.Invalidations+n })
+		eventually(t, "b receives all", func() bool { return b.Stats().Invalidations == before.Invalidations+n })
 		for _, k := range keys {
 			want(t, b, k, 8)
 		}

@@ -31,14 +31,18 @@ type Cache struct {
 	locks  Locks
 	window *window.Window // when this node's changes are published
 
-	session *session.Session // the node's own: pulses and flushes run on it
-	beat    heartbeat        // the pulse
-	release func()           // ends its being kept; nil: it is not
-	polling atomic.Bool
-	block   atomic.Int64 // where Cleanup goes on
+	session     *session.Session // the node's own: pulses and flushes run on it
+	heartbeat   heartbeat        // the pulse
+	release     func()           // ends its being kept; nil: it is not
+	polling     atomic.Bool
+	polls       atomic.Uint64 // begun
+	echoes      echoes
+	block       atomic.Int64 // where Cleanup goes on
+	fencedUntil atomic.Int64 // the rows that had expired by then are fenced; 0: see Cleanup
 
 	schema schema
 	stats  counters
+	txs    openTxs
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -81,7 +85,7 @@ func New(db *sql.DB, opts Options) (*Cache, error) {
 	c.session = session.Open(db)
 	switch {
 	case opts.Listener != nil:
-		c.beat.wake = make(chan struct{}, 1)
+		c.heartbeat.wake = make(chan struct{}, 1)
 		c.release = c.session.Keep()
 		c.goDo(c.listen)
 		c.goDo(c.pulses)

@@ -58,7 +58,7 @@ What a Cache promises, with its listener live (P2 and P5 say what live means):
     the lock, and whatever crashed meanwhile.
   - P7: nothing is served after its expiry, by more than 50 ms, nor anything that was never written.
 
-How they are kept is told in internal/coherence, checked exhaustively on a model in internal/model, and on a running
+How they are kept is described in internal/coherence, checked exhaustively on a model in internal/model, and on a running
 fleet by the harness (go run ./harness).
 
 # Loads
@@ -99,11 +99,11 @@ the same pool. It must not ask the cache for its own key, nor for one whose load
 	the role may only read           Gets work, from memory too; what writes is an error of the server
 	bytes that do not decode         a miss, counted and logged; GetOrSet loads anew and overwrites
 	garbage on the channel           everything in memory is forgotten, and counted in Stats.UnknownMessages
-	another cache on the channel     its messages are not heard
+	another cache on the channel     its messages are ignored
 	changes by psql, other services  noticed by triggers, each with a version of its own; cache_set and cache_delete are the
 	                                 functions for other services and languages
 	the server crashed               an UNLOGGED table is empty, and so is every memory: no older value comes back
-	a failover                       rows of a server that the listener does not hear are not kept in memory
+	a failover                       rows of a server that the listener is not connected to are not kept in memory
 
 Errors are of type *Error and say operation, key and cause; use errors.Is and errors.As for the cause.
 

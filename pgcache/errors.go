@@ -61,7 +61,7 @@ func (e *SchemaError) Error() string {
 	case e.Have > e.Want:
 		return fmt.Sprintf("the schema in the database has version %d, this release knows only %d: use a newer release", e.Have, e.Want)
 	}
-	return fmt.Sprintf("the schema in the database tells changes on channel %q, this cache listens on %q: all nodes need the same Channel", e.HaveChannel, e.WantChannel)
+	return fmt.Sprintf("the schema in the database publishes on channel %q, this cache listens on %q: all nodes need the same Channel", e.HaveChannel, e.WantChannel)
 }
 
 // PanicError is what every caller gets whose loader panicked.
@@ -129,7 +129,13 @@ func (c *Cache) explain(ctx context.Context, err error) error {
 	case sqlerr.NoObject(err):
 		c.schema.unknown() // dropped while we ran: look again next time
 		return fmt.Errorf("%w (%w)", ErrNotMigrated, err)
-	case sqlerr.State(err) == denied:
+	}
+	return c.explainDenied(err)
+}
+
+// explainDenied says where to look for the rights that a statement was refused for.
+func (c *Cache) explainDenied(err error) error {
+	if sqlerr.State(err) == denied {
 		c.schema.proven.Store(false)
 		return fmt.Errorf("%w: Ready names every right that this role lacks, docs/rights.md says what it is for", err)
 	}

@@ -1,6 +1,7 @@
 package pgcache_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -102,7 +103,7 @@ func TestP6_DeleteInATransaction(t *testing.T) {
 	}
 }
 
-// Every row has a version of its own, whoever wrote it: two values of one version can't be told apart.
+// Every row has a version of its own, whoever wrote it: two values of one version can't be distinguished.
 func TestForeignVersions(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
@@ -268,4 +269,55 @@ func TestFunctionsAndTemporaryTables(t *testing.T) {
 		}
 	}
 	want(t, bare, "k", 1)
+}
+
+// TestP6_LongTransaction: the tombstone of a transaction that stays open for longer than the tombstone lives is kept until no
+// load can have begun before the commit.
+func TestP6_LongTransaction(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	c := cl.on(cl.db, func(o *pgcache.Options) { o.CleanupInterval = 20 * time.Millisecond })
+	tx, err := cl.db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback() //nolint:errcheck // it is committed below
+	if _, err := tx.Exec("SELECT " + cl.object("cache_delete") + "('k')"); err != nil {
+		t.Fatal(err)
+	}
+	// As if it had been open for an hour.
+	if _, err := tx.Exec("UPDATE " + cl.table() + " SET version = version + 1, stamp = version + 1, expires_at = clock_timestamp() - interval '1 hour'"); err != nil {
+		t.Fatal(err)
+	}
+	loads, committed := make(chan struct{}), make(chan struct{})
+	loaded := async(t, func() error {
+		return c.GetOrSet(t.Context(), "k", new(string), func(context.Context) (any, error) {
+			close(loads)
+			<-committed
+			return "from before the commit", nil
+		})
+	})
+	<-loads
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	sweeps := func(n int) {
+		t.Helper()
+		for range n {
+			cl.exec("UPDATE " + cl.object("cache_state") + " SET swept_at = '-infinity'")
+			eventually(t, "the janitor has been there", func() bool {
+				return cl.count("SELECT count(*) FROM "+cl.object("cache_state")+" WHERE swept_at > '-infinity'") == 1
+			})
+		}
+	}
+	sweeps(3) // the third begins after the first has ended
+	close(committed)
+	if err := loaded(); err != nil {
+		t.Fatal(err)
+	}
+	if n := cl.count("SELECT count(*) FROM " + cl.table() + " WHERE value IS NOT NULL"); n != 0 {
+		t.Error("what was loaded before the commit is stored")
+	}
+	cl.expire("true") // which also ends what was open
+	eventually(t, "the tombstone is removed", func() bool { return cl.count("SELECT count(*) FROM "+cl.table()) == 0 })
 }

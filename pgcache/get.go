@@ -32,7 +32,7 @@ func (v *view) get(ctx context.Context, op, key string, dst any) (bool, error) {
 	}
 	row, err := v.read(ctx, k)
 	if err != nil {
-		return false, fail(op, rowKey(k), err)
+		return false, fail(op, k.Row(), err)
 	}
 	return v.take(k, row, dst), nil
 }
@@ -69,7 +69,7 @@ func (v *view) read(ctx context.Context, k localcache.Key) (store.Row, error) {
 		return store.Row{}, err
 	}
 	for {
-		f, leader := c.local.Read(k)
+		f, leader := c.local.BeginRead(k)
 		if leader {
 			return v.readFor(ctx, k, f)
 		}
@@ -93,14 +93,14 @@ var errNoResult = errors.New("the read ended without a result")
 var errGivenUp = errors.New("the caller gave up")
 
 // readFor reads the row of k for the flight f.
-func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Flight) (row store.Row, err error) {
+func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Read) (row store.Row, err error) {
 	c := v.c
 	shared := errNoResult // if it panics
 	var e *localcache.Entry
 	defer func() { f.Finish(row, shared, e) }()
 
 	sent := coherence.Now()
-	row, err = c.store.Get(ctx, rowKey(k))
+	row, err = c.store.Get(ctx, k.Row())
 	if err != nil {
 		err = c.explain(ctx, err)
 		if shared = err; ctx.Err() != nil {
@@ -123,16 +123,16 @@ func (v *view) readMany(ctx context.Context, keys []localcache.Key, interest map
 	if err := c.check(ctx); err != nil {
 		return nil, err
 	}
-	flights := make([]*coherence.Flight, len(keys))
+	reads := make([]*coherence.Read, len(keys))
 	names := make([]string, len(keys))
 	for i, k := range keys {
-		flights[i], names[i] = c.local.ReadAlone(k), rowKey(k)
+		reads[i], names[i] = c.local.BeginReadAlone(k), k.Row()
 	}
 	var found []store.Row
 	entries := make([]*localcache.Entry, len(keys))
 	shared := errNoResult
 	defer func() { // also if a driver panics: others wait for these reads
-		for i, f := range flights {
+		for i, f := range reads {
 			var row store.Row
 			if found != nil {
 				row = found[i]

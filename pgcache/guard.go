@@ -11,7 +11,7 @@ import (
 // what may be stored is decided by a fence in the storing statement, so a guard that fails, or locks too much or too
 // little, costs a second load at worst.
 type Guard interface {
-	// Open is called once by New. space tells the cache's keys from those of others in the same database. It must not
+	// Open is called once by New. space distinguishes the cache's keys from those of other caches in the same database. It must not
 	// touch the network.
 	Open(db *sql.DB, space string) Locks
 }

@@ -27,7 +27,7 @@ func forDrivers(t *testing.T, test func(t *testing.T, driver string)) {
 	}
 }
 
-// forWindows runs test over a cluster that tells every write at once, and over one that tells a window's together.
+// forWindows runs test over a cluster that publishes every write at once, and over one that publishes a window's together.
 func forWindows(t *testing.T, test func(t *testing.T, cl *cluster)) {
 	t.Helper()
 	for name, window := range map[string]time.Duration{"immediate": pgcache.Immediate, "window": 0} {
@@ -40,15 +40,22 @@ func forWindows(t *testing.T, test func(t *testing.T, cl *cluster)) {
 	}
 }
 
-// expire makes the rows that where selects look as if they had been written and had expired long ago, without telling
+// expire makes the rows that where selects look as if they had been written and had expired long ago, without publishing
 // anybody.
 func (cl *cluster) expire(where string) {
 	cl.t.Helper()
 	cl.exec("UPDATE " + cl.table() + ` SET version = version + 1, stamp = version + 1, expires_at = clock_timestamp() - interval '1 hour',
 		written_at = clock_timestamp() - interval '2 hours' WHERE ` + where)
+	cl.ended()
 }
 
-// follow puts a mark that a writes and b keeps in memory. caughtUp waits until b has heard of everything that was
+// ended makes the transactions of before look as if they had ended long ago.
+func (cl *cluster) ended() {
+	cl.t.Helper()
+	cl.exec("UPDATE " + cl.object("cache_state") + " SET ended_before = pg_snapshot_xmax(pg_current_snapshot())")
+}
+
+// follow puts a mark that a writes and b keeps in memory. caughtUp waits until b has received everything that was
 // committed before the call. w is b's wire, or nil: what it holds up does not hold up this.
 func (cl *cluster) follow(a, b *pgcache.Cache, w *wire) (caughtUp func()) {
 	cl.t.Helper()
@@ -59,7 +66,7 @@ func (cl *cluster) follow(a, b *pgcache.Cache, w *wire) (caughtUp func()) {
 	write := func() {
 		cl.t.Helper()
 		n++
-		// What waits in the log may be overtaken by a mark that is told at once.
+		// What waits in the log may be overtaken by a mark that is published at once.
 		eventually(cl.t, "the log is flushed", func() bool {
 			return cl.count("SELECT count(*) FROM "+strings.TrimSuffix(cl.table(), "entries")+"changes") == 0
 		})

@@ -11,8 +11,8 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// Cleanup removes one batch of expired rows, at most CleanupBatch, and returns how many. It tells nobody: an entry in
-// memory never outlives its row. There is no need to call it while the janitor runs. Loads that have begun are fenced
+// Cleanup removes one batch of expired rows, at most CleanupBatch, and returns how many. It publishes nothing: an entry
+// in memory never outlives its row. There is no need to call it while the janitor runs. Loads that have begun are fenced
 // where it removes what expired in the last minutes: their values are handed out but not stored.
 func (c *Cache) Cleanup(ctx context.Context) (int64, error) {
 	if c.null {
@@ -21,27 +21,45 @@ func (c *Cache) Cleanup(ctx context.Context) (int64, error) {
 	if err := c.check(ctx); err != nil {
 		return 0, fail("cleanup", "", err)
 	}
+	// What was fenced by an earlier call, which found more than a batch.
+	if until := c.fencedUntil.Load(); until != 0 {
+		n, err := c.remove(ctx, until, true)
+		if err != nil || n > 0 {
+			return n, fail("cleanup", "", err)
+		}
+		c.fencedUntil.CompareAndSwap(until, 0)
+	}
 	statement, cancel := c.statement(ctx)
 	defer cancel()
-	// First what no load can need any more: that takes no fence.
+	if err := c.store.NoteEnded(statement, tombstoneGrace); err != nil {
+		return 0, fail("cleanup", "", c.explain(ctx, err))
+	}
+	// What no load can need any more: that takes no fence.
 	until, err := c.store.ExpiredFor(statement, tombstoneGrace)
 	if err != nil {
 		return 0, fail("cleanup", "", c.explain(ctx, err))
 	}
-	n, err := c.remove(ctx, until)
+	n, err := c.remove(ctx, until, false)
 	if err != nil || n > 0 {
 		return n, fail("cleanup", "", err)
 	}
-	if until, err = c.store.Expired(statement, tombstoneGrace); err != nil {
+	until, fenced, err := c.store.Expired(statement, tombstoneGrace)
+	if err != nil {
 		return 0, fail("cleanup", "", c.explain(ctx, err))
 	}
-	n, err = c.remove(ctx, until)
+	if !fenced {
+		return 0, nil
+	}
+	n, err = c.remove(ctx, until, true)
+	if n > 0 {
+		c.fencedUntil.Store(until)
+	}
 	return n, fail("cleanup", "", err)
 }
 
 // remove removes one batch of the rows that had expired by until. It begins where the last call ended, and goes round the
 // table once at the most.
-func (c *Cache) remove(ctx context.Context, until int64) (int64, error) {
+func (c *Cache) remove(ctx context.Context, until int64, fenced bool) (int64, error) {
 	statement, cancel := c.statement(ctx)
 	blocks, err := c.store.Blocks(statement)
 	cancel()
@@ -53,7 +71,7 @@ func (c *Cache) remove(ctx context.Context, until int64) (int64, error) {
 		if first >= blocks {
 			first = 0
 		}
-		n, err := c.expire(ctx, first, until)
+		n, err := c.expire(ctx, first, until, fenced)
 		if err != nil || n > 0 {
 			c.block.Store(first)
 			return n, err
@@ -64,10 +82,10 @@ func (c *Cache) remove(ctx context.Context, until int64) (int64, error) {
 }
 
 // expire removes one batch from some blocks.
-func (c *Cache) expire(ctx context.Context, first, until int64) (int64, error) {
+func (c *Cache) expire(ctx context.Context, first, until int64, fenced bool) (int64, error) {
 	statement, cancel := c.statement(ctx)
 	defer cancel()
-	n, err := c.store.Expire(statement, first, until, c.opts.CleanupBatch)
+	n, err := c.store.Expire(statement, first, until, c.opts.CleanupBatch, fenced)
 	if err != nil {
 		return 0, c.explain(ctx, err)
 	}
@@ -111,11 +129,14 @@ func (c *Cache) sweep() error {
 	if err != nil || !mine {
 		return err
 	}
+	_, ended := bounded(ctx, c, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, c.store.NoteEnded(ctx, tombstoneGrace)
+	})
 	// Each for itself: a table that takes long to go through keeps nobody from the rest.
 	_, notices := bounded(ctx, c, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, c.store.DeleteNotices(ctx, c.db, keepNotices)
 	})
-	return errors.Join(notices, c.expireAll(ctx), c.trim(ctx))
+	return errors.Join(ended, notices, c.expireAll(ctx), c.trim(ctx))
 }
 
 // bounded sends one statement with the Timeout.
@@ -136,7 +157,7 @@ func (c *Cache) expireAll(ctx context.Context) error {
 		return err
 	}
 	for first := int64(0); first < blocks && ctx.Err() == nil; {
-		n, err := c.expire(ctx, first, until)
+		n, err := c.expire(ctx, first, until, false)
 		if err != nil {
 			return err
 		}

@@ -120,7 +120,7 @@ func TestJanitor(t *testing.T) {
 	if swept < 20 {
 		t.Errorf("%d cleaned", swept)
 	}
-	// A sweep is an Expire that found less than a batch; the others asked and were told that it is done.
+	// A sweep is an Expire that found less than a batch; the others asked and got the answer that it is done.
 	most := int(elapsed/(interval/2)) + 1
 	sweeps := 0
 	for _, w := range wires {
@@ -210,11 +210,11 @@ func TestTrimPublishesTogether(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
 	c := cl.on(cl.db, func(o *pgcache.Options) { o.MaxRows, o.CleanupInterval = 100, 50*time.Millisecond })
-	ears := cl.listenIn()
+	recorder := cl.record()
 	cl.exec(`INSERT INTO ` + cl.table() + ` (key, value, version, stamp) SELECT 'k' || i, '1', i, i FROM generate_series(1, 5000) i`)
 	eventually(t, "it is trimmed", func() bool { return cl.count("SELECT count(*) FROM "+cl.table()) <= 100 })
 	eventually(t, "and published", func() bool { return cl.count("SELECT count(*) FROM "+cl.object("cache_changes")) == 0 })
-	if n := len(ears.heard()); n > 100 {
+	if n := len(recorder.received()); n > 100 {
 		t.Errorf("%d notifications", n)
 	}
 	_ = c

@@ -45,14 +45,6 @@ func keyOf(row string) localcache.Key {
 	return localcache.Key{Name: row}
 }
 
-// rowKey is the other way round.
-func rowKey(k localcache.Key) string {
-	if k.Namespace == "" {
-		return k.Name
-	}
-	return k.Namespace + ":" + k.Name
-}
-
 // checkKey refuses what the database would refuse, or an index or a notification could not hold. It is asked only
 // where SQL follows: nothing that it refuses is ever in memory.
 func checkKey(namespace, key string) error {
@@ -73,7 +65,7 @@ func checkKey(namespace, key string) error {
 	return nil
 }
 
-// checkNamespace refuses a namespace that would not be told from a key's own text.
+// checkNamespace refuses a namespace that could not be distinguished from a key's own text.
 func checkNamespace(ns string) error {
 	switch {
 	case ns == "":

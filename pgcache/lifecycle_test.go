@@ -182,15 +182,15 @@ func TestCloseIsQuick(t *testing.T) {
 	db := testdb.Open(t, "pgx", link.DSN())
 	for _, silent := range []bool{false, true} {
 		c := cl.on(db, func(o *pgcache.Options) { o.Listener = listenerOf("pgx", db, "") })
-		deaf, began := make(chan struct{}), make(chan struct{})
-		defer close(deaf)
+		loaderEnds, began := make(chan struct{}), make(chan struct{})
+		defer close(loaderEnds)
 		if silent {
 			set(t, c, "k", 1)
 			link.Freeze()
 			defer link.Thaw()
 		} else {
 			loaded := async(t, func() error {
-				return c.GetOrSet(t.Context(), "k", new(int), func(context.Context) (any, error) { close(began); <-deaf; return 1, nil })
+				return c.GetOrSet(t.Context(), "k", new(int), func(context.Context) (any, error) { close(began); <-loaderEnds; return 1, nil })
 			})
 			<-began
 			defer func() {

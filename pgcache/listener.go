@@ -5,39 +5,39 @@ import (
 	"time"
 )
 
-// A Listener receives what is told on a channel of the database and knows whether it can still be relied on. Package
+// A Listener receives the notifications of a channel and knows whether any may have been missed. Package
 // listener implements it over any driver; driver/pgxdriver and driver/pqdriver make one.
 type Listener interface {
-	// Listen delivers to sub what is told on channel until ctx ends, and returns when nothing more will be delivered: nil,
+	// Listen delivers to sub the notifications on channel until ctx ends, and returns when nothing more will be delivered: nil,
 	// because ctx ended. It reconnects by itself for as long as it takes; it returns an error only for a channel or a
-	// configuration that can never work. It calls sub's Beat, Notify and Down one at a time and in the order of the
+	// configuration that can never work. It calls sub's Trust, Notify and Down one at a time and in the order of the
 	// connection.
 	Listen(ctx context.Context, channel string, sub Subscriber) error
 }
 
-// A Subscriber is told what a Listener hears. A Cache is the only one that matters; the interface is exported so that
-// other Listeners can be written.
+// A Subscriber takes what a Listener receives. A Cache passes one to Listen; the interface is exported so that other
+// Listeners can be written.
 type Subscriber interface {
 	// Probe sends ProbePrefix + nonce + anything to the channel over the connections that carry the data. A listener
-	// is live only after it has heard its own nonce: that proves LISTEN is in force, on the same database of the same
+	// is live only after it has received its own nonce: that proves that LISTEN is in force, on the same database of the same
 	// server, with no pooler between that loses notifications. A nonce is letters and digits with a colon behind, all of
 	// one length. Probe may be called beside the other methods, and must return soon when ctx ends.
 	Probe(ctx context.Context, nonce string) error
 
-	// Beat says that everything told before now has been delivered, and that silence means silence until trusted. The
-	// first Beat after a Down (or ever) comes after the probe's echo; it makes the subscriber live.
-	Beat(trusted time.Time)
+	// Trust says that every notification from before now has been delivered, and that the listener is trusted until then:
+	// it will have called Trust again, or else Down. The first Trust after a Down (or ever) comes after the probe's echo; it makes the subscriber live.
+	Trust(trusted time.Time)
 
 	// Notify delivers one payload: every one on the channel, the echo of a probe included, and whether live or not. It
 	// must return quickly: it is called on the goroutine that reads the socket.
 	Notify(payload string)
 
-	// Down says that something told from now on may never be delivered, and why. It is called once when a live subscriber
+	// Down says that notifications from now on may never be delivered, and why. It is called once when a live subscriber
 	// is no longer live, and once for every attempt to become live that fails, but not because ctx ends.
 	Down(err error)
 }
 
-// A Poller is a Subscriber that can be read instead of told, for databases without LISTEN. A Cache is one.
+// A Poller is a Subscriber that can be asked for changes, for databases without LISTEN. A Cache's is one.
 type Poller interface {
 	Subscriber
 

@@ -45,10 +45,11 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 		return err
 	}
 	k, c := v.key(key), v.c
-	name := rowKey(k)
+	name := k.Row()
 	if loading(ctx, c, k) {
 		return fail(op, name, ErrRecursiveLoad)
 	}
+	arrived := coherence.Now()
 	for {
 		row, err := v.read(ctx, k)
 		if err != nil && (ctx.Err() != nil || misconfigured(err)) {
@@ -58,7 +59,7 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 			return nil
 		}
 		run := coherence.NewRun(context.WithoutCancel(ctx))
-		l, part, steps := c.local.Join(k, run)
+		l, part, steps := c.local.Join(k, run, arrived)
 		switch part {
 		case coherence.Waits:
 			run.Leave()
@@ -124,6 +125,7 @@ func waitFor(ctx context.Context, l *coherence.Load, part bool) error {
 type loadRun struct {
 	view
 	run      *coherence.Run
+	arrived  int64 // when the caller of GetOrSetMany came
 	load     func(ctx context.Context, names []string) (map[string]any, error)
 	into     reflect.Type // what callers decode into
 	degraded bool         // the database did not answer: load and return, no more
@@ -142,8 +144,8 @@ func end(loads []*coherence.Load, out coherence.Loaded) {
 	}
 }
 
-// Losers of the lock look again when the value is told, and after a growing wait in case it was not: the winner's store
-// of a new row is silent unless the load was slow.
+// Those who don't get the lock look again when the key is invalidated, and after a growing wait in case it is not: the
+// winner's store of a new row is not published unless the load was slow.
 const (
 	firstWait = 2 * time.Millisecond
 	longWait  = 100 * time.Millisecond
@@ -157,9 +159,9 @@ func (r *loadRun) rounds(pending []*coherence.Load) {
 	defer cancel(nil)
 	defer context.AfterFunc(r.c.ctx, func() { cancel(ErrClosed) })()
 
-	news := make(chan struct{}, 1)
+	invalidated := make(chan struct{}, 1)
 	for _, l := range pending {
-		defer r.c.local.Watch(l.Key, news).Stop()
+		defer r.c.local.Watch(l.Key, invalidated).Stop()
 	}
 	started := time.Now()
 	for pause := firstWait; len(pending) > 0; pause = min(pause*2, longWait) {
@@ -168,7 +170,7 @@ func (r *loadRun) rounds(pending []*coherence.Load) {
 		if len(pending) == 0 {
 			return
 		}
-		pauseFor(ctx, pause, news)
+		pauseFor(ctx, pause, invalidated)
 		if ctx.Err() != nil {
 			end(pending, coherence.Loaded{All: true, Err: context.Cause(ctx)})
 			return
@@ -176,12 +178,12 @@ func (r *loadRun) rounds(pending []*coherence.Load) {
 	}
 }
 
-func pauseFor(ctx context.Context, d time.Duration, news <-chan struct{}) {
+func pauseFor(ctx context.Context, d time.Duration, invalidated <-chan struct{}) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-news:
+	case <-invalidated:
 	case <-ctx.Done():
 	}
 }

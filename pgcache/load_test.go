@@ -240,11 +240,11 @@ func TestLoadTimeout(t *testing.T) {
 	cl := newCluster(t)
 	c := cl.on(testdb.DB(t), func(o *pgcache.Options) { o.LoadTimeout = 150 * time.Millisecond })
 	l := newLoader(1)
-	deaf := make(chan struct{})
-	defer close(deaf)
+	silent := make(chan struct{})
+	defer close(silent)
 	for name, load := range map[string]func(context.Context) (any, error){
 		"obeys its context":   l.load,
-		"ignores its context": func(context.Context) (any, error) { <-deaf; return 1, nil },
+		"ignores its context": func(context.Context) (any, error) { <-silent; return 1, nil },
 		"wraps its context":   func(ctx context.Context) (any, error) { <-ctx.Done(); return nil, fmt.Errorf("query: %w", ctx.Err()) },
 	} {
 		began := time.Now()

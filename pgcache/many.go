@@ -88,6 +88,7 @@ func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ct
 	if len(keys) == 0 {
 		return all, t.c.closedErr(op)
 	}
+	arrived := coherence.Now()
 	for len(keys) > 0 {
 		found, missing, err := t.getMany(ctx, op, keys)
 		for k, v := range found {
@@ -106,7 +107,7 @@ func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ct
 		}
 		var again []string
 		if again, err = t.loadMany(ctx, op, &loadRun{
-			view: with, into: reflect.TypeFor[T](), degraded: err != nil,
+			view: with, arrived: arrived, into: reflect.TypeFor[T](), degraded: err != nil,
 			load: func(ctx context.Context, names []string) (map[string]any, error) {
 				values, err := load(ctx, names)
 				boxed := make(map[string]any, len(values))
@@ -133,7 +134,7 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 	var mine []*coherence.Load
 	for i, key := range missing {
 		var part coherence.Part
-		loads[i], part, steps[i] = t.c.local.Join(t.key(key), r.run)
+		loads[i], part, steps[i] = t.c.local.Join(t.key(key), r.run, r.arrived)
 		switch part {
 		case coherence.Leads:
 			mine = append(mine, loads[i])
@@ -159,7 +160,7 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 			again = append(again, key)
 		case out.Err != nil:
 			if !out.All || !failed[l.Run] {
-				errs = append(errs, fail(op, rowKey(l.Key), out.Err))
+				errs = append(errs, fail(op, l.Key.Row(), out.Err))
 			}
 			failed[l.Run] = out.All
 		case steps[i] >= out.Since:
@@ -169,7 +170,7 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 		case out.Found:
 			var v T
 			if err := t.unmarshal(out.Row.Codec, out.Row.Value, &v); err != nil {
-				errs = append(errs, fail(op, rowKey(l.Key), fmt.Errorf("decode what was loaded: %w", err)))
+				errs = append(errs, fail(op, l.Key.Row(), fmt.Errorf("decode what was loaded: %w", err)))
 			} else {
 				all[key] = v
 			}

@@ -69,8 +69,8 @@ func (s *schema) read(ctx context.Context, c *Cache) error {
 	if err != nil {
 		return c.explain(ctx, err)
 	}
-	if state.Version != schemaVersion || state.Channel != c.store.Names.Channel {
-		return c.schemaError(state)
+	if err := c.fits(state); err != nil {
+		return err
 	}
 	s.id.Store(&state.ID)
 	s.known.Store(true)
@@ -78,7 +78,14 @@ func (s *schema) read(ctx context.Context, c *Cache) error {
 	return nil
 }
 
-func (c *Cache) schemaError(have store.State) error {
+// fits compares what is in the database with what this release and the options ask for.
+func (c *Cache) fits(have store.State) error {
+	if have.Version == schemaVersion && have.Channel == c.store.Names.Channel {
+		if c.opts.HideKeys && !have.Hidden {
+			return errors.New("the option HideKeys is set, and the database does not hide keys yet: run Migrate")
+		}
+		return nil
+	}
 	return &SchemaError{Have: have.Version, Want: schemaVersion, HaveChannel: have.Channel, WantChannel: c.store.Names.Channel}
 }
 
@@ -88,8 +95,8 @@ func (s *schema) unknown() {
 }
 
 // Migrate creates or updates the cache's tables, and the schema that holds them if it is missing. It is idempotent and
-// safe from any number of processes at once. A database that a newer release has migrated, or that tells on another
-// channel, is left alone: SchemaError.
+// safe from any number of processes at once. A database that a newer release has migrated, or that publishes on
+// another channel, is left alone: SchemaError.
 func (c *Cache) Migrate(ctx context.Context) error {
 	if c.null || c.ctx.Err() != nil {
 		return c.closedErr("migrate")
@@ -126,9 +133,10 @@ func (c *Cache) MigrationState(ctx context.Context) (MigrationState, error) {
 }
 
 // MigrationSQL returns the SQL of all migrations for a cache with opts, for those who migrate with a tool of their own.
-// Run each part, they are headed by comments, once and in order. Only Schema, Prefix, Channel and Durable of opts count.
+// Run each part, they are headed by comments, once and in order. Only Schema, Prefix, Channel, Durable and HideKeys of
+// opts count.
 func MigrationSQL(opts Options) (string, error) {
-	names, err := store.Names{Schema: opts.Schema, Prefix: opts.Prefix, Channel: opts.Channel, Durable: opts.Durable}.Resolve()
+	names, err := store.Names{Schema: opts.Schema, Prefix: opts.Prefix, Channel: opts.Channel, Durable: opts.Durable, Hidden: opts.HideKeys}.Resolve()
 	if err != nil {
 		return "", fmt.Errorf("pgcache: option %w", err)
 	}

@@ -18,7 +18,7 @@ const (
 	// that overflows: a TTL of time.Until(t) is an error when t has passed, never "for ever".
 	NoExpiry time.Duration = math.MinInt64 + 777_777_777
 
-	// Immediate as an InvalidationWindow tells every write in its own transaction, without delay.
+	// Immediate as an InvalidationWindow publishes every write in its own statement, without delay.
 	Immediate time.Duration = -1
 )
 
@@ -46,7 +46,7 @@ const (
 const tombstoneGrace = MaxLoadTimeout + time.Minute
 
 // Options says how a Cache works. The zero value is useful: JSON, five minutes, and no local cache, because without a
-// Listener nobody would tell it what has changed.
+// Listener nothing would invalidate it.
 type Options struct {
 	// Codec turns values into bytes. Defaults to codec.JSON. A typed view may have its own.
 	Codec codec.Codec
@@ -61,7 +61,7 @@ type Options struct {
 	// Letters, digits and _, at most 41 bytes.
 	Prefix string
 
-	// Channel is what nodes tell each other on. Defaults to a name made of Schema and Prefix. All nodes of a cache must
+	// Channel is where changes are published. Defaults to a name made of Schema and Prefix. All nodes of a cache must
 	// have the same; Migrate writes it down, and a node that differs gets an error. Letters, digits and _, at most 63.
 	Channel string
 
@@ -69,13 +69,19 @@ type Options struct {
 	// and every write costs WAL. By default the table is UNLOGGED, and a crash empties it.
 	Durable bool
 
-	// Listener hears what other nodes change: pgxdriver.Listener or pqdriver.Listener. Without one the local cache is
+	// HideKeys makes Migrate have invalidations name keys by hashes, keyed with a secret that only roles with rights on the
+	// cache's tables can read. Without it any role of the database may LISTEN on the channel and see the keys that change.
+	// Once migrated it holds for all nodes, whatever their options say, and stays on until key_secret in cache_state is set to
+	// NULL. It costs memory for each key that is held, a hash for each statement, and nothing for a hit.
+	HideKeys bool
+
+	// Listener receives the invalidations of other nodes: pgxdriver.Listener or pqdriver.Listener. Without one the local cache is
 	// off, unless LocalTTL is set.
 	Listener Listener
 
-	// InvalidationWindow bounds how long a change waits to be told together with others, of all nodes. Defaults to
-	// 25 ms, at most a minute. In a quiet system a change is told at once all the same. Immediate tells each in the
-	// statement that makes it: no delay, and a notification for every write, which every listener pays for.
+	// InvalidationWindow bounds how long a change waits to be published together with others, of all nodes. Defaults to
+	// 25 ms, at most a minute. In a quiet system a change is published at once all the same. Immediate publishes each in
+	// the statement that makes it: no delay, and a notification for every write, which every listener pays for.
 	InvalidationWindow time.Duration
 
 	// Local is what this node keeps in memory. Defaults to localcache.New with 4096 entries and 64 MiB;
@@ -102,7 +108,8 @@ type Options struct {
 
 	// PrepareStatements prepares each statement once a connection. It is for lib/pq, which else takes two round trips
 	// for one; pgx does it by itself. Never set it behind a transaction pooler: a connection's statements are then not
-	// its own.
+	// its own. Set MaxIdleConns to MaxOpenConns with it: database/sql chooses the connection of a prepared statement, so the
+	// cache can't keep one for the next statement, and a pool with two idle connections connects anew all the time.
 	PrepareStatements bool
 
 	// Timeout bounds every statement, beside the context of the call. Defaults to 5 s.
@@ -123,7 +130,7 @@ type Options struct {
 	MaxRows  int64
 	MaxBytes int64
 
-	// Logger gets what nobody else can be told: listeners lost and found, values that do not decode. Defaults to
+	// Logger gets what no call returns: listeners lost and found, values that do not decode. Defaults to
 	// slog.Default.
 	Logger *slog.Logger
 }
@@ -175,7 +182,7 @@ func (o Options) validate(db *sql.DB) (store.Names, error) {
 	if db == nil {
 		return store.Names{}, errors.New("pgcache: db is nil")
 	}
-	names, err := store.Names{Schema: o.Schema, Prefix: o.Prefix, Channel: o.Channel, Durable: o.Durable}.Resolve()
+	names, err := store.Names{Schema: o.Schema, Prefix: o.Prefix, Channel: o.Channel, Durable: o.Durable, Hidden: o.HideKeys}.Resolve()
 	if err != nil {
 		return names, fmt.Errorf("pgcache: option %w", err)
 	}

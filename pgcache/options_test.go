@@ -183,7 +183,7 @@ func TestHostileNames(t *testing.T) {
 		set(t, a, "k", i)
 		warm(t, b, "k", i)
 		set(t, a, "k", -i-1)
-		eventually(t, name+": b hears", func() bool { return b.Stats().Invalidations > 0 })
+		eventually(t, name+": b receives", func() bool { return b.Stats().Invalidations > 0 })
 		warm(t, b, "k", -i-1)
 		if err := a.Clear(t.Context()); err != nil {
 			t.Error(err)

@@ -39,7 +39,7 @@ func TestP1_FillOvertaken(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				cl := newCluster(t)
-				cl.opts.InvalidationWindow = pgcache.Immediate // so that what is told comes in the order of the writes
+				cl.opts.InvalidationWindow = pgcache.Immediate // so that what is published comes in the order of the writes
 				a := cl.node(nil)
 				db, w := openWire(t, driver, testdb.DSN(t))
 				b := cl.on(db, func(o *pgcache.Options) { o.Listener = listenerOf(driver, db, testdb.DSN(t)) })
@@ -78,7 +78,7 @@ func TestP1_LoadsFromBefore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cl := newCluster(t)
-			cl.opts.InvalidationWindow = pgcache.Immediate // so that what is told comes in the order of the writes
+			cl.opts.InvalidationWindow = pgcache.Immediate // so that what is published comes in the order of the writes
 			a := cl.node(nil)
 			b, w := cl.wired(nil)
 			caughtUp := cl.follow(a, b, w)

@@ -12,7 +12,7 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// P2 with the defaults, over both drivers: three seconds after a write the most deaf of nodes returns it.
+// P2 with the defaults, over both drivers: three seconds after a write the most silent of nodes returns it.
 func TestP2_HalfOpenLink(t *testing.T) {
 	t.Parallel()
 	forDrivers(t, func(t *testing.T, driver string) {
@@ -89,12 +89,12 @@ func TestP2_Delivery(t *testing.T) {
 		a, b := cl.node(nil), cl.node(nil)
 		for v := range 25 {
 			set(t, a, "k", v)
-			for told := time.Now(); ; {
+			for published := time.Now(); ; {
 				began := time.Now()
 				if got, _ := get[int](t, b, "k"); got == v {
 					break
 				}
-				if late := began.Sub(told); late > time.Second {
+				if late := began.Sub(published); late > time.Second {
 					t.Fatalf("stale for %v", late)
 				}
 			}

@@ -90,16 +90,16 @@ func TestP3_OwnWrites(t *testing.T) {
 		},
 		"Clear": func(ctx context.Context, c *pgcache.Cache) error { return c.Clear(ctx) },
 	} {
-		for _, deaf := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s/deaf=%v", name, deaf), func(t *testing.T) {
+		for _, silent := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/silent=%v", name, silent), func(t *testing.T) {
 				t.Parallel()
 				cl := newCluster(t)
 				c, wire := cl.wired(func(o *pgcache.Options) {
-					if deaf { // nobody tells the node of its own writes
+					if silent { // nothing invalidates the node's own writes
 						o.Listener, o.LocalTTL = nil, time.Hour
 					}
 				})
-				set(t, cl.node(nil), "k", "old") // not in c's memory, and an insert tells nobody
+				set(t, cl.node(nil), "k", "old") // not in c's memory, and an insert is not published
 				set(t, c, "live", "yes")
 				warm(t, c, "live", "yes")
 				stmt := "cache_entries"
@@ -159,7 +159,7 @@ func TestP3_UnknownOutcome(t *testing.T) {
 			t.Fatal(err)
 		}
 		reply.release()
-		cl.exec("UPDATE " + cl.table() + " SET version = 1, stamp = 1, value = '\"newer\"' WHERE key = 'k'") // nobody tells this
+		cl.exec("UPDATE " + cl.table() + " SET version = 1, stamp = 1, value = '\"newer\"' WHERE key = 'k'") // without an invalidation
 		want(t, c, "k", "newer")
 	}
 	set(t, c, "k", "old")
@@ -176,7 +176,7 @@ func TestP3_UnknownOutcome(t *testing.T) {
 func TestP3_OverlappingWrites(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	// Nobody tells the node of its own writes, so a wrong guess would stay.
+	// Nothing invalidates the node's own writes here, so a wrong guess would stay.
 	c := cl.on(testdb.DB(t), func(o *pgcache.Options) { o.LocalTTL = time.Hour })
 	for round := range 250 {
 		var wg sync.WaitGroup

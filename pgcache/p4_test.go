@@ -20,7 +20,7 @@ import (
 )
 
 // P4 for reads of one key that are under way at the same time: once one of them has returned v2, none that saw v1 may
-// fill the memory or be joined. The node hears of nothing here.
+// fill the memory or be joined. The node receives nothing here.
 func TestP4_ReadsSideBySide(t *testing.T) {
 	t.Parallel()
 	for name, newer := range map[string]func(t *testing.T, c *pgcache.Cache, w *wire, killed func() string){
@@ -39,9 +39,9 @@ func TestP4_ReadsSideBySide(t *testing.T) {
 			t.Run(name+", "+later, func(t *testing.T) {
 				t.Parallel()
 				cl := newCluster(t)
-				cl.opts.InvalidationWindow = pgcache.Immediate // so that what is told comes in the order of the writes
+				cl.opts.InvalidationWindow = pgcache.Immediate // so that what is published comes in the order of the writes
 				a := cl.node(nil)
-				b, w, link := cl.deafable()
+				b, w, link := cl.severable()
 				read := func() string { v, _ := get[int](t, b, "k"); return outcome(v, nil) }
 				set(t, a, "k", 0)
 				caughtUp := cl.follow(a, b, w)
@@ -86,9 +86,9 @@ func TestP4_ReadsSideBySide(t *testing.T) {
 func TestP4_KilledReadBringsNews(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	cl.opts.InvalidationWindow = pgcache.Immediate // so that what is told comes in the order of the writes
+	cl.opts.InvalidationWindow = pgcache.Immediate // so that what is published comes in the order of the writes
 	a := cl.node(nil)
-	b, w, link := cl.deafable()
+	b, w, link := cl.severable()
 	set(t, a, "k", 0)
 	caughtUp := cl.follow(a, b, w)
 	sending := w.before(named("GetEntry"))
@@ -119,7 +119,7 @@ func TestP4_LoadsFromBefore(t *testing.T) {
 			t.Parallel()
 			cl := newCluster(t)
 			a := cl.node(nil)
-			b, w, link := cl.deafable()
+			b, w, link := cl.severable()
 			held, own := begin(t, b, a, w)
 			link.Freeze()
 			del(t, a, "k")

@@ -77,7 +77,7 @@ func TestP5_NotLive(t *testing.T) {
 	if s := b.Stats(); s.LocalHits != before.LocalHits || s.RemoteHits != before.RemoteHits+20 {
 		t.Errorf("before %+v, after %+v", before, s)
 	}
-	// Nothing is told now that would kill a read, so nobody may join one. (Slow ones are never joined: be quick.)
+	// Nothing is published now that would kill a read, so nobody may join one. (Slow ones are never joined: be quick.)
 	var first func() error
 	var reply *stop
 	for v := 21; v < 31; v++ {
@@ -104,7 +104,7 @@ func TestP5_NotLive(t *testing.T) {
 	}
 	want(t, b, "k", 32)
 	warm(t, b, "k", 32)
-	// Nor what was written before it was down, if it is heard of only after.
+	// Nor what was written before it was down, if it is received only after.
 	reply = wire.after(named("PutEntry"))
 	first = async(t, func() error { return b.Set(t.Context(), "k", 33) })
 	reply.wait(t)
@@ -112,7 +112,7 @@ func TestP5_NotLive(t *testing.T) {
 	link.Cut()
 	eventually(t, "b knows", func() bool { return b.Stats().LocalFlushes > before.LocalFlushes })
 	set(t, a, "k", 34)
-	eventually(t, "the log is flushed", func() bool { // by a, as b does not hear of it
+	eventually(t, "the log is flushed", func() bool { // by a, as b does not receive it
 		return cl.count("SELECT count(*) FROM "+strings.TrimSuffix(cl.table(), "entries")+"changes") == 0
 	})
 	link.Restore()
@@ -124,14 +124,14 @@ func TestP5_NotLive(t *testing.T) {
 	want(t, b, "k", 34)
 }
 
-// beater is a listener that does what a test tells it, and hears nothing.
-type beater struct{ trusted chan time.Time }
+// scripted is a listener that does what a test says, and receives nothing.
+type scripted struct{ trusted chan time.Time }
 
-func (l beater) Listen(ctx context.Context, _ string, sub pgcache.Subscriber) error {
+func (l scripted) Listen(ctx context.Context, _ string, sub pgcache.Subscriber) error {
 	for {
 		select {
 		case t := <-l.trusted:
-			sub.Beat(t)
+			sub.Trust(t)
 		case <-ctx.Done():
 			return nil
 		}
@@ -144,7 +144,7 @@ func TestP5_Silence(t *testing.T) {
 	const silence = 300 * time.Millisecond
 	cl := newCluster(t)
 	a := cl.on(testdb.DB(t), nil)
-	beats := beater{make(chan time.Time)}
+	beats := scripted{make(chan time.Time)}
 	b := cl.new(testdb.DB(t), func(o *pgcache.Options) { o.Listener = beats })
 	set(t, a, "k", 1)
 	want(t, b, "k", 1)
@@ -191,7 +191,7 @@ func TestP5_AnotherServer(t *testing.T) {
 		cl.exec("SELECT pg_notify($1, $2)", cl.names().Channel, pgcache.ProbePrefix+"forged:123")
 		// The mark is an old entry still, of before.
 		set(t, a, "mark", 0)
-		eventually(t, "b hears", func() bool { v, _ := get[int](t, b, "mark"); return v == 0 })
+		eventually(t, "b receives", func() bool { v, _ := get[int](t, b, "mark"); return v == 0 })
 		if err := use(); err != nil {
 			t.Fatal(err)
 		}

@@ -39,7 +39,7 @@ func TestP7_LocalTTL(t *testing.T) {
 					kept = time.Now()
 					get[int](t, own, "k")
 				}
-				cl.exec("UPDATE " + cl.table() + " SET value = '2', expires_at = NULL") // own is deaf
+				cl.exec("UPDATE " + cl.table() + " SET value = '2', expires_at = NULL") // own is silent
 				for {
 					began := time.Now()
 					if v, found := get[int](t, own, "k"); found && v == 2 {
@@ -55,11 +55,11 @@ func TestP7_LocalTTL(t *testing.T) {
 }
 
 // P7: the time that is left is the database's to say, whatever the row was written with, and one that takes the place of
-// an expired row that was removed, of which nobody is told, is seen at once.
+// an expired row that was removed, which is not published, is seen at once.
 func TestP7_TheDatabaseCounts(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	cl.opts.InvalidationWindow = pgcache.Immediate // so that what is told comes in the order of the writes
+	cl.opts.InvalidationWindow = pgcache.Immediate // so that what is published comes in the order of the writes
 	a, b := cl.node(nil), cl.node(nil)
 	caughtUp := cl.follow(a, b, nil)
 	set(t, a, "k", 1, pgcache.TTL(pgcache.NoExpiry))
@@ -92,8 +92,8 @@ func TestP7_TheDatabaseCounts(t *testing.T) {
 	before := b.Stats().Invalidations
 	set(t, a, "k", 2)
 	want(t, b, "k", 2)
-	if told := b.Stats().Invalidations - before; told != 0 {
-		t.Errorf("%d keys told, this should be silent", told)
+	if published := b.Stats().Invalidations - before; published != 0 {
+		t.Errorf("%d keys published, this should be silent", published)
 	}
 }
 

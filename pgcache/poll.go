@@ -54,6 +54,7 @@ type poller struct {
 // next reads what was published since it was last called.
 func (p *poller) next(ctx context.Context) (payloads []string, err error) {
 	c := p.c
+	c.polls.Add(1)
 	// A poll flushes first: where all nodes poll, or the last writer has died, nobody else may. It does so in nobody's
 	// name, or listening nodes would take it for a leader that they can rely on. Beside another flush it has to wait: what
 	// that one found was committed before this poll and must be in it.

@@ -22,9 +22,9 @@ func loaded(c *pgcache.Cache, key string, value int) (v int, err error) {
 // outcome is what a read returned.
 func outcome(v any, err error) string { return fmt.Sprintf("%v, error %v", v, err) }
 
-// deafable returns a node that hears nothing while link is frozen, and believes for a minute that there is nothing to
-// hear.
-func (cl *cluster) deafable() (c *pgcache.Cache, w *wire, link *testdb.Proxy) {
+// severable returns a node that receives nothing while link is frozen, and believes for a minute that there is nothing to
+// receive.
+func (cl *cluster) severable() (c *pgcache.Cache, w *wire, link *testdb.Proxy) {
 	cl.t.Helper()
 	link = testdb.NewProxy(cl.t, testdb.DSN(cl.t))
 	c, w = cl.wired(func(o *pgcache.Options) {
@@ -62,7 +62,7 @@ func looked(t *testing.T, c, other *pgcache.Cache, w *wire, value int) (held *st
 	locking := w.before(named("LockAndRead"))
 	own = async(t, func() string { return outcome(loaded(c, "k", -1)) })
 	locking.wait(t)
-	set(t, other, "k", value) // new, so nobody is told
+	set(t, other, "k", value) // new, so nothing is published
 	held = w.after(named("LockAndRead"))
 	locking.release()
 	held.wait(t)

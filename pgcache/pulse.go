@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgcache/go/internal/sqlerr"
@@ -18,7 +19,7 @@ import (
 // A pulse is one small statement every two seconds, on the session that no busy pool can take away. It must find
 //
 //   - the server that the listener is connected to: after a failover the listener may stay on the old one, which lives;
-//   - the cache's id, schema and channel: tables may be dropped and made anew;
+//   - the cache's id, schema and channel, and the secret that hides keys: tables may be dropped and made anew;
 //   - the incarnation of the last pulse: a crash or a TRUNCATE may have removed what was to be published;
 //   - as much time gone by on the database's clock as on the node's: a suspended machine's monotonic clock stands still;
 //   - for a node that polls, its lease in force: without it changes are only notified;
@@ -32,9 +33,10 @@ const (
 	pulseRetry   = 100 * time.Millisecond // after a pulse that failed, until the first that succeeds; doubles up to pulseEvery
 	clockSlack   = time.Second
 
-	// poolEvery is how often the server behind the pool is looked at where no other statement has shown it. That is done
-	// with a connection to spare only: an exhausted pool is no doubt, and must not turn memory off.
-	poolEvery = 10 * time.Second
+	// poolEvery is how often the server behind the pool is looked at, and again at the next pulse where that fails: so within
+	// ten seconds, pulses and timeouts included. That is done with a connection to spare only: an exhausted pool is no
+	// doubt, and must not turn memory off.
+	poolEvery = 5 * time.Second
 )
 
 // heartbeat is the state of the pulse. Only its goroutine uses it, but for wake.
@@ -44,7 +46,9 @@ type heartbeat struct {
 	last      store.Pulse
 	at        time.Time // when last was asked for; zero: never
 	succeeded bool
-	poolAt    time.Time // when the server behind the pool was last looked at
+
+	looking atomic.Bool  // the server behind the pool is being looked at
+	poolAt  atomic.Int64 // when that was last answered, in nanoseconds since 1970
 }
 
 // pulses runs until the cache is closed.
@@ -53,7 +57,7 @@ func (c *Cache) pulses() {
 	for {
 		if err := c.pulse(c.ctx); err == nil {
 			pause = pulseEvery
-		} else if c.beat.succeeded || pause > pulseEvery/2 {
+		} else if c.heartbeat.succeeded || pause > pulseEvery/2 {
 			pause = pulseEvery
 		} else {
 			pause *= 2
@@ -61,7 +65,7 @@ func (c *Cache) pulses() {
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
-		case <-c.beat.wake:
+		case <-c.heartbeat.wake:
 			pause = pulseRetry
 		case <-c.ctx.Done():
 			timer.Stop()
@@ -74,7 +78,7 @@ func (c *Cache) pulses() {
 // wakePulse has the next pulse come at once.
 func (c *Cache) wakePulse() {
 	select {
-	case c.beat.wake <- struct{}{}:
+	case c.heartbeat.wake <- struct{}{}:
 	default:
 	}
 }
@@ -82,7 +86,7 @@ func (c *Cache) wakePulse() {
 // pulse looks once. It returns nil if memory may be trusted for another interval.
 func (c *Cache) pulse(ctx context.Context) (err error) {
 	defer func() {
-		c.beat.succeeded = err == nil
+		c.heartbeat.succeeded = err == nil
 		c.listening.setPulse(err)
 	}()
 	if !c.schema.known.Load() {
@@ -112,7 +116,7 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 			c.warn("changes older than a second could not be published: memory is forgotten every few seconds until they are", "error", err)
 		}
 	}
-	c.local.Pulse(asked.Add(pulseEvery + pulseTimeout))
+	c.local.TrustPulse(asked.Add(pulseEvery + pulseTimeout))
 	c.lookAtPool(asked)
 	return nil
 }
@@ -120,11 +124,12 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 // verify compares a pulse with the last one and with what the node knows. Whatever has changed makes it forget what it
 // holds; an error says that it can't go on as it is.
 func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time) error {
-	if p.State.Version != schemaVersion || p.State.Channel != c.store.Names.Channel {
+	if err := c.fits(p.State); err != nil {
 		c.schema.unknown()
 		c.local.Forget()
-		return c.schemaError(p.State)
+		return err
 	}
+	c.local.Hide(p.KeySecret)
 	if own := c.local.Server(); own != 0 && p.Server != own {
 		c.checkServer(p.Server)
 		return errors.New("pulse: notifications come from another server than the data")
@@ -145,8 +150,8 @@ func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time) erro
 		}
 		p.Incarnation = incarnation
 	}
-	last, at := c.beat.last, c.beat.at
-	c.beat.last, c.beat.at = p, asked
+	last, at := c.heartbeat.last, c.heartbeat.at
+	c.heartbeat.last, c.heartbeat.at = p, asked
 	if at.IsZero() {
 		c.schema.id.Store(&p.State.ID)
 		return nil
@@ -175,14 +180,15 @@ func (c *Cache) onSession(ctx context.Context, d time.Duration, f func(ctx conte
 func (c *Cache) lookAtPool(now time.Time) {
 	s := c.db.Stats()
 	spare := s.MaxOpenConnections == 0 || s.InUse < s.MaxOpenConnections
-	if now.Sub(c.beat.poolAt) < poolEvery || !spare || c.local.Server() == 0 {
+	if now.UnixNano()-c.heartbeat.poolAt.Load() < int64(poolEvery) || !spare || c.local.Server() == 0 || !c.heartbeat.looking.CompareAndSwap(false, true) {
 		return
 	}
-	c.beat.poolAt = now
 	c.goDo(func() {
+		defer c.heartbeat.looking.Store(false)
 		ctx, cancel := context.WithTimeout(c.ctx, pulseTimeout)
 		defer cancel()
 		if server, err := c.store.Server(ctx); err == nil {
+			c.heartbeat.poolAt.Store(now.UnixNano())
 			c.checkServer(server)
 		}
 	})

@@ -195,7 +195,7 @@ func TestPulse_OtherTables(t *testing.T) {
 			if took := time.Since(began); took > bound {
 				t.Errorf("after %v", took)
 			}
-			// And it hears what is published from now on.
+			// And it receives what is published from now on.
 			other := cl.node(nil)
 			warm(t, c, "k", 1)
 			set(t, other, "k", 2)

@@ -23,7 +23,7 @@ func TestQuiescence(t *testing.T) {
 		"immediate": {{"immediate", "pgx"}, {"immediate", "postgres"}, {"immediate", "pgx"}},
 		"window":    {{"window", "pgx"}, {"window", "postgres"}, {"window", "pgx"}},
 		"poll":      {{"poll", "pgx"}, {"poll", "postgres"}, {"poll", "pgx"}},
-		"mixed":     {{"immediate", "pgx"}, {"window", "postgres"}, {"poll", "pgx"}, {"deaf", "postgres"}, {"window", "pgx"}},
+		"mixed":     {{"immediate", "pgx"}, {"window", "postgres"}, {"poll", "pgx"}, {"silent", "postgres"}, {"window", "pgx"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -11,7 +11,7 @@ import (
 // maxRefresh bounds the keys of one statement.
 const maxRefresh = 1000
 
-// refresh fetches keys again that were lost to news while they were of interest: all that have gathered since the last
+// refresh fetches keys again that were invalidated while they were of interest: all that have gathered since the last
 // statement in one. The first hit decodes them.
 type refresh struct {
 	mu   sync.Mutex

@@ -208,6 +208,18 @@ func TestRights_Application(t *testing.T) {
 			eventually(t, name+": the janitor keeps the table to its bounds", func() bool {
 				return w.count("SELECT count(*) FROM "+w.object("cache_entries")+" WHERE value IS NOT NULL") <= 50
 			})
+			tx, err := w.db.BeginTx(ctx, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tx.ExecContext(ctx, "SET LOCAL ROLE app"+w.suffix); err != nil {
+				t.Fatal(err)
+			}
+			inTx := a.WithTx(tx)
+			_, got := inTx.Get(ctx, "tx", new(int))
+			if err := errors.Join(inTx.Set(ctx, "tx", 1), inTx.Delete(ctx, "tx"), got, tx.Commit()); err != nil {
+				t.Errorf("%s, in a transaction: %v", name, err)
+			}
 			set(t, a, name, 1)
 			if name != "none" {
 				warm(t, b, name, 1)
@@ -574,7 +586,7 @@ func TestUpkeepEndsWithItsFunction(t *testing.T) {
 	cl := newCluster(t)
 	c := cl.node(nil)
 	for i, call := range []string{
-		"cache_clear('-infinity', 10)", "cache_clear_waiting('-infinity')", "cache_clear_waiting('infinity')", "cache_expire(0, 64, '-infinity', 10)", "cache_truncate()",
+		"cache_clear('-infinity', 10)", "cache_clear_waiting('-infinity')", "cache_clear_waiting('infinity')", "cache_expire(0, 64, '-infinity', 10, true)", "cache_truncate()",
 	} {
 		set(t, c, "first", i)
 		tx, err := cl.db.BeginTx(t.Context(), nil)

@@ -143,7 +143,7 @@ func TestOtherVersions(t *testing.T) {
 			before := cl.catalog(cl.opts.Schema)
 			c := cl.new(testdb.Open(t, driver, testdb.DSN(t)), nil)
 			calls := everything(t.Context(), c)
-			delete(calls, "MigrationState") // which tells, see there
+			delete(calls, "MigrationState") // which answers, see there
 			delete(calls, "Delete of none")
 			delete(calls, "SetMany of none")
 			delete(calls, "GetMany of none")

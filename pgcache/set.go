@@ -27,11 +27,11 @@ func (v *view) set(ctx context.Context, op, key string, value any, opts []Option
 	k := v.key(key)
 	with, err := v.apply(opts)
 	if err != nil {
-		return fail(op, rowKey(k), err)
+		return fail(op, k.Row(), err)
 	}
 	data, err := with.encode(value)
 	if err != nil {
-		return fail(op, rowKey(k), err)
+		return fail(op, k.Row(), err)
 	}
 	if v.c.null {
 		return nil
@@ -40,7 +40,7 @@ func (v *view) set(ctx context.Context, op, key string, value any, opts []Option
 	if err == nil {
 		v.c.stats.sets.Add(1)
 	}
-	return fail(op, rowKey(k), err)
+	return fail(op, k.Row(), err)
 }
 
 // setMany stores values, of which each is written or not: several statements where they are many. A value that can't be
@@ -58,7 +58,7 @@ func (v *view) setMany(ctx context.Context, values map[string]any, opts []Option
 		}
 		data, err := with.encode(values[key])
 		if err != nil {
-			return fail(op, rowKey(v.key(key)), err)
+			return fail(op, v.key(key).Row(), err)
 		}
 		ws = append(ws, write{v.key(key), data})
 	}
@@ -78,7 +78,7 @@ type write struct {
 	data []byte
 }
 
-// write writes rows and tells them, and keeps them in memory if nothing speaks against it.
+// write writes rows and publishes them, and keeps them in memory unless they were written by others meanwhile.
 func (v *view) write(ctx context.Context, ws []write) (err error) {
 	c := v.c
 	if err := c.check(ctx); err != nil {
@@ -88,11 +88,11 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 	versions := make([]int64, len(ws))
 	writers := make([]*coherence.Writer, len(ws))
 	for i, w := range ws {
-		rows[i] = store.Write{Key: rowKey(w.key), Value: w.data, Version: newVersion(), TTL: v.ttl, Codec: v.codecName}
+		rows[i] = store.Write{Key: w.key.Row(), Value: w.data, Version: newVersion(), TTL: v.ttl, Codec: v.codecName}
 		if w.data == nil {
-			rows[i].TTL, rows[i].Loud = tombstoneGrace, true
+			rows[i].TTL, rows[i].PublishNew = tombstoneGrace, true
 		}
-		writers[i], versions[i] = c.local.Write(w.key, rows[i].Version, nil), rows[i].Version
+		writers[i], versions[i] = c.local.BeginWrite(w.key, rows[i].Version, nil), rows[i].Version
 	}
 	var out store.Written
 	written := false
@@ -161,7 +161,7 @@ func (v *view) delete(ctx context.Context, keys []string) error {
 	}
 	name := ""
 	if len(ws) == 1 {
-		name = rowKey(ws[0].key)
+		name = ws[0].key.Row()
 	}
 	if err := v.write(ctx, ws); err != nil {
 		return fail(op, name, err)

@@ -36,13 +36,13 @@ func parsed(t *testing.T, payloads []string) (keys []string) {
 	return keys
 }
 
-// What is changed by hand, or by another program, is told by triggers.
+// What is changed by hand, or by another program, is published by triggers.
 func TestSideDoors(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		sql   string
-		tells []string
-		left  map[string]int // of a, b and c
+		sql       string
+		publishes []string
+		left      map[string]int // of a, b and c
 	}{
 		"UPDATE":                 {"UPDATE %s SET value = '9' WHERE key = 'a'", []string{"a"}, map[string]int{"a": 9, "b": 1, "c": 1}},
 		"UPDATE of all":          {"UPDATE %s SET value = '9'", []string{"a", "b", "c"}, map[string]int{"a": 9, "b": 9, "c": 9}},
@@ -65,10 +65,10 @@ func TestSideDoors(t *testing.T) {
 				warm(t, b, k, 1)
 				warm(t, a, k, 1)
 			}
-			ears := cl.listenIn()
+			recorder := cl.record()
 			cl.exec(fmt.Sprintf(test.sql, cl.table()))
-			if got := parsed(t, ears.heard()); !cmp.Equal(got, test.tells) {
-				t.Errorf("told %q, want %q", got, test.tells)
+			if got := parsed(t, recorder.received()); !cmp.Equal(got, test.publishes) {
+				t.Errorf("published %q, want %q", got, test.publishes)
 			}
 			caughtUp := cl.follow(a, b, nil)
 			caughtUp()
@@ -104,10 +104,10 @@ func TestSideDoorBulk(t *testing.T) {
 			continue
 		}
 		before := b.Stats().LocalFlushes
-		ears := cl.listenIn()
+		recorder := cl.record()
 		cl.exec(fmt.Sprintf(stmt, cl.table()) + " WHERE key LIKE 'k%'")
-		heard := ears.heard()
-		if n := len(heard); n > 1001 || !slices.ContainsFunc(heard, isAll) {
+		received := recorder.received()
+		if n := len(received); n > 1001 || !slices.ContainsFunc(received, isAll) {
 			t.Errorf("%d notifications", n)
 		}
 		caughtUp()
@@ -120,14 +120,14 @@ func TestSideDoorBulk(t *testing.T) {
 		}
 	}
 	// The next transaction counts from the start.
-	ears := cl.listenIn()
+	recorder := cl.record()
 	cl.exec("UPDATE " + cl.table() + " SET value = '9' WHERE key = 'k7'")
-	if got := parsed(t, ears.heard()); !cmp.Equal(got, []string{"k7"}) {
-		t.Errorf("told %q", got)
+	if got := parsed(t, recorder.received()); !cmp.Equal(got, []string{"k7"}) {
+		t.Errorf("published %q", got)
 	}
 }
 
-// Who may change rows but owns nothing, also tells.
+// Who may change rows but owns nothing, also publishes.
 func TestSideDoorOfAnotherRole(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
@@ -151,7 +151,7 @@ func TestSideDoorOfAnotherRole(t *testing.T) {
 	}
 }
 
-// What the library itself tells, with Immediate: each overwrite once, inserts and the janitor's deletes not at all.
+// What the library itself publishes, with Immediate: each overwrite once, inserts and the janitor's deletes not at all.
 func TestNotifications(t *testing.T) {
 	t.Parallel()
 	forDrivers(t, func(t *testing.T, driver string) {
@@ -160,7 +160,7 @@ func TestNotifications(t *testing.T) {
 		c := cl.on(testdb.Open(t, driver, testdb.DSN(t)), nil)
 		typed := pgcache.For[int](c)
 		ctx := t.Context()
-		ears := cl.listenIn()
+		recorder := cl.record()
 		keys := func(n int) map[string]int {
 			m := map[string]int{}
 			for i := range n {
@@ -170,10 +170,10 @@ func TestNotifications(t *testing.T) {
 		}
 		all := slices.Sorted(maps.Keys(keys(900)))
 		for _, step := range []struct {
-			what     string
-			do       func() error
-			tells    []string
-			messages int
+			what      string
+			do        func() error
+			publishes []string
+			messages  int
 		}{
 			{"an insert", func() error { return c.Set(ctx, "k", 1) }, nil, 0},
 			{"an overwrite", func() error { return c.Set(ctx, "k", 2) }, []string{"k"}, 1},
@@ -201,19 +201,19 @@ func TestNotifications(t *testing.T) {
 			if err := step.do(); err != nil {
 				t.Fatalf("%s: %v", step.what, err)
 			}
-			heard := ears.heard()
-			told := parsed(t, heard)
+			received := recorder.received()
+			published := parsed(t, received)
 			if step.messages < 0 { // several statements
-				if len(heard) > 50 {
-					t.Errorf("%s: %d messages", step.what, len(heard))
+				if len(received) > 50 {
+					t.Errorf("%s: %d messages", step.what, len(received))
 				}
 				continue
 			}
-			if len(heard) > step.messages || !cmp.Equal(told, step.tells) {
-				t.Errorf("%s: told %.300q in %d messages, want %d", step.what, told, len(heard), step.messages)
+			if len(received) > step.messages || !cmp.Equal(published, step.publishes) {
+				t.Errorf("%s: published %.300q in %d messages, want %d", step.what, published, len(received), step.messages)
 			}
 		}
-		// The janitor and Cleanup tell nobody.
+		// The janitor and Cleanup publish nothing.
 		if err := typed.SetMany(ctx, keys(10)); err != nil {
 			t.Fatal(err)
 		}
@@ -221,10 +221,10 @@ func TestNotifications(t *testing.T) {
 		if n, err := c.Cleanup(ctx); n != 10 || err != nil {
 			t.Fatal(n, err)
 		}
-		if heard := ears.heard(); len(heard) != 0 {
-			t.Errorf("Cleanup told %q", heard)
+		if received := recorder.received(); len(received) != 0 {
+			t.Errorf("Cleanup published %q", received)
 		}
-		// Clear where somebody reads the table for long goes row by row, and does not tell each.
+		// Clear where somebody reads the table for long goes row by row, and does not publish each row.
 		if err := typed.SetMany(ctx, keys(900)); err != nil {
 			t.Fatal(err)
 		}
@@ -239,8 +239,8 @@ func TestNotifications(t *testing.T) {
 		if err := c.Clear(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if heard := ears.heard(); len(heard) != 1 || !isAll(heard[0]) {
-			t.Errorf("Clear told %.200q", heard)
+		if received := recorder.received(); len(received) != 1 || !isAll(received[0]) {
+			t.Errorf("Clear published %.200q", received)
 		}
 		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM "+cl.table()).Scan(&n); err != nil || n != 900 {
 			t.Errorf("the reader sees %d, %v", n, err)

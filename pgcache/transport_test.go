@@ -17,10 +17,10 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// transports are the ways in which a node hears of changes, and tells its own.
+// transports are the ways in which a node receives changes, and publishes its own.
 var transports = []string{"immediate", "window", "poll"}
 
-// by returns a ready node that is told by transport, over a driver.
+// by returns a ready node that receives changes by transport, over a driver.
 func (cl *cluster) by(transport, driver string) *pgcache.Cache {
 	cl.t.Helper()
 	c := cl.comes(transport, driver)
@@ -46,7 +46,7 @@ func (cl *cluster) comes(transport, driver string) *pgcache.Cache {
 			o.InvalidationWindow = 15 * time.Millisecond
 		case "poll":
 			o.Listener = listener.Poll(15 * time.Millisecond)
-		case "deaf":
+		case "silent":
 			o.Listener = nil
 		}
 	})
@@ -115,7 +115,7 @@ func TestPromises(t *testing.T) {
 		t.Parallel()
 		cl := newCluster(t)
 		promises(t, []*pgcache.Cache{
-			cl.by("immediate", "pgx"), cl.by("window", "postgres"), cl.by("poll", "postgres"), cl.by("deaf", "pgx"),
+			cl.by("immediate", "pgx"), cl.by("window", "postgres"), cl.by("poll", "postgres"), cl.by("silent", "pgx"),
 		}, time.Second)
 	})
 }

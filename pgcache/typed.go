@@ -76,7 +76,7 @@ func (t *Typed[T]) fromDatabase(ctx context.Context, key string) (v T, found boo
 	k := t.key(key)
 	row, err := t.read(ctx, k)
 	if err != nil {
-		return v, false, fail("get", rowKey(k), err)
+		return v, false, fail("get", k.Row(), err)
 	}
 	if !t.take(k, row, &v) {
 		var none T

@@ -82,12 +82,12 @@ func (v *view) encode(value any) (data []byte, err error) {
 }
 
 // decode turns the bytes of a row into the value that dst points to. Bytes that do not decode are a miss: counted, and
-// told to the log.
+// logged.
 func (v *view) decode(k localcache.Key, codecName string, data []byte, dst any) (ok bool) {
 	err := v.unmarshal(codecName, data, dst)
 	if err != nil {
 		v.c.stats.decodeErrors.Add(1)
-		v.c.warn("a stored value does not decode and counts as a miss", "key", rowKey(k), "error", err)
+		v.c.warn("a stored value does not decode and counts as a miss", "key", k.Row(), "error", err)
 	}
 	return err == nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// TestManyWritesFewNotifications: what a fleet writes within a window is told together, and everybody hears of it.
+// TestManyWritesFewNotifications: what a fleet writes within a window is published together, and everybody receives it.
 func TestManyWritesFewNotifications(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -42,7 +42,7 @@ func TestManyWritesFewNotifications(t *testing.T) {
 	}
 	wg.Wait()
 	for i := range keys {
-		eventually(t, "the reader has heard of all", func() bool {
+		eventually(t, "the reader has received of all", func() bool {
 			var v int
 			found, err := reader.Get(ctx, fmt.Sprint("k", i), &v)
 			return err == nil && found && v == rounds-1
@@ -54,14 +54,14 @@ func TestManyWritesFewNotifications(t *testing.T) {
 		sum.Flushes, sum.Messages, sum.Sets = sum.Flushes+s.Flushes, sum.Messages+s.Messages, sum.Sets+s.Sets
 	}
 	if sum.Messages == 0 || sum.Messages > sum.Sets/4 {
-		t.Errorf("%d writes were told in %d messages of %d flushes", sum.Sets, sum.Messages, sum.Flushes)
+		t.Errorf("%d writes were published in %d messages of %d flushes", sum.Sets, sum.Messages, sum.Flushes)
 	}
 	eventually(t, "the log is empty", func() bool {
 		return cl.count("SELECT count(*) FROM "+cl.opts.Schema+"."+cl.opts.Prefix+"cache_changes") == 0
 	})
 }
 
-// TestChangesOfADeadNode: what a node left in the log is told by others.
+// TestChangesOfADeadNode: what a node left in the log is published by others.
 func TestChangesOfADeadNode(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -74,11 +74,11 @@ func TestChangesOfADeadNode(t *testing.T) {
 	if found, err := b.Get(ctx, "k", &v); !found || err != nil {
 		t.Fatal(found, err)
 	}
-	// What a writer's statement leaves that dies before its flush; the system is awake, because it has heard something.
+	// What a writer's statement leaves that dies before its flush; the system is awake, because it has received something.
 	cl.exec("UPDATE " + cl.table() + " SET value = '2', version = version + 1, stamp = version + 1 WHERE key = 'k'")
 	cl.exec("INSERT INTO " + cl.opts.Schema + "." + cl.opts.Prefix + "cache_changes (key, version) SELECT key, version FROM " + cl.table())
 	cl.exec("SELECT pg_notify($1, '2')", cl.opts.Schema+"_"+cl.opts.Prefix+"cache_events")
-	eventually(t, "a sweep has told it", func() bool {
+	eventually(t, "a sweep has published it", func() bool {
 		_, err := b.Get(ctx, "k", &v)
 		return err == nil && v == 2
 	})

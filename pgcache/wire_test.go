@@ -64,7 +64,7 @@ func openWire(tb testing.TB, driverName, dsn string) (*sql.DB, *wire) {
 	return db, w
 }
 
-// named is how a query of sqlc begins: also that which tells at once.
+// named is how a query of sqlc begins: also that which publishes at once.
 func named(query string) string { return "-- name: " + query }
 
 // before holds up statements before they are sent, after holds up their replies.

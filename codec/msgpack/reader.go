@@ -9,7 +9,7 @@ import (
 )
 
 // A reader gives the library's decoder one MessagePack value, token by token, and sees each token before the decoder
-// acts on it. The decoder believes every length it is told: five bytes can make it ask for 64 GiB, and deep nesting can
+// acts on it. The decoder believes every length in its input: five bytes can make it ask for 64 GiB, and deep nesting can
 // exhaust its stack. So the reader refuses
 //
 //   - a string or extension that is longer than the rest of the data,

@@ -45,8 +45,8 @@ func Exercise(t *testing.T, dsn string, f Factory) {
 		cases := []testCase{
 			{"keys", keys},
 			{"keys in bulk", keysInBulk},
-			{"keys told to others", keysTold},
-			{"keys told at once", atOnce(keysTold)},
+			{"keys published", keysPublished},
+			{"keys published at once", atOnce(keysPublished)},
 			{"colons", colons},
 			{"bad keys", badKeys},
 			{"values", values},
@@ -61,13 +61,13 @@ func Exercise(t *testing.T, dsn string, f Factory) {
 			{"fenced loads", fencedLoads},
 			{"fenced loads of many", fencedLoadsOfMany},
 			{"nodes", nodes},
-			{"nodes told at once", atOnce(nodes)},
-			{"told at commit", toldAtCommit},
+			{"nodes, published at once", atOnce(nodes)},
+			{"published at commit", publishedAtCommit},
 			{"clear", clearAll},
 			{"cleanup", cleanup},
 			{"contexts", contexts},
 			{"mixed use", mixedUse},
-			{"mixed use told at once", atOnce(mixedUse)},
+			{"mixed use, published at once", atOnce(mixedUse)},
 		}
 		if !f.Pooled {
 			cases = append(cases, []testCase{
@@ -105,7 +105,7 @@ type bench struct {
 	window  time.Duration // of all nodes
 }
 
-// atOnce runs a case with nodes that tell each change in the statement that makes it.
+// atOnce runs a case with nodes that publish each change in the statement that makes it.
 func atOnce(run func(*testing.T, *bench)) func(*testing.T, *bench) {
 	return func(t *testing.T, b *bench) {
 		b.window = pgcache.Immediate

@@ -170,7 +170,7 @@ func tablesDropped(t *testing.T, b *bench) {
 		must(t, b.drop(t.Context()))
 		for _, c := range calls {
 			if c.op == "get" || c.op == "get or set" || c.op == "get many" || c.op == "get or set many" {
-				continue // may be answered from memory: nobody tells of dropped tables
+				continue // may be answered from memory: dropping tables publishes nothing
 			}
 			c.wantError(t, c.run(t.Context(), n), pgcache.ErrNotMigrated)
 		}

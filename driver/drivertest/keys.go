@@ -12,7 +12,7 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// forgetful makes a node that keeps nothing in memory and hears nothing: what it returns comes from the database.
+// forgetful makes a node that keeps nothing in memory and receives nothing: what it returns comes from the database.
 func forgetful(o *pgcache.Options) { o.Local, o.Listener = localcache.None(), nil }
 
 // want fails unless n has value under key. nil: no value.
@@ -143,9 +143,9 @@ func sameMany(t *testing.T, got, want map[string][]byte) {
 	}
 }
 
-// keysTold has one node hold every key in memory while another changes it: each key survives the way through a
+// keysPublished has one node hold every key in memory while another changes it: each key survives the way through a
 // notification.
-func keysTold(t *testing.T, b *bench) {
+func keysPublished(t *testing.T, b *bench) {
 	ctx := t.Context()
 	writer, holder := b.node(nil), b.node(nil)
 	keys := append(awkwardKeys(), longestKeys()...)
@@ -182,7 +182,7 @@ func keysTold(t *testing.T, b *bench) {
 	must(t, view.SetMany(ctx, now)) // one for all
 	hold(now)
 	now = next()
-	for key, value := range now { // by hand: the triggers tell
+	for key, value := range now { // by hand: the triggers publish
 		b.exec("UPDATE "+b.table()+" SET value = $1::bytea WHERE key = $2::text", value, key)
 	}
 	hold(now)

@@ -159,7 +159,7 @@ func fencedLoadsOfMany(t *testing.T, b *bench) {
 func locks(t *testing.T, b *bench) {
 	ctx := t.Context()
 	n := b.node(nil)
-	// Locks of a transaction, with which changes are told, are not meant.
+	// Locks of a transaction, with which changes are published, are not meant.
 	held := func(key string) int {
 		return b.count(`SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 			WHERE l.locktype = 'advisory' AND a.state = 'idle' AND starts_with(a.application_name, $1::text)`, key)

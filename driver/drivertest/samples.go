@@ -48,7 +48,7 @@ func longestKeys() []string {
 	return []string{strings.Repeat("x", 1024), strings.Repeat(`"`, 1024), strings.Repeat("€", 341) + "x", strings.Repeat("😀", 256)}
 }
 
-// valueOf is a value that tells which key and which write it belongs to.
+// valueOf is a value that says which key and which write it belongs to.
 func valueOf(key string, write int) []byte { return fmt.Appendf(nil, "%d %s", write, key) }
 
 // awkwardValues are bytes that some text format on the way could take for something else.

@@ -13,12 +13,12 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// farewell is how long the server may take to be told that we leave.
+// farewell is how long an orderly end of the session may take.
 const farewell = 100 * time.Millisecond
 
 // conn speaks the few messages that LISTEN needs over the socket of a pgx connection, which does nothing else any more.
 // pgx's own methods would serve worse here: a query that times out leaves a goroutine behind that sends a cancel request
-// for up to 15 seconds; the user's context watcher could turn the end of every Wait into one; what is told during a
+// for up to 15 seconds; the user's context watcher could turn the end of every Wait into one; what is notified during a
 // query waits in a buffer, unless the user has a handler for notifications, who would get them instead.
 type conn struct {
 	on       func(channel, payload string)

@@ -76,7 +76,7 @@ func TestPools(t *testing.T) {
 			db := open(t)
 			n := newNode(t)
 			end := n.listen(t, pgxdriver.Listener(db))
-			n.hears(t, "hello")
+			n.receives(t, "hello")
 			if open := db.Stats().OpenConnections; open != 1 {
 				t.Errorf("the pool has %d connections open, want the listener's", open)
 			}
@@ -98,11 +98,11 @@ func closing(t *testing.T, db *sql.DB) *sql.DB {
 	return db
 }
 
-// watcher objects to being told of the end of a Wait: it might send a cancel request.
+// watcher objects to a context watcher that ends a Wait: it might send a cancel request.
 type watcher struct{ t *testing.T }
 
 func (w watcher) HandleCancel(context.Context) {
-	w.t.Error("the user's context watcher was told of an end")
+	w.t.Error("the user's context watcher saw the end of a context")
 }
 func (w watcher) HandleUnwatchAfterCancel() {}
 
@@ -133,7 +133,7 @@ func TestPoolExhausted(t *testing.T) {
 		t.Errorf("Down(%v)", err)
 	}
 	busy.Close()
-	n.hears(t, "now")
+	n.receives(t, "now")
 }
 
 // What the server cannot deliver it skips with an error (or ends the session, in later versions): a gap either way.
@@ -141,14 +141,14 @@ func TestUndeliverable(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	n.listen(t, pgxdriver.ListenerDSN(testdb.WithParam(testdb.DSN(t), "client_encoding", "LATIN1")))
-	n.hears(t, "hello")
+	n.receives(t, "hello")
 	if err := n.send(t.Context(), "no Latin letter: €"); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-n.down; !strings.Contains(err.Error(), "no equivalent") {
 		t.Errorf("Down(%v), want the server's complaint", err)
 	}
-	n.hears(t, "again")
+	n.receives(t, "again")
 }
 
 func TestDSN(t *testing.T) {
@@ -156,12 +156,12 @@ func TestDSN(t *testing.T) {
 	dsn := testdb.WithParam(testdb.DSN(t), "application_name", "")
 	n, m := newNode(t), newNode(t)
 	endN := n.listen(t, pgxdriver.ListenerDSN(dsn))
-	n.hears(t, "hello")
+	n.receives(t, "hello")
 	endM := m.listen(t, pgxdriver.ListenerDSN(dsn))
-	m.hears(t, "shared")
-	n.hears(t, "still")
+	m.receives(t, "shared")
+	n.receives(t, "still")
 	endN()
-	m.hears(t, "alone")
+	m.receives(t, "alone")
 	endM()
 }
 
@@ -169,7 +169,7 @@ func TestApplicationName(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	n.listen(t, pgxdriver.ListenerDSN(testdb.DSN(t)))
-	n.hears(t, "hello")
+	n.receives(t, "hello")
 	query := "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgcache listener'"
 	var sessions int
 	if err := n.db.QueryRowContext(t.Context(), query).Scan(&sessions); err != nil || sessions == 0 {
@@ -209,9 +209,9 @@ func newNode(t *testing.T) *node {
 func (n *node) Probe(ctx context.Context, nonce string) error {
 	return n.send(ctx, pgcache.ProbePrefix+nonce)
 }
-func (n *node) Beat(trusted time.Time) { n.beat <- trusted }
-func (n *node) Notify(payload string)  { n.notify <- payload }
-func (n *node) Down(err error)         { n.down <- err }
+func (n *node) Trust(trusted time.Time) { n.beat <- trusted }
+func (n *node) Notify(payload string)   { n.notify <- payload }
+func (n *node) Down(err error)          { n.down <- err }
 
 func (n *node) send(ctx context.Context, payload string) error {
 	_, err := n.db.ExecContext(ctx, "SELECT pg_notify($1, $2)", n.channel, payload)
@@ -234,8 +234,8 @@ func (n *node) listen(t *testing.T, l pgcache.Listener) (end func()) {
 	return end
 }
 
-// hears waits until n is live, sends payload and waits for it.
-func (n *node) hears(t *testing.T, payload string) {
+// receives waits until n is live, sends payload and waits for it.
+func (n *node) receives(t *testing.T, payload string) {
 	t.Helper()
 	<-n.beat
 	if err := n.send(t.Context(), payload); err != nil {

@@ -35,7 +35,7 @@ type pqConn interface {
 	driver.ExecerContext
 }
 
-// farewell is how long the server may take to be told that we leave.
+// farewell is how long an orderly end of the session may take.
 const farewell = 100 * time.Millisecond
 
 func open(ctx context.Context, config pq.Config, on func(channel, payload string)) (*conn, error) {

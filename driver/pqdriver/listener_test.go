@@ -43,9 +43,9 @@ func TestDSN(t *testing.T) {
 			if err := n.send(t.Context(), "hello"); err != nil {
 				t.Fatal(err)
 			}
-			for heard := 0; heard < 2; {
+			for received := 0; received < 2; {
 				if <-n.notify == "hello" {
-					heard++
+					received++
 				}
 			}
 			if name == "plain" {
@@ -106,9 +106,9 @@ func newNode(t *testing.T) *node {
 func (n *node) Probe(ctx context.Context, nonce string) error {
 	return n.send(ctx, pgcache.ProbePrefix+nonce)
 }
-func (n *node) Beat(trusted time.Time) { n.beat <- trusted }
-func (n *node) Notify(payload string)  { n.notify <- payload }
-func (n *node) Down(err error)         { n.down <- err }
+func (n *node) Trust(trusted time.Time) { n.beat <- trusted }
+func (n *node) Notify(payload string)   { n.notify <- payload }
+func (n *node) Down(err error)          { n.down <- err }
 
 func (n *node) send(ctx context.Context, payload string) error {
 	_, err := n.db.ExecContext(ctx, "SELECT pg_notify($1, $2)", n.channel, payload)

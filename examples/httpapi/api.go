@@ -88,7 +88,7 @@ func reply(w http.ResponseWriter, v any) {
 	}
 }
 
-// fail tells the client that it is not its fault, and the log what it is.
+// fail answers that it is the server's fault, and logs the cause.
 func fail(w http.ResponseWriter, err error) {
 	log.Print("httpapi: ", err)
 	http.Error(w, "no number at the moment", http.StatusServiceUnavailable)

@@ -13,12 +13,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgcache/go/driver/pgxdriver"
-	"github.com/pgcache/go/internal/testdb"
+	"go.uber.org/goleak"
+
 	"github.com/pgcache/go/pgcache"
+	"github.com/pgcache/go/pgcachetest"
 )
 
-func TestMain(m *testing.M) { testdb.Main(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(pgcachetest.Main(m)) }
 
 // client talks to one instance of the service.
 type client struct {
@@ -26,21 +27,9 @@ type client struct {
 	url string
 }
 
-// newClient starts an instance. All that share a schema share the number.
-func newClient(t *testing.T, schema string, source func(context.Context) (int, error)) *client {
+// newClient starts an instance.
+func newClient(t *testing.T, cache *pgcache.Cache, source func(context.Context) (int, error)) *client {
 	t.Helper()
-	db := testdb.DB(t)
-	cache, err := pgcache.New(db, pgcache.Options{Schema: schema, Listener: pgxdriver.Listener(db)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cache.Close() })
-	if err := cache.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := cache.Ready(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	server := httptest.NewServer(newAPI(cache, source))
 	t.Cleanup(server.Close)
 	return &client{t, server.URL}
@@ -75,21 +64,16 @@ func TestNumber(t *testing.T) {
 	t.Parallel()
 	var loads atomic.Int64
 	source := func(context.Context) (int, error) { return 100 + int(loads.Add(1)), nil }
-	schema := testdb.Schema(t)
-	a, b := newClient(t, schema, source), newClient(t, schema, source)
+	nodes := pgcachetest.Nodes(t, 2, pgcache.Options{})
+	a, b := newClient(t, nodes[0].Cache, source), newClient(t, nodes[1].Cache, source)
 
 	a.want("GET", "/number", "", 200, `{"number":101}`)
 	a.want("GET", "/number", "", 200, `{"number":101}`)
 	b.want("GET", "/number", "", 200, `{"number":101}`)
 	b.want("POST", "/number", "42\n", 200, `{"number":42}`)
 	b.want("GET", "/number", "", 200, `{"number":42}`)
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		if _, answer := a.do("GET", "/number", ""); answer == `{"number":42}` {
-			break
-		} else if time.Now().After(deadline) {
-			t.Fatalf("the other instance still says %s", answer)
-		}
-	}
+	pgcachetest.Sync(t, nodes[0].Cache)
+	a.want("GET", "/number", "", 200, `{"number":42}`)
 	a.want("POST", "/number?value=-7", "", 200, `{"number":-7}`)
 	a.want("GET", "/number", "", 200, `{"number":-7}`)
 	if n := loads.Load(); n != 1 {
@@ -105,7 +89,7 @@ func TestNumber(t *testing.T) {
 
 func TestBadRequests(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, testdb.Schema(t), func(context.Context) (int, error) { return 0, errors.New("the source is down") })
+	c := newClient(t, pgcachetest.New(t, pgcache.Options{}), func(context.Context) (int, error) { return 0, errors.New("the source is down") })
 	c.want("POST", "/number", "", 400, "want a number")
 	c.want("POST", "/number", "many", 400, "want a number")
 	c.want("POST", "/number?value=1.5", "", 400, "want a number")
@@ -115,7 +99,7 @@ func TestBadRequests(t *testing.T) {
 	c.want("GET", "/number", "", 503, "no number at the moment")
 }
 
-// A request that is under way when the service is told to stop still gets its answer.
+// A request that is under way when the service has to stop still gets its answer.
 func TestGracefulShutdown(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -5,8 +5,8 @@
 //	curl -d 42 localhost:8080/number              sets it (or: curl -X POST 'localhost:8080/number?value=42')
 //	curl localhost:8080/stats                     where the answers came from
 //
-// It takes the Postgres that PGCACHE_DSN names, or starts one for the time being. Start it twice, with PGCACHE_DSN and
-// two -addr, and both give the same number.
+// It takes the Postgres that PGCACHE_DSN or PGHOST names, or starts one for the time being. Start it twice, with
+// PGCACHE_DSN and two -addr, and both give the same number.
 package main
 
 import (
@@ -26,8 +26,8 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/pgcache/go/driver/pgxdriver"
-	"github.com/pgcache/go/internal/pgserver"
 	"github.com/pgcache/go/pgcache"
+	"github.com/pgcache/go/pgcachetest"
 )
 
 func main() {
@@ -42,12 +42,12 @@ func main() {
 
 // run serves on addr until ctx ends.
 func run(ctx context.Context, addr string) (err error) {
-	pg, err := pgserver.Start(ctx, log.Printf)
+	dsn, stopPostgres, err := pgcachetest.StartPostgres(ctx, log.Printf) // a service would have its DSN from its configuration
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, pg.Close()) }()
-	db, err := sql.Open("pgx", pg.DSN)
+	defer func() { err = errors.Join(err, stopPostgres()) }()
+	db, err := sql.Open("pgx", dsn)
 	if err != nil {
 		return err
 	}

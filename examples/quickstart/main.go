@@ -3,7 +3,7 @@
 //
 //	go run ./examples/quickstart
 //
-// It takes the Postgres that PGCACHE_DSN names, or starts one for the time being.
+// It takes the Postgres that PGCACHE_DSN or PGHOST names, or starts one for the time being.
 package main
 
 import (
@@ -23,8 +23,8 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/pgcache/go/driver/pgxdriver"
-	"github.com/pgcache/go/internal/pgserver"
 	"github.com/pgcache/go/pgcache"
+	"github.com/pgcache/go/pgcachetest"
 )
 
 type User struct{ Name string }
@@ -33,7 +33,7 @@ type User struct{ Name string }
 func newNode(ctx context.Context, db *sql.DB, schema string) (*pgcache.Cache, error) {
 	cache, err := pgcache.New(db, pgcache.Options{
 		Schema:   schema,
-		Listener: pgxdriver.Listener(db), // hears what other nodes change
+		Listener: pgxdriver.Listener(db), // receives what other nodes change
 	})
 	if err != nil {
 		return nil, err
@@ -69,12 +69,12 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	log.SetFlags(0)
-	server, err := pgserver.Start(ctx, log.Printf)
+	dsn, stopPostgres, err := pgcachetest.StartPostgres(ctx, log.Printf)
 	if err != nil {
 		log.Fatal(err)
 	}
-	err = tour(ctx, server.DSN, func(format string, args ...any) { fmt.Printf(format+"\n", args...) })
-	if err = errors.Join(err, server.Close()); err != nil {
+	err = tour(ctx, dsn, func(format string, args ...any) { fmt.Printf(format+"\n", args...) })
+	if err = errors.Join(err, stopPostgres()); err != nil {
 		log.Fatal("quickstart: ", err)
 	}
 }
@@ -151,7 +151,7 @@ var steps = []struct {
 		}
 		err := v.until(ctx, v.a, "Bea")
 		u, own := getUser(ctx, v.b, "42")
-		return "A was told to forget what it held", errors.Join(err, own, is(u, "Bea"), v.loaded(0))
+		return "A received an invalidation and forgot what it held", errors.Join(err, own, is(u, "Bea"), v.loaded(0))
 	}},
 	{"A stampede: 100 callers, nobody has the value", func(ctx context.Context, v *visit) (string, error) {
 		errs := make([]error, 100)
@@ -177,7 +177,7 @@ var steps = []struct {
 		if err != nil {
 			return "", err
 		}
-		return "a trigger told both nodes", errors.Join(v.until(ctx, v.a, "Cid"), v.until(ctx, v.b, "Cid"), v.loaded(0))
+		return "a trigger published to both nodes", errors.Join(v.until(ctx, v.a, "Cid"), v.until(ctx, v.b, "Cid"), v.loaded(0))
 	}},
 }
 

@@ -30,9 +30,9 @@ func TestConcurrent(t *testing.T) {
 		some  = sync.NewCond(&mu)
 		over  bool
 
-		floor     atomic.Int64
-		hits      atomic.Int64
-		wg, tells sync.WaitGroup
+		floor         atomic.Int64
+		hits          atomic.Int64
+		wg, publishes sync.WaitGroup
 	)
 	raise := func(commit int64) {
 		for {
@@ -59,7 +59,7 @@ func TestConcurrent(t *testing.T) {
 		}
 		raise(commit)
 	}
-	read := func(f *Flight) store.Row {
+	read := func(f *Read) store.Row {
 		mu.Lock()
 		r := row
 		mu.Unlock()
@@ -74,7 +74,7 @@ func TestConcurrent(t *testing.T) {
 			return
 		}
 		for {
-			f, leader := tr.Read(k1)
+			f, leader := tr.BeginRead(k1)
 			if leader {
 				returned("read", read(f).Server, least)
 				return
@@ -87,7 +87,7 @@ func TestConcurrent(t *testing.T) {
 		}
 	}
 	commit(1)
-	tells.Go(func() {
+	publishes.Go(func() {
 		for {
 			mu.Lock()
 			for len(queue) == 0 && !over {
@@ -100,15 +100,15 @@ func TestConcurrent(t *testing.T) {
 			if rand.IntN(200) == 0 { // the connection is lost, and found again
 				tr.Down()
 				queue = queue[:0]
-				tr.Beat(time.Now().Add(farAway))
-				tr.Pulse(time.Now().Add(farAway))
+				tr.TrustListener(time.Now().Add(farAway))
+				tr.TrustPulse(time.Now().Add(farAway))
 				mu.Unlock()
 				continue
 			}
 			n := queue[0]
 			queue = queue[1:]
 			mu.Unlock()
-			tell(t, tr, k1, n.Version)
+			publish(t, tr, k1, n.Version)
 			raise(n.Server)
 		}
 	})
@@ -118,7 +118,7 @@ func TestConcurrent(t *testing.T) {
 				get()
 				if rand.IntN(8) == 0 {
 					least := floor.Load()
-					returned("read alone", read(tr.ReadAlone(k1)).Server, least)
+					returned("read alone", read(tr.BeginReadAlone(k1)).Server, least)
 				}
 				if e := tr.Hit(k1, Now()); e != nil && rand.IntN(8) == 0 {
 					tr.Replace(k1, e, &localcache.Entry{Size: e.Size})
@@ -130,7 +130,7 @@ func TestConcurrent(t *testing.T) {
 		wg.Go(func() {
 			for range rounds / 10 {
 				version := rand.Int64()
-				w := tr.Write(k1, version, nil)
+				w := tr.BeginWrite(k1, version, nil)
 				r := commit(version)
 				w.Finish(entry(r), 0)
 				raise(r.Server)
@@ -147,11 +147,11 @@ func TestConcurrent(t *testing.T) {
 	over = true
 	some.Signal()
 	mu.Unlock()
-	tells.Wait()
+	publishes.Wait()
 	if hits.Load() == 0 {
 		t.Error("there was not one hit")
 	}
 	if e := tr.Hit(k1, Now()); e != nil && int64(e.Size) != row.Server {
-		t.Errorf("everything was told, and commit %d of %d is still served", e.Size, row.Server)
+		t.Errorf("everything was published, and commit %d of %d is still served", e.Size, row.Server)
 	}
 }

@@ -27,7 +27,7 @@ func TestHotKeyIsKept(t *testing.T) {
 				var version, reads atomic.Int64
 				var stop atomic.Bool
 				version.Store(1)
-				read := func(f *Flight) {
+				read := func(f *Read) {
 					reads.Add(1)
 					half := latency/2 + rand.N(latency/2) // there, and back
 					time.Sleep(half)
@@ -44,8 +44,8 @@ func TestHotKeyIsKept(t *testing.T) {
 								continue
 							}
 							if i == 0 {
-								read(tr.ReadAlone(k1))
-							} else if f, leader := tr.Read(k1); leader {
+								read(tr.BeginReadAlone(k1))
+							} else if f, leader := tr.BeginRead(k1); leader {
 								read(f)
 							} else {
 								<-f.Done()
@@ -56,7 +56,7 @@ func TestHotKeyIsKept(t *testing.T) {
 				for v := int64(1); v <= 5; v++ {
 					version.Store(v)
 					time.Sleep(latency / 3) // the news are on their way
-					if err := tr.Apply(notify.Message{Body: notify.One(k1.Name, v)}, func(string) Key { return k1 }); err != nil {
+					if err := tr.Apply(notify.Message{Body: one(k1.Name, v)}, func(string) Key { return k1 }); err != nil {
 						t.Error(err)
 					}
 					before := reads.Load()

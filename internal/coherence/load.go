@@ -15,7 +15,8 @@ type Load struct {
 	Key Key
 	Run *Run
 
-	overtaken bool // an invalidation of the key has come since it began: who comes now must not join it; under the shard's lock
+	began     int64 // when, by the monotonic clock
+	overtaken bool  // an invalidation of the key has come since it began: who comes now must not join it; under the shard's lock
 	done      chan struct{}
 	out       Loaded
 }
@@ -102,19 +103,21 @@ const (
 //
 //	load 1 begins         Delete         100 callers come: they wait
 //	load 1 ends                          the first of them begins load 2, the others join it
-func (t *Tracker) Join(k Key, run *Run) (l *Load, part Part, steps int) {
-	s := t.shard(k)
-	s.mu.Lock()
+//
+// arrived is when the caller first asked, by Now. While a transaction of ours is writing k it may commit at any moment, so
+// only a load that began after the caller had come is for it.
+func (t *Tracker) Join(k Key, run *Run, arrived int64) (l *Load, part Part, steps int) {
+	s := t.enter(k)
 	defer s.mu.Unlock()
 	if l := s.loads[k]; l != nil {
-		if !l.overtaken {
+		if !l.overtaken && (s.txs[k] == nil || l.began >= arrived) {
 			if steps, ok := l.Run.join(); ok {
 				return l, Joins, steps
 			}
 		}
 		return l, Waits, 0
 	}
-	l = &Load{t: t, Key: k, Run: run, done: make(chan struct{})}
+	l = &Load{t: t, Key: k, Run: run, began: mono.Now(), done: make(chan struct{})}
 	s.loads[k] = l
 	return l, Leads, 0
 }
@@ -123,9 +126,7 @@ func (t *Tracker) Join(k Key, run *Run) (l *Load, part Part, steps int) {
 func (l *Load) End(out Loaded) {
 	s := l.t.shard(l.Key)
 	s.mu.Lock()
-	if s.loads[l.Key] == l {
-		delete(s.loads, l.Key)
-	}
+	delete(s.loads, l.Key)
 	s.mu.Unlock()
 	l.out = out
 	close(l.done)

@@ -12,7 +12,7 @@ import (
 func caller(t *testing.T, tr *Tracker, k Key) (l *Load, leader bool, steps int) {
 	t.Helper()
 	run := NewRun(t.Context())
-	l, part, steps := tr.Join(k, run)
+	l, part, steps := tr.Join(k, run, Now())
 	if part == Waits {
 		t.Fatal("it has to wait")
 	}
@@ -85,8 +85,8 @@ func TestRunOfManyKeys(t *testing.T) {
 	t.Parallel()
 	tr := newTracker(memory{})
 	run := NewRun(t.Context())
-	a, _, _ := tr.Join(k1, run)
-	b, _, _ := tr.Join(k2, run)
+	a, _, _ := tr.Join(k1, run, Now())
+	b, _, _ := tr.Join(k2, run, Now())
 	if joined, leader, _ := caller(t, tr, k2); leader || joined != b {
 		t.Fatal("a key of a run of many is not joined")
 	}
@@ -106,7 +106,7 @@ func mustWait(t *testing.T, tr *Tracker, k Key, l *Load) {
 	t.Helper()
 	run := NewRun(t.Context())
 	defer run.Leave()
-	if got, part, _ := tr.Join(k, run); part != Waits || got != l {
+	if got, part, _ := tr.Join(k, run, Now()); part != Waits || got != l {
 		t.Fatalf("part %v in a load that is not for it", part)
 	}
 }
@@ -116,10 +116,10 @@ func mustWait(t *testing.T, tr *Tracker, k Key, l *Load) {
 func TestOvertakenLoad(t *testing.T) {
 	t.Parallel()
 	for name, kill := range map[string]func(t *testing.T, tr *Tracker){
-		"published":        func(t *testing.T, tr *Tracker) { tell(t, tr, k1, 9) },
-		"our write begins": func(_ *testing.T, tr *Tracker) { tr.Write(k1, 9, nil) },
+		"published":        func(t *testing.T, tr *Tracker) { publish(t, tr, k1, 9) },
+		"our write begins": func(_ *testing.T, tr *Tracker) { tr.BeginWrite(k1, 9, nil) },
 		"our write ends": func(t *testing.T, tr *Tracker) {
-			tr.Write(k1, 9, nil).Finish(nil, 0)
+			tr.BeginWrite(k1, 9, nil).Finish(nil, 0)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -152,7 +152,7 @@ func TestOwnStoreKeepsTheLoad(t *testing.T) {
 	t.Parallel()
 	tr := newTracker(memory{})
 	l, _, _ := caller(t, tr, k1)
-	w := tr.Write(k1, 9, l)
+	w := tr.BeginWrite(k1, 9, l)
 	if joined, leader, _ := caller(t, tr, k1); leader || joined != l {
 		t.Error("the beginning of its own store kills a load")
 	}
@@ -160,11 +160,11 @@ func TestOwnStoreKeepsTheLoad(t *testing.T) {
 	if joined, leader, _ := caller(t, tr, k1); leader || joined != l {
 		t.Error("the end of its own store kills a load")
 	}
-	tr.Write(k1, 10, &Load{}).Finish(nil, 0)
+	tr.BeginWrite(k1, 10, &Load{}).Finish(nil, 0)
 	mustWait(t, tr, k1, l)
 }
 
-// Loaders that wait for each other's keys never end; the one that closes the ring is told.
+// Loaders that wait for each other's keys never end; the one that closes the ring gets an error.
 func TestRing(t *testing.T) {
 	t.Parallel()
 	a, b, c, d := NewRun(t.Context()), NewRun(t.Context()), NewRun(t.Context()), NewRun(t.Context())

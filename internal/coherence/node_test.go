@@ -24,7 +24,7 @@ func (w *world) get(key int, floor [promises]int) {
 		w.returned(key, e.Version, e.Size, floor)
 		return
 	}
-	f, leader := w.tr.Read(k)
+	f, leader := w.tr.BeginRead(k)
 	if !leader {
 		if !w.up || w.silent {
 			w.wrong("P5: a Get of key %d joins another's read although the listener is not live", key)
@@ -109,7 +109,7 @@ func remove[T comparable](s []T, v T) []T {
 }
 
 // name says which of the reads under way has f.
-func (w *world) name(f *Flight) string {
+func (w *world) name(f *Read) string {
 	if w.traced == nil {
 		return ""
 	}

@@ -50,9 +50,9 @@ func TestSimulate(t *testing.T) {
 func TestSimulateNotices(t *testing.T) {
 	t.Parallel()
 	for name, b := range map[string]bent{
-		"live before LISTEN":   {beatFirst: true},
-		"a Delete is not told": {silentDelete: true},
-		"a lost notification":  {lossy: true},
+		"live before LISTEN":        {beatFirst: true},
+		"a Delete is not published": {silentDelete: true},
+		"a lost notification":       {lossy: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -137,6 +137,7 @@ func (s *simulation) begin(seed uint64, traced func(string, ...any)) *world {
 	*s.w = world{
 		rng: old.rng, bent: old.bent, tr: old.tr, local: old.local, counts: old.counts, traced: traced,
 		queue: old.queue[:0], expiry: append(old.expiry[:0], never), reads: old.reads[:0], joiners: old.joiners[:0], writes: old.writes[:0],
+		txs: old.txs[:0],
 	}
 	w := s.w
 	switch keys := w.rng.IntN(4); keys {
@@ -152,6 +153,10 @@ func (s *simulation) begin(seed uint64, traced func(string, ...any)) *world {
 	for p := range w.floors {
 		w.floors[p] = make([]int, len(w.keys))
 	}
+	if seed%4 == 0 {
+		w.secret = []byte("secret")
+	}
+	w.tr.Hide(w.secret)
 	w.listening = true
 	w.beat()
 	for key := range w.keys {
@@ -200,13 +205,16 @@ func (s *simulation) end() {
 			w.check()
 		}
 	}
+	for _, x := range w.txs {
+		x.w.End()
+	}
 	for len(w.queue) > 0 {
 		w.deliver(1, false)
 		w.check()
 	}
 	for i := range w.tr.shards {
-		if sh := &w.tr.shards[i]; len(sh.flights)+len(sh.writers)+len(sh.loads)+len(sh.watches) > 0 {
-			w.wrong("the tracker still holds %d flights and %d writers of those that have ended", len(sh.flights), len(sh.writers))
+		if sh := &w.tr.shards[i]; len(sh.reads)+len(sh.writers)+len(sh.loads)+len(sh.watches)+len(sh.txs) > 0 {
+			w.wrong("the tracker still holds %d reads and %d writers of those that have ended", len(sh.reads), len(sh.writers))
 		}
 	}
 	w.tr.Down()

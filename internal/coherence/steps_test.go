@@ -2,6 +2,7 @@ package coherence
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/pgcache/go/localcache"
@@ -27,7 +28,7 @@ var steps = []struct {
 			return false
 		}
 		key := w.rng.IntN(len(w.keys))
-		w.begin(&read{f: w.tr.ReadAlone(w.keys[key]), key: key, floor: w.floor(key), sent: w.now}, "read alone")
+		w.begin(&read{f: w.tr.BeginReadAlone(w.keys[key]), key: key, floor: w.floor(key), sent: w.now}, "read alone")
 		return true
 	}},
 	{"a read sees its row", 6, true, func(w *world) bool {
@@ -49,7 +50,7 @@ var steps = []struct {
 	{"set", 3, true, func(w *world) bool { return w.beginWrite(false) }},
 	{"delete", 2, false, func(w *world) bool { return w.beginWrite(true) }},
 	{"a write commits", 4, true, func(w *world) bool {
-		return w.pickWrite(func(o *ourWrite) bool { return o.commit == 0 }, func(o *ourWrite) {
+		return w.pickWrite(func(o *ourWrite) bool { return o.commit == 0 && !w.locked(o.key) }, func(o *ourWrite) {
 			o.commit = w.put(o.key, o.version, o.ttl, !o.remove)
 			w.trace("our write of key %d commits as %d", o.key, o.commit)
 			if o.gaveUp {
@@ -79,6 +80,9 @@ var steps = []struct {
 			w.trace("our Clear begins")
 			w.tr.Forget()
 		case 1:
+			if w.anyLocked() {
+				return false
+			}
 			w.trace("our Clear commits")
 			w.empty()
 			w.cleared = w.cleared[:0]
@@ -96,36 +100,79 @@ var steps = []struct {
 		return true
 	}},
 
+	{"a transaction writes", 1, false, func(w *world) bool {
+		key := w.rng.IntN(len(w.keys))
+		if len(w.txs) >= 2 || w.locked(key) {
+			return false
+		}
+		x := &ourTx{key: key, version: w.version(), remove: w.rng.IntN(2) == 0}
+		w.trace("a transaction of ours writes key %d", key)
+		x.w = w.tr.BeginTxWrite(w.keys[key], x.version)
+		w.txs = append(w.txs, x)
+		return true
+	}},
+	{"a transaction commits", 2, true, func(w *world) bool {
+		return pick(w, w.txs, func(x *ourTx) bool { return !x.ended }, func(x *ourTx) {
+			commit, _ := w.write(x.key, x.version, w.ttl(), !x.remove)
+			w.publish(note{key: x.key, version: x.version, commit: commit})
+			w.trace("a transaction of ours commits key %d as %d", x.key, commit)
+			w.raise(p3, x.key, commit) // Commit has returned
+			x.ended = true
+		})
+	}},
+	{"a transaction rolls back", 1, true, func(w *world) bool {
+		return pick(w, w.txs, func(x *ourTx) bool { return !x.ended }, func(x *ourTx) {
+			w.trace("a transaction of ours that wrote key %d rolls back", x.key)
+			x.ended = true
+		})
+	}},
+	{"the outcome of a transaction is known", 2, true, func(w *world) bool {
+		return pick(w, w.txs, func(x *ourTx) bool { return x.ended }, func(x *ourTx) {
+			w.trace("the outcome of our transaction on key %d is known", x.key)
+			x.w.End()
+			w.txs = remove(w.txs, x)
+		})
+	}},
+
 	{"another sets", 4, true, func(w *world) bool {
 		key := w.rng.IntN(len(w.keys))
+		if w.locked(key) {
+			return false
+		}
 		w.trace("another's Set of key %d commits as %d", key, w.put(key, w.version(), w.ttl(), true))
 		return true
 	}},
 	{"another deletes", 2, false, func(w *world) bool {
 		key := w.rng.IntN(len(w.keys))
+		if w.locked(key) {
+			return false
+		}
 		w.trace("another's Delete of key %d commits as %d", key, w.put(key, w.version(), never, false))
 		return true
 	}},
 	{"another clears", 1, false, func(w *world) bool {
+		if w.anyLocked() {
+			return false
+		}
 		w.empty()
 		w.trace("another's Clear commits")
 		return true
 	}},
 	{"somebody deletes by hand", 1, false, func(w *world) bool {
 		key := w.rng.IntN(len(w.keys))
-		if !w.rows[key].live(w.now) {
+		if !w.rows[key].live(w.now) || w.locked(key) {
 			return false
 		}
 		commit := w.nextCommit(never)
 		w.rows[key], w.gone[key] = row{commit: commit}, commit
-		w.tell(note{key: key, commit: commit})
+		w.publish(note{key: key, commit: commit})
 		w.trace("key %d is deleted by hand as %d", key, commit)
 		return true
 	}},
 	{"the janitor", 2, false, func(w *world) bool {
 		key := w.rng.IntN(len(w.keys))
 		r := &w.rows[key]
-		if !r.on || r.live(w.now) {
+		if !r.on || r.live(w.now) || w.locked(key) {
 			return false
 		}
 		*r = row{commit: r.commit}
@@ -198,7 +245,7 @@ var steps = []struct {
 		}
 		w.trace("the heartbeat is late")
 		w.silent = true
-		w.tr.Beat(time.Now().Add(-farAway))
+		w.tr.TrustListener(time.Now().Add(-farAway))
 		return true
 	}},
 
@@ -222,6 +269,11 @@ var steps = []struct {
 		w.seen.e = nil
 		return true
 	}},
+}
+
+// anyLocked says that a transaction is open that has written something: what locks the table waits.
+func (w *world) anyLocked() bool {
+	return slices.ContainsFunc(w.txs, func(x *ourTx) bool { return !x.ended })
 }
 
 var errTest = errors.New("the read failed")
@@ -266,7 +318,7 @@ func (w *world) beginWrite(del bool) bool {
 	}
 	o := &ourWrite{key: w.rng.IntN(len(w.keys)), version: w.version(), sent: w.now, ttl: w.ttl(), remove: del}
 	w.trace("our write of key %d begins", o.key)
-	o.w = w.tr.Write(w.keys[o.key], o.version, nil)
+	o.w = w.tr.BeginWrite(w.keys[o.key], o.version, nil)
 	w.writes = append(w.writes, o)
 	return true
 }

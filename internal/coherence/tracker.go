@@ -1,8 +1,9 @@
 // Package coherence decides what a node may keep in its local cache and how long it may hand it out.
 //
-// Three rules carry it. A read from the database is a token, a Flight: it may fill the local cache only if its key was
-// not invalidated since it began. A version is an identity, never an order: an entry stays only while it is the very version
-// of the last invalidation. And whatever is in doubt turns the epoch, with which every entry and every flight dies at once.
+// Three rules carry it. A read from the database is registered as a Read before its statement is sent, and may fill the
+// local cache only if its key was not invalidated since. A version is an identity, never an order: an entry stays only while
+// its version is the one of the last invalidation. And after any doubt (a lost listener, an unknown message) a new epoch
+// begins: entries and reads of an older epoch are never served or stored.
 //
 // The same race, a fill that overtakes an invalidation, was found in production by Hazelcast (issue 4671), lettuce (3481)
 // and FusionCache (613). internal/model checks these rules exhaustively, and shows that each of them is needed.
@@ -11,6 +12,7 @@ package coherence
 import (
 	"hash/maphash"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +55,7 @@ type Tracker struct {
 
 	seed   maphash.Seed
 	shards [shards]shard
+	hidden hidden
 
 	// OnPublished is called for every key of a message, with all its versions. nil: not. Set it before use.
 	OnPublished func(versions []int64)
@@ -67,21 +70,22 @@ type Tracker struct {
 
 type shard struct {
 	mu      sync.Mutex
-	flights map[Key]*Flight
+	reads   map[Key]*Read
 	loads   map[Key]*Load
 	writers map[Key][]*Writer
 	watches map[Key][]*Watch
-	_       [24]byte
+	txs     map[Key][]*TxWrite
+	_       [16]byte
 }
 
-// New returns a tracker of local. It bypasses the local cache until Beat and Pulse were called, or AlwaysOn where there is no
+// New returns a tracker of local. It bypasses the local cache until TrustListener and TrustPulse were called, or AlwaysOn where there is no
 // listener and maxAge says how old an entry may get.
 func New(local localcache.Cache, maxAge time.Duration) *Tracker {
 	t := &Tracker{local: local, maxAge: int64(maxAge), seed: maphash.MakeSeed()}
 	for i := range t.shards {
 		s := &t.shards[i]
-		s.flights, s.loads = map[Key]*Flight{}, map[Key]*Load{}
-		s.writers, s.watches = map[Key][]*Writer{}, map[Key][]*Watch{}
+		s.reads, s.loads = map[Key]*Read{}, map[Key]*Load{}
+		s.writers, s.watches, s.txs = map[Key][]*Writer{}, map[Key][]*Watch{}, map[Key][]*TxWrite{}
 	}
 	return t
 }
@@ -105,18 +109,18 @@ func (t *Tracker) Hit(k Key, now int64) *localcache.Entry {
 // Live says whether the local cache is in use.
 func (t *Tracker) Live() bool { return t.epoch.Load() != 0 && mono.Now() < t.trusted.Load() }
 
-// Beat says that the listener has delivered everything that was published before now, and that it answers until trusted or
+// TrustListener says that the listener has delivered everything that was published before now, and that it answers until trusted or
 // will be found not to. After a Down it begins a new epoch.
-func (t *Tracker) Beat(trusted time.Time) {
+func (t *Tracker) TrustListener(trusted time.Time) {
 	t.extend(&t.trust.listener, trusted)
 	if t.epoch.Load() == 0 {
 		t.epoch.Store(newEpoch())
 	}
 }
 
-// Pulse says that changes are being published, as far as the database says so, and that this holds until trusted. Memory is
+// TrustPulse says that changes are being published, as far as the database says so, and that this holds until trusted. Memory is
 // served while both the listener and the pulse are trusted.
-func (t *Tracker) Pulse(trusted time.Time) { t.extend(&t.trust.pulse, trusted) }
+func (t *Tracker) TrustPulse(trusted time.Time) { t.extend(&t.trust.pulse, trusted) }
 
 func (t *Tracker) extend(until *int64, trusted time.Time) {
 	t.trust.Lock()
@@ -138,7 +142,7 @@ func (t *Tracker) SetServer(server int64) { t.server.Store(server) }
 // Server returns it.
 func (t *Tracker) Server() int64 { return t.server.Load() }
 
-// Down bypasses the local cache until the next Beat.
+// Down bypasses the local cache until the next TrustListener.
 func (t *Tracker) Down() {
 	if t.epoch.Swap(0) != 0 {
 		t.Flushes.Add(1)
@@ -146,7 +150,7 @@ func (t *Tracker) Down() {
 	t.wakeAll()
 }
 
-// Forget makes every entry and every flight stale at once: everything may have changed.
+// Forget makes every entry and every read stale at once: everything may have changed.
 func (t *Tracker) Forget() {
 	for {
 		e := t.epoch.Load()
@@ -165,10 +169,18 @@ func (t *Tracker) Close() {
 }
 
 // Apply applies one message. It is called by the goroutine that reads the listener's socket, in order: no queue stands
-// between, so nothing can overflow or be dropped. Any doubt about the message forgets everything.
+// between, so nothing can overflow or be dropped. After a message that it can't understand it forgets everything.
 func (t *Tracker) Apply(m notify.Message, key func(row string) Key) error {
+	if m.Hidden && t.hidden.secret.Load() == nil {
+		t.Forget()
+		return errHidden
+	}
 	err := m.Items(func(row string, versions []int64) {
-		t.invalidate(key(row), versions[0])
+		if k, ok := t.resolve(&m, row, key); ok {
+			t.invalidate(k, versions)
+		} else {
+			t.Invalidations.Add(1)
+		}
 		if t.OnPublished != nil {
 			t.OnPublished(versions)
 		}
@@ -179,12 +191,16 @@ func (t *Tracker) Apply(m notify.Message, key func(row string) Key) error {
 	return err
 }
 
-// invalidate applies that version is now the newest of k, as far as this node knows.
-func (t *Tracker) invalidate(k Key, version int64) {
+// invalidate applies that versions were written to k, of which the first is the newest, as far as this node knows.
+func (t *Tracker) invalidate(k Key, versions []int64) {
+	version := versions[0]
 	t.Invalidations.Add(1)
 	s := t.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.txs[k] != nil {
+		s.endTx(k, func(w *TxWrite) bool { return slices.Contains(versions, w.version) })
+	}
 	if e := t.evictOther(k, version); e != nil && t.OnLost != nil && e.Interest() > 0 && e.Epoch == t.epoch.Load() {
 		t.OnLost(k, e.Interest())
 	}
@@ -192,7 +208,7 @@ func (t *Tracker) invalidate(k Key, version int64) {
 	//
 	//	Get: snapshot (v1)      another node: commits v2
 	//	                        invalidate(v2): nothing here to evict
-	//	Get: stores v1          <- stale until it expires, if the flight were still alive
+	//	Get: stores v1          <- stale until it expires, if the read were not marked dead
 	s.kill(k, nil)
 	// A Set of ours that is still waiting for its reply may be the older of the two. Its own notification may come
 	// before its reply: the same version, no harm.
@@ -220,15 +236,26 @@ func (t *Tracker) shard(k Key) *shard {
 	return &t.shards[maphash.Comparable(t.seed, k)%shards]
 }
 
+// enter locks the shard of k for an operation that begins, and makes k known to messages that hide keys.
+func (t *Tracker) enter(k Key) *shard {
+	if t.hidden.secret.Load() != nil {
+		t.dropHidden()
+	}
+	s := t.shard(k)
+	s.mu.Lock()
+	t.hidden.add(k)
+	return s
+}
+
 // current says whether an entry of this epoch may be kept now. The caller holds the shard's lock.
 func (t *Tracker) current(epoch uint32) bool {
 	return epoch != 0 && epoch == t.epoch.Load() && mono.Now() < t.trusted.Load()
 }
 
-// store keeps e under k, if it is of the server that the listener is connected to. The caller holds the shard's lock and has
-// checked everything else.
+// store keeps e under k, if it is of the server that the listener is connected to and no transaction of ours is writing k. The
+// caller holds the shard's lock and has checked everything else.
 func (t *Tracker) store(k Key, e *localcache.Entry, epoch uint32, server int64) {
-	if own := t.server.Load(); e == nil || (own != 0 && server != own) {
+	if own := t.server.Load(); e == nil || (own != 0 && server != own) || t.shard(k).txs[k] != nil {
 		t.local.Delete(k)
 		return
 	}
@@ -252,13 +279,13 @@ func Until(sent int64, remaining time.Duration) int64 {
 	return math.MaxInt64
 }
 
-// kill ends the flights of k: their callers still get their result, but it is not stored and nobody joins any more.
+// kill ends the reads of k: their callers still get their result, but it is not stored and nobody joins any more.
 // keep is a load that must stay: the one whose own store is the change.
 func (s *shard) kill(k Key, keep *Load) {
-	for f := s.flights[k]; f != nil; f = f.older {
+	for f := s.reads[k]; f != nil; f = f.older {
 		f.dead = true
 	}
-	delete(s.flights, k)
+	delete(s.reads, k)
 	if l := s.loads[k]; l != nil && l != keep {
 		l.overtaken = true
 	}

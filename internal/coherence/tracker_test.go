@@ -22,14 +22,14 @@ var k1, k2 = Key{Name: "k1"}, Key{Namespace: "n", Name: "k2"}
 // newTracker returns a tracker that is live for as long as any test takes.
 func newTracker(local localcache.Cache) *Tracker {
 	tr := New(local, 0)
-	tr.Beat(time.Now().Add(farAway))
-	tr.Pulse(time.Now().Add(farAway))
+	tr.TrustListener(time.Now().Add(farAway))
+	tr.TrustPulse(time.Now().Add(farAway))
 	return tr
 }
 
 // fill reads k, as of version, into the local cache, and says whether it is there now.
 func fill(tr *Tracker, k Key, version int64, server int64) bool {
-	f := tr.ReadAlone(k)
+	f := tr.BeginReadAlone(k)
 	f.Finish(store.Row{Version: version, Server: server}, nil, &localcache.Entry{Version: version, Deadline: math.MaxInt64})
 	return hit(tr, k) == version
 }
@@ -42,9 +42,9 @@ func hit(tr *Tracker, k Key) int64 {
 	return 0
 }
 
-func tell(t *testing.T, tr *Tracker, k Key, version int64) {
+func publish(t *testing.T, tr *Tracker, k Key, version int64) {
 	t.Helper()
-	if err := tr.Apply(notify.Message{Body: notify.One(k.Name, version)}, func(string) Key { return k }); err != nil {
+	if err := tr.Apply(notify.Message{Body: one(k.Name, version)}, func(string) Key { return k }); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -79,23 +79,23 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// The trust of a Beat ends by itself, without a Down, and a later Beat in the same epoch brings back what was kept.
+// The trust of a Trust ends by itself, without a Down, and a later Trust in the same epoch brings back what was kept.
 func TestTrustRunsOut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		tr := New(memory{}, 0)
 		if tr.Live() || fill(tr, k1, 1, 0) {
-			t.Fatal("live before the first Beat")
+			t.Fatal("live before the first Trust")
 		}
-		tr.Beat(time.Now().Add(3 * time.Second))
+		tr.TrustListener(time.Now().Add(3 * time.Second))
 		if !tr.Live() || !fill(tr, k1, 1, 0) {
-			t.Fatal("not live after the first Beat")
+			t.Fatal("not live after the first Trust")
 		}
 		time.Sleep(3*time.Second - 1)
 		if hit(tr, k1) != 1 || !tr.Live() {
 			t.Fatal("the trust ran out too early")
 		}
-		begun, leader := tr.Read(k2)
+		begun, leader := tr.BeginRead(k2)
 		if !leader {
 			t.Fatal("nobody reads k2")
 		}
@@ -103,18 +103,18 @@ func TestTrustRunsOut(t *testing.T) {
 		if hit(tr, k1) != 0 || tr.Live() {
 			t.Fatal("a hit beyond the trust")
 		}
-		if other, leader := tr.Read(k2); !leader {
+		if other, leader := tr.BeginRead(k2); !leader {
 			t.Fatal("a join beyond the trust")
 		} else {
 			other.Finish(store.Row{}, nil, nil)
 		}
-		w := tr.Write(k2, 5, nil)
+		w := tr.BeginWrite(k2, 5, nil)
 		begun.Finish(store.Row{Version: 1}, nil, &localcache.Entry{Version: 1, Deadline: math.MaxInt64})
 		w.Finish(&localcache.Entry{Version: 5, Deadline: math.MaxInt64}, 0)
 		if fill(tr, k2, 1, 0) {
 			t.Fatal("a fill beyond the trust")
 		}
-		tr.Beat(time.Now().Add(3 * time.Second))
+		tr.TrustListener(time.Now().Add(3 * time.Second))
 		if hit(tr, k1) != 1 || !tr.Live() {
 			t.Error("what was kept in this epoch is lost")
 		}
@@ -125,7 +125,7 @@ func TestTrustRunsOut(t *testing.T) {
 		if tr.Live() || hit(tr, k1) != 0 {
 			t.Error("live after Down")
 		}
-		tr.Beat(time.Now().Add(3 * time.Second))
+		tr.TrustListener(time.Now().Add(3 * time.Second))
 		if hit(tr, k1) != 0 {
 			t.Error("a hit from before the Down")
 		}
@@ -135,7 +135,7 @@ func TestTrustRunsOut(t *testing.T) {
 	})
 }
 
-// A read that is slow is not joined for long: the first write of a key tells nobody, and would go unseen until it ends. But
+// A read that is slow is not joined for long: the first write of a key is not published, and would go unseen until it ends. But
 // it may still be kept, and be killed. And what has expired since it was asked for is for nobody who came later.
 func TestSlowReads(t *testing.T) {
 	t.Parallel()
@@ -144,17 +144,17 @@ func TestSlowReads(t *testing.T) {
 		entry := func(version int64) *localcache.Entry {
 			return &localcache.Entry{Version: version, Deadline: math.MaxInt64}
 		}
-		first, _ := tr.Read(k1)
+		first, _ := tr.BeginRead(k1)
 		time.Sleep(time.Duration(joinable) - 1)
-		if f, leader := tr.Read(k1); leader || f != first {
+		if f, leader := tr.BeginRead(k1); leader || f != first {
 			t.Fatal("a read is not joined while it is young")
 		}
 		time.Sleep(time.Nanosecond)
-		second, leader := tr.Read(k1)
+		second, leader := tr.BeginRead(k1)
 		if !leader {
 			t.Fatal("a slow read is joined")
 		}
-		if f, leader := tr.Read(k1); leader || f != second {
+		if f, leader := tr.BeginRead(k1); leader || f != second {
 			t.Error("the younger read is not the one that is joined")
 		}
 		first.Finish(store.Row{Version: 1, Value: []byte("v"), Remaining: time.Duration(joinable)}, nil, entry(1))
@@ -173,16 +173,16 @@ func TestSlowReads(t *testing.T) {
 			t.Error("the younger read, which saw the same, takes it away")
 		}
 		tr.Forget()
-		first, _ = tr.Read(k1)
+		first, _ = tr.BeginRead(k1)
 		time.Sleep(time.Duration(joinable))
-		second, _ = tr.Read(k1)
-		tell(t, tr, k1, 2)
+		second, _ = tr.BeginRead(k1)
+		publish(t, tr, k1, 2)
 		first.Finish(store.Row{Version: 1}, nil, entry(1))
 		second.Finish(store.Row{Version: 1}, nil, entry(1))
 		if hit(tr, k1) != 0 {
 			t.Error("news do not kill all reads")
 		}
-		gone, _ := tr.Read(k1)
+		gone, _ := tr.BeginRead(k1)
 		gone.Finish(store.Row{Version: 3, Remaining: -time.Hour}, nil, nil)
 		if gone.Expired() {
 			t.Error("a tombstone does not expire for anybody")
@@ -199,7 +199,7 @@ func TestAlwaysOn(t *testing.T) {
 		keep := func(version int64) *localcache.Entry {
 			return &localcache.Entry{Version: version, Deadline: tr.Deadline(Now(), time.Hour)}
 		}
-		f, _ := tr.Read(k1)
+		f, _ := tr.BeginRead(k1)
 		f.Finish(store.Row{Version: 1}, nil, keep(1))
 		time.Sleep(time.Second - 1)
 		if !tr.Live() || hit(tr, k1) != 1 {
@@ -209,8 +209,8 @@ func TestAlwaysOn(t *testing.T) {
 		if !tr.Live() || hit(tr, k1) != 0 {
 			t.Fatal("the entry is served beyond maxAge")
 		}
-		f, _ = tr.Read(k1)
-		w := tr.Write(k1, 2, nil)
+		f, _ = tr.BeginRead(k1)
+		w := tr.BeginWrite(k1, 2, nil)
 		w.Finish(keep(2), 0)
 		f.Finish(store.Row{Version: 1}, nil, keep(1))
 		if v := hit(tr, k1); v == 1 {
@@ -246,8 +246,8 @@ func TestSharedLocalCache(t *testing.T) {
 		a.Forget()
 		b.Down()
 		check("b is down", a, b, down)
-		b.Beat(time.Now().Add(farAway))
-		b.Pulse(time.Now().Add(farAway))
+		b.TrustListener(time.Now().Add(farAway))
+		b.TrustPulse(time.Now().Add(farAway))
 		check("b is back", b, a, down)
 		check("a again", a, b, down)
 	}
@@ -259,7 +259,7 @@ func TestSharedLocalCache(t *testing.T) {
 	}
 }
 
-// Rows of another server than the one whose notifications are heard are never kept, nor what was there before.
+// Rows of another server than the one whose notifications are received are never kept, nor what was there before.
 func TestOtherServer(t *testing.T) {
 	t.Parallel()
 	tr := newTracker(memory{})
@@ -268,23 +268,23 @@ func TestOtherServer(t *testing.T) {
 	}
 	tr.SetServer(22)
 	if tr.Server() != 22 {
-		t.Error("Hearing does not say what Hears was told")
+		t.Error("Server does not return what SetServer was given")
 	}
 	if fill(tr, k1, 1, 11) || hit(tr, k1) != 0 {
 		t.Error("a read from another server was kept")
 	}
 	if !fill(tr, k1, 1, 22) {
-		t.Error("a read from the server that is heard was not kept")
+		t.Error("a read from the server that is received was not kept")
 	}
-	w := tr.Write(k1, 2, nil)
+	w := tr.BeginWrite(k1, 2, nil)
 	w.Finish(&localcache.Entry{Version: 2, Deadline: math.MaxInt64}, 11)
 	if hit(tr, k1) != 0 {
 		t.Error("a write to another server was kept")
 	}
-	w = tr.Write(k1, 3, nil)
+	w = tr.BeginWrite(k1, 3, nil)
 	w.Finish(&localcache.Entry{Version: 3, Deadline: math.MaxInt64}, 22)
 	if hit(tr, k1) != 3 {
-		t.Error("a write to the server that is heard was not kept")
+		t.Error("a write to the server that is received was not kept")
 	}
 }
 
@@ -293,51 +293,51 @@ func TestApply(t *testing.T) {
 	key := func(row string) Key { return Key{Name: row} }
 	a, b := Key{Name: "a"}, Key{Name: "b"}
 	for name, tt := range map[string]struct {
-		payload       string
-		fails         bool
-		a, b          int64 // what is left of versions 1 and 2
-		told, flushed uint64
+		payload            string
+		fails              bool
+		a, b               int64 // what is left of versions 1 and 2
+		published, flushed uint64
 	}{
-		"another version":           {notify.One("a", 9), false, 0, 2, 1, 0},
-		"the same version":          {notify.One("a", 1), false, 1, 2, 1, 0},
-		"nobody's version":          {notify.One("a", 0), false, 0, 2, 1, 0},
-		"a key that is not there":   {notify.One("c", 9), false, 1, 2, 1, 0},
+		"another version":           {one("a", 9), false, 0, 2, 1, 0},
+		"the same version":          {one("a", 1), false, 1, 2, 1, 0},
+		"nobody's version":          {one("a", 0), false, 0, 2, 1, 0},
+		"a key that is not there":   {one("c", 9), false, 1, 2, 1, 0},
 		"several keys":              {string(notify.AppendItem(notify.AppendItem(nil, "a", 1, 9), "b", 9, 2)), false, 1, 0, 2, 0},
 		"everything":                {notify.All, false, 0, 0, 0, 1},
-		"an unknown format":         {"?" + notify.One("c", 9), true, 0, 0, 0, 1},
+		"an unknown format":         {"?" + one("c", 9), true, 0, 0, 0, 1},
 		"nothing":                   {"", false, 1, 2, 0, 0},
-		"broken behind a good item": {notify.One("c", 9) + "1:", true, 0, 0, 1, 1},
+		"broken behind a good item": {one("c", 9) + "1:", true, 0, 0, 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tr := newTracker(memory{})
-			var told uint64
-			tr.OnPublished = func([]int64) { told++ }
+			var published uint64
+			tr.OnPublished = func([]int64) { published++ }
 			fill(tr, a, 1, 0)
 			fill(tr, b, 2, 0)
 			if err := tr.Apply(notify.Message{Body: tt.payload}, key); (err != nil) != tt.fails {
 				t.Errorf("Apply returned %v", err)
 			}
-			if told != tt.told {
-				t.Errorf("OnPublished was called %d times, want %d", told, tt.told)
+			if published != tt.published {
+				t.Errorf("OnPublished was called %d times, want %d", published, tt.published)
 			}
 			if gotA, gotB := hit(tr, a), hit(tr, b); gotA != tt.a || gotB != tt.b {
 				t.Errorf("versions %d and %d are left, want %d and %d", gotA, gotB, tt.a, tt.b)
 			}
-			if told, flushed := tr.Invalidations.Load(), tr.Flushes.Load(); told != tt.told || flushed != tt.flushed {
-				t.Errorf("%d keys and %d flushes counted, want %d and %d", told, flushed, tt.told, tt.flushed)
+			if published, flushed := tr.Invalidations.Load(), tr.Flushes.Load(); published != tt.published || flushed != tt.flushed {
+				t.Errorf("%d keys and %d flushes counted, want %d and %d", published, flushed, tt.published, tt.flushed)
 			}
 		})
 	}
 }
 
-// OnPublished hears of all versions, OnLost of entries that were in use, or of whose key some before were, and of no others.
+// OnPublished receives all versions, OnLost of entries that were in use, or of whose key some before were, and of no others.
 func TestHooks(t *testing.T) {
 	t.Parallel()
 	tr := newTracker(memory{})
-	var told [][]int64
+	var published [][]int64
 	var lost []Key
-	tr.OnPublished = func(versions []int64) { told = append(told, slices.Clone(versions)) }
+	tr.OnPublished = func(versions []int64) { published = append(published, slices.Clone(versions)) }
 	tr.OnLost = func(k Key, interest uint32) {
 		if lost = append(lost, k); interest == 0 {
 			t.Errorf("%v is of no interest", k)
@@ -348,9 +348,9 @@ func TestHooks(t *testing.T) {
 	tr.Forget()
 	fill(tr, used, 1, 0) // fill has a look
 	fill(tr, same, 1, 0)
-	f := tr.ReadAlone(unused)
+	f := tr.BeginReadAlone(unused)
 	f.Finish(store.Row{Version: 1}, nil, &localcache.Entry{Version: 1, Deadline: math.MaxInt64})
-	f = tr.ReadAlone(once)
+	f = tr.BeginReadAlone(once)
 	e := &localcache.Entry{Version: 1, Deadline: math.MaxInt64}
 	e.Inherit(1)
 	f.Finish(store.Row{Version: 1}, nil, e)
@@ -364,7 +364,7 @@ func TestHooks(t *testing.T) {
 	if err := tr.Apply(notify.Message{Body: string(b)}, func(row string) Key { return Key{Name: row} }); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([][]int64{{3, 2}, {3}, {3}, {1, 9}, {3}, {3}}, told); diff != "" {
+	if diff := cmp.Diff([][]int64{{3, 2}, {3}, {3}, {1, 9}, {3}, {3}}, published); diff != "" {
 		t.Errorf("OnPublished (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]Key{used, once}, lost); diff != "" {
@@ -403,24 +403,24 @@ func TestWatch(t *testing.T) {
 	}
 	w1, w2, w3 := tr.Watch(k1, news), tr.Watch(k2, news), tr.Watch(k1, other)
 	expect("nothing happened", false, false)
-	tell(t, tr, k1, 1)
-	expect("k1 was told", true, true)
-	tell(t, tr, k2, 1)
-	tell(t, tr, k2, 2) // the channel is full: that is enough
-	expect("k2 was told", true, false)
+	publish(t, tr, k1, 1)
+	expect("k1 was published", true, true)
+	publish(t, tr, k2, 1)
+	publish(t, tr, k2, 2) // the channel is full: that is enough
+	expect("k2 was published", true, false)
 	tr.Forget()
-	expect("everything was told", true, true)
+	expect("everything was published", true, true)
 	tr.Down()
 	expect("the listener was lost", true, true)
 	w1.Stop()
-	tell(t, tr, k1, 2)
-	expect("k1 was told after Stop", false, true)
+	publish(t, tr, k1, 2)
+	expect("k1 was published after Stop", false, true)
 	w3.Stop()
 	w3.Stop()
-	tell(t, tr, k2, 3)
-	expect("k2 was told", true, false)
+	publish(t, tr, k2, 3)
+	expect("k2 was published", true, false)
 	w2.Stop()
-	tell(t, tr, k1, 3)
+	publish(t, tr, k1, 3)
 	tr.Down()
 	expect("all have stopped", false, false)
 	for i := range tr.shards {
@@ -438,11 +438,11 @@ func TestTrust(t *testing.T) {
 		tr := New(memory{}, 0)
 		k := Key{Name: "a"}
 		in := func(d time.Duration) time.Time { return time.Now().Add(d) }
-		tr.Pulse(in(3 * time.Second))
+		tr.TrustPulse(in(3 * time.Second))
 		if tr.Live() || tr.Listening() {
 			t.Error("live without a listener")
 		}
-		tr.Beat(in(2 * time.Second))
+		tr.TrustListener(in(2 * time.Second))
 		if !tr.Live() {
 			t.Fatal("not live with both")
 		}
@@ -451,7 +451,7 @@ func TestTrust(t *testing.T) {
 		if hit(tr, k) != 0 || tr.Live() || tr.Listening() {
 			t.Error("served although the listener is not trusted any more")
 		}
-		tr.Beat(in(2 * time.Second))
+		tr.TrustListener(in(2 * time.Second))
 		if hit(tr, k) != 1 {
 			t.Error("gone although nothing has happened")
 		}
@@ -459,12 +459,12 @@ func TestTrust(t *testing.T) {
 		if hit(tr, k) != 0 || tr.Live() || !tr.Listening() {
 			t.Error("served although the pulse is not trusted any more")
 		}
-		tr.Pulse(in(3 * time.Second))
+		tr.TrustPulse(in(3 * time.Second))
 		if hit(tr, k) != 1 {
 			t.Error("gone although nothing has happened")
 		}
 		tr.Down()
-		tr.Pulse(in(time.Hour))
+		tr.TrustPulse(in(time.Hour))
 		if tr.Live() {
 			t.Error("live while the listener is down")
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/pgcache/go/internal/notify"
@@ -22,8 +23,9 @@ type world struct {
 	tr     *Tracker
 	local  memory
 	keys   []Key
-	gets   int // reads under way at most
-	sets   int // writes of ours under way at most
+	gets   int    // reads under way at most
+	sets   int    // writes of ours under way at most
+	secret []byte // messages hash keys with it; nil: they don't
 	traced func(format string, args ...any)
 
 	now       int64 // ticks of the clock of all deadlines
@@ -32,12 +34,13 @@ type world struct {
 	expiry    []int64 // of each commit
 	queue     []note
 	listening bool // LISTEN is in force: what is committed is queued for us
-	up        bool // the tracker has been told Beat
-	silent    bool // the trust of the last Beat has run out
+	up        bool // TrustListener has been called
+	silent    bool // the trust of the last Trust has run out
 
 	reads    []*read
 	joiners  []joiner
 	writes   []*ourWrite
+	txs      []*ourTx
 	clearing int // of a Clear of ours: 0 none, 1 begun, 2 committed
 	cleared  []int
 	seen     seen
@@ -51,7 +54,7 @@ type world struct {
 // bent are faults of the world, not of the tracker, that the checks must notice.
 type bent struct {
 	beatFirst    bool // the listener is called live before LISTEN
-	silentDelete bool // a Delete is not told
+	silentDelete bool // a Delete is not published
 	lossy        bool // now and then a notification is lost in a connection that lives on
 }
 
@@ -98,7 +101,7 @@ type note struct {
 // read is one statement of ours that reads.
 type read struct {
 	id      int // for the trace
-	f       *Flight
+	f       *Read
 	key     int
 	floor   [promises]int
 	sent    int64
@@ -109,7 +112,7 @@ type read struct {
 
 // joiner is a Get that waits for another's read.
 type joiner struct {
-	f     *Flight
+	f     *Read
 	key   int
 	floor [promises]int
 }
@@ -125,8 +128,22 @@ type ourWrite struct {
 	gaveUp    bool // the caller is gone, the statement may still be done
 }
 
+// ourTx is a transaction of ours that has written a key. Its row is locked until it ends.
+type ourTx struct {
+	w       *TxWrite
+	key     int
+	version int64
+	remove  bool
+	ended   bool // committed or rolled back
+}
+
+// locked says that a transaction that is open has written key: whoever writes it waits.
+func (w *world) locked(key int) bool {
+	return slices.ContainsFunc(w.txs, func(x *ourTx) bool { return x.key == key && !x.ended })
+}
+
 const (
-	p1 = iota // what was told
+	p1 = iota // what was published
 	p2        // what had been committed when the listener came back
 	p3        // our own writes
 	p4        // what was returned before
@@ -219,8 +236,17 @@ func (w *world) nextCommit(expires int64) int {
 	return len(w.expiry) - 1
 }
 
-// put commits a row, and tells it unless it is new.
+// put commits a row, and publishes it unless it is new.
 func (w *world) put(key int, version int64, ttl int64, value bool) (commit int) {
+	commit, changed := w.write(key, version, ttl, value)
+	if changed && (value || !w.bent.silentDelete) {
+		w.publish(note{key: key, version: version, commit: commit})
+	}
+	return commit
+}
+
+// write commits a row, and says whether there was one before.
+func (w *world) write(key int, version int64, ttl int64, value bool) (commit int, changed bool) {
 	expires := int64(never)
 	if ttl != never {
 		expires = w.now + ttl
@@ -228,10 +254,7 @@ func (w *world) put(key int, version int64, ttl int64, value bool) (commit int) 
 	was := w.rows[key].on
 	commit = w.nextCommit(expires)
 	w.rows[key] = row{on: true, value: value, version: version, commit: commit, expires: expires}
-	if (was || !value) && (value || !w.bent.silentDelete) {
-		w.tell(note{key: key, version: version, commit: commit})
-	}
-	return commit
+	return commit, was || !value
 }
 
 // empty commits a Clear.
@@ -242,10 +265,10 @@ func (w *world) empty() {
 		w.rows[i] = row{commit: commits[i]}
 		w.gone[i] = commits[i]
 	}
-	w.tell(note{key: -1, commits: commits})
+	w.publish(note{key: -1, commits: commits})
 }
 
-func (w *world) tell(n note) {
+func (w *world) publish(n note) {
 	if w.listening && !(w.bent.lossy && w.rng.IntN(4) == 0) {
 		w.queue = append(w.queue, n)
 	}
@@ -266,9 +289,9 @@ func (w *world) deliver(n int, foreign bool) {
 	case first.key == -1:
 		payload = notify.All
 	case len(batch) == 1:
-		payload = notify.One(w.keys[first.key].Name, first.version)
+		payload = one(w.published(w.keys[first.key]), first.version)
 	default:
-		b := []byte(nil)
+		var b []byte
 		for key, k := range w.keys {
 			var versions []int64
 			for i := len(batch) - 1; i >= 0; i-- {
@@ -277,7 +300,7 @@ func (w *world) deliver(n int, foreign bool) {
 				}
 			}
 			if versions != nil {
-				b = notify.AppendItem(b, k.Name, versions...)
+				b = notify.AppendItem(b, w.published(k), versions...)
 			}
 		}
 		payload = string(b)
@@ -285,7 +308,7 @@ func (w *world) deliver(n int, foreign bool) {
 	if foreign {
 		payload = "?" + payload
 	}
-	if err := w.tr.Apply(notify.Message{Body: payload}, func(row string) Key { return Key{Name: row} }); (err != nil) != foreign {
+	if err := w.tr.Apply(notify.Message{Body: payload, Hidden: w.secret != nil}, func(row string) Key { return Key{Name: row} }); (err != nil) != foreign {
 		w.wrong("Apply(%q): %v", payload, err)
 	}
 	for _, one := range batch {
@@ -307,6 +330,17 @@ func (w *world) beat() {
 		}
 	}
 	w.up, w.silent = true, false
-	w.tr.Beat(time.Now().Add(farAway))
-	w.tr.Pulse(time.Now().Add(farAway))
+	w.tr.TrustListener(time.Now().Add(farAway))
+	w.tr.TrustPulse(time.Now().Add(farAway))
 }
+
+// published is what messages call a key.
+func (w *world) published(k Key) string {
+	if w.secret != nil {
+		return notify.HiddenKey(w.secret, k.Row())
+	}
+	return k.Row()
+}
+
+// one is the item of one version of a key.
+func one(key string, version int64) string { return string(notify.AppendItem(nil, key, version)) }

@@ -117,11 +117,11 @@ WITH patience AS MATERIALIZED (
     ORDER BY i.key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
-    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
+    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS changed
 ), logged AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT w.key, w.version FROM w WHERE w.news
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT w.key, w.version FROM w WHERE w.changed
 )
-SELECT coalesce(string_agg(w.version::text, ',') FILTER (WHERE NOT w.news), '')::text AS silent,
+SELECT coalesce(string_agg(w.version::text, ',') FILTER (WHERE NOT w.changed), '')::text AS silent,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
 FROM w HAVING count(*) > 0
 `
@@ -178,17 +178,17 @@ WITH patience AS MATERIALIZED (
     ORDER BY i.key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
-    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
+    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w
-    WHERE w.news AND (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    WHERE w.changed AND (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING version
 ), published AS (
-    SELECT coalesce(/* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(w.key, lpad(to_hex(w.version), 16, '0')))), 0)::bigint AS n
-    FROM w WHERE w.news AND NOT EXISTS (SELECT FROM logged)
+    SELECT coalesce(/* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(w.key, s.key_secret, lpad(to_hex(w.version), 16, '0')))), 0)::bigint AS n
+    FROM w, /* TEMPLATE: prefix */cache_state s WHERE w.changed AND NOT EXISTS (SELECT FROM logged)
 )
-SELECT coalesce((SELECT string_agg(w.version::text, ',') FROM w WHERE NOT w.news), '')::text AS silent,
+SELECT coalesce((SELECT string_agg(w.version::text, ',') FROM w WHERE NOT w.changed), '')::text AS silent,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     EXISTS (SELECT FROM logged) AS logged, published.n AS messages
 FROM published WHERE EXISTS (SELECT FROM w)
@@ -242,11 +242,11 @@ WITH w AS (
     WHERE current_setting('transaction_isolation') = 'read committed'
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
-    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
+    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS changed
 ), logged AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT w.key, w.version FROM w WHERE w.news
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT w.key, w.version FROM w WHERE w.changed
 )
-SELECT w.news::boolean AS logged, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server FROM w
+SELECT w.changed::boolean AS logged, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server FROM w
 `
 
 type PutEntryParams struct {
@@ -287,15 +287,17 @@ WITH w AS (
     WHERE current_setting('transaction_isolation') = 'read committed'
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
-    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS news
+    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w
-    WHERE w.news AND (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    WHERE w.changed AND (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING key
 ), published AS (
-    SELECT count(pg_notify(s.channel, '2' || s.id || $6::text)) AS n FROM w, /* TEMPLATE: prefix */cache_state s
-    WHERE w.news AND NOT EXISTS (SELECT FROM logged)
+    SELECT count(pg_notify(s.channel, /* TEMPLATE: prefix */cache_head('2', s.id, s.key_secret)
+        || /* TEMPLATE: prefix */cache_item(w.key, s.key_secret, lpad(to_hex(w.version), 16, '0')))) AS n
+    FROM w, /* TEMPLATE: prefix */cache_state s
+    WHERE w.changed AND NOT EXISTS (SELECT FROM logged)
 )
 SELECT EXISTS (SELECT FROM logged) AS logged, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     published.n AS messages
@@ -308,7 +310,6 @@ type PutEntryAndPublishParams struct {
 	Version int64
 	TtlUs   sql.NullInt64
 	Codec   string
-	Item    string
 }
 
 type PutEntryAndPublishRow struct {
@@ -325,7 +326,6 @@ func (q *Queries) PutEntryAndPublish(ctx context.Context, arg PutEntryAndPublish
 		arg.Version,
 		arg.TtlUs,
 		arg.Codec,
-		arg.Item,
 	)
 	var i PutEntryAndPublishRow
 	err := row.Scan(&i.Logged, &i.Server, &i.Messages)

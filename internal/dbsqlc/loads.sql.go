@@ -151,36 +151,36 @@ const StoreLoaded = `-- name: StoreLoaded :many
 WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', '100ms', true) IS NOT NULL AS set -- callers share it: a row that somebody holds is not waited for
 ), input AS (
-    SELECT i.key, i.version, i.base, i.ttl_us, i.codec, i.loud, i.incarnation, i.looked_us, i.size, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
+    SELECT i.key, i.version, i.fence, i.ttl_us, i.codec, i.publish_new, i.incarnation, i.looked_us, i.size, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
     FROM ROWS FROM (
         unnest((SELECT ($1::text)::text[])), unnest((SELECT ($2::text)::bigint[])), unnest((SELECT ($3::text)::bigint[])),
         unnest((SELECT ($4::text)::bigint[])), unnest((SELECT ($5::text)::text[])), unnest((SELECT ($6::text)::boolean[])),
         unnest((SELECT ($7::text)::bigint[])), unnest((SELECT ($8::text)::bigint[])), unnest((SELECT ($9::text)::int[]))
-    ) WITH ORDINALITY AS i (key, version, base, ttl_us, codec, loud, incarnation, looked_us, size, n)
+    ) WITH ORDINALITY AS i (key, version, fence, ttl_us, codec, publish_new, incarnation, looked_us, size, n)
 ), w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
     SELECT key, substring($10::bytea FROM lo::int + 1 FOR size), version, version,
         CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec
     FROM input
-    WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = input.key AND e.version <> input.base)
+    WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = input.key AND e.version <> input.fence)
         AND incarnation = (SELECT c.id FROM /* TEMPLATE: prefix */cache_incarnation c)
         AND clock_timestamp() < timestamptz 'epoch' + (looked_us + $11::bigint) * interval '1 microsecond'
         AND (SELECT p.set FROM patience p) AND (SELECT /* TEMPLATE: prefix */cache_committed())
     ORDER BY key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
-    WHERE (c.key, c.version) IN (SELECT b.key, b.base FROM input b)
+    WHERE (c.key, c.version) IN (SELECT b.key, b.fence FROM input b)
     RETURNING key, version, (xmax = 0) AS fresh
-), news AS (
-    SELECT w.key, w.version FROM w JOIN input USING (key) WHERE NOT w.fresh OR input.loud
+), changed AS (
+    SELECT w.key, w.version FROM w JOIN input USING (key) WHERE NOT w.fresh OR input.publish_new
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
-    SELECT key, version FROM news
+    SELECT key, version FROM changed
     WHERE NOT $12::boolean OR (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING version
 ), published AS (
-    SELECT /* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(news.key, lpad(to_hex(news.version), 16, '0')))) AS n
-    FROM news WHERE NOT EXISTS (SELECT FROM logged)
+    SELECT /* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(changed.key, s.key_secret, lpad(to_hex(changed.version), 16, '0')))) AS n
+    FROM changed, /* TEMPLATE: prefix */cache_state s WHERE NOT EXISTS (SELECT FROM logged)
 )
 SELECT w.key::text AS key, (w.version IN (SELECT l.version FROM logged l))::boolean AS logged, coalesce(published.n, 0)::bigint AS messages,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
@@ -190,10 +190,10 @@ FROM w, published
 type StoreLoadedParams struct {
 	Keys         string
 	Versions     string
-	Bases        string
+	Fences       string
 	TtlsUs       string
 	Codecs       string
-	Louds        string
+	PublishNew   string
 	Incarnations string
 	LookedUs     string
 	Sizes        string
@@ -209,21 +209,21 @@ type StoreLoadedRow struct {
 	Server   int64
 }
 
-// Stores what a loader returned, unless the row is no longer the one that the load saw before it began (base; 0: none)
+// Stores what a loader returned, unless the row is no longer the one that the load saw before it began (fence; 0: none)
 // or a Clear, a TRUNCATE or a crash came between (incarnation), or so much time
 // that the tombstone of a Delete may be gone (looked_us, by this clock: a suspended machine's own stands still). ON CONFLICT judges the newest row, not the statement's snapshot:
 //
 //	load reads row v1, loader runs        Set or Delete writes v2
 //	                                      commit
-//	StoreLoaded(base v1): row is v2 -> 0 rows
+//	StoreLoaded(fence v1): row is v2 -> 0 rows
 func (q *Queries) StoreLoaded(ctx context.Context, arg StoreLoadedParams) ([]StoreLoadedRow, error) {
 	rows, err := q.db.QueryContext(ctx, StoreLoaded,
 		arg.Keys,
 		arg.Versions,
-		arg.Bases,
+		arg.Fences,
 		arg.TtlsUs,
 		arg.Codecs,
-		arg.Louds,
+		arg.PublishNew,
 		arg.Incarnations,
 		arg.LookedUs,
 		arg.Sizes,

@@ -42,6 +42,10 @@ type CacheState struct {
 	SchemaVersion int32
 	ID            string
 	Channel       string
+	KeySecret     []byte
 	SweptAt       time.Time
+	EndedBefore   interface{}
+	NextBefore    interface{}
+	NextAt        time.Time
 	PollerLease   time.Time
 }

@@ -11,7 +11,7 @@ import (
 
 const Pulse = `-- name: Pulse :one
 SELECT
-    s.id, s.channel, s.schema_version,
+    s.id, s.channel, s.schema_version, s.key_secret,
     coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)::bigint AS incarnation,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us,
@@ -26,6 +26,7 @@ type PulseRow struct {
 	ID            string
 	Channel       string
 	SchemaVersion int32
+	KeySecret     []byte
 	Incarnation   int64
 	Server        int64
 	NowUs         int64
@@ -42,6 +43,7 @@ func (q *Queries) Pulse(ctx context.Context) (PulseRow, error) {
 		&i.ID,
 		&i.Channel,
 		&i.SchemaVersion,
+		&i.KeySecret,
 		&i.Incarnation,
 		&i.Server,
 		&i.NowUs,

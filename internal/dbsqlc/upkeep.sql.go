@@ -62,7 +62,7 @@ func (q *Queries) ClearEntryWaiting(ctx context.Context, untilUs int64) (int64, 
 }
 
 const Expire = `-- name: Expire :one
-SELECT (/* TEMPLATE: prefix */cache_expire($1::bigint, $2::int, timestamptz 'epoch' + ($3::bigint) * interval '1 microsecond', $4::int))::bigint AS removed
+SELECT (/* TEMPLATE: prefix */cache_expire($1::bigint, $2::int, timestamptz 'epoch' + ($3::bigint) * interval '1 microsecond', $4::int, $5::boolean))::bigint AS removed
 `
 
 type ExpireParams struct {
@@ -70,6 +70,7 @@ type ExpireParams struct {
 	Blocks     int32
 	UntilUs    int64
 	Batch      int32
+	Fenced     bool
 }
 
 func (q *Queries) Expire(ctx context.Context, arg ExpireParams) (int64, error) {
@@ -78,6 +79,7 @@ func (q *Queries) Expire(ctx context.Context, arg ExpireParams) (int64, error) {
 		arg.Blocks,
 		arg.UntilUs,
 		arg.Batch,
+		arg.Fenced,
 	)
 	var removed int64
 	err := row.Scan(&removed)
@@ -85,13 +87,14 @@ func (q *Queries) Expire(ctx context.Context, arg ExpireParams) (int64, error) {
 }
 
 const GetState = `-- name: GetState :one
-SELECT schema_version, id, channel, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state
+SELECT schema_version, id, channel, (key_secret IS NOT NULL)::boolean AS hides_keys, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state
 `
 
 type GetStateRow struct {
 	SchemaVersion int32
 	ID            string
 	Channel       string
+	HidesKeys     bool
 	Isolation     string
 }
 
@@ -102,6 +105,7 @@ func (q *Queries) GetState(ctx context.Context) (GetStateRow, error) {
 		&i.SchemaVersion,
 		&i.ID,
 		&i.Channel,
+		&i.HidesKeys,
 		&i.Isolation,
 	)
 	return i, err
@@ -109,9 +113,10 @@ func (q *Queries) GetState(ctx context.Context) (GetStateRow, error) {
 
 const JustExpired = `-- name: JustExpired :one
 SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us, EXISTS (
-    SELECT FROM /* TEMPLATE: prefix */cache_entries e
-    WHERE e.expires_at <= clock_timestamp() AND e.expires_at > clock_timestamp() - ($1::bigint) * interval '1 microsecond'
-        AND e.value IS NOT NULL
+    SELECT FROM /* TEMPLATE: prefix */cache_entries e, /* TEMPLATE: prefix */cache_state s
+    WHERE e.expires_at <= clock_timestamp() AND (
+        e.expires_at > clock_timestamp() - ($1::bigint) * interval '1 microsecond' AND e.value IS NOT NULL
+        OR coalesce(/* TEMPLATE: prefix */cache_xid8(e.xmin) >= s.ended_before::text::bigint, true))
 ) AS lately
 `
 
@@ -120,7 +125,8 @@ type JustExpiredRow struct {
 	Lately bool
 }
 
-// The time, and whether there are rows that expired lately.
+// The time, and whether there are expired rows that only a fence allows to remove: they expired lately, or their transaction
+// may have ended lately.
 func (q *Queries) JustExpired(ctx context.Context, graceUs int64) (JustExpiredRow, error) {
 	row := q.db.QueryRowContext(ctx, JustExpired, graceUs)
 	var i JustExpiredRow
@@ -135,6 +141,17 @@ INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: pr
 // After a crash, which has removed the row.
 func (q *Queries) NewIncarnation(ctx context.Context) error {
 	_, err := q.db.ExecContext(ctx, NewIncarnation)
+	return err
+}
+
+const NoteEnded = `-- name: NoteEnded :exec
+UPDATE /* TEMPLATE: prefix */cache_state SET ended_before = next_before, next_before = pg_snapshot_xmin(pg_current_snapshot()), next_at = clock_timestamp()
+WHERE next_at < clock_timestamp() - ($1::bigint) * interval '1 microsecond'
+`
+
+// Which transactions have ended: those before the oldest that runs. What was noted grace ago is what cache_expire goes by.
+func (q *Queries) NoteEnded(ctx context.Context, graceUs int64) error {
+	_, err := q.db.ExecContext(ctx, NoteEnded, graceUs)
 	return err
 }
 

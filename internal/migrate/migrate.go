@@ -24,6 +24,7 @@ type Migration struct {
 	Version int
 	Name    string
 	SQL     string // for this cache: all templates are filled in
+	state   string // the end of SQL, which may be run again
 }
 
 // What begins every migration, so that the printed SQL is bounded too. A migration that waits for a table keeps everybody
@@ -56,7 +57,8 @@ func All(n store.Names) []Migration {
 		if err != nil || version != len(all)+1 {
 			panic("migrations are not numbered 1, 2, 3: " + f)
 		}
-		all = append(all, Migration{version, name, bounds + n.Render(string(text)) + "\n" + n.Render(recordState(version, n))})
+		state := n.Render(recordState(version, n))
+		all = append(all, Migration{version, name, bounds + n.Render(string(text)) + "\n" + state, state})
 	}
 	return all
 }
@@ -65,12 +67,16 @@ func All(n store.Names) []Migration {
 func Latest() int { return len(All(store.Names{})) }
 
 // recordState ends every migration: so the state is right too where people run the printed SQL with a tool of their own.
-// It tells the nodes to forget everything: tables that were dropped took their rows along without a word.
+// It also publishes "forget everything": the rows of tables that were dropped by hand went without an invalidation.
 func recordState(version int, n store.Names) string {
 	state := fmt.Sprintf("UPDATE /* TEMPLATE: prefix */cache_state SET schema_version = %d;\n", version)
 	if version == 1 {
 		state = fmt.Sprintf("INSERT INTO /* TEMPLATE: prefix */cache_state (schema_version, channel) VALUES (1, '%s')\n"+
 			"    ON CONFLICT (one) DO UPDATE SET schema_version = 1;\n", n.Channel)
+	}
+	if n.Hidden {
+		state += "UPDATE /* TEMPLATE: prefix */cache_state SET key_secret = decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex')\n" +
+			"    WHERE key_secret IS NULL;\n"
 	}
 	return state + fmt.Sprintf("SELECT pg_notify('%s', '%c%s%s');\n", n.Channel, notify.Inline, notify.AnyCache, notify.All)
 }
@@ -140,7 +146,7 @@ func step(ctx context.Context, db *sql.DB, n store.Names) (done bool, err error)
 		if have == len(all) {
 			// Objects that were dropped by hand are made again: what is there stays as it is.
 			if !slices.ContainsFunc(objects, func(o store.Held) bool { return !o.There }) {
-				return true, nil
+				return true, hide(ctx, tx, n, all[have-1])
 			}
 			have = 0
 		}
@@ -154,15 +160,33 @@ func step(ctx context.Context, db *sql.DB, n store.Names) (done bool, err error)
 		}
 	}
 	next := all[have]
-	for _, statement := range split(next.SQL) {
-		if _, err := tx.ExecContext(ctx, statement); err != nil {
-			return false, fmt.Errorf("migration %d (%s): %w", next.Version, next.Name, err)
-		}
-	}
-	if err := tx.Commit(); err != nil {
+	if err := run(ctx, tx, next.SQL); err != nil {
 		return false, fmt.Errorf("migration %d (%s): %w", next.Version, next.Name, err)
 	}
 	return have+1 == len(all), nil
+}
+
+// run runs text and commits.
+func run(ctx context.Context, tx *sql.Tx, text string) error {
+	for _, statement := range split(text) {
+		if _, err := tx.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// hide makes a secret for a cache that was migrated before it was to hide its keys.
+func hide(ctx context.Context, tx *sql.Tx, n store.Names, last Migration) error {
+	if !n.Hidden {
+		return nil
+	}
+	var hidden bool
+	err := tx.QueryRowContext(ctx, "SELECT key_secret IS NOT NULL FROM "+n.State()).Scan(&hidden) //nolint:gosec // a quoted, checked identifier
+	if err != nil || hidden {
+		return err
+	}
+	return run(ctx, tx, last.state)
 }
 
 // current is the version that tx finds, 0 for a database without our tables.

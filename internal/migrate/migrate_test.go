@@ -88,7 +88,7 @@ func TestRun(t *testing.T) {
 				}
 			}
 			// In the way of the second step.
-			exec(fmt.Sprintf("CREATE FUNCTION %s.m_cache_item(key text, versions text) RETURNS int LANGUAGE sql AS 'SELECT 1'", n.Schema))
+			exec(fmt.Sprintf("CREATE FUNCTION %s.m_cache_item(key text, secret bytea, versions text) RETURNS int LANGUAGE sql AS 'SELECT 1'", n.Schema))
 			err := migrate.Run(ctx, db, n)
 			if err == nil || !strings.Contains(err.Error(), "migration 2 (changes)") || !strings.Contains(err.Error(), "return type") {
 				t.Fatal(err)

@@ -1,5 +1,5 @@
 // Package model walks through everything that a small system can do, in every order, and looks for the one that breaks
-// a promise. What the system is, its packages say: immediate and window model how a local cache hears of a change.
+// a promise. What the system is, its packages say: immediate and window model how a local cache learns of a change.
 //
 // The tests of those packages walk through everything, up to a few million states in a few seconds. Two settings change
 // how much that is:
@@ -21,9 +21,9 @@ type System[S comparable] interface {
 	Start() S
 	// Next calls emit with each step that can happen in s, and the state after it. It does not change s.
 	Next(s *S, emit func(step string, next S))
-	// Check tells what is wrong with s, or "". Nothing is explored beyond a state that is wrong.
+	// Check says what is wrong with s, or "". Nothing is explored beyond a state that is wrong.
 	Check(s *S) string
-	// CheckEnd tells what is wrong with s being the end, or "". It is called where nothing can happen any more.
+	// CheckEnd says what is wrong with s being the end, or "". It is called where nothing can happen any more.
 	CheckEnd(s *S) string
 }
 

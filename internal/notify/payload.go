@@ -1,7 +1,8 @@
 // Package notify is the format of the messages in which changes are published: which versions of which keys were written.
 //
 //	message = kind cache sender items | kind cache sender "*"
-//	kind    = "1" | "2"          a flush of the change log | published by a writing statement, a trigger or a poll
+//	kind    = "1" | "2"          a flush of the change log | published by a writing statement or a trigger
+//	        | "3" | "4"          the same, and each key is a hash of the key: see HiddenKey
 //	cache   = 8 hex digits       the cache's id, made by Migrate; 00000000: all caches on the channel
 //	sender  = node window | ""   of a flush: who flushed, in 8 hex digits, and its window in ms, in 4; or nobody, all zeros
 //	item    = length ":" key version+ ";"      length of key in bytes, decimal; version in 16 hex digits, newest first
@@ -12,7 +13,10 @@
 package notify
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +27,8 @@ const (
 	Flush = '1'
 	// Inline begins a message of the statement that wrote.
 	Inline = '2'
+	// FlushHidden and InlineHidden are the same where keys are hidden.
+	FlushHidden, InlineHidden = '3', '4'
 	// All is the body that says: forget everything.
 	All = "*"
 	// AnyCache is the id that all caches on a channel take for their own.
@@ -52,10 +58,15 @@ func AppendItem(b []byte, key string, versions ...int64) []byte {
 	return append(b, ';')
 }
 
-// One is the item of a single write, to which the statement adds the head.
-func One(key string, version int64) string {
-	return string(AppendItem(make([]byte, 0, len(key)+24), key, version))
+// HiddenKey is what stands for key in a message where keys are hidden: 128 bits of a hash that nobody can make who does not
+// know the secret, which is of a fixed length.
+func HiddenKey(secret []byte, key string) string {
+	h := sha256.Sum256(append(slices.Clip(secret), key...))
+	return base64.StdEncoding.EncodeToString(h[:])[:hiddenLength]
 }
+
+// hiddenLength is the length of a hidden key in bytes.
+const hiddenLength = 22
 
 // Sender is what a node puts behind the cache's id in its flushes. window is cut to 65 s.
 func Sender(node uint32, window time.Duration) string {
@@ -66,6 +77,7 @@ func Sender(node uint32, window time.Duration) string {
 type Message struct {
 	Cache  string        // the id of the cache that it is about
 	Flush  bool          // a flush
+	Hidden bool          // keys are hashes
 	Node   uint32        // who flushed; 0: nobody who leads
 	Window time.Duration // of that node
 	Body   string        // items, or All
@@ -78,14 +90,14 @@ func (m *Message) For(cache string) bool { return m.Cache == cache || m.Cache ==
 // everything must be forgotten.
 func Parse(payload string) (Message, error) {
 	bad := func() (Message, error) { return Message{}, fmt.Errorf("unknown format in payload %.40q", payload) }
-	if len(payload) < 1+cacheDigits || payload[0] != Flush && payload[0] != Inline {
+	if len(payload) < 1+cacheDigits || payload[0] < Flush || payload[0] > InlineHidden {
 		return bad()
 	}
-	m := Message{Cache: payload[1 : 1+cacheDigits], Body: payload[1+cacheDigits:]}
+	m := Message{Cache: payload[1 : 1+cacheDigits], Hidden: payload[0] >= FlushHidden, Body: payload[1+cacheDigits:]}
 	if _, err := strconv.ParseUint(m.Cache, 16, 32); err != nil {
 		return bad()
 	}
-	if payload[0] == Inline {
+	if payload[0] == Inline || payload[0] == InlineHidden {
 		return m, nil
 	}
 	if len(m.Body) < nodeDigits+windowDigits {

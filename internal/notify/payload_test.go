@@ -47,11 +47,11 @@ func TestRoundTrip(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	got, _, err = parse(inlineHead + One("k", 255))
+	got, _, err = parse(inlineHead + one("k", 255))
 	if d := cmp.Diff([]item{{"k", []int64{255}}}, got); d != "" || err != nil {
 		t.Error(err, d)
 	}
-	if len(inlineHead+One(strings.Repeat("k", 1024), 1<<63-1)) > MaxPayload {
+	if len(inlineHead+one(strings.Repeat("k", 1024), 1<<63-1)) > MaxPayload {
 		t.Error("the largest key does not fit into a payload")
 	}
 }
@@ -105,7 +105,7 @@ func TestGarbage(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{flushHead(1) + "*", flushHead(2) + "1:k0000000000000001;", inlineHead + One("user:1", 7), inlineHead, inlineHead + ":;", inlineHead + "3:ab"} {
+	for _, s := range []string{flushHead(1) + "*", flushHead(2) + "1:k0000000000000001;", inlineHead + one("user:1", 7), inlineHead, inlineHead + ":;", inlineHead + "3:ab"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, p string) {
@@ -123,3 +123,6 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// one is the item of one version of a key.
+func one(key string, version int64) string { return string(AppendItem(nil, key, version)) }

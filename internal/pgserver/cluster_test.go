@@ -130,7 +130,7 @@ func wantLeftAlone(t *testing.T, theirs *Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, driver := range []string{"pgx", "postgres"} { // lib/pq wants to be told that there is no TLS
+	for _, driver := range []string{"pgx", "postgres"} { // lib/pq must be given sslmode=disable
 		query(t, open(t, driver, s.DSN), "SELECT 1")
 	}
 	if diff := cmp.Diff([]string{theirs.DSN, envDSN, theirs.Version}, []string{s.DSN, s.Source, s.Version}); diff != "" {

@@ -19,7 +19,7 @@ func WithParam(dsn, key, value string) string {
 	return base + "?" + strings.ReplaceAll(params.Encode(), "+", "%20") // libpq knows no other space
 }
 
-// IsURL tells the two forms of a DSN apart.
+// IsURL reports which of the two forms a DSN has.
 func IsURL(dsn string) bool {
 	return strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://")
 }

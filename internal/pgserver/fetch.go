@@ -73,7 +73,7 @@ func (r repository) fetch(ctx context.Context, say logf) (string, error) {
 	return bin, usable(ctx, bin)
 }
 
-// reach tells within seconds that there is no way to the repository. The library itself would wait for as long as the
+// reach reports within seconds that the repository can't be reached. The library itself would wait for as long as the
 // operating system does, and not say why.
 func (r repository) reach(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, reachLimit, fmt.Errorf("no answer within %v", reachLimit))

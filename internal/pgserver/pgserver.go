@@ -17,6 +17,7 @@ import (
 
 const (
 	envDSN    = "PGCACHE_DSN"
+	envHost   = "PGHOST"
 	envPGBin  = "PGCACHE_PG_BIN"
 	askLimit  = 10 * time.Second // a server that runs already answers within this
 	initLimit = time.Minute      // a throw-away cluster takes a second or two; a loaded machine gets more
@@ -24,9 +25,10 @@ const (
 
 // Server is a Postgres that answered when Start returned. Its methods are safe for concurrent use.
 type Server struct {
-	// DSN connects to it, with lib/pq as well as with pgx: a URL, or key=value pairs if PGCACHE_DSN holds such.
+	// DSN connects to it, with lib/pq as well as with pgx: a URL, or key=value pairs if PGCACHE_DSN holds such or PGHOST
+	// names the server.
 	DSN string
-	// Source says in a few words where the server comes from: "PGCACHE_DSN", or the folder of its binaries.
+	// Source says in a few words where the server comes from: "PGCACHE_DSN", "PGHOST", or the folder of its binaries.
 	Source string
 	// Version is what the server calls server_version, such as "17.5".
 	Version string
@@ -42,9 +44,9 @@ type process interface {
 
 // Config says what StartWith may not choose by itself. The zero value leaves everything to it.
 type Config struct {
-	// Logf hears which server was taken, in one line. Nil: nobody does.
+	// Logf is called with one line that says which server is used. Nil: it is not.
 	Logf func(format string, args ...any)
-	// Own asks for a throw-away cluster even where PGCACHE_DSN is set: for tests that restart their server. A BinDir or
+	// Own asks for a throw-away cluster even where PGCACHE_DSN or PGHOST is set: for tests that restart their server. A BinDir or
 	// Settings ask for one too.
 	Own bool
 	// BinDir is the folder of the binaries to use (initdb, postgres), whatever the environment says. Empty: look for one.
@@ -55,12 +57,13 @@ type Config struct {
 
 // Start returns the first Postgres it can get:
 //
-//  1. the one that the environment names in PGCACHE_DSN (a URL or key=value pairs). It is never stopped;
+//  1. the one that the environment names in PGCACHE_DSN (a URL or key=value pairs), else in PGHOST, with what PGPORT,
+//     PGUSER, PGPASSWORD, PGDATABASE, PGSSLMODE and the other standard variables add. It is never stopped;
 //  2. a throw-away cluster from the server binaries on this machine: in the folder PGCACHE_PG_BIN if that is set, else
 //     on the PATH, where pg_config points, or where the distributions put them. Postgres 14 or newer;
 //  3. a throw-away cluster from binaries that it downloads, once, into the user's cache folder.
 //
-// PGCACHE_DSN or PGCACHE_PG_BIN set to something unusable is an error at once, not a reason to try the next. If nothing
+// PGCACHE_DSN, PGHOST or PGCACHE_PG_BIN set to something unusable is an error at once, not a reason to try the next. If nothing
 // helps, the error lists all three with what went wrong and what to do.
 //
 // A throw-away cluster listens on a free port of 127.0.0.1, for anybody on this machine and without a password: keep
@@ -116,16 +119,16 @@ func (m machine) start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 
 	own := cfg.Own || cfg.BinDir != "" || len(cfg.Settings) > 0
-	if dsn := m.getenv(envDSN); dsn != "" && !own {
+	if dsn, source := m.named(); dsn != "" && !own {
 		version, encrypted, err := ask(ctx, dsn)
 		if err != nil {
-			return nil, fmt.Errorf("pgcache: the server that %s names does not answer: %w", envDSN, err)
+			return nil, fmt.Errorf("pgcache: the server that %s names does not answer: %w", source, err)
 		}
 		if !encrypted { // pgx gets by without TLS if nothing was said about it, lib/pq insists
 			dsn = WithParam(dsn, "sslmode", "disable")
 		}
-		say("pgcache: using the PostgreSQL %s that %s names", version, envDSN)
-		return &Server{DSN: dsn, Source: envDSN, Version: version}, nil
+		say("pgcache: using the PostgreSQL %s that %s names", version, source)
+		return &Server{DSN: dsn, Source: source, Version: version}, nil
 	}
 
 	if dir := cmp.Or(cfg.BinDir, m.getenv(envPGBin)); dir != "" {
@@ -158,6 +161,18 @@ func (m machine) start(ctx context.Context, cfg Config) (*Server, error) {
 		return startFrom(ctx, dir, cfg.Settings, say)
 	}
 	return nil, nothingError{own: own, binaries: noBinaries, download: noDownload}
+}
+
+// named is the server that the environment names, and the variable that does. Of the standard variables only PGHOST says that
+// there is a server: the others are often set for other purposes. What they hold, the drivers look up themselves.
+func (m machine) named() (dsn, source string) {
+	if dsn := m.getenv(envDSN); dsn != "" {
+		return dsn, envDSN
+	}
+	if host := m.getenv(envHost); host != "" {
+		return WithParam("", "host", host), envHost
+	}
+	return "", ""
 }
 
 // startFrom starts a throw-away cluster and says so.
@@ -198,12 +213,12 @@ func ask(ctx context.Context, dsn string) (version string, encrypted bool, err e
 
 // nothingError is the error of somebody who has no Postgres yet: it has to say how to get one.
 type nothingError struct {
-	own                bool // the caller needs a throw-away cluster, so PGCACHE_DSN was not asked
+	own                bool // the caller needs a throw-away cluster, so the environment was not asked
 	binaries, download error
 }
 
 func (e nothingError) Error() string {
-	server := envDSN + " is not set"
+	server := "neither " + envDSN + " nor " + envHost + " is set"
 	if e.own {
 		server = "does not serve here: a server that can be configured and restarted is needed"
 	}

@@ -19,13 +19,13 @@ import (
 	"github.com/pgcache/go/internal/testdb"
 )
 
-// ear hears what is told, on a session of its own.
-type ear struct {
+// recorder receives what is published, on a session of its own.
+type recorder struct {
 	w    *watched
 	conn *pgx.Conn
 }
 
-func (w *watched) listen() *ear {
+func (w *watched) listen() *recorder {
 	w.t.Helper()
 	conn, err := pgx.Connect(w.t.Context(), testdb.DSN(w.t))
 	if err != nil {
@@ -35,18 +35,18 @@ func (w *watched) listen() *ear {
 	if _, err := conn.Exec(w.t.Context(), "LISTEN "+pgx.Identifier{w.Names.Channel}.Sanitize()); err != nil {
 		w.t.Fatal(err)
 	}
-	return &ear{w, conn}
+	return &recorder{w, conn}
 }
 
-// told is what was heard.
+// published is what was received.
 const window = 25 * time.Millisecond
 
-type told struct {
+type published struct {
 	messages int
 	longest  int
 	all      bool // "forget everything"
 	items    []item
-	versions map[string][]int64 // of each key, in the order heard
+	versions map[string][]int64 // of each key, in the order received
 }
 
 type item struct {
@@ -54,7 +54,7 @@ type item struct {
 	versions []int64
 }
 
-func (h *told) add(t *testing.T, payload string) {
+func (h *published) add(t *testing.T, payload string) {
 	t.Helper()
 	h.messages++
 	h.longest = max(h.longest, len(payload))
@@ -75,8 +75,8 @@ func (h *told) add(t *testing.T, payload string) {
 	}
 }
 
-// told returns what was told since the last call. Everything that was committed before the call is in it.
-func (e *ear) told() (h told) {
+// published returns what was published since the last call. Everything that was committed before the call is in it.
+func (e *recorder) published() (h published) {
 	e.w.t.Helper()
 	ctx, cancel := context.WithTimeout(e.w.t.Context(), 20*time.Second)
 	defer cancel()
@@ -131,12 +131,12 @@ func (w *watched) log(keys, versions int, key string) {
 	w.exec("INSERT INTO "+w.object("cache_changes")+" (key, version) SELECT "+key+", v * 1000000::bigint + k FROM generate_series(1, $1::int) k, generate_series(1, $2::int) v ORDER BY v", keys, versions)
 }
 
-// TestOrderIsCommitOrder: of each key, the version that is told last is the version of the row, however many wrote it at
+// TestOrderIsCommitOrder: of each key, the version that is published last is the version of the row, however many wrote it at
 // the same time and however many flushed.
 func TestOrderIsCommitOrder(t *testing.T) {
 	t.Parallel()
 	const writers, keys, rounds = 12, 3, 40
-	for name, flushing := range map[string]bool{"in the log": false, "as told": true} {
+	for name, flushing := range map[string]bool{"in the log": false, "as published": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := watch(t)
@@ -149,7 +149,7 @@ func TestOrderIsCommitOrder(t *testing.T) {
 			for range writers {
 				nodes = append(nodes, w.another(w.Names))
 			}
-			ear := w.listen()
+			recorder := w.listen()
 			last, seen, written := map[string]int64{}, map[int64]int{}, 0
 			for r := range rounds {
 				var wg sync.WaitGroup
@@ -181,7 +181,7 @@ func TestOrderIsCommitOrder(t *testing.T) {
 					}
 				}
 				w.flush()
-				for _, i := range ear.told().items {
+				for _, i := range recorder.published().items {
 					last[i.key] = i.versions[0] // newest first
 					for _, v := range i.versions {
 						seen[v]++
@@ -190,23 +190,23 @@ func TestOrderIsCommitOrder(t *testing.T) {
 				for k := range keys {
 					key := fmt.Sprint("k", k)
 					if v := scan[int64](w, "SELECT version FROM "+w.object("cache_entries")+" WHERE key = $1", key); last[key] != v {
-						t.Errorf("%s: told last %d, the row has %d", key, last[key], v)
+						t.Errorf("%s: published last %d, the row has %d", key, last[key], v)
 					}
 				}
 			}
 			if len(seen) != written {
-				t.Errorf("%d versions were told of %d written", len(seen), written)
+				t.Errorf("%d versions were published of %d written", len(seen), written)
 			}
 			for v, n := range seen {
 				if n > 1 {
-					t.Errorf("version %d was told %d times", v, n)
+					t.Errorf("version %d was published %d times", v, n)
 				}
 			}
 		})
 	}
 }
 
-// TestPayloads: whatever is in the log, each message fits, and all of it is told: at most the newest 16 versions of a
+// TestPayloads: whatever is in the log, each message fits, and all of it is published: at most the newest 16 versions of a
 // key, and "forget everything" where it would be too many of them or of keys.
 func TestPayloads(t *testing.T) {
 	t.Parallel()
@@ -233,13 +233,13 @@ func TestPayloads(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := watch(t)
-			ear := w.listen()
+			recorder := w.listen()
 			w.log(test.keys, test.versions, test.key)
 			if name == "too many" { // also for those who poll
 				w.exec("UPDATE " + w.object("cache_state") + " SET poller_lease = clock_timestamp() + interval '1 minute'")
 			}
 			f := w.flush()
-			h := ear.told()
+			h := recorder.published()
 			if f.Changes != int64(test.keys*test.versions) || f.Bytes < 8192 || w.logged() != 0 {
 				t.Errorf("flushed %+v, %d are left", f, w.logged())
 			}
@@ -247,7 +247,7 @@ func TestPayloads(t *testing.T) {
 				t.Errorf("%d messages (want %d), the longest has %d bytes, all: %v", h.messages, test.messages, h.longest, h.all)
 			}
 			if name == "too many" && scan[int](w, "SELECT count(*) FROM "+w.object("cache_notices")) != 1 {
-				t.Error("those who poll are told more than once")
+				t.Error("those who poll are published more than once")
 			}
 			if test.all {
 				return
@@ -272,20 +272,20 @@ func TestPayloads(t *testing.T) {
 	t.Run("inline", func(t *testing.T) {
 		t.Parallel()
 		w := watch(t)
-		ear := w.listen()
-		for n, want := range map[int]told{900: {messages: 5}, 1000: {messages: 1, all: true}} {
+		recorder := w.listen()
+		for n, want := range map[int]published{900: {messages: 5}, 1000: {messages: 1, all: true}} {
 			rows := make([]store.Write, n)
 			for i := range rows {
 				key := fmt.Sprint("some key ", i)
 				if n == 1000 {
 					key += strings.Repeat("x", 100)
 				}
-				rows[i] = store.Write{Key: key, Version: int64(i + 1), TTL: time.Minute, Codec: "c", Loud: true}
+				rows[i] = store.Write{Key: key, Version: int64(i + 1), TTL: time.Minute, Codec: "c", PublishNew: true}
 			}
 			if _, err := w.Put(t.Context(), rows, true); err != nil {
 				t.Fatal(err)
 			}
-			h := ear.told()
+			h := recorder.published()
 			if h.messages != want.messages || h.all != want.all || h.longest > notify.MaxPayload || (!want.all && len(h.versions) != n) {
 				t.Errorf("%d keys: %d messages, the longest has %d bytes, %d keys, all: %v", n, h.messages, h.longest, len(h.versions), h.all)
 			}

@@ -199,7 +199,7 @@ func TestDuplicates(t *testing.T) {
 	if _, err := w.set(row("k", "v", 1), row("l", "v", 2), row("m", "v", 3))(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	gone := store.Write{Key: "m", Version: 14, TTL: time.Hour, Codec: "c", Loud: true}
+	gone := store.Write{Key: "m", Version: 14, TTL: time.Hour, Codec: "c", PublishNew: true}
 	g, first := block(w, "PutEntry", w.set(row("x", "v", 9)))
 	a := queue(t, t.Context(), w.set(row("k", "a", 10)))
 	b := queue(t, t.Context(), w.set(row("k", "b", 11), row("l", "b", 12), row("m", "b", 13)))
@@ -228,14 +228,14 @@ func TestDuplicates(t *testing.T) {
 	}
 }
 
-// TestInlineWins: if one of the writes that share a statement is to tell itself, all of them do.
+// TestInlineWins: if one of the writes that share a statement is to publish itself, all of them do.
 func TestInlineWins(t *testing.T) {
 	t.Parallel()
 	w := watch(t)
 	if _, err := w.set(row("a", "", 1), row("b", "", 1), row("c", "", 1))(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ear := w.listen()
+	recorder := w.listen()
 	g, first := block(w, "PutEntry", w.set(row("x", "v", 9)))
 	calls := []*result[store.Written]{first}
 	for i, key := range []string{"a", "b", "c"} {
@@ -249,8 +249,8 @@ func TestInlineWins(t *testing.T) {
 			t.Errorf("%+v", out)
 		}
 	}
-	told := ear.told()
-	if d := cmp.Diff(map[string][]int64{"a": {2}, "b": {3}, "c": {4}}, told.versions); d != "" || told.messages != 1 || w.logged() != 0 {
-		t.Errorf("%+v %s; %d logged", told, d, w.logged())
+	published := recorder.published()
+	if d := cmp.Diff(map[string][]int64{"a": {2}, "b": {3}, "c": {4}}, published.versions); d != "" || published.messages != 1 || w.logged() != 0 {
+		t.Errorf("%+v %s; %d logged", published, d, w.logged())
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/pgcache/go/internal/testdb"
 )
 
-func versionSet(h told) map[int64]bool {
+func versionSet(h published) map[int64]bool {
 	set := map[int64]bool{}
 	for _, versions := range h.versions {
 		for _, v := range versions {
@@ -45,7 +45,7 @@ func TestCrash(t *testing.T) {
 	put := func(version int64) {
 		t.Helper()
 		waitFor(t, "a write gets through", func() bool { // of the pool's connections some may be dead
-			_, err := s.Put(ctx, []store.Write{{Key: "k", Version: version, TTL: time.Minute, Loud: true}}, false)
+			_, err := s.Put(ctx, []store.Write{{Key: "k", Version: version, TTL: time.Minute, PublishNew: true}}, false)
 			return err == nil
 		})
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// TestDrainKeepsItsSnapshotNew: the function refuses to run under a level that could truncate what it has not told.
+// TestDrainKeepsItsSnapshotNew: the function refuses to run under a level that could truncate what it has not published.
 func TestDrainKeepsItsSnapshotNew(t *testing.T) {
 	t.Parallel()
 	w := watch(t)
@@ -31,16 +31,16 @@ func TestDrainKeepsItsSnapshotNew(t *testing.T) {
 	}
 }
 
-// TestDrain: it tells what is there and gives the space back, alone in the table. Behind somebody who reads the table it
+// TestDrain: it publishes what is there and gives the space back, alone in the table. Behind somebody who reads the table it
 // does not wait for long: all writers would wait behind it.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	w := watch(t)
-	ear := w.listen()
+	recorder := w.listen()
 	w.log(2000, 1, "'k' || k")
 	w.flush()
 	w.log(300, 3, "'k' || k")
-	ear.told()
+	recorder.published()
 	before := w.flushSize()
 	reader, err := w.db.BeginTx(t.Context(), nil)
 	if err != nil {
@@ -57,14 +57,14 @@ func TestDrain(t *testing.T) {
 	if d := time.Since(began); d > time.Second { // 20 ms, on a machine with nothing else to do
 		t.Errorf("it waited for %v", d)
 	}
-	if h := ear.told(); h.messages > 0 || w.logged() != 900 {
-		t.Errorf("refused, it has told %+v", h)
+	if h := recorder.published(); h.messages > 0 || w.logged() != 900 {
+		t.Errorf("refused, it has published %+v", h)
 	}
 	_ = reader.Rollback()
 	if err := w.DrainLog(t.Context(), notify.Sender(1, window)); err != nil {
 		t.Fatal(err)
 	}
-	h := ear.told()
+	h := recorder.published()
 	if len(h.items) != 300 || len(h.items[0].versions) != 3 || h.all || h.longest > notify.MaxPayload {
 		t.Errorf("%d items, %+v, all: %v", len(h.items), h.items[0], h.all)
 	}
@@ -75,7 +75,7 @@ func TestDrain(t *testing.T) {
 	if err := w.DrainLog(t.Context(), notify.Sender(1, window)); err != nil {
 		t.Fatal(err)
 	}
-	if h := ear.told(); h.messages > 0 {
+	if h := recorder.published(); h.messages > 0 {
 		t.Errorf("%+v", h)
 	}
 	w.exec("UPDATE " + w.object("cache_state") + " SET poller_lease = clock_timestamp() + interval '1 minute'")
@@ -83,7 +83,7 @@ func TestDrain(t *testing.T) {
 	if err := w.DrainLog(t.Context(), notify.Sender(1, window)); err != nil {
 		t.Fatal(err)
 	}
-	if h := ear.told(); h.messages != 1 || !h.all || scan[int](w, "SELECT count(*) FROM "+w.object("cache_notices")) != 1 {
+	if h := recorder.published(); h.messages != 1 || !h.all || scan[int](w, "SELECT count(*) FROM "+w.object("cache_notices")) != 1 {
 		t.Errorf("%+v", h)
 	}
 }
@@ -93,11 +93,11 @@ func (w *watched) flushSize() int64 {
 	return scan[int64](w, "SELECT pg_relation_size('"+w.object("cache_changes")+"')")
 }
 
-// TestDrainAmongWriters: nothing slips between what is told and what is removed.
+// TestDrainAmongWriters: nothing slips between what is published and what is removed.
 func TestDrainAmongWriters(t *testing.T) {
 	t.Parallel()
 	w := watch(t)
-	ear := w.listen()
+	recorder := w.listen()
 	const writers, rounds = 6, 100
 	var wg, drainer sync.WaitGroup
 	stop := make(chan struct{})
@@ -120,7 +120,7 @@ func TestDrainAmongWriters(t *testing.T) {
 		s := w.another(w.Names)
 		wg.Go(func() {
 			for r := range rounds {
-				if _, err := s.Put(t.Context(), []store.Write{{Key: fmt.Sprint("k", n), Version: int64(1 + n*rounds + r), TTL: time.Minute, Loud: true}}, false); err != nil {
+				if _, err := s.Put(t.Context(), []store.Write{{Key: fmt.Sprint("k", n), Version: int64(1 + n*rounds + r), TTL: time.Minute, PublishNew: true}}, false); err != nil {
 					t.Error(err)
 				}
 				if r%10 == 0 {
@@ -136,18 +136,18 @@ func TestDrainAmongWriters(t *testing.T) {
 	drainer.Wait()
 	w.flush()
 	seen := map[int64]int{}
-	for _, versions := range ear.told().versions {
+	for _, versions := range recorder.published().versions {
 		for _, v := range versions {
 			seen[v]++
 		}
 	}
 	// A flush may find more than 16 versions of a key, and names the newest.
 	if len(seen) < writers*rounds/4 {
-		t.Errorf("%d of %d versions were told", len(seen), writers*rounds)
+		t.Errorf("%d of %d versions were published", len(seen), writers*rounds)
 	}
 	for n := range writers {
 		if v := int64((n + 1) * rounds); seen[v] != 1 {
-			t.Errorf("the last version of k%d was told %d times", n, seen[v])
+			t.Errorf("the last version of k%d was published %d times", n, seen[v])
 		}
 	}
 	if drains == 0 {

@@ -11,12 +11,12 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// TestOverlappingFlushes: whoever flushes, everything is told once, and what was committed before a flush was sent has
-// been told when it returns.
+// TestOverlappingFlushes: whoever flushes, everything is published once, and what was committed before a flush was sent has
+// been published when it returns.
 func TestOverlappingFlushes(t *testing.T) {
 	t.Parallel()
 	w := watch(t)
-	ear := w.listen()
+	recorder := w.listen()
 	const writers, rounds = 6, 60
 	var wg sync.WaitGroup
 	for n := range writers {
@@ -54,14 +54,14 @@ func TestOverlappingFlushes(t *testing.T) {
 	wg.Wait()
 	w.flush()
 	seen := map[int64]int{}
-	for _, versions := range ear.told().versions {
+	for _, versions := range recorder.published().versions {
 		for _, v := range versions {
 			seen[v]++
 		}
 	}
 	for v := range int64(writers * rounds) {
 		if seen[100+v] != 1 {
-			t.Errorf("version %d was told %d times", 100+v, seen[100+v])
+			t.Errorf("version %d was published %d times", 100+v, seen[100+v])
 		}
 	}
 }
@@ -82,11 +82,11 @@ func TestFlushAllOrNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := watch(t)
-			ear := w.listen()
+			recorder := w.listen()
 			w.log(10, 2, "'k' || k")
 			tx, pid := w.begin()
-			if h := ear.told(); h.messages > 0 || w.logged() != 20 {
-				t.Errorf("before it is committed a flush has told %+v", h)
+			if h := recorder.published(); h.messages > 0 || w.logged() != 20 {
+				t.Errorf("before it is committed a flush has published %+v", h)
 			}
 			if _, err := w.Flush(t.Context(), notify.Sender(1, window)); !errors.Is(err, store.ErrFlushing) {
 				t.Errorf("beside another flush: %v", err)
@@ -96,7 +96,7 @@ func TestFlushAllOrNothing(t *testing.T) {
 				return scan[int](w, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::bigint::oid", int64(uint32(w.Names.Class()))) == 0
 			})
 			f := w.flush()
-			h := ear.told()
+			h := recorder.published()
 			if want := map[bool]int64{false: 20, true: 0}[name == "committed"]; f.Changes != want || f.Messages != min(want, 1) {
 				t.Errorf("the flush behind it: %+v", f)
 			}
@@ -114,7 +114,7 @@ func TestOtherIsolation(t *testing.T) {
 		t.Run(level, func(t *testing.T) {
 			t.Parallel()
 			w := watch(t, "default_transaction_isolation", level)
-			ear := w.listen()
+			recorder := w.listen()
 			w.log(10, 2, "'k' || k")
 			tx, _ := w.begin()
 			if _, err := w.Flush(t.Context(), notify.Sender(1, window)); !errors.Is(err, store.ErrFlushing) {
@@ -126,8 +126,8 @@ func TestOtherIsolation(t *testing.T) {
 			if f := w.flush(); f.Changes != 0 {
 				t.Errorf("%+v", f)
 			}
-			if h := ear.told(); len(h.items) != 10 || w.logged() != 0 {
-				t.Errorf("%d keys were told, %d changes are left", len(h.items), w.logged())
+			if h := recorder.published(); len(h.items) != 10 || w.logged() != 0 {
+				t.Errorf("%d keys were published, %d changes are left", len(h.items), w.logged())
 			}
 			if err := w.DrainLog(t.Context(), notify.Sender(1, window)); err != nil {
 				t.Error(err)

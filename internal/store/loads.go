@@ -23,7 +23,7 @@ func (s *Store) Incarnation(ctx context.Context) (id int64, now time.Duration, e
 // LoadGrace is how long a loaded value may take to be stored, by the database's clock. It is shorter than tombstones live.
 const LoadGrace = 4*time.Minute + 10*time.Second
 
-// PutLoaded stores what a load brought, of each row only if nothing was written since the load saw its Base, and none
+// PutLoaded stores what a load brought, of each row only if nothing was written since the load saw its Fence, and none
 // if a Clear, a TRUNCATE or a crash came since Incarnation was read. Like Put it sends a statement for every thousand rows or
 // 8 MiB.
 func (s *Store) PutLoaded(ctx context.Context, rows []Write, inline bool) (Written, error) {
@@ -53,12 +53,12 @@ func (s *Store) loadMany(ctx context.Context, ws []write) ([]Written, error) {
 		}
 	}
 	p := pack(rows)
-	bases, incarnations, looked, louds := packLoads(rows)
+	fences, incarnations, looked, publishNew := packLoads(rows)
 	send := func() ([]dbsqlc.StoreLoadedRow, error) {
 		return committed(ctx, s, func(q *dbsqlc.Queries) ([]dbsqlc.StoreLoadedRow, error) {
 			return q.StoreLoaded(ctx, dbsqlc.StoreLoadedParams{
-				Keys: p.keys, Versions: p.versions, Bases: bases, Incarnations: incarnations, TtlsUs: p.ttls, Codecs: p.codecs,
-				LookedUs: looked, GraceUs: LoadGrace.Microseconds(), Louds: louds, Sizes: p.sizes, Vals: p.values, Inline: inline,
+				Keys: p.keys, Versions: p.versions, Fences: fences, Incarnations: incarnations, TtlsUs: p.ttls, Codecs: p.codecs,
+				LookedUs: looked, GraceUs: LoadGrace.Microseconds(), PublishNew: publishNew, Sizes: p.sizes, Vals: p.values, Inline: inline,
 			})
 		})
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// TestSharedLoads: loads that share a statement are fenced each by its own base and incarnation.
+// TestSharedLoads: loads that share a statement are fenced each by its own fence and incarnation.
 func TestSharedLoads(t *testing.T) {
 	t.Parallel()
 	w := watch(t)
@@ -21,9 +21,9 @@ func TestSharedLoads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	loaded := func(key string, version, base, incarnation int64) store.Write {
+	loaded := func(key string, version, fence, incarnation int64) store.Write {
 		l := row(key, fmt.Sprint("loaded", version), version)
-		l.Base, l.Incarnation, l.Looked = base, incarnation, looked
+		l.Fence, l.Incarnation, l.Looked = fence, incarnation, looked
 		return l
 	}
 	g, first := block(w, "StoreLoaded", w.load(loaded("x", 9, 0, now)))
@@ -68,7 +68,7 @@ func TestLoadsRace(t *testing.T) {
 	for name, test := range map[string]struct {
 		before []store.Write
 		write  string
-		base   int64
+		fence  int64
 		wants  string
 	}{
 		"a new version":  {[]store.Write{row("k", "v", 1)}, "UPDATE %s SET version = 2, stamp = 2, value = 'new'", 1, "new"},
@@ -98,7 +98,7 @@ func TestLoadsRace(t *testing.T) {
 				t.Fatal(err)
 			}
 			load := row("k", "loaded", 9)
-			load.Base, load.Incarnation, load.Looked = test.base, incarnation, looked
+			load.Fence, load.Incarnation, load.Looked = test.fence, incarnation, looked
 			r := queue(t, t.Context(), w.load(load))
 			waitFor(t, "the load waits for the row", w.waiting)
 			if rollback {

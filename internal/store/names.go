@@ -19,6 +19,7 @@ type Names struct {
 	Prefix  string
 	Channel string // "" is made of schema and prefix
 	Durable bool   // a logged table
+	Hidden  bool   // messages name keys by their hashes
 }
 
 var identifier = regexp.MustCompile(`^[A-Za-z0-9_]+$`)

@@ -34,8 +34,8 @@ func TestNotices(t *testing.T) {
 		s := w.another(w.Names)
 		wg.Go(func() {
 			for r := range rounds {
-				// Also those that tell themselves go through the log now.
-				out, err := s.Put(t.Context(), []store.Write{{Key: fmt.Sprint("k", n), Version: int64(1 + n*rounds + r), TTL: time.Minute, Loud: true}}, r%2 == 0)
+				// Also those that publish themselves go through the log now.
+				out, err := s.Put(t.Context(), []store.Write{{Key: fmt.Sprint("k", n), Version: int64(1 + n*rounds + r), TTL: time.Minute, PublishNew: true}}, r%2 == 0)
 				if err != nil || !out.Logged[0] {
 					t.Errorf("%+v, %v", out, err)
 				}
@@ -52,7 +52,7 @@ func TestNotices(t *testing.T) {
 	done := make(chan struct{})
 	go func() { wg.Wait(); close(done) }()
 	var seqs []int64
-	var h told
+	var h published
 	poll := func() {
 		t.Helper()
 		polled, err := w.Poll(t.Context(), w.db, last)
@@ -91,7 +91,7 @@ func TestNotices(t *testing.T) {
 	}
 	versions := slices.Sorted(maps.Keys(versionSet(h)))
 	if len(versions) != writers*rounds {
-		t.Errorf("%d versions of %d were told", len(versions), writers*rounds)
+		t.Errorf("%d versions of %d were published", len(versions), writers*rounds)
 	}
 	// They are removed after a while.
 	w.exec("UPDATE "+w.object("cache_notices")+" SET published_at = published_at - interval '10 minutes' WHERE seq <= $1", seqs[2])

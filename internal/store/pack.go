@@ -55,12 +55,12 @@ func pack(ws []*Write) packed {
 }
 
 // packLoads are the columns that only loads have.
-func packLoads(ws []*Write) (bases, incarnations, looked, louds string) {
+func packLoads(ws []*Write) (fences, incarnations, looked, publishNew string) {
 	column := func(element func(w *Write) string) string {
 		return arrayOf(len(ws), func(b *strings.Builder, i int) { b.WriteString(element(ws[i])) })
 	}
-	return column(func(w *Write) string { return strconv.FormatInt(w.Base, 10) }),
+	return column(func(w *Write) string { return strconv.FormatInt(w.Fence, 10) }),
 		column(func(w *Write) string { return strconv.FormatInt(w.Incarnation, 10) }),
 		column(func(w *Write) string { return strconv.FormatInt(w.Looked.Microseconds(), 10) }),
-		column(func(w *Write) string { return strconv.FormatBool(w.Loud) })
+		column(func(w *Write) string { return strconv.FormatBool(w.PublishNew) })
 }

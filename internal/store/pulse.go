@@ -8,6 +8,7 @@ import (
 // Pulse is what a node must see every few seconds to go on trusting its memory.
 type Pulse struct {
 	State       State
+	KeySecret   []byte        // nil: keys are not hidden
 	Incarnation int64         // 0: a crash has removed it
 	Server      int64         // identity of the server that answered
 	Now         time.Duration // since 1970, by the database's clock
@@ -19,7 +20,8 @@ type Pulse struct {
 func (s *Store) Pulse(ctx context.Context, db DB) (Pulse, error) {
 	r, err := s.with(db).Pulse(ctx)
 	return Pulse{
-		State:       State{int(r.SchemaVersion), r.ID, r.Channel},
+		State:       State{int(r.SchemaVersion), r.ID, r.Channel, r.KeySecret != nil},
+		KeySecret:   r.KeySecret,
 		Incarnation: r.Incarnation,
 		Server:      r.Server,
 		Now:         time.Duration(r.NowUs) * time.Microsecond,

@@ -31,7 +31,7 @@ type Right struct {
 func Rights() []Right {
 	rights := []Right{
 		{ToRead, "SELECT", "cache_entries", "-", "key, value, version, codec, expires_at"},
-		{ToRead, "SELECT", "cache_state", "-", "schema_version, id, channel"},
+		{ToRead, "SELECT", "cache_state", "-", "schema_version, id, channel, key_secret"},
 		{ToListen, "SELECT", "cache_state", "-", "poller_lease"},
 		{ToListen, "SELECT", "cache_incarnation", "-", "id"},
 		{ToListen, "SELECT", "cache_changes", "-", "logged_at"},
@@ -47,11 +47,12 @@ func Rights() []Right {
 			rights = append(rights, Right{ToWrite, p, t.table, "-", ""})
 		}
 	}
-	rights = append(rights, Right{ToWrite, "UPDATE", "cache_state", "-", "swept_at, poller_lease"})
+	rights = append(rights, Right{ToWrite, "UPDATE", "cache_state", "-", "swept_at, ended_before, next_before, next_at, poller_lease"})
 	for _, f := range [][2]string{
 		{"cache_random", ""},
 		{"cache_committed", ""},
-		{"cache_item", "text, text"},
+		{"cache_item", "text, bytea, text"},
+		{"cache_head", "text, text, bytea"},
 		{"cache_publish", "text, text, text[]"},
 		{"cache_flush", "text, integer, integer, boolean"},
 		{"cache_writers", ""},
@@ -59,7 +60,8 @@ func Rights() []Right {
 		{"cache_truncate", ""},
 		{"cache_clear", "timestamp with time zone, integer"},
 		{"cache_clear_waiting", "timestamp with time zone"},
-		{"cache_expire", "bigint, integer, timestamp with time zone, integer"},
+		{"cache_xid8", "xid"},
+		{"cache_expire", "bigint, integer, timestamp with time zone, integer, boolean"},
 		{"cache_look", "integer, integer, integer[], text[]"},
 	} {
 		rights = append(rights, Right{ToWrite, "EXECUTE", f[0], f[1], ""})

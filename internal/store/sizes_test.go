@@ -78,7 +78,7 @@ func TestMixedSizes(t *testing.T) {
 		}
 		// The first two statements are done, and the caller learns what has become of their rows.
 		if n := scan[int](w, "SELECT count(*) FROM "+w.object("cache_entries")); n != 2000 || len(out.Stored) != 2000 || len(out.Logged) != 2000 {
-			t.Errorf("%d rows; told of %d", n, len(out.Stored))
+			t.Errorf("%d rows; published of %d", n, len(out.Stored))
 		}
 		w.want("PutEntries", "PutEntries", "PutEntries")
 	})

@@ -41,15 +41,15 @@ func (r Row) Live() bool { return r.Value != nil }
 
 // Write is one row to be written.
 type Write struct {
-	Key     string
-	Value   []byte // nil: a tombstone
-	Version int64
-	TTL     time.Duration // Never, or at least 0
-	Codec   string
-	Loud    bool // tell it even if the row is new
+	Key        string
+	Value      []byte // nil: a tombstone
+	Version    int64
+	TTL        time.Duration // Never, or at least 0
+	Codec      string
+	PublishNew bool // publish it even if the row is new
 
 	// Of loads only: what the load saw before it began.
-	Base        int64 // the row's version, 0 if there was no row
+	Fence       int64 // the row's version, 0 if there was no row
 	Incarnation int64
 	Looked      time.Duration // when, by the database's clock
 }
@@ -125,7 +125,7 @@ func (r *rendered) stmt(ctx context.Context, query string) *sql.Stmt {
 	}
 	s, err := r.PrepareContext(ctx, r.text(query))
 	if err != nil {
-		return nil // sent as it is, it brings the error to those who can tell it
+		return nil // sent unprepared, it returns the error to its caller
 	}
 	first, loaded := r.prepared.LoadOrStore(query, s)
 	if loaded {

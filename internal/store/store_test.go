@@ -163,7 +163,7 @@ func TestFence(t *testing.T) {
 		}
 		for i, test := range []struct {
 			before []store.Write // what is there
-			base   int64
+			fence  int64
 			gen    int64
 			stored bool
 		}{
@@ -187,7 +187,7 @@ func TestFence(t *testing.T) {
 			}
 			before := s.get(key)
 			load := row(key, "loaded", 100)
-			load.Base, load.Incarnation, load.Looked = test.base, test.gen, looked
+			load.Fence, load.Incarnation, load.Looked = test.fence, test.gen, looked
 			beside := row("beside"+key, "loaded", 100) // which can always be stored
 			beside.Incarnation, beside.Looked = incarnation, looked
 			out, err := s.PutLoaded(ctx, []store.Write{load, beside}, true)
@@ -289,7 +289,7 @@ func TestUpkeep(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if n, err := s.Expire(ctx, 0, until, step.batch); n != step.want || err != nil {
+			if n, err := s.Expire(ctx, 0, until, step.batch, true); n != step.want || err != nil {
 				t.Errorf("%+v: %d, %v", step, n, err)
 			}
 		}

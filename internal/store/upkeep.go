@@ -104,18 +104,15 @@ func (s *Store) Fence(ctx context.Context) (fenced bool, err error) {
 	return waiting.Err() == nil, ctx.Err()
 }
 
-// Expired returns the moment, in microseconds of the database's clock, up to which expired rows may be removed now:
-// until now if loads that have begun are fenced from what is removed, else until grace ago.
-func (s *Store) Expired(ctx context.Context, grace time.Duration) (until int64, err error) {
+// Expired fences the loads that have begun, if there are rows that had expired by until, a moment of the database's clock in
+// microseconds, and that may only be removed so. Not fenced: there are none, or it would have to wait.
+func (s *Store) Expired(ctx context.Context, grace time.Duration) (until int64, fenced bool, err error) {
 	r, err := retry(ctx, lost, func() (dbsqlc.JustExpiredRow, error) { return s.q.JustExpired(ctx, grace.Microseconds()) })
 	if err != nil || !r.Lately {
-		return r.NowUs, err
+		return r.NowUs, false, err
 	}
-	fenced, err := s.Fence(ctx)
-	if err != nil || fenced {
-		return r.NowUs, err
-	}
-	return r.NowUs - grace.Microseconds(), nil
+	fenced, err = s.Fence(ctx)
+	return r.NowUs, fenced, err
 }
 
 // ExpiredFor returns the moment that was grace ago.
@@ -127,11 +124,18 @@ func (s *Store) ExpiredFor(ctx context.Context, grace time.Duration) (until int6
 // ExpireBlocks is how many blocks of the table one statement looks through for expired rows.
 const ExpireBlocks = 64
 
-// Expire removes at most batch rows that had expired by until from the ExpireBlocks blocks that begin with first.
-func (s *Store) Expire(ctx context.Context, first, until int64, batch int) (int64, error) {
+// Expire removes at most batch rows that had expired by until from the ExpireBlocks blocks that begin with first. fenced says
+// that no load can store that began before until.
+func (s *Store) Expire(ctx context.Context, first, until int64, batch int, fenced bool) (int64, error) {
 	return retry(ctx, lost, func() (int64, error) {
-		return s.q.Expire(ctx, dbsqlc.ExpireParams{FirstBlock: first, Blocks: ExpireBlocks, UntilUs: until, Batch: int32(batch)})
+		return s.q.Expire(ctx, dbsqlc.ExpireParams{FirstBlock: first, Blocks: ExpireBlocks, UntilUs: until, Batch: int32(batch), Fenced: fenced})
 	})
+}
+
+// NoteEnded notes which transactions have ended. Expire removes the rows of those that were noted grace ago.
+func (s *Store) NoteEnded(ctx context.Context, grace time.Duration) error {
+	_, err := retry(ctx, lost, func() (struct{}, error) { return struct{}{}, s.q.NoteEnded(ctx, grace.Microseconds()) })
+	return err
 }
 
 // Blocks is the size of the table.
@@ -150,7 +154,7 @@ func (s *Store) TrimPoint(ctx context.Context, rows, bytes int64) (int64, error)
 	return s.q.TrimPoint(ctx, dbsqlc.TrimPointParams{MaxRows: rows, MaxBytes: bytes})
 }
 
-// Trim removes at most batch rows written up to point, tells them, and returns how many.
+// Trim removes at most batch rows written up to point, publishes them, and returns how many.
 func (s *Store) Trim(ctx context.Context, point int64, batch int) (int64, error) {
 	return retry(ctx, notDone, func() (int64, error) {
 		return s.q.Trim(ctx, dbsqlc.TrimParams{WrittenUs: point, Batch: int64(batch)})
@@ -163,7 +167,7 @@ func (s *Store) ClaimSweep(ctx context.Context, interval time.Duration) (bool, e
 	return n > 0, err
 }
 
-// Probe tells payload and, behind a ':', the identity of the server that the data connections talk to.
+// Probe notifies of payload and, behind a ':', the identity of the server that the data connections talk to.
 func (s *Store) Probe(ctx context.Context, payload string) error {
 	return s.q.Probe(ctx, dbsqlc.ProbeParams{Channel: s.Names.Channel, Nonce: payload})
 }
@@ -173,6 +177,7 @@ type State struct {
 	Version int
 	ID      string // the cache's: its messages carry it
 	Channel string
+	Hidden  bool // messages name keys by their hashes
 }
 
 // State reads it.
@@ -181,5 +186,5 @@ func (s *Store) State(ctx context.Context) (State, error) {
 	if err == nil {
 		s.plainWrites.Store(r.Isolation == "read committed" && !s.strict.Load())
 	}
-	return State{int(r.SchemaVersion), r.ID, r.Channel}, err
+	return State{int(r.SchemaVersion), r.ID, r.Channel, r.HidesKeys}, err
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/pgcache/go/internal/testdb"
 )
 
-// watched is a store on a pool that tells which statements were sent, and can hold them up.
+// watched is a store on a pool that says which statements were sent, and can hold them up.
 type watched struct {
 	*store.Store
 	t  *testing.T
@@ -178,7 +178,7 @@ func (w *watched) value(key string) string {
 	return string(rows[0].Value)
 }
 
-// queued is a context that tells when it is first looked at. A caller that finds a statement under way looks at it when
+// queued is a context that says when it is first looked at. A caller that finds a statement under way looks at it when
 // it has queued, and not before.
 type queued struct {
 	context.Context

@@ -9,7 +9,6 @@ import (
 
 	"github.com/pgcache/go/internal/batch"
 	"github.com/pgcache/go/internal/dbsqlc"
-	"github.com/pgcache/go/internal/notify"
 	"github.com/pgcache/go/internal/sqlerr"
 )
 
@@ -42,7 +41,7 @@ type Written struct {
 // write is a request to write rows of different keys.
 type write struct {
 	rows   []Write
-	inline bool // tell at once what is to be told
+	inline bool // publish in the same statement
 }
 
 func (w write) weight() (sum int) {
@@ -118,7 +117,7 @@ func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
 	}
 	query, args := dbsqlc.PutEntry, []any{row.Key, row.Value, row.Version, ttl, row.Codec}
 	if w.inline {
-		query, args = dbsqlc.PutEntryAndPublish, append(args, notify.One(row.Key, row.Version))
+		query = dbsqlc.PutEntryAndPublish
 	}
 	return retry(ctx, notDone, func() (Written, error) {
 		out := Written{Stored: yes, Logged: no}
@@ -177,15 +176,15 @@ func (s *Store) put(ctx context.Context, ws []write, patience string) ([]Written
 		query = dbsqlc.PutEntriesAndPublish
 	}
 	type answer struct {
-		silent       string
-		server       int64
-		logged, told bool
+		silent            string
+		server            int64
+		logged, published bool
 	}
 	a, err := retry(ctx, notDone, func() (a answer, err error) {
 		err = s.writing(ctx, query, func(v []driver.Value) error {
 			a = answer{silent: asString(v[0]), server: asInt(v[1]), logged: true}
 			if inline {
-				a.logged, a.told = asBool(v[2]), asInt(v[3]) > 0
+				a.logged, a.published = asBool(v[2]), asInt(v[3]) > 0
 			}
 			return nil
 		}, args)
@@ -204,7 +203,7 @@ func (s *Store) put(ctx context.Context, ws []write, patience string) ([]Written
 	stored, logged := slices.Repeat(yes, n), make([]bool, n)
 	for i, w := range ws {
 		m := len(w.rows)
-		out[i] = Written{a.server, stored[:m:m], logged[:m:m], a.told}
+		out[i] = Written{a.server, stored[:m:m], logged[:m:m], a.published}
 		stored, logged = stored[m:], logged[m:]
 		for j := range w.rows {
 			row := &w.rows[j]

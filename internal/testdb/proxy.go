@@ -2,6 +2,7 @@ package testdb
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/url"
 	"strconv"
@@ -28,10 +29,19 @@ type Proxy struct {
 
 	mu     sync.Mutex
 	cut    bool
-	thawed chan struct{} // closed unless frozen
+	thawed [2]chan struct{} // of each Direction, closed unless frozen
 	delay  time.Duration
 	links  map[*link]bool
 }
+
+// Direction is one half of a link.
+type Direction int
+
+// The two halves of a link.
+const (
+	ToServer Direction = iota
+	ToClient
+)
 
 // link is one client's connection, and the one to the server that was opened for it.
 type link struct {
@@ -39,32 +49,58 @@ type link struct {
 	done           chan struct{} // closed when the link is cut
 }
 
-// NewProxy returns a proxy in front of the server that dsn names (of several hosts, the first). It is closed when the
-// test ends.
+// NewProxy is StartProxy for a test. The proxy is closed when the test ends.
 func NewProxy(tb testing.TB, dsn string) *Proxy {
 	tb.Helper()
+	p, err := StartProxy(dsn)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(p.Close)
+	return p
+}
+
+// StartProxy returns a proxy in front of the server that dsn names (of several hosts, the first).
+func StartProxy(dsn string) (*Proxy, error) {
 	config, err := pgconn.ParseConfig(dsn)
 	if err != nil {
-		tb.Fatalf("pgcache: proxy: %v", err)
+		return nil, fmt.Errorf("pgcache: proxy: %w", err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it returns at once
 	if err != nil {
-		tb.Fatalf("pgcache: proxy: %v", err)
+		return nil, fmt.Errorf("pgcache: proxy: %w", err)
 	}
-	p := &Proxy{listener: listener, thawed: make(chan struct{}), links: map[*link]bool{}}
+	p := &Proxy{listener: listener, links: map[*link]bool{}}
 	p.network, p.server = pgconn.NetworkAddress(config.Host, config.Port)
 	p.dsn = redirect(dsn, listener.Addr().(*net.TCPAddr).Port)
 	if p.network == "unix" {
 		p.dsn = WithParam(p.dsn, "sslmode", "disable") // a server has no TLS on its socket
 	}
-	close(p.thawed)
+	for d := range p.thawed {
+		p.thawed[d] = make(chan struct{})
+		close(p.thawed[d])
+	}
 	p.wg.Go(p.accept)
-	tb.Cleanup(func() {
-		p.listener.Close()
-		p.Cut()
-		p.wg.Wait()
-	})
-	return p
+	return p, nil
+}
+
+// Close cuts all connections and waits until nothing of the proxy is left.
+func (p *Proxy) Close() {
+	p.listener.Close()
+	p.Cut()
+	p.wg.Wait()
+}
+
+// Lead makes connections from now on lead to the server that dsn names. Those that there are stay where they are.
+func (p *Proxy) Lead(dsn string) error {
+	config, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		return fmt.Errorf("pgcache: proxy: %w", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.network, p.server = pgconn.NetworkAddress(config.Host, config.Port)
+	return nil
 }
 
 // redirect returns dsn with another host and port.
@@ -114,25 +150,33 @@ func (p *Proxy) Restore() {
 }
 
 // Freeze makes a half-open link of every connection, old or new: what either side sends after Freeze has returned does
-// not arrive before Thaw, nor does the news that a side has gone. Connecting still succeeds, as it does in reality.
+// not arrive before Thaw, nor is the end of a side passed on. Connecting still succeeds, as it does in reality.
 func (p *Proxy) Freeze() {
+	p.FreezeHalf(ToServer)
+	p.FreezeHalf(ToClient)
+}
+
+// FreezeHalf is Freeze for what is sent in one direction.
+func (p *Proxy) FreezeHalf(d Direction) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	select {
-	case <-p.thawed:
-		p.thawed = make(chan struct{})
+	case <-p.thawed[d]:
+		p.thawed[d] = make(chan struct{})
 	default: // frozen already
 	}
 }
 
-// Thaw ends a Freeze. What was sent in the meantime arrives now.
+// Thaw ends a Freeze, of either half. What was sent in the meantime arrives now.
 func (p *Proxy) Thaw() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	select {
-	case <-p.thawed:
-	default:
-		close(p.thawed)
+	for d := range p.thawed {
+		select {
+		case <-p.thawed[d]:
+		default:
+			close(p.thawed[d])
+		}
 	}
 }
 
@@ -164,7 +208,10 @@ func (p *Proxy) serve(client net.Conn) {
 		return
 	}
 	defer p.remove(l)
-	server, err := net.DialTimeout(p.network, p.server, dialLimit)
+	p.mu.Lock()
+	network, address := p.network, p.server
+	p.mu.Unlock()
+	server, err := net.DialTimeout(network, address, dialLimit)
 	if err != nil {
 		return
 	}
@@ -176,22 +223,22 @@ func (p *Proxy) serve(client net.Conn) {
 	// The first direction that ends takes the other with it: neither client nor server closes only half.
 	var upstream sync.WaitGroup
 	upstream.Go(func() {
-		p.pump(l, server, client)
+		p.pump(l, ToServer, server, client)
 		client.Close()
 		server.Close()
 	})
-	p.pump(l, client, server)
+	p.pump(l, ToClient, client, server)
 	client.Close()
 	server.Close()
 	upstream.Wait()
 }
 
 // pump passes on what src sends until a side closes.
-func (p *Proxy) pump(l *link, dst, src net.Conn) {
+func (p *Proxy) pump(l *link, d Direction, dst, src net.Conn) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, end := src.Read(buffer)
-		if !p.hold(l) {
+		if !p.hold(l, d) {
 			return
 		}
 		if _, err := dst.Write(buffer[:n]); err != nil || end != nil {
@@ -202,8 +249,8 @@ func (p *Proxy) pump(l *link, dst, src net.Conn) {
 
 // hold returns when what was just read may pass, or false when the link was cut. Whatever is sent after a Freeze is read
 // after it, so it meets the closed gate here.
-func (p *Proxy) hold(l *link) bool {
-	_, delay := p.state()
+func (p *Proxy) hold(l *link, d Direction) bool {
+	_, delay := p.state(d)
 	if delay > 0 {
 		timer := time.NewTimer(delay)
 		defer timer.Stop()
@@ -214,22 +261,22 @@ func (p *Proxy) hold(l *link) bool {
 		}
 	}
 	for {
-		thawed, _ := p.state()
+		thawed, _ := p.state(d)
 		select {
 		case <-l.done:
 			return false
 		case <-thawed:
 		}
-		if now, _ := p.state(); now == thawed { // not frozen again meanwhile
+		if now, _ := p.state(d); now == thawed { // not frozen again meanwhile
 			return true
 		}
 	}
 }
 
-func (p *Proxy) state() (thawed chan struct{}, delay time.Duration) {
+func (p *Proxy) state(d Direction) (thawed chan struct{}, delay time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.thawed, p.delay
+	return p.thawed[d], p.delay
 }
 
 // add makes a link known to Cut. During one it resets the link instead and returns false.

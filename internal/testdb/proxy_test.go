@@ -171,6 +171,54 @@ func TestProxyFreeze(t *testing.T) {
 	send(t, dial(t, p), "never arrives")
 }
 
+// A half that is frozen holds up nothing in the other direction.
+func TestProxyFreezeHalf(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	p := testdb.NewProxy(t, "postgres://somebody@"+listener.Addr().String()+"/db")
+	client := dial(t, p)
+	server, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	for _, c := range []struct {
+		half         testdb.Direction
+		frozen, open [2]net.Conn // from, to
+	}{
+		{testdb.ToServer, [2]net.Conn{client, server}, [2]net.Conn{server, client}},
+		{testdb.ToClient, [2]net.Conn{server, client}, [2]net.Conn{client, server}},
+	} {
+		p.FreezeHalf(c.half)
+		send(t, c.frozen[0], "late")
+		send(t, c.open[0], "now")
+		wantReply(t, c.open[1], "now")
+		wantSilence(t, c.frozen[1])
+		p.Thaw()
+		wantReply(t, c.frozen[1], "late")
+	}
+}
+
+// TestProxyLead: a connection made after Lead goes to the other server.
+func TestProxyLead(t *testing.T) {
+	t.Parallel()
+	first, second := echo(t), "postgres://somebody@127.0.0.1:1/db"
+	p := testdb.NewProxy(t, second)
+	if err := p.Lead(first); err != nil {
+		t.Fatal(err)
+	}
+	conn := dial(t, p)
+	send(t, conn, "hello")
+	wantReply(t, conn, "hello")
+	if err := p.Lead("postgres://%%"); err == nil {
+		t.Error("no error for a DSN that can't be parsed")
+	}
+}
+
 func TestProxyFreezeHidesThatTheServerHasGone(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

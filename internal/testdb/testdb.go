@@ -13,52 +13,18 @@
 package testdb
 
 import (
-	"context"
-	"crypto/rand"
 	"database/sql"
 	"fmt"
 	"os"
-	"strings"
-	"sync"
 	"testing"
-	"time"
 
-	"github.com/jackc/pgx/v5"
 	_ "github.com/jackc/pgx/v5/stdlib" // database/sql driver "pgx"
 	_ "github.com/lib/pq"              // database/sql driver "postgres"
 	"go.uber.org/goleak"
 
 	"github.com/pgcache/go/internal/pgserver"
+	"github.com/pgcache/go/internal/testserver"
 )
-
-// cleanupLimit is for statements that run after the test, when its context is done.
-const cleanupLimit = 30 * time.Second
-
-// shared is the server of this test binary. The first caller of get starts it, the others wait.
-var shared server
-
-type server struct {
-	once sync.Once
-	pg   *pgserver.Server
-	err  error
-}
-
-func (s *server) get(tb testing.TB) *pgserver.Server {
-	tb.Helper()
-	// Not the test's context: the server outlives the test that happens to be the first.
-	s.once.Do(func() { s.pg, s.err = pgserver.Start(context.Background(), tb.Logf) })
-	if s.err != nil {
-		tb.Fatal(s.err)
-	}
-	return s.pg
-}
-
-func (s *server) close() error {
-	if s.pg == nil {
-		return nil
-	}
-	return s.pg.Close()
-}
 
 // Main runs the tests, stops the server if one was started, and fails if goroutines are left over. It does not return.
 func Main(m *testing.M) {
@@ -67,7 +33,7 @@ func Main(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		code = max(code, 1)
 	}
-	if err := shared.close(); err != nil {
+	if err := testserver.Close(); err != nil {
 		fail(err)
 	}
 	// A failed test may leave anything behind, and what it said should not drown in stacks.
@@ -79,41 +45,16 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// DSN returns how to reach the server with either driver: a URL, or key=value pairs if PGCACHE_DSN holds such.
+// DSN returns how to reach the server with either driver: a URL, or key=value pairs.
 func DSN(tb testing.TB) string {
 	tb.Helper()
-	return shared.get(tb).DSN
+	return testserver.Server(tb).DSN
 }
 
-// Schema creates an empty schema and returns its name, which needs no quoting and has at most 24 bytes. When the test
-// ends it is dropped, with all that is in it.
+// Schema creates an empty schema for the test, see testserver.Schema.
 func Schema(tb testing.TB) string {
 	tb.Helper()
-	dsn := DSN(tb)
-	schema := "t_" + strings.ToLower(rand.Text()[:16])
-	if err := exec(tb.Context(), dsn, "CREATE SCHEMA "+schema); err != nil {
-		tb.Fatalf("pgcache: creating schema %s: %v", schema, err)
-	}
-	tb.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), cleanupLimit)
-		defer cancel()
-		// Somebody's open transaction is a leak: say so rather than wait until the whole test binary is killed.
-		if err := exec(ctx, dsn, "SET lock_timeout = '10s'; DROP SCHEMA "+schema+" CASCADE"); err != nil {
-			tb.Errorf("pgcache: dropping schema %s: %v", schema, err)
-		}
-	})
-	return schema
-}
-
-// exec runs SQL on a connection of its own.
-func exec(ctx context.Context, dsn, query string) error {
-	conn, err := pgx.Connect(ctx, dsn)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	_, err = conn.PgConn().Exec(ctx, query).ReadAll()
-	return err
+	return testserver.Schema(tb)
 }
 
 // Open returns a pool that is closed when the test ends. The driver is "pgx" or "postgres" (lib/pq). It connects to

@@ -16,7 +16,7 @@ type fleet struct {
 	t *testing.T
 }
 
-// run makes a fleet in a bubble. When test has returned, the fleet must fall silent, with nothing left to tell.
+// run makes a fleet in a bubble. When test has returned, the fleet must become quiet, with nothing left to publish.
 func run(t *testing.T, nodes int, l lag, test func(f *fleet)) {
 	t.Parallel()
 	seed := rand.Uint64()
@@ -88,22 +88,22 @@ func (f *fleet) traffic(d, pause time.Duration, writers ...*node) {
 
 func dead(n *node) bool { return n.dead }
 
-// within checks that everything was told, and how soon.
+// within checks that everything was published, and how soon.
 func (f *fleet) within(p99, most time.Duration, nodes ...*node) counts {
 	f.t.Helper()
 	c := f.soFar()
 	if left := f.unpublished(nodes...); len(left) > 0 {
-		f.t.Errorf("%d of %d changes were not told to everybody", len(left), c.writes)
+		f.t.Errorf("%d of %d changes were not published to everybody", len(left), c.writes)
 	}
 	delays := f.delays(nodes...)
 	if len(delays) == 0 {
-		f.t.Fatal("nobody was told anything")
+		f.t.Fatal("nothing was published")
 	}
 	got99, gotMost := delays[len(delays)*99/100], delays[len(delays)-1]
-	f.t.Logf("%d writes, %d inline; %d flushes, %d told something; told within %v (p50), %v (p99), %v (most)",
+	f.t.Logf("%d writes, %d inline; %d flushes, %d published something; published within %v (p50), %v (p99), %v (most)",
 		c.writes, c.inline, c.flushes, c.found, delays[len(delays)/2], got99, gotMost)
 	if got99 > p99 || gotMost > most {
-		f.t.Errorf("told within %v (p99), %v (most); want %v, %v", got99, gotMost, p99, most)
+		f.t.Errorf("published within %v (p99), %v (most); want %v, %v", got99, gotMost, p99, most)
 	}
 	return c
 }
@@ -112,15 +112,15 @@ func (f *fleet) within(p99, most time.Duration, nodes ...*node) counts {
 var usual = lag{reply: time.Millisecond, flush: 4 * time.Millisecond, deliver: 5 * time.Millisecond}
 
 // bound is what the rules give while nothing fails. A change is committed, and its writer learns of it within the reply.
-// A window later its writer flushes, but for one thing: it has heard another's flush meanwhile, and gives it three windows
-// for the next. If the flush that it has heard was sent after the commit, it has told the change; so it was sent before,
-// and was heard a flush and a delivery after the commit at the latest. Then come the flush itself, what is queued before
+// A window later its writer flushes, but for one thing: it has received another's flush meanwhile, and gives it three windows
+// for the next. If the flush that it has received was sent after the commit, it has published the change; so it was sent before,
+// and was received a flush and a delivery after the commit at the latest. Then come the flush itself, what is queued before
 // it, and its delivery.
 func (l lag) bound(window time.Duration) time.Duration {
 	return max(l.reply+window, l.flush+l.deliver+3*window) + 3*l.flush + l.deliver
 }
 
-// TestFleet: 16 nodes that write flush about once a window, all together, and everything is told in time.
+// TestFleet: 16 nodes that write flush about once a window, all together, and everything is published in time.
 func TestFleet(t *testing.T) {
 	run(t, 24, usual, func(f *fleet) {
 		const span = 2 * time.Second
@@ -130,13 +130,13 @@ func TestFleet(t *testing.T) {
 		c := f.within(2*win+20*time.Millisecond, usual.bound(win), f.nodes...)
 		beats := int(span / win)
 		if n := c.found; n < beats/2 || n > beats*3/2 {
-			t.Errorf("%d flushes have told something in %d windows", n, beats)
+			t.Errorf("%d flushes have published something in %d windows", n, beats)
 		}
 		if n := c.flushes; n > 2*beats+5*len(f.nodes) {
 			t.Errorf("%d flushes in %d windows", n, beats)
 		}
 		if c.inline > c.writes/50 {
-			t.Errorf("%d of %d writes have told themselves", c.inline, c.writes)
+			t.Errorf("%d of %d writes have published themselves", c.inline, c.writes)
 		}
 	})
 }
@@ -148,12 +148,12 @@ func TestFleetOfOne(t *testing.T) {
 		rest(time.Second)
 		c := f.within(win+2*usual.flush+usual.deliver, usual.bound(win), f.nodes...)
 		if c.inline > 10 {
-			t.Errorf("%d of %d writes have told themselves", c.inline, c.writes)
+			t.Errorf("%d of %d writes have published themselves", c.inline, c.writes)
 		}
 	})
 }
 
-// TestQuietFleet: writes that are rare are told at once.
+// TestQuietFleet: writes that are rare are published at once.
 func TestQuietFleet(t *testing.T) {
 	run(t, 4, usual, func(f *fleet) {
 		for i := range 100 {
@@ -211,7 +211,7 @@ func TestNodesDie(t *testing.T) {
 			f.within(latest, latest, last)
 		})
 	})
-	// A new row is nobody's business, so nothing is told. What is written next must not count on others to be awake.
+	// A new row is not published. What is written next must not count on others to be awake.
 	t.Run("after a silent write", func(t *testing.T) {
 		run(t, 3, usual, func(f *fleet) {
 			n := f.nodes[0]
@@ -242,7 +242,7 @@ func TestNodesDie(t *testing.T) {
 				rest(slow.deliver) // everybody is awake, and the other keeps a beat
 			}
 			if n.Begin(false, -1) {
-				t.Fatal("the write is to tell itself")
+				t.Fatal("the write is to publish itself")
 			}
 			n.set(func(n *node) { n.dead = true })
 			rest(300 * time.Millisecond)
@@ -253,8 +253,8 @@ func TestNodesDie(t *testing.T) {
 			f.within(latest+slow.flush, latest+slow.flush, other)
 		})
 	})
-	// The others write, seldom enough to tell themselves: nobody drains the log but a pulse.
-	t.Run("amid writes that tell themselves", func(t *testing.T) {
+	// The others write, seldom enough to publish themselves: nobody drains the log but a pulse.
+	t.Run("amid writes that publish themselves", func(t *testing.T) {
 		run(t, 3, usual, func(f *fleet) {
 			n := f.nodes[0]
 			f.nodes[1].write()
@@ -269,17 +269,17 @@ func TestNodesDie(t *testing.T) {
 	})
 }
 
-// TestPartitions: a node that hears nothing for a while, and one whose statements do not arrive, harm nobody else.
+// TestPartitions: a node that receives nothing for a while, and one whose statements do not arrive, harm nobody else.
 func TestPartitions(t *testing.T) {
-	t.Run("deaf", func(t *testing.T) {
+	t.Run("silent", func(t *testing.T) {
 		run(t, 8, usual, func(f *fleet) {
-			deaf := f.nodes[:2]
-			for _, n := range deaf {
-				n.set(func(n *node) { n.deaf = true })
+			silent := f.nodes[:2]
+			for _, n := range silent {
+				n.set(func(n *node) { n.silent = true })
 			}
 			f.traffic(time.Second, 5*time.Millisecond, f.nodes...)
-			for _, n := range deaf {
-				n.set(func(n *node) { n.deaf, n.since = false, time.Now() })
+			for _, n := range silent {
+				n.set(func(n *node) { n.silent, n.since = false, time.Now() })
 			}
 			f.traffic(time.Second, 5*time.Millisecond, f.nodes...)
 			rest(time.Second)
@@ -302,14 +302,14 @@ func TestPartitions(t *testing.T) {
 		})
 	})
 	t.Run("halves", func(t *testing.T) {
-		// Neither half hears the other's flushes, so each keeps a beat; when they hear each other, one of them goes on.
+		// Neither half receives the other's flushes, so each has a leader; when they receive each other, one of them goes on.
 		run(t, 8, usual, func(f *fleet) {
 			for _, n := range f.nodes[:4] {
-				n.set(func(n *node) { n.deaf = true })
+				n.set(func(n *node) { n.silent = true })
 			}
 			f.traffic(time.Second, 5*time.Millisecond, f.nodes...)
 			for _, n := range f.nodes[:4] {
-				n.set(func(n *node) { n.deaf, n.since = false, time.Now() })
+				n.set(func(n *node) { n.silent, n.since = false, time.Now() })
 			}
 			rest(time.Minute)
 			f.soFar()
@@ -317,7 +317,7 @@ func TestPartitions(t *testing.T) {
 			rest(time.Second)
 			c := f.within(2*win+20*time.Millisecond, usual.bound(win), f.nodes...)
 			if beats := int(time.Second / win); c.found > beats*3/2 {
-				t.Errorf("%d flushes have told something in %d windows", c.found, beats)
+				t.Errorf("%d flushes have published something in %d windows", c.found, beats)
 			}
 		})
 	})

@@ -43,7 +43,7 @@ func TestFailedFlush(t *testing.T) {
 // TestLead: who flushed goes on, a window apart, as long as there is something to publish; three in vain end it.
 func TestLead(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
-		s.heard = func(int64) { w.Received(flushOf(w.node)) }
+		s.received = func(int64) { w.Received(flushOf(w.node)) }
 		awake(w)
 		logged(t, w, 1)
 		s.changes = 1
@@ -82,7 +82,7 @@ func TestFollower(t *testing.T) {
 				logged(t, w, 100)
 				s.rest(4 * win)
 				if len(s.flushes) != 1 || s.flushes[0] < last+2*win || s.flushes[0] > last+3*win {
-					t.Errorf("flushed at %v, the other was last heard at %v", s.flushes, last)
+					t.Errorf("flushed at %v, the other was last received at %v", s.flushes, last)
 				}
 				wantOwed(t, w)
 			})

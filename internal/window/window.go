@@ -164,7 +164,7 @@ func (w *Window) End(version int64, outcome Outcome) {
 }
 
 // Published says that a notification named these versions, whoever flushed. Exactly these: an older version of a key does
-// not discharge a newer one, and nobody can tell which is which.
+// not settle a newer one, and versions have no order.
 func (w *Window) Published(versions []int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -23,7 +23,7 @@ const (
 	took = 2 * time.Millisecond
 )
 
-// script is a Log that does as it is told, and remembers when it was asked. Its test runs in a bubble, where time stands
+// script is a Log that does what its fields say, and remembers when it was asked. Its test runs in a bubble, where time stands
 // still while anything moves.
 type script struct {
 	mu      sync.Mutex
@@ -32,12 +32,12 @@ type script struct {
 	vacuums []time.Duration
 	drains  []time.Duration
 
-	changes int64         // what the next flush finds; then 0
-	always  int64         // what every flush finds
-	bytes   int64         // the size of the log
-	err     error         // of every flush
-	during  func()        // happens while a flush is under way
-	heard   func(n int64) // after one that found n: what a listener does
+	changes  int64         // what the next flush finds; then 0
+	always   int64         // what every flush finds
+	bytes    int64         // the size of the log
+	err      error         // of every flush
+	during   func()        // happens while a flush is under way
+	received func(n int64) // after one that found n: what a listener does
 }
 
 // rest lets time pass, and everything that is due at its end happen.
@@ -67,8 +67,8 @@ func (s *script) Flush(ctx context.Context, _ string) (changes, bytes int64, err
 	if s.err != nil {
 		return 0, 0, s.err
 	}
-	if n > 0 && s.heard != nil {
-		s.heard(n)
+	if n > 0 && s.received != nil {
+		s.received(n)
 	}
 	return n, s.bytes, ctx.Err()
 }
@@ -171,7 +171,7 @@ func TestQuietWritePublishesInline(t *testing.T) {
 		w.End(3, Silent)
 		awake(w)
 		if !w.Begin(true, 4) {
-			t.Error("a write that is told to publish inline, must")
+			t.Error("a write that is asked to publish inline must")
 		}
 		w.End(4, Silent)
 		wantOwed(t, w)

@@ -56,12 +56,12 @@ type node struct {
 	news chan notification
 
 	// Under the database's mutex.
-	heard map[int64]time.Time // when each version was published to it
-	since time.Time           // when its listener came up
-	deaf  bool                // its listener is down
-	cut   bool                // none of its statements arrive
-	dead  bool
-	fails float64 // the share of its statements of which it gets no reply
+	received map[int64]time.Time // when each version was published to it
+	since    time.Time           // when its listener came up
+	silent   bool                // its listener is down
+	cut      bool                // none of its statements arrive
+	dead     bool
+	fails    float64 // the share of its statements of which it gets no reply
 }
 
 type notification struct {
@@ -71,7 +71,7 @@ type notification struct {
 }
 
 func (d *database) join(window time.Duration) *node {
-	n := &node{d: d, news: make(chan notification, 10_000), heard: map[int64]time.Time{}, since: time.Now()}
+	n := &node{d: d, news: make(chan notification, 10_000), received: map[int64]time.Time{}, since: time.Now()}
 	n.Window = New(window, false, n)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -205,9 +205,9 @@ func (d *database) notify(out notification) {
 	for _, n := range d.nodes {
 		out.due = time.Now().Add(d.random(d.lag.deliver))
 		d.mu.Lock()
-		deaf := n.deaf || n.dead
+		silent := n.silent || n.dead
 		d.mu.Unlock()
-		if !deaf {
+		if !silent {
 			n.news <- out
 		}
 	}
@@ -226,8 +226,8 @@ func (n *node) listen(ctx context.Context) {
 			n.d.mu.Lock()
 			now := time.Now()
 			for _, v := range out.versions {
-				if _, again := n.heard[v]; !again {
-					n.heard[v] = now
+				if _, again := n.received[v]; !again {
+					n.received[v] = now
 				}
 			}
 			n.d.mu.Unlock()
@@ -252,7 +252,7 @@ func (n *node) pulse(ctx context.Context) {
 		for _, at := range n.d.log {
 			old = old || time.Since(at) > behind
 		}
-		able := !n.deaf && !n.dead && !n.cut
+		able := !n.silent && !n.dead && !n.cut
 		n.d.mu.Unlock()
 		if old && able {
 			_ = n.FlushNow(ctx) // a node whose flush fails forgets what it holds
@@ -293,8 +293,8 @@ func (d *database) unpublished(nodes ...*node) (versions []int64) {
 	defer d.mu.Unlock()
 	for v, at := range d.commits {
 		if slices.ContainsFunc(nodes, func(n *node) bool {
-			_, heard := n.heard[v]
-			return !heard && at.After(n.since)
+			_, received := n.received[v]
+			return !received && at.After(n.since)
 		}) {
 			versions = append(versions, v)
 		}
@@ -308,8 +308,8 @@ func (d *database) delays(nodes ...*node) (delays []time.Duration) {
 	defer d.mu.Unlock()
 	for v, at := range d.commits {
 		for _, n := range nodes {
-			if heard, ok := n.heard[v]; ok && at.After(n.since) {
-				delays = append(delays, heard.Sub(at))
+			if received, ok := n.received[v]; ok && at.After(n.since) {
+				delays = append(delays, received.Sub(at))
 			}
 		}
 	}

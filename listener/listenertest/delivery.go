@@ -29,22 +29,22 @@ func liveAfterEcho(t *testing.T, b *bench) {
 	}
 	b.listen(t, b.factory(t, b.dsn, quick), r)
 	<-asked
-	// Neither LISTEN nor notifications nor others' probes make it live: the recorder objects to a Beat before the echo.
+	// Neither LISTEN nor notifications nor others' probes make it live: the recorder objects to a Trust before the echo.
 	for _, payload := range []string{"", "x", pgcache.ProbePrefix, pgcache.ProbePrefix + "NOTMYNONCE:", "y"} {
 		b.notify(t, r.channel, payload)
 		r.await(t, 0, notify, payload)
 	}
-	r.never(t, 0, beat)
+	r.never(t, 0, trust)
 	close(gate)
-	e, mark := r.await(t, 0, beat)
+	e, mark := r.await(t, 0, trust)
 	if left := time.Until(e.at); left <= 0 || left > quick.HeartbeatEvery+quick.HeartbeatTimeout {
-		t.Errorf("the first Beat is trusted for %v, want at most %v", left, quick.HeartbeatEvery+quick.HeartbeatTimeout)
+		t.Errorf("the first Trust is trusted for %v, want at most %v", left, quick.HeartbeatEvery+quick.HeartbeatTimeout)
 	}
-	// From here on each Beat reaches further than the one before.
+	// From here on each Trust reaches further than the one before.
 	for range 3 {
-		next, after := r.await(t, mark, beat)
+		next, after := r.await(t, mark, trust)
 		if !next.at.After(e.at) {
-			t.Errorf("a Beat is trusted until %v, the one before until %v", next.at, e.at)
+			t.Errorf("a Trust is trusted until %v, the one before until %v", next.at, e.at)
 		}
 		e, mark = next, after
 	}
@@ -106,19 +106,19 @@ func probeUnheardAmongOthers(t *testing.T, b *bench) {
 	cfg.ProbeTimeout = 300 * time.Millisecond
 	cfg.Logger = slog.New(slog.DiscardHandler)
 	l := b.factory(t, b.dsn, cfg)
-	fine, deaf := b.recorder(1), b.recorder(2)
-	deaf.probe = func(ctx context.Context, nonce string) error { return nil }
+	fine, silent := b.recorder(1), b.recorder(2)
+	silent.probe = func(ctx context.Context, nonce string) error { return nil }
 	b.listen(t, l, fine)
 	fine.live(t, 0)
-	b.listen(t, l, deaf)
+	b.listen(t, l, silent)
 	mark := 0
 	for range 2 {
 		var e event
-		if e, mark = deaf.await(t, mark, down); !errors.Is(e.err, listener.ErrNoEcho) {
+		if e, mark = silent.await(t, mark, down); !errors.Is(e.err, listener.ErrNoEcho) {
 			t.Errorf("Down(%v), want ErrNoEcho", e.err)
 		}
 	}
-	deaf.never(t, 0, beat)
+	silent.never(t, 0, trust)
 	fine.never(t, 0, down)
 }
 
@@ -257,11 +257,11 @@ func storm(t *testing.T, b *bench) {
 	// And while there is always one more to be read, but never a backlog that would justify a late reply, heartbeats go on.
 	r.slow.Store(true)
 	const burst, backlog = 200, 400
-	beats, heard := r.count(beat), r.count(notify)
-	for sent := 0; r.count(beat) < beats+5; {
+	trusts, received := r.count(trust), r.count(notify)
+	for sent := 0; r.count(trust) < trusts+5; {
 		b.pour(t, r.channel, 0, burst)
 		sent += burst
-		for mark := r.mark(); heard+sent-r.count(notify) > backlog; mark = r.mark() {
+		for mark := r.mark(); received+sent-r.count(notify) > backlog; mark = r.mark() {
 			r.await(t, mark, notify)
 		}
 	}

@@ -92,7 +92,7 @@ func endWhenLive(t *testing.T, b *bench) {
 func endFrozen(t *testing.T, b *bench) {
 	cfg := quick
 	cfg.HeartbeatEvery, cfg.HeartbeatTimeout = 30*time.Millisecond, time.Hour
-	for _, wait := range []time.Duration{0, 4 * cfg.HeartbeatEvery} { // nothing tells that a heartbeat has been sent
+	for _, wait := range []time.Duration{0, 4 * cfg.HeartbeatEvery} { // a heartbeat that was sent can't be seen
 		proxy := testdb.NewProxy(t, b.dsn)
 		l, r := b.factory(t, proxy.DSN(), cfg), b.recorder(1)
 		check := leaks(t)

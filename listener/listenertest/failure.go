@@ -86,8 +86,8 @@ func halfOpen(t *testing.T, b *bench) {
 	if took := e.at.Sub(frozen); took > cfg.HeartbeatEvery+cfg.HeartbeatTimeout+slack {
 		t.Errorf("Down came %v after the link froze, want at most %v", took, cfg.HeartbeatEvery+cfg.HeartbeatTimeout)
 	}
-	if trusted := r.last(beat).at; e.at.After(trusted.Add(slack)) {
-		t.Errorf("Down came at %v, and the last Beat was trusted until %v", e.at, trusted)
+	if trusted := r.last(trust).at; e.at.After(trusted.Add(slack)) {
+		t.Errorf("Down came at %v, and the last Trust was trusted until %v", e.at, trusted)
 	}
 	proxy.Thaw()
 	mark = r.live(t, mark)

@@ -44,8 +44,8 @@ func Test(t *testing.T, f Factory) {
 	}{
 		{"live only after the echo", liveAfterEcho},
 		{"probe that cannot be sent", probeFails},
-		{"probe that is never heard", probeUnheard},
-		{"one deaf subscriber among others", probeUnheardAmongOthers},
+		{"probe without an echo", probeUnheard},
+		{"one subscriber without an echo among others", probeUnheardAmongOthers},
 		{"only what is committed", committedOnly},
 		{"in order", inOrder},
 		{"each its channel", eachItsChannel},
@@ -113,7 +113,7 @@ func (b *bench) terminate(t *testing.T) {
 // sessions waits until the Listener has n sessions.
 func (b *bench) sessions(t *testing.T, n int) {
 	t.Helper()
-	// The server tells nobody when a session has gone, so this has to ask.
+	// The server announces to nobody that a session has ended, so this has to ask.
 	var have int
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		err := b.db.QueryRowContext(t.Context(),

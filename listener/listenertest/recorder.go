@@ -16,11 +16,11 @@ import (
 
 var errProbe = errors.New("the pool is exhausted")
 
-// recorder is a Subscriber that remembers what it is told and checks that the order makes sense.
+// recorder is a Subscriber that remembers the calls of its methods and checks that the order makes sense.
 type recorder struct {
 	channel string
 	probe   func(ctx context.Context, nonce string) error
-	busy    atomic.Bool // one of Beat, Notify and Down runs
+	busy    atomic.Bool // one of Trust, Notify and Down runs
 	slow    atomic.Bool // Notify takes its time
 
 	mu      sync.Mutex
@@ -43,7 +43,7 @@ type event struct {
 type kind string
 
 const (
-	beat   kind = "Beat"
+	trust  kind = "Trust"
 	notify kind = "Notify"
 	down   kind = "Down"
 )
@@ -71,10 +71,10 @@ func (r *recorder) Probe(ctx context.Context, nonce string) error {
 }
 
 // Beat implements pgcache.Subscriber.
-func (r *recorder) Beat(trusted time.Time) {
-	r.record(event{kind: beat, at: trusted}, func() string {
+func (r *recorder) Trust(trusted time.Time) {
+	r.record(event{kind: trust, at: trusted}, func() string {
 		if !r.echoed {
-			return "Beat before the probe's echo"
+			return "Trust before the probe's echo"
 		}
 		return ""
 	})
@@ -173,10 +173,10 @@ func (r *recorder) await(t *testing.T, mark int, k kind, payload ...string) (eve
 	}
 }
 
-// live waits for the first Beat after mark.
+// live waits for the first Trust after mark.
 func (r *recorder) live(t *testing.T, mark int) int {
 	t.Helper()
-	_, mark = r.await(t, mark, beat)
+	_, mark = r.await(t, mark, trust)
 	return mark
 }
 
@@ -196,13 +196,13 @@ func (r *recorder) never(t *testing.T, mark int, k kind) {
 func (r *recorder) payloads(mark int) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var heard []string
+	var received []string
 	for _, e := range r.events[mark:] {
 		if e.kind == notify && !strings.HasPrefix(e.payload, pgcache.ProbePrefix) {
-			heard = append(heard, e.payload)
+			received = append(received, e.payload)
 		}
 	}
-	return heard
+	return received
 }
 
 // last returns the last event of the kind, or none.

@@ -18,7 +18,7 @@ type watched struct {
 	gone    atomic.Int64 // nothing up to here may be seen any more, a Delete or a Clear has returned
 }
 
-// get reads the key and checks what it sees. It tells whether it saw anything.
+// get reads the key and checks what it sees. It reports whether it saw anything.
 func (w *watched) get(t *testing.T, c localcache.Cache) bool {
 	done, gone := w.done.Load(), w.gone.Load()
 	e := c.Get(w.key)

@@ -27,7 +27,10 @@ CREATE TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_state (
     schema_version int NOT NULL,
     id text COLLATE "C" NOT NULL DEFAULT left(replace(gen_random_uuid()::text, '-', ''), 8), -- messages carry it: a channel may be shared by several caches
     channel text NOT NULL,                             -- where changes are published
+    key_secret bytea,                                  -- messages name keys by a hash that is keyed with it; NULL: as they are
     swept_at timestamptz NOT NULL DEFAULT '-infinity', -- when a node last took on removing expired rows
+    ended_before xid8,                                 -- all transactions before it had ended long enough ago: see 005
+    next_before xid8, next_at timestamptz NOT NULL DEFAULT '-infinity', -- what takes its place, and when it was read
     poller_lease timestamptz NOT NULL DEFAULT '-infinity' -- until then some node polls: see 002
 );
 

@@ -17,13 +17,18 @@ CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_notices (
     published_at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
--- cache_item is a key with its versions, newest first, as it stands in a message: see internal/notify. The planner
--- replaces a call by the expression.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_item(key text, versions text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$ SELECT octet_length(key) || ':' || key || versions || ';' $$;
+-- cache_item is a key with its versions, newest first, as it stands in a message: see internal/notify. With a secret the key
+-- is a hash. The planner replaces a call by the expression.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_item(key text, secret bytea, versions text) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+AS $$ SELECT CASE WHEN secret IS NULL THEN octet_length(key) || ':' || key
+    ELSE '22:' || left(encode(sha256(secret || convert_to(key, 'UTF8')), 'base64'), 22) END || versions || ';' $$;
+
+-- cache_head begins a message of a kind: '1' a flush, '2' of the statement that wrote; '3' and '4' where keys are hashes.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_head(kind text, id text, secret bytea) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT CASE WHEN secret IS NULL THEN kind WHEN kind = '1' THEN '3' ELSE '4' END || id $$;
 
 -- cache_publish notifies of items, in as few messages as fit; '*' among them, or more than 8 messages, is "everything".
--- kind is the first byte of a message, sender what follows the cache's id. While a node polls, a flush leaves its messages
+-- kind is that of cache_head, sender what follows the cache's id. While a node polls, a flush leaves its messages
 -- in cache_notices too.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_publish(kind text, sender text, items text[]) RETURNS int LANGUAGE plpgsql AS $$
 DECLARE
@@ -31,7 +36,7 @@ DECLARE
     messages text[];
     message text;
 BEGIN
-    SELECT s.channel, kind || s.id || sender AS head, kind = '1' AND s.poller_lease > clock_timestamp() AS polled
+    SELECT s.channel, /* TEMPLATE: prefix */cache_head(kind, s.id, s.key_secret) || sender AS head, kind = '1' AND s.poller_lease > clock_timestamp() AS polled
         INTO STRICT cache FROM /* TEMPLATE: prefix */cache_state s;
     IF '*' = ANY (items) THEN
         messages := ARRAY['*'];
@@ -87,8 +92,10 @@ BEGIN
     ), many AS MATERIALIZED (
         SELECT count(*) > 1024 OR coalesce(bool_or(k.key = ''), false) AS yes FROM (SELECT d.key FROM d GROUP BY d.key) k
     ), i AS (
-        SELECT /* TEMPLATE: prefix */cache_item(d.key, left(string_agg(lpad(to_hex(d.version), 16, '0'), '' ORDER BY d.seq DESC), 256)) AS item
-        FROM d WHERE NOT (SELECT many.yes FROM many) GROUP BY d.key
+        SELECT /* TEMPLATE: prefix */cache_item(k.key, s.key_secret, k.versions) AS item FROM (
+            SELECT d.key, left(string_agg(lpad(to_hex(d.version), 16, '0'), '' ORDER BY d.seq DESC), 256) AS versions
+            FROM d WHERE NOT (SELECT many.yes FROM many) GROUP BY d.key
+        ) k, /* TEMPLATE: prefix */cache_state s
         UNION ALL SELECT '*' FROM many WHERE many.yes
     )
     SELECT (SELECT count(*) FROM d), (SELECT array_agg(i.item) FROM i) INTO changes, items;
@@ -110,5 +117,5 @@ BEGIN
             AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) AND l.pid <> pg_backend_pid());
 END $$;
 
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_item(text, text), /* TEMPLATE: prefix */cache_publish(text, text, text[]) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_item(text, bytea, text), /* TEMPLATE: prefix */cache_head(text, text, bytea), /* TEMPLATE: prefix */cache_publish(text, text, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_flush(text, int, int, boolean), /* TEMPLATE: prefix */cache_writers() FROM PUBLIC;

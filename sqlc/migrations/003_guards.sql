@@ -19,13 +19,13 @@ BEGIN
         PERFORM set_config('pgcache.published', published::text, true);
     END IF;
     PERFORM /* TEMPLATE: prefix */cache_publish('2', '', ARRAY[CASE WHEN key = '' THEN '*'
-        ELSE /* TEMPLATE: prefix */cache_item(key, '0000000000000000') END]);
+        ELSE /* TEMPLATE: prefix */cache_item(key, s.key_secret, '0000000000000000') END]) FROM /* TEMPLATE: prefix */cache_state s;
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
         SELECT key, 0 FROM /* TEMPLATE: prefix */cache_state s WHERE s.poller_lease > clock_timestamp();
 END $$;
 
 -- cache_guard_write gives a foreign change a version of its own: a version says which write a row is of, and with that of
--- the write before nobody could tell the two apart.
+-- the write before the two could not be distinguished.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_guard_write() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     NEW.version := /* TEMPLATE: prefix */cache_random();

@@ -1,4 +1,4 @@
--- What the library does to its own rows. The setting tells the guards so. It is not a SET clause of the functions: to name
+-- What the library does to its own rows. By the setting the guards know. It is not a SET clause of the functions: to name
 -- a setting that no module defines in one is the superuser's right alone, and Migrate must do without.
 
 -- cache_truncate empties the table at once, or fails: it does not keep writers waiting behind a reader for long. The
@@ -46,17 +46,31 @@ BEGIN
     RETURN 1;
 END $$;
 
+-- cache_xid8 is the id of a transaction of the last two billion, of which a row has the lower half.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_xid8(id xid) RETURNS bigint LANGUAGE sql STABLE
+AS $$ SELECT s.newest - (s.newest - id::text::bigint) % 4294967296
+    FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS newest) s $$;
+
 -- cache_expire removes at most batch rows that had expired by until from some blocks of the table, so that the janitor
 -- reads each block about once however many rows go. It never waits for a writer. A row that was found is locked, so it is the
 -- one that is removed.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_expire(first_block bigint, blocks int, until timestamptz, batch int) RETURNS bigint LANGUAGE plpgsql AS $$
+--
+-- Unless all loads that have begun are fenced, a row is removed only if its transaction ended long enough ago. A row expires
+-- when its time is up after the statement that wrote it, however long its transaction stays open after that:
+--
+--     transaction: cache_delete        a load looks: no row      (minutes go by, the tombstone expires)
+--     COMMIT                           the janitor removes the tombstone
+--                                      the load stores what is from before the COMMIT
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_expire(first_block bigint, blocks int, until timestamptz, batch int, fenced boolean) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     removed bigint;
+    ended bigint := (SELECT s.ended_before::text::bigint FROM /* TEMPLATE: prefix */cache_state s);
 BEGIN
     PERFORM set_config('pgcache.upkeep', 'on', true);
     DELETE FROM /* TEMPLATE: prefix */cache_entries WHERE ctid = ANY (array(
         SELECT e.ctid FROM /* TEMPLATE: prefix */cache_entries e
         WHERE e.ctid >= format('(%s,0)', first_block)::tid AND e.ctid < format('(%s,0)', first_block + blocks)::tid AND e.expires_at <= until
+            AND (fenced OR /* TEMPLATE: prefix */cache_xid8(e.xmin) < ended)
         LIMIT batch FOR UPDATE SKIP LOCKED
     )) AND expires_at <= until;
     GET DIAGNOSTICS removed = ROW_COUNT;
@@ -65,4 +79,5 @@ BEGIN
 END $$;
 
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_truncate(), /* TEMPLATE: prefix */cache_clear(timestamptz, int) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_clear_waiting(timestamptz), /* TEMPLATE: prefix */cache_expire(bigint, int, timestamptz, int) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_clear_waiting(timestamptz), /* TEMPLATE: prefix */cache_xid8(xid) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_expire(bigint, int, timestamptz, int, boolean) FROM PUBLIC;

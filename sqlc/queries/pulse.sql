@@ -2,7 +2,7 @@
 -- What a node must see every few seconds to go on trusting its memory: see pgcache/pulse.go. It reads a page or two and
 -- takes no lock.
 SELECT
-    s.id, s.channel, s.schema_version,
+    s.id, s.channel, s.schema_version, s.key_secret,
     coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)::bigint AS incarnation,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us,

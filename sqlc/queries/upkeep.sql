@@ -3,15 +3,20 @@
 SELECT pg_notify(@channel::text, @nonce::text || ':' || (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint);
 
 -- name: GetState :one
-SELECT schema_version, id, channel, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state;
+SELECT schema_version, id, channel, (key_secret IS NOT NULL)::boolean AS hides_keys, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state;
 
 -- name: ClaimSweep :execrows
 -- One node an interval removes expired rows: the one whose UPDATE finds the last claim old enough.
 UPDATE /* TEMPLATE: prefix */cache_state SET swept_at = clock_timestamp()
 WHERE swept_at < clock_timestamp() - (@every_us::bigint) * interval '1 microsecond';
 
+-- name: NoteEnded :exec
+-- Which transactions have ended: those before the oldest that runs. What was noted grace ago is what cache_expire goes by.
+UPDATE /* TEMPLATE: prefix */cache_state SET ended_before = next_before, next_before = pg_snapshot_xmin(pg_current_snapshot()), next_at = clock_timestamp()
+WHERE next_at < clock_timestamp() - (@grace_us::bigint) * interval '1 microsecond';
+
 -- name: Expire :one
-SELECT (/* TEMPLATE: prefix */cache_expire(@first_block::bigint, @blocks::int, timestamptz 'epoch' + (@until_us::bigint) * interval '1 microsecond', @batch::int))::bigint AS removed;
+SELECT (/* TEMPLATE: prefix */cache_expire(@first_block::bigint, @blocks::int, timestamptz 'epoch' + (@until_us::bigint) * interval '1 microsecond', @batch::int, @fenced::boolean))::bigint AS removed;
 
 -- name: Blocks :one
 SELECT (pg_relation_size('/* TEMPLATE: prefix */cache_entries') / current_setting('block_size')::bigint)::bigint AS blocks;
@@ -52,11 +57,13 @@ INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT r.key, 0 F
 SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us;
 
 -- name: JustExpired :one
--- The time, and whether there are rows that expired lately.
+-- The time, and whether there are expired rows that only a fence allows to remove: they expired lately, or their transaction
+-- may have ended lately.
 SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us, EXISTS (
-    SELECT FROM /* TEMPLATE: prefix */cache_entries e
-    WHERE e.expires_at <= clock_timestamp() AND e.expires_at > clock_timestamp() - (@grace_us::bigint) * interval '1 microsecond'
-        AND e.value IS NOT NULL
+    SELECT FROM /* TEMPLATE: prefix */cache_entries e, /* TEMPLATE: prefix */cache_state s
+    WHERE e.expires_at <= clock_timestamp() AND (
+        e.expires_at > clock_timestamp() - (@grace_us::bigint) * interval '1 microsecond' AND e.value IS NOT NULL
+        OR coalesce(/* TEMPLATE: prefix */cache_xid8(e.xmin) >= s.ended_before::text::bigint, true))
 ) AS lately;
 
 -- name: NewIncarnation :exec

@@ -63,7 +63,7 @@ func (n *Nesting) walk(v reflect.Value, depth int) error {
 	return nil
 }
 
-// isEndless tells whether a value of type t may nest without bound: some type in it leads back to itself, or to an
+// isEndless reports whether a value of type t may nest without bound: some type in it leads back to itself, or to an
 // interface, which may hold anything.
 func (n *Nesting) isEndless(t reflect.Type) bool {
 	if known, ok := n.endless.Load(t); ok {

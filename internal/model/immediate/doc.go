@@ -45,7 +45,7 @@
 //     a joiner after the Set returned (P3).
 //   - A read that saw another version than the entry evicts it, whether or not it may store. Else a Get returns a newer
 //     commit from a fetch and the next one an older commit from the local cache (P4).
-//   - The listener is live only once LISTEN has committed. Else what commits in between is never heard of (INV).
+//   - The listener is live only once LISTEN has committed. Else what commits in between is never received (INV).
 //   - A Delete notifies. Else the entry outlives its row (INV).
 //   - Versions are compared for being the same, never for being older. Else, where the versions of a row count up from
 //     one and a Delete takes the row away, the Delete has no newer version to name and the entry outlives the row (INV).

@@ -25,15 +25,15 @@ func (s *state) notify(version int8) {
 	}
 }
 
-// servable tells whether a Get is answered by the local cache.
+// servable says whether a Get is answered by the local cache.
 func (a algorithm) servable(s *state) bool {
 	return s.entry.there && s.live && a.current(s, s.entry.epoch)
 }
 
-// current tells whether epoch, of an entry or a fetch, has not ended yet.
+// current says whether epoch, of an entry or a fetch, has not ended yet.
 func (a algorithm) current(s *state, epoch int8) bool { return epoch == s.epoch || a.change == noEpoch }
 
-// evicts tells whether a notification of version drops e.
+// evicts says whether a notification of version drops e.
 func (a algorithm) evicts(version int8, e entry) bool {
 	if a.change == ordered {
 		return e.version < version

@@ -58,7 +58,7 @@ type row struct {
 	commit    int8
 }
 
-// live tells whether a read finds a value.
+// live says whether a read finds a value.
 func (r row) live() bool { return r.there && !r.tombstone }
 
 type note struct{ version, commit int8 }
@@ -105,7 +105,7 @@ const (
 	committedLate
 )
 
-// The one gap in what the listener hears.
+// The one gap in what the listener receives.
 const (
 	noGap int8 = iota
 	lost
@@ -132,7 +132,7 @@ func (s *state) floor() int8 {
 	return floor
 }
 
-// setRunning tells whether a Set of the node is under way.
+// setRunning says whether a Set of the node is under way.
 func (s *state) setRunning() bool {
 	for _, w := range s.sets {
 		if w.running() {

@@ -2,7 +2,7 @@ package window
 
 import "fmt"
 
-// Check looks for a Get that returned too old a commit, for a commit that will never be told, and for a stale entry
+// Check looks for a Get that returned too old a commit, for a commit that will never be published, and for a stale entry
 // that nothing will evict.
 func (a algorithm) Check(s *state) string {
 	if s.broken.floor > 0 {
@@ -14,20 +14,20 @@ func (a algorithm) Check(s *state) string {
 	return a.checkEntry(s)
 }
 
-// checkLog: every loud commit is told, or followed by one that is, or in the log and owed.
+// checkLog: every due commit is published, or followed by one that is, or in the log and owed.
 func (a algorithm) checkLog(s *state) string {
-	told := int8(0) // the newest commit that is
+	published := int8(0) // the newest commit that is
 	for o := range numOps {
-		if s.told.has(o) {
-			told = max(told, s.at[o])
+		if s.published.has(o) {
+			published = max(published, s.at[o])
 		}
 	}
 	underway := s.underway()
 	for o := range numOps {
 		switch {
-		case !s.loud.has(o) || s.told.has(o) || s.at[o] < told:
+		case !s.due.has(o) || s.published.has(o) || s.at[o] < published:
 		case !(s.log | underway).has(o):
-			return fmt.Sprintf("commit %d is neither told nor in the log: its invalidation is lost", s.at[o])
+			return fmt.Sprintf("commit %d is neither published nor in the log: its invalidation is lost", s.at[o])
 		case s.log.has(o) && !a.owed(s, o):
 			return fmt.Sprintf("the log row of commit %d has nobody bound to flush it", s.at[o])
 		}
@@ -56,7 +56,7 @@ func (a algorithm) checkEntry(s *state) string {
 		s.at[s.entry.op], s.commits)
 }
 
-// owed tells whether somebody alive is bound to flush o's log row: its writer within the window, or a pulse where the
+// owed says whether somebody alive is bound to flush o's log row: its writer within the window, or a pulse where the
 // writer is dead or has given up before the commit. Where no flush succeeds a pulse is bound to forget.
 func (a algorithm) owed(s *state, o op) bool {
 	late := false
@@ -66,13 +66,13 @@ func (a algorithm) owed(s *state, o op) bool {
 	switch {
 	case a.stuck:
 		return true // what a Get may return is checked
-	case ofR.has(o) && s.rDead, late && !s.marks.has(o):
+	case ofR.has(o) && s.rDead, late && !s.pending.has(o):
 		return a.change != noPulse && a.change != ownRows
 	}
-	return s.marks.has(o)
+	return s.pending.has(o)
 }
 
-// underway is what a transaction or a node has in hand and is going to tell, where that takes two steps.
+// underway is what a transaction or a node has in hand and is going to publish, where that takes two steps.
 func (s *state) underway() ops {
 	var held ops
 	for _, f := range s.flushes {
@@ -86,7 +86,7 @@ func (s *state) underway() ops {
 	return held
 }
 
-// CheckEnd: nothing is left that somebody should have heard about.
+// CheckEnd: nothing is left that somebody should have learnt of.
 func (a algorithm) CheckEnd(s *state) string {
 	if s.log != 0 && !a.stuck || s.queued != 0 {
 		return "nothing can happen any more, with log rows or notifications left"

@@ -13,10 +13,10 @@ func (a algorithm) commit(s *state, o op, inline bool) {
 	s.commits++
 	s.row, s.at[o] = o, s.commits
 	if silent {
-		s.marks = s.marks.without(o.bit()) // the reply says that it was an insert
+		s.pending = s.pending.without(o.bit()) // the reply says that it was an insert
 		return
 	}
-	s.loud |= o.bit()
+	s.due |= o.bit()
 	switch {
 	case o == opDelete && a.change == silentDelete:
 	case inline:
@@ -27,12 +27,12 @@ func (a algorithm) commit(s *state, o op, inline bool) {
 	}
 }
 
-// notify is the commit of a transaction that names versions: L hears of it through its queue, R at once.
+// notify is the commit of a transaction that names versions: L learns of it through its queue, R at once.
 func (a algorithm) notify(s *state, versions ops) {
 	if versions == 0 {
 		return
 	}
-	s.told |= versions
+	s.published |= versions
 	if !s.rDead {
 		a.discharge(s, versions, nodeR)
 	}
@@ -42,24 +42,24 @@ func (a algorithm) notify(s *state, versions ops) {
 	}
 }
 
-// discharge takes the marks off that a notification settles for x: those of exactly the versions that it names.
+// discharge takes the pending changes off that a notification settles for x: those of exactly the versions that it names.
 func (a algorithm) discharge(s *state, versions ops, x node) {
-	s.marks = s.marks.without(versions & x.own())
-	for marked := range numOps {
-		if !(s.marks & x.own()).has(marked) {
+	s.pending = s.pending.without(versions & x.own())
+	for waiting := range numOps {
+		if !(s.pending & x.own()).has(waiting) {
 			continue
 		}
 		for named := range numOps {
-			if versions.has(named) && a.dischargesToo(s, named, marked) {
-				s.marks = s.marks.without(marked.bit())
+			if versions.has(named) && a.dischargesToo(s, named, waiting) {
+				s.pending = s.pending.without(waiting.bit())
 			}
 		}
 	}
 }
 
-// dischargesToo tells whether the mark of one version is taken off because another was named.
-func (a algorithm) dischargesToo(s *state, named, marked op) bool {
-	older := s.at[marked] == 0 || s.at[named] < s.at[marked]
+// dischargesToo says whether the pending change of one version is taken off because another was named.
+func (a algorithm) dischargesToo(s *state, named, waiting op) bool {
+	older := s.at[waiting] == 0 || s.at[named] < s.at[waiting]
 	switch a.change {
 	case forgetAny:
 		return true
@@ -83,7 +83,7 @@ func (a algorithm) newest(s *state, versions ops) op {
 	return best
 }
 
-// evicts tells whether a notification drops an entry of version o, and keeps a Set of this version from storing.
+// evicts says whether a notification drops an entry of version o, and keeps a Set of this version from storing.
 func (a algorithm) evicts(s *state, versions ops, o op) bool {
 	if a.change == compareAll {
 		return versions.without(o.bit()) != 0

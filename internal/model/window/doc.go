@@ -8,8 +8,8 @@
 // # What is modelled
 //
 // One key; node L, which keeps it in a local cache; node R, which writes it. The database has the row, the change log
-// and a queue of notifications to L's listener, in commit order. R's way to hear of a notification is left out: it
-// hears at once. Around it happen, as often as the scenario says:
+// and a queue of notifications to L's listener, in commit order. R's way to learn of a notification is left out: it
+// receives it at once. Around it happen, as often as the scenario says:
 //
 //   - L's Gets and Sets, as in package immediate; the last Set may give up before its commit, which comes all the same
 //   - R's Sets, and its Delete, which leaves a tombstone that the janitor takes away
@@ -17,10 +17,10 @@
 //   - L's pulses: flushes of whatever is there, whoever wrote it; where no flush succeeds, L forgets instead
 //   - R's death at any time; a flush that it has sent goes on in the server, to commit or to fail
 //   - writes that notify in their own transaction, mixed with the others
-//   - a gap in what L's listener hears
+//   - a gap in what L's listener receives
 //
-// A write that is not acknowledged yet, or was and is not published, is pending: its node has a mark for its version and
-// flushes until something takes the mark off. A flush beside another does nothing. A version is the operation that made it. The algorithm compares versions
+// A write that is not acknowledged yet, or was and is not published, is pending: its node keeps a pending change for its version and
+// flushes until something takes the pending change off. A flush beside another does nothing. A version is the operation that made it. The algorithm compares versions
 // for being the same; only the checks, and the flush's SQL, know which commit came first.
 //
 // Time is not modelled. "Owed" stands for it: somebody alive is bound to act, within the window or by a pulse.
@@ -31,9 +31,9 @@
 //
 //   - No Get returns an older commit than it must: one that L had applied a notification of (P1), had set itself (P3)
 //     or had returned (P4) before the Get started.
-//   - Every commit that others have to hear about is told, or in the log, or followed by one that is told. Else its
+//   - Every commit that others have to learn of is published, or in the log, or followed by one that is published. Else its
 //     invalidation is lost.
-//   - Every log row that has not been overtaken in this way is owed: its writer lives and has a mark for it, or its
+//   - Every log row that has not been overtaken in this way is owed: its writer lives and keeps a pending change for it, or its
 //     writer is dead, or had given up before the commit, and there are pulses.
 //   - Where no flush succeeds, a Get that starts after a pulse returns nothing older than the pulse has found.
 //   - INV: where L would serve an entry that is no longer the newest commit, a notification is queued that will evict
@@ -47,20 +47,20 @@
 // The walk finds a shortest way to break a promise without the rule; go test -v prints it in full. The rules of package
 // immediate are needed as they are there. Beyond those:
 //
-//   - A notification takes off the marks of exactly the versions that it lists. Else R's Delete is taken for told
+//   - A notification takes off the pending changes of exactly the versions that it lists. Else R's Delete is taken for published
 //     because R's Set is, which a flush had in its snapshot before the Delete.
-//   - A flush takes off the marks of writes that were acknowledged when it began. Else one begins, the write commits,
+//   - A flush takes off the pending changes of writes that were acknowledged when it began. Else one begins, the write commits,
 //     the flush commits without having seen it, and the log row is nobody's.
-//   - A lost listener takes no marks off. Else the others wait for L's Set in vain.
-//   - A flush that failed takes no marks off.
-//   - A flush beside another does nothing and takes no marks off. Else the other one fails, or had its snapshot before.
-//     Nor does it skip the rows that the other has locked, and take their marks off. (It may if it takes off the marks of
+//   - A lost listener takes no pending changes off. Else the others wait for L's Set in vain.
+//   - A flush that failed takes no pending changes off.
+//   - A flush beside another does nothing and takes no pending changes off. Else the other one fails, or had its snapshot before.
+//     Nor does it skip the rows that the other has locked, and take their pending changes off. (It may if it takes off the pending changes of
 //     what it drained itself.)
-//   - What a flush deletes it has told: never more, as where it deletes in a second transaction whatever there is, and
+//   - What a flush deletes it has published: never more, as where it deletes in a second transaction whatever there is, and
 //     never before, as where its deletes commit first.
 //   - There are pulses, and they drain everybody's rows. Else those of a dead writer stay, and of one that had given up.
 //   - A pulse that can't flush forgets. Else what is stale stays.
-//   - The log row commits with the write. Before it, the row is drained and told, and then comes the write; after it,
+//   - The log row commits with the write. Before it, the row is drained and published, and then comes the write; after it,
 //     the writer dies in between.
 //   - Of several versions of a key a notification names the newest first, and the others' entries go. Else the entry of
 //     an older one stays.

@@ -22,13 +22,13 @@ func (a algorithm) nextFlush(s *state, x node, emit func(string, state)) {
 // whatever there is. Beside another flush it does nothing and discharges nothing.
 func (a algorithm) startFlush(s *state, x node, emit func(string, state)) {
 	pulses := x == nodeL && s.log != 0 && a.change != noPulse
-	if a.stuck || s.marks&x.own() == 0 && !pulses || x == nodeR && s.rDead {
+	if a.stuck || s.pending&x.own() == 0 && !pulses || x == nodeR && s.rDead {
 		return
 	}
 	if s.flushes[1-x].stage != notFlushing && a.change != skipLocked && a.change != skipReturning {
 		if a.change == busyDischarges {
 			n := *s
-			n.marks = n.marks.without(a.acknowledged(s, x))
+			n.pending = n.pending.without(a.acknowledged(s, x))
 			if n != *s {
 				emit(flushSteps[x][3], n)
 			}
@@ -50,7 +50,7 @@ func (a algorithm) startFlush(s *state, x node, emit func(string, state)) {
 // acknowledged are x's pending changes whose replies have come, or will not come: a flush sent now publishes them, or else a
 // pulse will.
 func (a algorithm) acknowledged(s *state, x node) ops {
-	acknowledged := s.marks & x.own()
+	acknowledged := s.pending & x.own()
 	for i, w := range s.sets {
 		if w.running() {
 			acknowledged = acknowledged.without(setOp(i).bit())
@@ -75,7 +75,7 @@ func (a algorithm) nextPulse(s *state, emit func(string, state)) {
 }
 
 // flushOn is the rest of a flush: one statement deletes the rows of its snapshot that no other has drained meanwhile,
-// and tells them. The changes of the algorithm stop halfway.
+// and publishes them. The changes of the algorithm stop halfway.
 func (a algorithm) flushOn(s *state, x node, emit func(string, state)) {
 	n := *s
 	rows := s.flushes[x].snapshot & s.log
@@ -118,13 +118,13 @@ func (a algorithm) finishFlush(s *state, x node, emit func(string, state)) {
 	a.flushed(n, x, discharged, emit)
 }
 
-// flushed is the flush's reply, upon which its node takes the marks off that it has settled.
+// flushed is the flush's reply, upon which its node takes the pending changes off that it has settled.
 func (a algorithm) flushed(s state, x node, discharged ops, emit func(string, state)) {
 	s.flushes[x] = flush{}
 	if a.change == ackless {
 		discharged = x.own()
 	}
-	s.marks = s.marks.without(discharged)
+	s.pending = s.pending.without(discharged)
 	emit(flushSteps[x][2], s)
 }
 
@@ -140,7 +140,7 @@ func (a algorithm) failFlush(s *state, x node, emit func(string, state)) {
 	}
 	n.flushes[x] = flush{}
 	if a.change == abortForgets {
-		n.marks = n.marks.without(s.flushes[x].acknowledged)
+		n.pending = n.pending.without(s.flushes[x].acknowledged)
 	}
 	emit(flushSteps[x][3], n)
 }

@@ -12,12 +12,12 @@ var (
 	}
 )
 
-// servable tells whether a Get is answered by the local cache.
+// servable says whether a Get is answered by the local cache.
 func (a algorithm) servable(s *state) bool {
 	return s.entry.there && s.live && a.current(s, s.entry.epoch)
 }
 
-// current tells whether epoch, of an entry or a fetch, has not ended yet.
+// current says whether epoch, of an entry or a fetch, has not ended yet.
 func (a algorithm) current(s *state, epoch int8) bool { return epoch == s.epoch || a.change == noEpoch }
 
 func (s *state) setRunning() bool { return s.sets[0].running() || s.sets[1].running() }
@@ -163,7 +163,7 @@ func (a algorithm) nextSet(s *state, i int, emit func(string, state)) {
 	}
 }
 
-// startSet puts its mark on before anything is sent. Of Sets that overlap none stores, because nobody on the node knows
+// startSet puts its pending change on before anything is sent. Of Sets that overlap none stores, because nobody on the node knows
 // which one commits last. The entry stays until the Set ends.
 func (a algorithm) startSet(s *state, i int) {
 	overlaps := false
@@ -174,17 +174,17 @@ func (a algorithm) startSet(s *state, i int) {
 	a.kill(s)
 	s.sets[i] = set{phase: begun, dead: overlaps || !s.live, epoch: s.epoch}
 	if !a.localNow {
-		s.marks |= setOp(i).bit()
+		s.pending |= setOp(i).bit()
 	}
 }
 
-// giveUpSet keeps the mark on for one flush: the commit may still come, and later than that a pulse finds it.
+// giveUpSet keeps the pending change on for one flush: the commit may still come, and later than that a pulse finds it.
 func (a algorithm) giveUpSet(s *state, i int) {
 	a.kill(s)
 	s.entry = entry{}
 	s.sets[i] = set{phase: gaveUp}
 	if a.change == giveUpForgets {
-		s.marks = s.marks.without(setOp(i).bit())
+		s.pending = s.pending.without(setOp(i).bit())
 	}
 }
 

@@ -14,7 +14,7 @@ const (
 	noOp op = -1
 )
 
-// ops is a set of operations, or of the log rows that they left, or of the marks that wait for them.
+// ops is a set of operations, or of the log rows that they left, or of the pending changes that wait for them.
 type ops uint8
 
 func (o op) bit() ops           { return 1 << o }
@@ -52,23 +52,23 @@ const (
 // state is all there is to know at one moment.
 type state struct {
 	// The database.
-	row     op           // who made the row that is there, or noOp
-	commits int8         // so far
-	at      [numOps]int8 // the commit that each operation was, 0 before it
-	loud    ops          // what others have to hear about: all but the silent inserts
-	log     ops          // committed log rows that no committed flush has drained
-	told    ops          // what a committed notification has named
-	flushes [2]flush     // of L and of R
-	aborts  int8         // flushes that have failed by themselves
-	forgets int8         // pulses of L that could not flush
+	row       op           // who made the row that is there, or noOp
+	commits   int8         // so far
+	at        [numOps]int8 // the commit that each operation was, 0 before it
+	due       ops          // what others have to learn of: all but the silent inserts
+	log       ops          // committed log rows that no committed flush has drained
+	published ops          // what a committed notification has named
+	flushes   [2]flush     // of L and of R
+	aborts    int8         // flushes that have failed by themselves
+	forgets   int8         // pulses of L that could not flush
 
 	// What is on its way to L.
 	listening bool
 	queue     [maxQueue]ops
 	queued    int8
 
-	marks ops // pending own operations, of both nodes
-	rDead bool
+	pending ops // pending own operations, of both nodes
+	rDead   bool
 
 	// L's listener and local cache.
 	live     bool
@@ -136,8 +136,8 @@ const (
 type flush struct {
 	stage        stage
 	snapshot     ops // the log rows that it sees
-	held         ops // halfway: those that it has locked, deleted or told
-	acknowledged ops // own marks whose writes were acknowledged when it began
+	held         ops // halfway: those that it has locked, deleted or published
+	acknowledged ops // own pending changes whose writes were acknowledged when it began
 }
 
 type stage int8
@@ -157,7 +157,7 @@ const (
 	remoteHalf // the log row without the write, or the write without the log row
 )
 
-// The one gap in what L's listener hears.
+// The one gap in what L's listener receives.
 const (
 	noGap int8 = iota
 	lost
@@ -183,6 +183,6 @@ func (s *state) forget() {
 		if f.stage == started {
 			f.snapshot &= s.log // a log row that was drained never comes back
 		}
-		f.acknowledged &= s.marks
+		f.acknowledged &= s.pending
 	}
 }

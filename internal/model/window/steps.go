@@ -57,7 +57,7 @@ func (a algorithm) nextRemote(s *state, emit func(string, state)) {
 	if s.remotes[0] != remoteIdle || s.deleted {
 		n := *s
 		n.rDead = true
-		n.marks = n.marks.without(ofR)
+		n.pending = n.pending.without(ofR)
 		emit("R dies", n)
 	}
 }
@@ -69,7 +69,7 @@ func (a algorithm) remoteSet(s *state, i int, emit func(string, state)) {
 	case i == 0 && a.change == logBefore:
 		n.remotes[i] = remoteHalf
 		n.log |= opRemoteA.bit()
-		n.marks |= opRemoteA.bit()
+		n.pending |= opRemoteA.bit()
 		emit(remoteSteps[i][2], n)
 		return
 	case i == 0 && a.change == logAfter && s.row != noOp:
@@ -91,10 +91,10 @@ func (a algorithm) finishRemoteSet(s *state, emit func(string, state)) {
 	emit(remoteSteps[0][2], n)
 }
 
-// remoteWrite is a write of R and its reply, by way of the log or, where the scenario has it, telling inline.
+// remoteWrite is a write of R and its reply, by way of the log or, where the scenario has it, publishing inline.
 func (a algorithm) remoteWrite(s state, o op, logged, inline string, emit func(string, state)) {
 	n := s
-	n.marks |= o.bit()
+	n.pending |= o.bit()
 	a.commit(&n, o, false)
 	emit(logged, n)
 	if a.inline {
@@ -117,7 +117,7 @@ func (a algorithm) nextGap(s *state, emit func(string, state)) {
 			n.joinable = 0
 		}
 		if a.change == gapForgets {
-			n.marks = n.marks.without(ofL)
+			n.pending = n.pending.without(ofL)
 		}
 		emit("L's listener is lost", n)
 	case s.gap == lost && !early, s.gap == halfBack && early:

@@ -19,7 +19,7 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// TestOneConnection: Caches of one process that share a database share one listening connection, and each hears its own
+// TestOneConnection: Caches of one process that share a database share one listening connection, and each receives its own
 // channel.
 func TestOneConnection(t *testing.T) {
 	t.Parallel()
@@ -52,14 +52,14 @@ func TestOneConnection(t *testing.T) {
 			eventually(t, "two connections are in use, to listen and for the session", func() bool { return pool.Stats().InUse == 2 })
 		}
 		writers := []*pgcache.Cache{one.node(nil), two.node(nil)}
-		hears := func(c, writer, other *pgcache.Cache) {
+		receives := func(c, writer, other *pgcache.Cache) {
 			t.Helper()
 			v := rand.Int64()
 			set(t, other, "k", v-1)
 			set(t, c, "k", int64(0))
 			before := c.Stats().Invalidations
 			set(t, writer, "k", v)
-			eventually(t, "it hears its own channel", func() bool {
+			eventually(t, "it receives its own channel", func() bool {
 				got, _ := get[int64](t, c, "k")
 				return got == v && c.Stats().Invalidations > before
 			})
@@ -69,17 +69,17 @@ func TestOneConnection(t *testing.T) {
 			}
 			want(t, c, "k", v)
 			time.Sleep(2 * pgcache.DefaultWindow)
-			if n := c.Stats().Invalidations - before; n > 2 { // at the most what it had still to hear of its own
-				t.Errorf("it has heard of %d changes of another cache", n)
+			if n := c.Stats().Invalidations - before; n > 2 { // at the most what it had still to receive of its own
+				t.Errorf("it has received %d changes of another cache", n)
 			}
 		}
-		hears(caches[0], writers[0], writers[1])
-		hears(caches[1], writers[1], writers[0])
+		receives(caches[0], writers[0], writers[1])
+		receives(caches[1], writers[1], writers[0])
 		caches[0].Close()
-		hears(caches[1], writers[1], writers[0])
-		hears(caches[2], writers[0], writers[1])
+		receives(caches[1], writers[1], writers[0])
+		receives(caches[2], writers[0], writers[1])
 		caches[2].Close()
-		hears(caches[1], writers[1], writers[0])
+		receives(caches[1], writers[1], writers[0])
 		if n := sessions(); n != 1 {
 			t.Errorf("%d connections listen", n)
 		}
@@ -88,7 +88,7 @@ func TestOneConnection(t *testing.T) {
 	})
 }
 
-// TestFewNotifications: what four nodes write in a moment is told in a few notifications, and a lone write in one.
+// TestFewNotifications: what four nodes write in a moment is published in a few notifications, and a lone write in one.
 func TestFewNotifications(t *testing.T) {
 	t.Parallel()
 	const window = 100 * time.Millisecond
@@ -102,10 +102,10 @@ func TestFewNotifications(t *testing.T) {
 		set(t, nodes[0], strconv.Itoa(k), 0)
 	}
 	time.Sleep(2 * window) // the system falls quiet
-	ear := cl.listenIn()
+	recorder := cl.record()
 	set(t, nodes[0], "0", 1)
-	if told := ear.heard(); len(told) != 1 || told[0][0] != notify.Inline {
-		t.Errorf("a lone write was told in %q", told)
+	if published := recorder.received(); len(published) != 1 || published[0][0] != notify.Inline {
+		t.Errorf("a lone write was published in %q", published)
 	}
 	began := time.Now()
 	var wg sync.WaitGroup
@@ -120,12 +120,12 @@ func TestFewNotifications(t *testing.T) {
 	eventually(t, "the log is empty", func() bool {
 		return cl.count("SELECT count(*) FROM "+cl.opts.Schema+"."+cl.opts.Prefix+"cache_changes") == 0
 	})
-	told, windows := ear.heard(), int(time.Since(began)/window)+1
-	if len(told) == 0 || len(told) > 4+2*windows {
-		t.Errorf("100 writes were told in %d notifications within %d windows", len(told), windows)
+	published, windows := recorder.received(), int(time.Since(began)/window)+1
+	if len(published) == 0 || len(published) > 4+2*windows {
+		t.Errorf("100 writes were published in %d notifications within %d windows", len(published), windows)
 	}
 	versions := map[int64]bool{}
-	for _, payload := range told {
+	for _, payload := range published {
 		m, err := notify.Parse(payload)
 		if err != nil {
 			t.Fatal(err)
@@ -139,19 +139,19 @@ func TestFewNotifications(t *testing.T) {
 		}
 	}
 	if len(versions) < 4 || len(versions) > 100 {
-		t.Errorf("%d versions were told", len(versions))
+		t.Errorf("%d versions were published", len(versions))
 	}
 	for range 20 {
 		set(t, immediate, "0", rand.Int())
 	}
 	inline := 0
-	for _, payload := range ear.heard() {
+	for _, payload := range recorder.received() {
 		if payload[0] == notify.Inline {
 			inline++
 		}
 	}
 	if inline != 20 {
-		t.Errorf("20 writes of an immediate node were told in %d notifications of their own", inline)
+		t.Errorf("20 writes of an immediate node were published in %d notifications of their own", inline)
 	}
 }
 
@@ -190,8 +190,8 @@ func TestOneSetOneWrite(t *testing.T) {
 	}
 }
 
-// TestCloseTells: what a node has written when it is closed, is told by then.
-func TestCloseTells(t *testing.T) {
+// TestClosePublishes: what a node has written when it is closed, is published by then.
+func TestClosePublishes(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
 	const slow = 30 * time.Second // nobody flushes by itself here, and no sweep is to help
@@ -223,7 +223,7 @@ func TestCloseTells(t *testing.T) {
 		t.Errorf("%d changes are in the log that nobody flushes", n)
 	}
 	for i := range written {
-		eventually(t, "b has heard", func() bool {
+		eventually(t, "b has received", func() bool {
 			v, _ := get[int64](t, b, strconv.Itoa(i))
 			return v == written[i].Load()
 		})

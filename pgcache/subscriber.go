@@ -142,8 +142,8 @@ func (s subscriber) Probe(ctx context.Context, nonce string) error {
 	return s.c.store.Probe(ctx, ProbePrefix+nonce)
 }
 
-func (s subscriber) Beat(trusted time.Time) {
-	s.c.local.Beat(trusted)
+func (s subscriber) Trust(trusted time.Time) {
+	s.c.local.TrustListener(trusted)
 	if wasLive := s.c.listening.set(true, nil, false); !wasLive {
 		s.c.wakePulse()
 		s.c.log.Debug("pgcache: listening", "channel", s.c.store.Names.Channel)
@@ -159,6 +159,7 @@ func (s subscriber) Notify(payload string) {
 				c.local.SetServer(server)
 			}
 		}
+		c.echoes.received(payload)
 		return
 	}
 	m, err := notify.Parse(payload)

@@ -12,31 +12,31 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// ear hears what is told on a channel, on a session of its own.
-type ear struct {
+// recorder receives what is published on a channel, on a session of its own.
+type recorder struct {
 	t       *testing.T
 	conn    *pgx.Conn
 	channel string
 }
 
-// listenIn begins to listen on the cluster's channel.
-func (cl *cluster) listenIn() *ear {
+// record begins to listen on the cluster's channel.
+func (cl *cluster) record() *recorder {
 	cl.t.Helper()
 	conn, err := pgx.Connect(cl.t.Context(), testdb.DSN(cl.t))
 	if err != nil {
 		cl.t.Fatal(err)
 	}
 	cl.t.Cleanup(func() { conn.Close(context.Background()) }) //nolint:usetesting // the test's context is done by then
-	e := &ear{cl.t, conn, cl.names().Channel}
+	e := &recorder{cl.t, conn, cl.names().Channel}
 	if _, err := conn.Exec(cl.t.Context(), "LISTEN "+pgx.Identifier{e.channel}.Sanitize()); err != nil {
 		cl.t.Fatal(err)
 	}
 	return e
 }
 
-// heard returns what has been told since the last call, without probes. It is complete: everything that was committed
+// received returns what has been published since the last call, without probes. It is complete: everything that was committed
 // before the call comes before the mark that the call sends.
-func (e *ear) heard() (payloads []string) {
+func (e *recorder) received() (payloads []string) {
 	e.t.Helper()
 	ctx, cancel := context.WithTimeout(e.t.Context(), 15*time.Second)
 	defer cancel()

@@ -8,27 +8,27 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// A Flight is one read of one key from the database, shared by the callers that came while it was under way.
-type Flight struct {
+// A Read is one read of one key from the database, shared by the callers that came while it was under way.
+type Read struct {
 	t     *Tracker
 	key   Key
 	epoch uint32
 	began int64 // when, by the monotonic clock
 
 	// Under the shard's lock.
-	older  *Flight // begun before and still under way, of the same key
-	dead   bool    // what it brings is not kept
-	closed bool    // nobody joins any more
-	met    bool    // another read of the key has ended meanwhile,
-	seen   int64   // with this version,
-	torn   bool    // and one with yet another
+	older  *Read // begun before and still under way, of the same key
+	dead   bool  // what it brings is not kept
+	closed bool  // nobody joins any more
+	met    bool  // another read of the key has ended meanwhile,
+	seen   int64 // with this version,
+	torn   bool  // and one with yet another
 
 	done chan struct{}
 	row  store.Row
 	err  error
 }
 
-// joinable is how long a read may be joined. The first write of a key is not published, and kills no flight; so a flight that
+// joinable is how long a read may be joined. The first write of a key is not published, and kills no read; so a read that
 // is slow must not keep answering "nothing there" to callers that come after it.
 const joinable = int64(10 * time.Millisecond)
 
@@ -37,40 +37,38 @@ const joinable = int64(10 * time.Millisecond)
 //
 // A read that is under way may be joined because whatever was published before this call has killed it. With no live
 // listener nothing is received, so there every caller reads for itself.
-func (t *Tracker) Read(k Key) (f *Flight, leader bool) {
-	s := t.shard(k)
-	s.mu.Lock()
+func (t *Tracker) BeginRead(k Key) (f *Read, leader bool) {
+	s := t.enter(k)
 	defer s.mu.Unlock()
 	epoch := t.epoch.Load()
-	live, now := t.current(epoch), mono.Now()
-	newest := s.flights[k]
+	live, now := t.current(epoch) && s.txs[k] == nil, mono.Now()
+	newest := s.reads[k]
 	if newest != nil && live && newest.epoch == epoch && !newest.closed && now-newest.began < joinable {
 		return newest, false
 	}
-	f = &Flight{t: t, key: k, epoch: epoch, began: now, dead: !live, done: make(chan struct{})}
+	f = &Read{t: t, key: k, epoch: epoch, began: now, dead: !live, done: make(chan struct{})}
 	if live {
 		// The older ones stay to be found and killed, and may fill the local cache. Were they given up, a key that is read
 		// faster than the database answers would never be kept.
-		f.older, s.flights[k] = newest, f
+		f.older, s.reads[k] = newest, f
 	}
 	return f, true
 }
 
-// ReadAlone begins a read of k that the caller makes by itself, whether or not another is under way.
-func (t *Tracker) ReadAlone(k Key) *Flight {
-	s := t.shard(k)
-	s.mu.Lock()
+// BeginReadAlone begins a read of k that the caller makes by itself, whether or not another is under way.
+func (t *Tracker) BeginReadAlone(k Key) *Read {
+	s := t.enter(k)
 	defer s.mu.Unlock()
-	f := &Flight{t: t, key: k, epoch: t.epoch.Load(), began: mono.Now(), done: make(chan struct{})}
-	// Only a flight that can be found can be killed, and only what can be killed may fill the local cache.
-	if f.dead = s.flights[k] != nil || !t.current(f.epoch); !f.dead {
-		s.flights[k] = f
+	f := &Read{t: t, key: k, epoch: t.epoch.Load(), began: mono.Now(), done: make(chan struct{})}
+	// Only a read that can be found can be killed, and only what can be killed may fill the local cache.
+	if f.dead = s.reads[k] != nil || s.txs[k] != nil || !t.current(f.epoch); !f.dead {
+		s.reads[k] = f
 	}
 	return f
 }
 
-// Finish ends a flight with what was read and the entry to keep of it, nil for none.
-func (f *Flight) Finish(row store.Row, err error, e *localcache.Entry) {
+// Finish ends a read with what was read and the entry to keep of it, nil for none.
+func (f *Read) Finish(row store.Row, err error, e *localcache.Entry) {
 	t, s := f.t, f.t.shard(f.key)
 	s.mu.Lock()
 	if err == nil {
@@ -83,7 +81,7 @@ func (f *Flight) Finish(row store.Row, err error, e *localcache.Entry) {
 		//	Get: stores v1          <- the next hit goes back, and so does whoever has joined it
 		//
 		// Most of the time nothing was committed and both saw the same: then there is no harm in keeping it.
-		for other := s.flights[f.key]; other != nil; other = other.older {
+		for other := s.reads[f.key]; other != nil; other = other.older {
 			other.closed = true
 			other.meets(row.Version)
 		}
@@ -104,18 +102,18 @@ func (f *Flight) Finish(row store.Row, err error, e *localcache.Entry) {
 }
 
 // meets says that a read of the key, this one or another, has ended with version.
-func (f *Flight) meets(version int64) {
+func (f *Read) meets(version int64) {
 	f.torn = f.torn || f.met && f.seen != version
 	f.met, f.seen = true, version
 }
 
-// end forgets a flight that has ended, unless it was killed before.
-func (s *shard) end(f *Flight) {
-	newest := s.flights[f.key]
+// end forgets a read that has ended, unless it was killed before.
+func (s *shard) end(f *Read) {
+	newest := s.reads[f.key]
 	if newest == f && f.older == nil {
-		delete(s.flights, f.key)
+		delete(s.reads, f.key)
 	} else if newest == f {
-		s.flights[f.key] = f.older
+		s.reads[f.key] = f.older
 	}
 	for other := newest; other != nil; other = other.older {
 		if other.older == f {
@@ -124,14 +122,14 @@ func (s *shard) end(f *Flight) {
 	}
 }
 
-// Done is closed when the flight has ended; then Result says how.
-func (f *Flight) Done() <-chan struct{} { return f.done }
+// Done is closed when the read has ended; then Result says how.
+func (f *Read) Done() <-chan struct{} { return f.done }
 
 // Result returns what was read.
-func (f *Flight) Result() (store.Row, error) { return f.row, f.err }
+func (f *Read) Result() (store.Row, error) { return f.row, f.err }
 
 // Expired says that what was read has expired since: a caller that joined late may have come after that.
-func (f *Flight) Expired() bool {
+func (f *Read) Expired() bool {
 	return f.err == nil && f.row.Live() && mono.Now()-f.began > int64(f.row.Remaining)
 }
 
@@ -140,7 +138,7 @@ func (t *Tracker) Replace(k Key, old, e *localcache.Entry) {
 	s := t.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t.local.Get(k) == old && t.current(old.Epoch) {
+	if t.local.Get(k) == old && t.current(old.Epoch) && s.txs[k] == nil {
 		e.Version, e.Deadline, e.Epoch = old.Version, old.Deadline, old.Epoch
 		e.Use()
 		t.local.Set(k, e)
@@ -160,9 +158,8 @@ type Writer struct {
 // Write begins a write of version to k. The caller sends its statement after this call and calls Finish with what came
 // of it. load is the load whose result is written, if it is one. What is in memory stays until then: while a write is
 // under way, what was there before is as right as what will be.
-func (t *Tracker) Write(k Key, version int64, load *Load) *Writer {
-	s := t.shard(k)
-	s.mu.Lock()
+func (t *Tracker) BeginWrite(k Key, version int64, load *Load) *Writer {
+	s := t.enter(k)
 	defer s.mu.Unlock()
 	w := &Writer{t: t, key: k, version: version, epoch: t.epoch.Load(), load: load}
 	// Of two writes at once, nobody here knows which one the database takes last: neither is kept.
@@ -192,7 +189,7 @@ func (w *Writer) Finish(e *localcache.Entry, server int64) {
 	} else {
 		s.writers[w.key] = ws
 	}
-	// A flight begun while the write was under way may have seen the row before it, and would break read-your-writes.
+	// A read begun while the write was under way may have seen the row before it, and would break read-your-writes.
 	s.kill(w.key, w.load)
 	if e != nil && !w.dead && t.current(w.epoch) {
 		t.store(w.key, e, w.epoch, server)
@@ -211,8 +208,7 @@ type Watch struct {
 // Watch sends to c, which must be buffered, when k is invalidated, until Stop. Several keys may share c.
 func (t *Tracker) Watch(k Key, c chan<- struct{}) *Watch {
 	w := &Watch{c: c, t: t, key: k}
-	s := t.shard(k)
-	s.mu.Lock()
+	s := t.enter(k)
 	defer s.mu.Unlock()
 	s.watches[k] = append(s.watches[k], w)
 	return w

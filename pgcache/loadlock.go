@@ -14,12 +14,12 @@ import (
 
 // lookup is what a round of loads does before the loader: it locks keys, and reads what their rows are.
 type lookup struct {
-	r       *loadRun
-	keys    []localcache.Key
-	names   []string
-	flights []*coherence.Flight // begun before anything was sent
-	step    int
-	sent    int64
+	r     *loadRun
+	keys  []localcache.Key
+	names []string
+	reads []*coherence.Read // begun before anything was sent
+	step  int
+	sent  int64
 
 	got    []bool        // which keys are locked; nil: none was asked for
 	looked *store.Looked // nil: not yet
@@ -28,8 +28,8 @@ type lookup struct {
 func (r *loadRun) look(pending []*coherence.Load) *lookup {
 	l := &lookup{r: r}
 	for _, p := range pending {
-		l.keys, l.names = append(l.keys, p.Key), append(l.names, rowKey(p.Key))
-		l.flights = append(l.flights, r.c.local.ReadAlone(p.Key))
+		l.keys, l.names = append(l.keys, p.Key), append(l.names, p.Key.Row())
+		l.reads = append(l.reads, r.c.local.BeginReadAlone(p.Key))
 	}
 	l.step, l.sent = r.run.Step(), coherence.Now()
 	return l
@@ -118,7 +118,7 @@ func (l *lookup) fence(ctx context.Context) (*fence, error) {
 		} else if ctx.Err() != nil {
 			shared = errGivenUp
 		}
-		l.flights[i].Finish(row, shared, e)
+		l.reads[i].Finish(row, shared, e)
 	}
 	if err != nil {
 		return nil, err

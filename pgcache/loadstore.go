@@ -52,11 +52,11 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 			continue
 		}
 		w := store.Write{
-			Key: rowKey(l.Key), Value: data, Version: newVersion(), TTL: r.ttl, Codec: r.codecName,
-			Loud: time.Since(began) >= slowLoad,
+			Key: l.Key.Row(), Value: data, Version: newVersion(), TTL: r.ttl, Codec: r.codecName,
+			PublishNew: time.Since(began) >= slowLoad,
 		}
 		if b != nil {
-			w.Base, w.Incarnation, w.Looked = b.rows[l.Key].Version, b.incarnation, b.looked
+			w.Fence, w.Incarnation, w.Looked = b.rows[l.Key].Version, b.incarnation, b.looked
 		}
 		rows, stored = append(rows, w), append(stored, l)
 	}
@@ -70,7 +70,7 @@ func (v *view) given(k localcache.Key) string {
 	if v.namespace != "" {
 		return k.Name
 	}
-	return rowKey(k)
+	return k.Row()
 }
 
 // store stores what was loaded behind its fence, and ends the loads.
@@ -94,8 +94,8 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 	writers, versions := make([]*coherence.Writer, len(loads)), make([]int64, len(loads))
 	slow := false
 	for i, l := range loads {
-		writers[i], versions[i] = c.local.Write(l.Key, rows[i].Version, l), rows[i].Version
-		slow = slow || rows[i].Loud
+		writers[i], versions[i] = c.local.BeginWrite(l.Key, rows[i].Version, l), rows[i].Version
+		slow = slow || rows[i].PublishNew
 	}
 	inline := c.window.Begin(slow, versions...) // others may be waiting for a slow one
 	storing, sent := r.run.Step(), coherence.Now()

@@ -1,0 +1,117 @@
+package coherence
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/pgcache/go/internal/notify"
+)
+
+// hidden finds the keys that messages name by their hashes, where keys are hidden from those who may listen on the channel.
+// It knows every key that something is kept of in a tracker: an entry, or an operation that is under way.
+type hidden struct {
+	secret atomic.Pointer[[]byte] // nil: keys are not hidden
+
+	mu    sync.Mutex
+	keys  map[string]Key
+	clean int // how many keys there may be before those that nothing is kept of are dropped
+}
+
+// leastClean is the smallest number of keys of which it pays to look whether they are still needed.
+const leastClean = 1024
+
+// add makes k known. It is called under the lock of the shard of k, before the operation sends its statement: so a message
+// about k that finds nothing here came before the operation began.
+func (h *hidden) add(k Key) {
+	if h.secret.Load() == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if secret := h.secret.Load(); secret != nil {
+		h.keys[notify.HiddenKey(*secret, k.Row())] = k
+	}
+}
+
+func (h *hidden) find(name string) (k Key, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	k, ok = h.keys[name]
+	return k, ok
+}
+
+// full returns all keys if it is time to drop those that nothing is kept of, or nil.
+func (h *hidden) full() map[string]Key {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.keys) < h.clean {
+		return nil
+	}
+	h.clean = len(h.keys) + 1 // until the caller is done
+	all := make(map[string]Key, len(h.keys))
+	for name, k := range h.keys {
+		all[name] = k
+	}
+	return all
+}
+
+// Hide says with which secret messages hash keys; nil: they don't. What was begun before under another secret could not be
+// found by messages of this one, so everything is forgotten.
+func (t *Tracker) Hide(secret []byte) {
+	h := &t.hidden
+	if own := h.secret.Load(); own == nil && secret == nil || own != nil && secret != nil && string(*own) == string(secret) {
+		return
+	}
+	h.mu.Lock()
+	h.keys, h.clean = map[string]Key{}, leastClean
+	if h.secret.Store(nil); secret != nil {
+		h.secret.Store(&secret)
+	}
+	h.mu.Unlock()
+	// An operation may have made its key known under the old secret, and be about to note the epoch: it holds its shard's
+	// lock from the one to the other.
+	for i := range t.shards {
+		t.shards[i].wait()
+	}
+	t.Forget()
+}
+
+// wait waits for the operation that has the shard's lock.
+func (s *shard) wait() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+}
+
+// resolve makes the key of an item of m. Not ok: nothing is kept of it.
+func (t *Tracker) resolve(m *notify.Message, name string, key func(row string) Key) (k Key, ok bool) {
+	if !m.Hidden {
+		return key(name), true
+	}
+	return t.hidden.find(name)
+}
+
+// errHidden is the error of a message whose keys this node can't find yet.
+var errHidden = errors.New("keys are hidden, and the secret is not known yet")
+
+// dropHidden drops the keys of which nothing is kept any more, when there are twice as many as there were needed last time:
+// the local cache evicts entries without a word.
+func (t *Tracker) dropHidden() {
+	all := t.hidden.full()
+	if all == nil {
+		return
+	}
+	for name, k := range all {
+		s := t.shard(k)
+		s.mu.Lock()
+		if s.reads[k] == nil && s.loads[k] == nil && s.writers[k] == nil && s.watches[k] == nil && s.txs[k] == nil && t.local.Get(k) == nil {
+			t.hidden.mu.Lock()
+			delete(t.hidden.keys, name)
+			t.hidden.mu.Unlock()
+		}
+		s.mu.Unlock()
+	}
+	t.hidden.mu.Lock()
+	defer t.hidden.mu.Unlock()
+	t.hidden.clean = max(leastClean, 2*len(t.hidden.keys))
+}

@@ -1,0 +1,123 @@
+package coherence
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/pgcache/go/internal/notify"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/localcache"
+)
+
+func hiddenTracker(t *testing.T) (*Tracker, memory) {
+	t.Helper()
+	local := memory{}
+	tr := New(local, 0)
+	tr.Hide([]byte("secret"))
+	tr.TrustListener(time.Now().Add(farAway))
+	tr.TrustPulse(time.Now().Add(farAway))
+	return tr, local
+}
+
+// keep reads k and keeps it.
+func keep(t *testing.T, tr *Tracker, k Key) {
+	t.Helper()
+	f, leads := tr.BeginRead(k)
+	if !leads {
+		t.Fatal("another read is under way")
+	}
+	f.Finish(store.Row{Version: 1}, nil, &localcache.Entry{Version: 1, Deadline: never})
+	if tr.Hit(k, Now()) == nil {
+		t.Fatalf("%v is not kept", k)
+	}
+}
+
+func hiddenMessage(secret string, k Key) notify.Message {
+	return notify.Message{Hidden: true, Body: one(notify.HiddenKey([]byte(secret), k.Row()), 2)}
+}
+
+func noKey(string) Key { return Key{Name: "a hash was taken for a key"} }
+
+// TestHidden: a message with a hash invalidates the key that it stands for, and no other.
+func TestHidden(t *testing.T) {
+	t.Parallel()
+	tr, _ := hiddenTracker(t)
+	a, b := Key{Namespace: "user", Name: "1"}, Key{Namespace: "user", Name: "2"}
+	keep(t, tr, a)
+	keep(t, tr, b)
+	for _, k := range []Key{a, {Name: "never seen"}} {
+		if err := tr.Apply(hiddenMessage("secret", k), noKey); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if tr.Hit(a, Now()) != nil || tr.Hit(b, Now()) == nil {
+		t.Error("the wrong key was invalidated")
+	}
+	if n := tr.Invalidations.Load(); n != 2 {
+		t.Errorf("%d invalidations are counted", n)
+	}
+}
+
+// TestHiddenSecret: who does not know the secret, or gets another one, forgets everything.
+func TestHiddenSecret(t *testing.T) {
+	t.Parallel()
+	tr, _ := hiddenTracker(t)
+	k := Key{Name: "k"}
+	keep(t, tr, k)
+	tr.Hide([]byte("secret"))
+	if tr.Hit(k, Now()) == nil {
+		t.Error("the same secret again made it forget")
+	}
+	tr.Hide([]byte("other"))
+	if tr.Hit(k, Now()) != nil {
+		t.Error("an entry of another secret is kept")
+	}
+	keep(t, tr, k)
+	tr.Hide(nil)
+	keep(t, tr, k)
+	if err := tr.Apply(hiddenMessage("other", k), noKey); !errors.Is(err, errHidden) || tr.Hit(k, Now()) != nil {
+		t.Errorf("a message that can't be understood left an entry: %v", err)
+	}
+}
+
+// TestHiddenReads: a read that is under way when the secret changes fills nothing.
+func TestHiddenReads(t *testing.T) {
+	t.Parallel()
+	tr, _ := hiddenTracker(t)
+	k := Key{Name: "k"}
+	f, _ := tr.BeginRead(k)
+	tr.Hide([]byte("other"))
+	f.Finish(store.Row{Version: 1}, nil, &localcache.Entry{Version: 1, Deadline: never})
+	if tr.Hit(k, Now()) != nil {
+		t.Error("no message of the new secret could have named it")
+	}
+}
+
+// TestHiddenBounds: keys of which nothing is kept any more are dropped, and no others.
+func TestHiddenBounds(t *testing.T) {
+	t.Parallel()
+	tr, local := hiddenTracker(t)
+	kept := Key{Name: "kept"}
+	keep(t, tr, kept)
+	read := Key{Name: "under way"}
+	f, _ := tr.BeginRead(read)
+	for i := range 20 * leastClean {
+		k := Key{Name: fmt.Sprint(i)}
+		keep(t, tr, k)
+		local.Delete(k) // as an eviction does
+	}
+	if n := len(tr.hidden.keys); n > leastClean+2 {
+		t.Errorf("%d keys are known, 2 are needed", n)
+	}
+	for _, k := range []Key{kept, read} {
+		if err := tr.Apply(hiddenMessage("secret", k), noKey); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.Finish(store.Row{Version: 1}, nil, &localcache.Entry{Version: 1, Deadline: never})
+	if tr.Hit(kept, Now()) != nil || tr.Hit(read, Now()) != nil {
+		t.Error("a key that was needed is not known")
+	}
+}

@@ -1,0 +1,71 @@
+package coherence
+
+import "slices"
+
+// A TxWrite is a write of a key in a transaction of the caller's, which commits or rolls back without a word to the tracker.
+// From the statement on until the outcome is known the node keeps nothing of the key in memory, and no caller joins a read or
+// a load from before:
+//
+//	WithTx(tx).Set(k)      tx.Commit() returns      Get(k): must not find what was there before
+//	                                                ... the notification of the commit comes
+//
+// So the moment that Commit has returned, a Get asks the database. The notification ends it, or, after a rollback, whoever
+// asks for the transaction's status.
+type TxWrite struct {
+	t       *Tracker
+	key     Key
+	version int64
+	done    bool // under the shard's lock
+}
+
+// BeginTxWrite begins a write of version to k in a transaction. The caller sends its statement after this call, and sees to
+// it that End is called when the transaction has ended.
+func (t *Tracker) BeginTxWrite(k Key, version int64) *TxWrite {
+	s := t.enter(k)
+	defer s.mu.Unlock()
+	w := &TxWrite{t: t, key: k, version: version}
+	s.txs[k] = append(s.txs[k], w)
+	t.local.Delete(k)
+	return w
+}
+
+// End says that the transaction has ended, either way. It may be called more than once.
+func (w *TxWrite) End() {
+	s := w.t.shard(w.key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.done {
+		return
+	}
+	s.endTx(w.key, func(other *TxWrite) bool { return other == w })
+	// A read that began before the commit may have seen what was there before, and so may a write of ours have been done
+	// before whose reply is late.
+	s.kill(w.key, nil)
+	for _, other := range s.writers[w.key] {
+		other.dead = true
+	}
+	for _, watch := range s.watches[w.key] {
+		watch.wake()
+	}
+}
+
+// Done reports whether the write has ended.
+func (w *TxWrite) Done() bool {
+	s := w.t.shard(w.key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return w.done
+}
+
+// endTx ends the writes of k that match. The caller holds the shard's lock and kills the reads of k.
+func (s *shard) endTx(k Key, match func(*TxWrite) bool) {
+	open := slices.DeleteFunc(s.txs[k], func(w *TxWrite) bool {
+		w.done = w.done || match(w)
+		return w.done
+	})
+	if len(open) == 0 {
+		delete(s.txs, k)
+	} else {
+		s.txs[k] = open
+	}
+}

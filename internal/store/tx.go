@@ -1,0 +1,69 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"strings"
+
+	"github.com/pgcache/go/internal/dbsqlc"
+)
+
+// Querier is a transaction of the caller's.
+type Querier interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// unprepared makes a DB of a Querier.
+type unprepared struct{ Querier }
+
+func (unprepared) PrepareContext(context.Context, string) (*sql.Stmt, error) {
+	return nil, errors.New("nothing is prepared in a transaction of the caller's")
+}
+
+func (s *Store) on(tx Querier) *rendered {
+	return &rendered{DB: unprepared{tx}, names: s.Names, texts: s.sql.texts}
+}
+
+// TxWritten is what came of a write in a transaction.
+type TxWritten struct {
+	XID    string // the transaction's
+	Server int64
+}
+
+// PutTx writes rows of different keys in tx and publishes them with its commit. It waits for rows that others have locked for
+// as long as ctx and the session's lock_timeout allow.
+func (s *Store) PutTx(ctx context.Context, tx Querier, rows []Write) (out TxWritten, err error) {
+	for len(rows) > 0 && err == nil {
+		n, weight := 0, 0
+		part := make([]*Write, 0, min(len(rows), maxRows))
+		for n < len(rows) && n < maxRows && (n == 0 || weight+len(rows[n].Value) <= maxBytes) {
+			part, weight = append(part, &rows[n]), weight+len(rows[n].Value)
+			n++
+		}
+		rows = rows[n:]
+		p := pack(part)
+		err = s.on(tx).query(ctx, dbsqlc.PutEntriesTx, func(v []driver.Value) error {
+			out = TxWritten{XID: asString(v[0]), Server: asInt(v[1])}
+			return nil
+		}, p.values, p.keys, p.versions, p.ttls, p.codecs, p.los, p.sizes)
+	}
+	return out, err
+}
+
+// GetTx reads one row in tx.
+func (s *Store) GetTx(ctx context.Context, tx Querier, key string) (row Row, err error) {
+	err = s.on(tx).query(ctx, dbsqlc.GetEntry, func(v []driver.Value) error {
+		row = entry(key, v)
+		return nil
+	}, key)
+	return row, err
+}
+
+// EndedTransactions returns which of some transactions have committed or rolled back.
+func (s *Store) EndedTransactions(ctx context.Context, xids []string) ([]string, error) {
+	return s.q.EndedTransactions(ctx, "{"+strings.Join(xids, ",")+"}")
+}

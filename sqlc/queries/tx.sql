@@ -1,0 +1,32 @@
+-- What is written in a transaction of the caller's.
+
+-- name: PutEntriesTx :one
+-- Like PutEntriesAndPublish, under whatever isolation level the transaction has: the notification comes with the COMMIT, and
+-- never where it is rolled back. Also inserts are published: by its own notification the node learns that the transaction
+-- has committed. While somebody polls the change goes through the log too.
+WITH w AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
+    SELECT i.key, CASE WHEN i.size >= 0 THEN substring(@vals::bytea FROM i.lo FOR i.size) END, i.version, i.version,
+        CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec
+    FROM ROWS FROM (
+        unnest((SELECT (@keys::text)::text[])), unnest((SELECT (@versions::text)::bigint[])), unnest((SELECT (@ttls_us::text)::bigint[])),
+        unnest((SELECT (@codecs::text)::text[])), unnest((SELECT (@los::text)::int[])), unnest((SELECT (@sizes::text)::int[]))
+    ) AS i (key, version, ttl_us, codec, lo, size)
+    ORDER BY i.key COLLATE "C"
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
+    RETURNING key, version
+), logged AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
+    SELECT w.key, w.version FROM w, /* TEMPLATE: prefix */cache_state s WHERE s.poller_lease > clock_timestamp()
+), published AS (
+    SELECT coalesce(/* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(w.key, s.key_secret, lpad(to_hex(w.version), 16, '0')))), 0)::bigint AS n
+    FROM w, /* TEMPLATE: prefix */cache_state s
+)
+SELECT pg_current_xact_id()::text AS xid, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server, published.n AS messages
+FROM published;
+
+-- name: EndedTransactions :many
+-- Those of xids that have ended, either way. A transaction so old that nobody remembers its status has ended too.
+SELECT x.id::text AS xid FROM unnest((SELECT (@xids::text)::text[])) AS x (id)
+WHERE coalesce(pg_xact_status(x.id::xid8), '') <> 'in progress';
