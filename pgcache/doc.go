@@ -57,6 +57,8 @@ What a Cache promises, with its listener live (P2 and P5 say what live means):
   - P6: a GetOrSet never stores over a Set, a Delete or a foreign change that finished after its loader began, whoever held
     the lock, and whatever crashed meanwhile.
   - P7: nothing is served after its expiry, by more than 50 ms, nor anything that was never written.
+  - P8: what is written in a transaction (WithTx) is seen by others at its commit or never. The moment that Commit has
+    returned, no Get on that node returns what was there before. A rollback leaves no trace in any memory.
 
 How they are kept is described in internal/coherence, checked exhaustively on a model in internal/model, and on a running
 fleet by the harness (go run ./harness).
@@ -76,6 +78,15 @@ one under way and shares the next.
 
 A loader runs detached from the caller's context: it ends when its last waiter has left, or after LoadTimeout. It may use
 the same pool. It must not ask the cache for its own key, nor for one whose loader asks for its own: ErrRecursiveLoad.
+
+# Transactions
+
+WithTx puts writes into a transaction of the caller's. From the statement on until the outcome of the transaction is known, the
+node asks the database for these keys and keeps nothing of them in memory, so that there is no moment after Commit in which
+memory could still answer. The notification that the COMMIT sends says that it has committed; after a rollback there is none,
+and the node asks the database for the transaction's status, every second. Loads are fenced by the row that the transaction
+leaves, which may be a tombstone: the janitor keeps it until no load can have begun before the commit, however long the
+transaction was open.
 
 # When things are missing
 

@@ -17,10 +17,9 @@ const maxConns = 20
 // created without a schema lie in it. It is dropped when the test ends. Pools that are opened with one DSN are those of several
 // processes of one service.
 //
-// The server is the one that the environment variable PGCACHE_DSN names (a URL or key=value pairs); else the one that PGHOST
-// names, with PGPORT, PGUSER, PGPASSWORD, PGDATABASE and PGSSLMODE as psql has them; else one that is started for this test
-// binary, from server binaries on this machine (the folder in PGCACHE_PG_BIN, or the usual places) or downloaded once. Where
-// there is none the test fails.
+// The server is the one that the environment variable PGCACHE_DSN names (a URL or key=value pairs); else one that is
+// started for this test binary, from server binaries on this machine (the folder in PGCACHE_PG_BIN, or the usual places) or
+// downloaded once. Where there is none the test fails.
 func DSN(t TB) string {
 	t.Helper()
 	dsn := testserver.Server(t).DSN

@@ -8,7 +8,7 @@ switches for what goes wrong there.
 		...
 	}
 
-The server is the one that PGCACHE_DSN or PGHOST names, else one that is started for the test binary, see DSN. Each test has
+The server is the one that PGCACHE_DSN names, else one that is started for the test binary, see DSN. Each test has
 a schema of its own, which is dropped at its end, so tests run in parallel.
 
 What a test needs a cache for:

@@ -5,7 +5,7 @@
 //	curl -d 42 localhost:8080/number              sets it (or: curl -X POST 'localhost:8080/number?value=42')
 //	curl localhost:8080/stats                     where the answers came from
 //
-// It takes the Postgres that PGCACHE_DSN or PGHOST names, or starts one for the time being. Start it twice, with
+// It takes the Postgres that PGCACHE_DSN names, or starts one for the time being. Start it twice, with
 // PGCACHE_DSN and two -addr, and both give the same number.
 package main
 

@@ -3,7 +3,7 @@
 //
 //	go run ./examples/quickstart
 //
-// It takes the Postgres that PGCACHE_DSN or PGHOST names, or starts one for the time being.
+// It takes the Postgres that PGCACHE_DSN names, or starts one for the time being.
 package main
 
 import (

@@ -17,7 +17,6 @@ import (
 
 const (
 	envDSN    = "PGCACHE_DSN"
-	envHost   = "PGHOST"
 	envPGBin  = "PGCACHE_PG_BIN"
 	askLimit  = 10 * time.Second // a server that runs already answers within this
 	initLimit = time.Minute      // a throw-away cluster takes a second or two; a loaded machine gets more
@@ -25,10 +24,10 @@ const (
 
 // Server is a Postgres that answered when Start returned. Its methods are safe for concurrent use.
 type Server struct {
-	// DSN connects to it, with lib/pq as well as with pgx: a URL, or key=value pairs if PGCACHE_DSN holds such or PGHOST
+	// DSN connects to it, with lib/pq as well as with pgx: a URL, or key=value pairs if PGCACHE_DSN holds such
 	// names the server.
 	DSN string
-	// Source says in a few words where the server comes from: "PGCACHE_DSN", "PGHOST", or the folder of its binaries.
+	// Source says in a few words where the server comes from: "PGCACHE_DSN" or the folder of its binaries.
 	Source string
 	// Version is what the server calls server_version, such as "17.5".
 	Version string
@@ -46,7 +45,7 @@ type process interface {
 type Config struct {
 	// Logf is called with one line that says which server is used. Nil: it is not.
 	Logf func(format string, args ...any)
-	// Own asks for a throw-away cluster even where PGCACHE_DSN or PGHOST is set: for tests that restart their server. A BinDir or
+	// Own asks for a throw-away cluster even where PGCACHE_DSN is set: for tests that restart their server. A BinDir or
 	// Settings ask for one too.
 	Own bool
 	// BinDir is the folder of the binaries to use (initdb, postgres), whatever the environment says. Empty: look for one.
@@ -57,13 +56,12 @@ type Config struct {
 
 // Start returns the first Postgres it can get:
 //
-//  1. the one that the environment names in PGCACHE_DSN (a URL or key=value pairs), else in PGHOST, with what PGPORT,
-//     PGUSER, PGPASSWORD, PGDATABASE, PGSSLMODE and the other standard variables add. It is never stopped;
+//  1. the one that the environment names in PGCACHE_DSN (a URL or key=value pairs). It is never stopped;
 //  2. a throw-away cluster from the server binaries on this machine: in the folder PGCACHE_PG_BIN if that is set, else
 //     on the PATH, where pg_config points, or where the distributions put them. Postgres 14 or newer;
 //  3. a throw-away cluster from binaries that it downloads, once, into the user's cache folder.
 //
-// PGCACHE_DSN, PGHOST or PGCACHE_PG_BIN set to something unusable is an error at once, not a reason to try the next. If nothing
+// PGCACHE_DSN or PGCACHE_PG_BIN set to something unusable is an error at once, not a reason to try the next. If nothing
 // helps, the error lists all three with what went wrong and what to do.
 //
 // A throw-away cluster listens on a free port of 127.0.0.1, for anybody on this machine and without a password: keep
@@ -163,14 +161,11 @@ func (m machine) start(ctx context.Context, cfg Config) (*Server, error) {
 	return nil, nothingError{own: own, binaries: noBinaries, download: noDownload}
 }
 
-// named is the server that the environment names, and the variable that does. Of the standard variables only PGHOST says that
-// there is a server: the others are often set for other purposes. What they hold, the drivers look up themselves.
+// named is the server that the environment names, and the variable that does. PGHOST doesn't count: who has it set for psql
+// does not expect tests on that server.
 func (m machine) named() (dsn, source string) {
 	if dsn := m.getenv(envDSN); dsn != "" {
 		return dsn, envDSN
-	}
-	if host := m.getenv(envHost); host != "" {
-		return WithParam("", "host", host), envHost
 	}
 	return "", ""
 }
@@ -218,7 +213,7 @@ type nothingError struct {
 }
 
 func (e nothingError) Error() string {
-	server := "neither " + envDSN + " nor " + envHost + " is set"
+	server := envDSN + " is not set"
 	if e.own {
 		server = "does not serve here: a server that can be configured and restarted is needed"
 	}

@@ -77,8 +77,6 @@ func TestWhatTheEnvironmentNamesMustWork(t *testing.T) {
 	}{
 		{"refused", map[string]string{envDSN: "postgres://me:secret@127.0.0.1:1/x"}, Config{}, []string{envDSN, "refused"}},
 		{"silent", map[string]string{envDSN: "host=127.0.0.1 port=" + portOf(silent)}, Config{}, []string{envDSN}},
-		{"PGHOST", map[string]string{envHost: "/nowhere/at/all"}, Config{}, []string{envHost, "/nowhere/at/all"}},
-		{"PGCACHE_DSN goes before PGHOST", map[string]string{envHost: "/nowhere/at/all", envDSN: "postgres://me@127.0.0.1:1/x"}, Config{}, []string{envDSN, "refused"}},
 		{"nonsense", map[string]string{envDSN: "postgres://%%"}, Config{}, []string{envDSN}},
 		{"no folder", map[string]string{envPGBin: "/nowhere/at/all"}, Config{}, []string{envPGBin, "/nowhere/at/all"}},
 		{"no folder in Config", nil, Config{BinDir: "/nowhere/at/all"}, []string{"/nowhere/at/all"}},

@@ -33,16 +33,6 @@ func pairs(t *testing.T, dsn string) string {
 		c.Host, c.Port, c.User, c.Password, c.Database, mode)
 }
 
-// standard returns dsn as the standard variables, one a line.
-func standard(t *testing.T, dsn string) string {
-	t.Helper()
-	c, err := pgconn.ParseConfig(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("PGHOST=%s\nPGPORT=%d\nPGUSER=%s\nPGPASSWORD=%s\nPGDATABASE=%s", c.Host, c.Port, c.User, c.Password, c.Database)
-}
-
 func scan(t *testing.T, db *sql.DB, query string, args ...any) string {
 	t.Helper()
 	var s string
@@ -152,7 +142,6 @@ func TestMainOfATestBinary(t *testing.T) {
 		{"no server is a failure", "uses the database", noServer, true, "no server can be started"},
 		{"a leak is a failure", "leaks", noServer, true, "the tests pass but leak"},
 		{"key=value pairs in PGCACHE_DSN", "uses the database", "PGCACHE_DSN=" + pairs(t, testdb.DSN(t)), false, "it ran"},
-		{"PGHOST and its companions", "uses the database", standard(t, testdb.DSN(t)), false, "it ran"},
 		{"a throw-away server goes with it", "uses the database", "X=", false, "it ran"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -168,7 +157,7 @@ func TestMainOfATestBinary(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestAsProgram$", "-test.v")
-			cmd.Env = append(os.Environ(), "PGCACHE_DSN=", "PGHOST=", "TMPDIR="+temp, programMode+"="+test.mode)
+			cmd.Env = append(os.Environ(), "PGCACHE_DSN=", "TMPDIR="+temp, programMode+"="+test.mode)
 			cmd.Env = append(cmd.Env, strings.Split(test.env, "\n")...)
 			out, err := cmd.CombinedOutput()
 			if (err != nil) != test.fails || !strings.Contains(string(out), test.want) {
