@@ -14,8 +14,11 @@ GOLANGCI_V := v2.15.0
 # The modules of this repository beside the root: users never meet their dependencies.
 NESTED    := $(patsubst %/go.mod,%,$(wildcard integration/go.mod benchmarks/go.mod))
 
+# How long make fuzz runs each target.
+FUZZTIME  ?= 10s
+
 .DEFAULT_GOAL := help
-.PHONY: help generate verify lint test race integration harness faults faults-quick proof examples bench ci
+.PHONY: help generate verify lint test race integration harness faults faults-quick proof examples bench fuzz ci
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -25,6 +28,9 @@ test: ## all tests of the module; they bring their own Postgres
 
 race: ## the same under the race detector
 	$(GO) test -race -timeout 30m ./...
+
+fuzz: ## every fuzz target of every module, one after the other, for FUZZTIME each
+	GO=$(GO) bash .ci/fuzz $(FUZZTIME)
 
 integration: ## every supported Postgres and PgBouncer, see integration/README.md
 	cd integration && $(GO) test -v -count=1 -timeout 40m ./...

@@ -5,7 +5,6 @@ import (
 	"encoding"
 	"encoding/binary"
 	"encoding/gob"
-	"errors"
 	"hash/crc32"
 	"reflect"
 	"sync"
@@ -78,14 +77,14 @@ func (Gob) Unmarshal(data []byte, v any) (err error) {
 	defer safe.Wrap(&err, "gob", "unmarshal", v)
 	target := reflect.ValueOf(v)
 	if target.Kind() != reflect.Pointer || target.IsNil() {
-		return errors.New("the destination is not a non-nil pointer")
+		return Failure("the destination is not a non-nil pointer")
 	}
 	if len(data) < sumSize {
-		return errors.New("too short for a checksum")
+		return Failure("too short for a checksum")
 	}
 	stream, sum := data[:len(data)-sumSize], data[len(data)-sumSize:]
 	if binary.BigEndian.Uint32(sum) != crc32.Checksum(stream, castagnoli) {
-		return errors.New("the checksum does not match")
+		return Failure("the checksum does not match")
 	}
 	if len(stream) == 0 { // nil
 		target.Elem().SetZero()
@@ -96,7 +95,7 @@ func (Gob) Unmarshal(data []byte, v any) (err error) {
 		return err
 	}
 	if rest.Len() > 0 {
-		return errors.New("trailing bytes after the value")
+		return Failure("trailing bytes after the value")
 	}
 	return nil
 }

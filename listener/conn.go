@@ -45,8 +45,7 @@ func isPermanent(err error) bool {
 // BadDSN is the Permanent error for a DSN that a driver's parser refused with err. What the parser says may quote the
 // very piece that is a password, so its words are passed on only when the DSN holds none.
 func BadDSN(dsn string, err error) error {
-	url := strings.Contains(dsn, "://") && strings.Contains(dsn, "@")
-	if url || strings.Contains(strings.ToLower(dsn), "pass") {
+	if strings.Contains(dsn, "://") || strings.Contains(dsn, "@") || strings.Contains(strings.ToLower(dsn), "pass") {
 		return Permanent(errors.New("the DSN cannot be parsed; it looks like postgres://user@host:5432/database, " +
 			"or host=name user=name dbname=name (why is not shown, as it may quote the password)"))
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgcache/go/codec"
 	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/redact"
 	"github.com/pgcache/go/internal/session"
 	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
@@ -52,7 +53,8 @@ type Cache struct {
 
 	listening listening
 	refresh   refresh
-	lastLog   atomic.Int64
+	// When warn last logged, and when it was of an unknown message.
+	lastLog, lastUnknown atomic.Int64
 }
 
 // New returns a Cache on the pool db. It touches no network: it checks the options, and connects its listener in the
@@ -71,6 +73,7 @@ func New(db *sql.DB, opts Options) (*Cache, error) {
 		local: coherence.New(opts.Local, opts.LocalTTL),
 		locks: opts.Guard.Open(db, names.Space()),
 	}
+	c.store.Largest = int64(opts.MaxValueBytes)
 	c.base = newView(c)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.window = window.New(max(opts.InvalidationWindow, time.Millisecond), opts.InvalidationWindow == Immediate, changeLog{c})
@@ -210,9 +213,17 @@ func (c *Cache) statement(ctx context.Context) (context.Context, context.CancelF
 }
 
 // warn logs at most once a second: what it reports may come with every call.
-func (c *Cache) warn(msg string, args ...any) {
+func (c *Cache) warn(msg string, args ...any) { c.warnOnce(&c.lastLog, time.Second, msg, args...) }
+
+// warnOnce logs at most once in every, without what errors tell of values. last is when it did.
+func (c *Cache) warnOnce(last *atomic.Int64, every time.Duration, msg string, args ...any) {
 	now := coherence.Now()
-	if last := c.lastLog.Load(); (last == 0 || now-last > int64(time.Second)) && c.lastLog.CompareAndSwap(last, now) {
+	if before := last.Load(); (before == 0 || now-before > int64(every)) && last.CompareAndSwap(before, now) {
+		for i, a := range args {
+			if err, ok := a.(error); ok {
+				args[i] = redact.Database(err)
+			}
+		}
 		c.log.Warn("pgcache: "+msg, args...)
 	}
 }

@@ -109,6 +109,7 @@ transaction was open.
 	rights are missing               Ready returns a RightsError, which names each; see docs/rights.md
 	the role may only read           Gets work, from memory too; what writes is an error of the server
 	bytes that do not decode         a miss, counted and logged; GetOrSet loads anew and overwrites
+	a value above MaxValueBytes      the same: another node or another service has stored it, and it is not read
 	garbage on the channel           everything in memory is forgotten, and counted in Stats.UnknownMessages
 	another cache on the channel     its messages are ignored
 	changes by psql, other services  noticed by triggers, each with a version of its own; cache_set and cache_delete are the

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/migrate"
+	"github.com/pgcache/go/internal/redact"
 	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
 )
@@ -102,8 +103,12 @@ func (e *Error) Unwrap() error { return e.Err }
 // errOtherServer is why a listener begins anew.
 var errOtherServer = errors.New("rows come from another server than notifications")
 
-// fail wraps err for the caller. Errors of a cache used inside a loader come through as they are.
-func fail(op string, k string, err error) error {
+// fail wraps err for the caller, without what it tells of values.
+func fail(op string, k string, err error) error { return failLoad(op, k, redact.Database(err)) }
+
+// failLoad wraps what came of a load. What a loader says is its own affair, and errors of a cache used inside it come through
+// as they are.
+func failLoad(op string, k string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -116,6 +121,7 @@ func fail(op string, k string, err error) error {
 
 // explain turns what came of a statement under ctx, the caller's own, into what it means to the caller.
 func (c *Cache) explain(ctx context.Context, err error) error {
+	err = redact.Database(err)
 	switch {
 	case err == nil:
 		return nil

@@ -54,6 +54,10 @@ func (v *view) take(k localcache.Key, row store.Row, dst any) bool {
 		v.c.stats.remoteHits.Add(1)
 		return true
 	}
+	if row.TooLarge() {
+		v.c.stats.decodeErrors.Add(1)
+		v.c.warn("a stored value is larger than MaxValueBytes and counts as a miss", "key", k.Row())
+	}
 	v.c.stats.misses.Add(1)
 	return false
 }

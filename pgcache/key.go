@@ -75,5 +75,8 @@ func checkNamespace(ns string) error {
 	case len(ns) > MaxKeyBytes/2:
 		return fmt.Errorf("%w: the namespace has %d bytes, at most %d are allowed", ErrInvalidKey, len(ns), MaxKeyBytes/2)
 	}
-	return checkKey("", ns)
+	if err := checkKey("", ns); err != nil {
+		return fmt.Errorf("the namespace %.40q: %w", ns, err)
+	}
+	return nil
 }

@@ -86,7 +86,7 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 		case errors.Is(out.Err, ErrNotFound):
 			return out.Err
 		case out.Err != nil:
-			return fail(op, name, out.Err)
+			return failLoad(op, name, out.Err)
 		case steps >= out.Since:
 			continue // what there is may be from before a Delete that this caller must see
 		case !out.Found:
@@ -94,7 +94,7 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 		}
 		// What was just loaded must decode: another loader's type under the same key is an error, not a miss.
 		if err := v.unmarshal(out.Row.Codec, out.Row.Value, dst); err != nil {
-			return fail(op, name, fmt.Errorf("decode what was loaded: %w", err))
+			return fail(op, name, fmt.Errorf("what was loaded: %w", err))
 		}
 		return nil
 	}

@@ -160,7 +160,7 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 			again = append(again, key)
 		case out.Err != nil:
 			if !out.All || !failed[l.Run] {
-				errs = append(errs, fail(op, l.Key.Row(), out.Err))
+				errs = append(errs, failLoad(op, l.Key.Row(), out.Err))
 			}
 			failed[l.Run] = out.All
 		case steps[i] >= out.Since:
@@ -170,7 +170,7 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 		case out.Found:
 			var v T
 			if err := t.unmarshal(out.Row.Codec, out.Row.Value, &v); err != nil {
-				errs = append(errs, fail(op, l.Key.Row(), fmt.Errorf("decode what was loaded: %w", err)))
+				errs = append(errs, fail(op, l.Key.Row(), fmt.Errorf("what was loaded: %w", err)))
 			} else {
 				all[key] = v
 			}

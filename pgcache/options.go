@@ -54,7 +54,7 @@ type Options struct {
 	// DefaultTTL is how long an entry lives if a call says nothing else. 0 means five minutes, NoExpiry for ever.
 	DefaultTTL time.Duration
 
-	// Schema holds the tables. "" follows the search_path of the connection. Letters, digits and _.
+	// Schema holds the tables. "" follows the search_path of the connection. Letters, digits and _; none of Postgres' own.
 	Schema string
 
 	// Prefix begins the name of every object that the cache creates. Caches with different prefixes share nothing.
@@ -115,7 +115,8 @@ type Options struct {
 	// Timeout bounds every statement, beside the context of the call. Defaults to 5 s.
 	Timeout time.Duration
 
-	// MaxValueBytes is the largest encoded value. Defaults to 8 MiB.
+	// MaxValueBytes is the largest encoded value. Defaults to 8 MiB. Larger ones that others have stored are not read: they
+	// count as values that do not decode.
 	MaxValueBytes int
 
 	// CleanupInterval is how often one node of the fleet removes expired rows. Defaults to a minute; negative leaves it

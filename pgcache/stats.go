@@ -25,7 +25,7 @@ type Stats struct {
 	Messages      uint64 // notifications that its flushes sent
 	Invalidations uint64 // keys that another node, or this one, has published
 	LocalFlushes  uint64 // times everything in memory was forgotten: a listener lost, a Clear, an unknown message
-	DecodeErrors  uint64 // values that did not decode, counted as misses
+	DecodeErrors  uint64 // values that did not decode or are larger than MaxValueBytes, counted as misses
 
 	UnknownMessages uint64 // messages on the channel that could not be understood: everything in memory was forgotten
 	Unpublished     uint64 // pulses that found changes older than a second and could not publish them: everything in memory was forgotten

@@ -6,9 +6,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgcache/go/internal/notify"
+	"github.com/pgcache/go/internal/redact"
 )
 
 // This file is where the invalidations of other nodes come in. Local entries die from outside nowhere else.
@@ -22,9 +24,12 @@ type listening struct {
 	permanent bool          // the listener can never come up
 	live      bool
 	restart   context.CancelCauseFunc
+
+	nonce atomic.Pointer[string] // of the probe whose echo is awaited
 }
 
 func (l *listening) set(live bool, err error, permanent bool) (wasLive bool) {
+	err = redact.Database(err)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	wasLive, l.live, l.last, l.permanent = l.live, live, err, permanent
@@ -90,7 +95,7 @@ func (c *Cache) listen() {
 		}
 		if !restarted {
 			c.listening.set(false, err, true)
-			c.log.Error("pgcache: the listener can't work, the local cache stays off", "channel", c.store.Names.Channel, "error", err)
+			c.log.Error("pgcache: the listener can't work, the local cache stays off", "channel", c.store.Names.Channel, "error", redact.Database(err))
 			return
 		}
 		c.listening.set(false, cause, false)
@@ -137,6 +142,7 @@ type subscriber struct{ c *Cache }
 
 // Probe publishes nonce over the pool, with the identity of the server behind it.
 func (s subscriber) Probe(ctx context.Context, nonce string) error {
+	s.c.listening.nonce.Store(&nonce)
 	ctx, cancel := s.c.statement(ctx)
 	defer cancel()
 	return s.c.store.Probe(ctx, ProbePrefix+nonce)
@@ -153,11 +159,13 @@ func (s subscriber) Trust(trusted time.Time) {
 func (s subscriber) Notify(payload string) {
 	c := s.c
 	if strings.HasPrefix(payload, ProbePrefix) {
-		// Whoever sent the probe, it came from the server that this listener is connected to.
-		if i := strings.LastIndexByte(payload, ':'); i >= 0 {
-			if server, err := strconv.ParseInt(payload[i+1:], 10, 64); err == nil {
-				c.local.SetServer(server)
-			}
+		// The echo of our own probe, the first time, tells which server this listener is connected to. Any other may be forged.
+		nonce := c.listening.nonce.Load()
+		if nonce == nil || !strings.HasPrefix(payload, ProbePrefix+*nonce) || !c.listening.nonce.CompareAndSwap(nonce, nil) {
+			return
+		}
+		if server, err := strconv.ParseInt(payload[strings.LastIndexByte(payload, ':')+1:], 10, 64); err == nil {
+			c.local.SetServer(server)
 		}
 		c.echoes.received(payload)
 		return
@@ -172,7 +180,8 @@ func (s subscriber) Notify(payload string) {
 	}
 	if err != nil {
 		c.stats.unknown.Add(1)
-		c.warn("unknown message on the channel: everything in memory is forgotten", "channel", c.store.Names.Channel, "error", err)
+		c.warnOnce(&c.lastUnknown, time.Minute, "unknown message on the channel: everything in memory is forgotten",
+			"channel", c.store.Names.Channel, "error", err, "so_far", c.stats.unknown.Load())
 	}
 	c.window.Received(m)
 }
@@ -180,6 +189,6 @@ func (s subscriber) Notify(payload string) {
 func (s subscriber) Down(err error) {
 	s.c.local.Down()
 	if wasLive := s.c.listening.set(false, err, false); wasLive {
-		s.c.log.Warn("pgcache: listener lost, every Get asks the database until it is back", "channel", s.c.store.Names.Channel, "error", err)
+		s.c.log.Warn("pgcache: listener lost, every Get asks the database until it is back", "channel", s.c.store.Names.Channel, "error", redact.Database(err))
 	}
 }

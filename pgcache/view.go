@@ -65,12 +65,12 @@ func (v *view) enter(op, key string) error {
 func (v *view) encode(value any) (data []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			data, err = nil, fmt.Errorf("codec %s panicked on %T: %v", v.codecName, value, r)
+			data, err = nil, codecPanic("encode", v.codecName, reflect.TypeOf(value), r)
 		}
 	}()
 	data, err = v.codec.Marshal(value)
 	if err != nil {
-		return nil, fmt.Errorf("encode %T as %s: %w", value, v.codecName, err)
+		return nil, codecError("encode", v.codecName, reflect.TypeOf(value), err)
 	}
 	if len(data) > v.c.opts.MaxValueBytes {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrValueTooLarge, len(data), v.c.opts.MaxValueBytes)
@@ -101,13 +101,16 @@ func (v *view) unmarshal(codecName string, data []byte, dst any) (err error) {
 	into.SetZero()
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("codec %s panicked: %v", codecName, r)
+			err = codecPanic("decode", codecName, into.Type(), r)
 		}
 		if err != nil {
 			into.SetZero() // half a value is nobody's
 		}
 	}()
-	return v.codec.Unmarshal(data, dst)
+	if err := v.codec.Unmarshal(data, dst); err != nil {
+		return codecError("decode", codecName, into.Type(), err)
+	}
+	return nil
 }
 
 // entry is what is kept in memory of a row that was asked for at sent, or nil for a row without a value.

@@ -1,7 +1,6 @@
 package msgpack
 
 import (
-	"errors"
 	"fmt"
 	"io"
 
@@ -30,8 +29,8 @@ type reader struct {
 }
 
 var (
-	errStep     = errors.New("the value does not fit the type")
-	errTrailing = errors.New("trailing bytes after the value")
+	errStep     = safe.Failure("the value does not fit the type")
+	errTrailing = safe.Failure("trailing bytes after the value")
 )
 
 func (r *reader) reset(data []byte) { *r = reader{data: data, open: r.open[:0]} }
@@ -96,7 +95,7 @@ func (r *reader) next() error {
 	}
 	if tok.values > 0 {
 		if len(r.open) == safe.MaxDepth {
-			return fmt.Errorf("nests deeper than %d levels", safe.MaxDepth)
+			return safe.Failure(fmt.Sprintf("nests deeper than %d levels", safe.MaxDepth))
 		}
 		r.open = append(r.open, int(tok.values))
 		r.missing += int(tok.values)
@@ -151,7 +150,7 @@ func parse(data []byte) (token, error) {
 		n, header := length(data, 2<<(c-0xde))
 		return token{header: header, values: 2 * n}, nil
 	}
-	return token{}, fmt.Errorf("code %#x is not MessagePack", c) // 0xc1, never used
+	return token{}, safe.Failure(fmt.Sprintf("code %#x is not MessagePack", c)) // 0xc1, never used
 }
 
 // length reads the big-endian number of the given size after the code, or what there is of it, and returns it with the

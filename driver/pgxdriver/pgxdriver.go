@@ -3,6 +3,7 @@ package pgxdriver
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
@@ -27,12 +28,12 @@ func Listener(db *sql.DB) pgcache.Listener {
 // All Listeners of one dsn share it. It is called "pgcache listener" in pg_stat_activity unless dsn says otherwise. A dsn
 // that cannot be parsed is an error of Listen.
 func ListenerDSN(dsn string) pgcache.Listener {
-	return listener.Shared(dsnKey{dsn}, DialDSN(dsn), listener.Config{})
+	return listener.Shared(dsnKey{sha256.Sum256([]byte(dsn))}, DialDSN(dsn), listener.Config{})
 }
 
 type (
 	poolKey struct{ db *sql.DB }
-	dsnKey  struct{ dsn string }
+	dsnKey  struct{ sum [sha256.Size]byte } // a Listener that is printed shows no password
 )
 
 // Dial is what Listener connects with, for those who want a listener.Config of their own.

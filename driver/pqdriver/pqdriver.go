@@ -10,6 +10,7 @@ package pqdriver
 
 import (
 	"context"
+	"crypto/sha256"
 
 	"github.com/lib/pq"
 
@@ -22,10 +23,11 @@ import (
 // "pgcache listener" in pg_stat_activity unless dsn says otherwise. It must not lead through a transaction pooler such as
 // PgBouncer. A dsn that cannot be parsed is an error of Listen.
 func Listener(dsn string) pgcache.Listener {
-	return listener.Shared(dsnKey{dsn}, DialDSN(dsn), listener.Config{})
+	return listener.Shared(dsnKey{sha256.Sum256([]byte(dsn))}, DialDSN(dsn), listener.Config{})
 }
 
-type dsnKey struct{ dsn string }
+// dsnKey is a hash: a Listener that is printed shows no password.
+type dsnKey struct{ sum [sha256.Size]byte }
 
 // DialDSN is what Listener connects with, for those who want a listener.Config of their own.
 func DialDSN(dsn string) listener.Dial {

@@ -14,14 +14,19 @@ const GetEntries = `-- name: GetEntries :many
 SELECT
     k.n,
     e.version,
-    e.codec,
-    (CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp() THEN e.value END)::bytea AS value,
+    (CASE WHEN octet_length(e.value) > $1::int THEN 'too large' ELSE e.codec END)::text AS codec,
+    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= $1::int THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (SELECT (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint) AS server
 FROM (SELECT 1) AS one
-LEFT JOIN (unnest((SELECT ($1::text)::text[])) WITH ORDINALITY AS k (key, n)
+LEFT JOIN (unnest((SELECT ($2::text)::text[])) WITH ORDINALITY AS k (key, n)
     JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C") ON true
 `
+
+type GetEntriesParams struct {
+	Largest int32
+	Keys    string
+}
 
 type GetEntriesRow struct {
 	N           interface{}
@@ -34,8 +39,8 @@ type GetEntriesRow struct {
 
 // A join, not = ANY: a scan would parse the literal again for every row. n is the place of the key in the list. Keys
 // without a row are left out; with none at all there is one answer, with n NULL, for the server's identity.
-func (q *Queries) GetEntries(ctx context.Context, keys string) ([]GetEntriesRow, error) {
-	rows, err := q.db.QueryContext(ctx, GetEntries, keys)
+func (q *Queries) GetEntries(ctx context.Context, arg GetEntriesParams) ([]GetEntriesRow, error) {
+	rows, err := q.db.QueryContext(ctx, GetEntries, arg.Largest, arg.Keys)
 	if err != nil {
 		return nil, err
 	}
@@ -68,17 +73,22 @@ const GetEntry = `-- name: GetEntry :one
 
 SELECT
     e.version,
-    e.codec,
-    (CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp() THEN e.value END)::bytea AS value,
+    (CASE WHEN octet_length(e.value) > $1::int THEN 'too large' ELSE e.codec END)::text AS codec,
+    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= $1::int THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
 FROM (SELECT 1) AS one
-LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = $1::text
+LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = $2::text
 `
+
+type GetEntryParams struct {
+	Largest int32
+	Key     string
+}
 
 type GetEntryRow struct {
 	Version     sql.NullInt64
-	Codec       sql.NullString
+	Codec       string
 	Value       []byte
 	RemainingUs int64
 	Server      int64
@@ -87,10 +97,11 @@ type GetEntryRow struct {
 // Reading and writing rows. Lists of keys and numbers travel as one array literal in a text parameter and values as one
 // bytea cut by lengths: as fast as native arrays, and the same for every driver. The array comes out of a sub-select: a
 // planner that sees how short it is believes a new plan to be cheaper, every time.
-// A row that is expired or a tombstone comes back without its value: its version is the fence of a load. There is always
+// A row that is expired or a tombstone comes back without its value: its version is the fence of a load. So does one whose
+// value is larger than this node takes, which another service or a node of other options wrote; codec says so. There is always
 // an answer, so that a failover is noticed by misses too; version is NULL where there is no row.
-func (q *Queries) GetEntry(ctx context.Context, key string) (GetEntryRow, error) {
-	row := q.db.QueryRowContext(ctx, GetEntry, key)
+func (q *Queries) GetEntry(ctx context.Context, arg GetEntryParams) (GetEntryRow, error) {
+	row := q.db.QueryRowContext(ctx, GetEntry, arg.Largest, arg.Key)
 	var i GetEntryRow
 	err := row.Scan(
 		&i.Version,

@@ -24,7 +24,7 @@ func (s *Store) Look(ctx context.Context, keys []string) (l Looked, err error) {
 			return l, s.sql.query(ctx, dbsqlc.Look, func(v []driver.Value) error {
 				l.add(keys, v)
 				return nil
-			}, keyList(keys))
+			}, s.Largest, keyList(keys))
 		})
 		if err != nil || l.Incarnation != 0 || len(keys) == 0 {
 			return l, err
@@ -62,7 +62,7 @@ func (s *Store) LockAndLook(ctx context.Context, db DB, pid, class int32, ids []
 		}
 		l.add(keys, v)
 		return nil
-	}, pid, class, lockIDs(ids), keyList(keys))
+	}, pid, class, lockIDs(ids), keyList(keys), s.Largest)
 	return got, l, pooled, err
 }
 

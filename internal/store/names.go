@@ -38,6 +38,9 @@ func (n Names) Resolve() (Names, error) {
 	if err := check("Schema", n.Schema, maxIdentifier); err != nil {
 		return n, err
 	}
+	if strings.HasPrefix(n.Schema, "pg_") || n.Schema == "information_schema" {
+		return n, fmt.Errorf("Schema %.70q: it is one of Postgres' own", n.Schema)
+	}
 	if err := check("Prefix", n.Prefix, maxIdentifier-len(longestName)); err != nil {
 		return n, err
 	}

@@ -30,6 +30,9 @@ func TestResolve(t *testing.T) {
 		{names: store.Names{Channel: long(64)}, says: "Channel"},
 		{names: store.Names{Prefix: "\u00e4"}, says: "Prefix"},
 		{names: store.Names{Schema: "a\n"}, says: "Schema"},
+		{names: store.Names{Schema: "pg_catalog"}, says: "Schema"},
+		{names: store.Names{Schema: "pg_own"}, says: "Schema"},
+		{names: store.Names{Schema: "information_schema"}, says: "Schema"},
 		{names: store.Names{Channel: "'"}, says: "Channel"},
 	} {
 		n, err := test.names.Resolve()

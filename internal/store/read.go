@@ -47,7 +47,7 @@ func (s *Store) readOne(ctx context.Context, r read) ([]Row, error) {
 		err = s.sql.query(ctx, dbsqlc.GetEntry, func(v []driver.Value) error {
 			row = entry(r.key, v)
 			return nil
-		}, r.key)
+		}, s.Largest, r.key)
 		return row, err
 	})
 	if err != nil {
@@ -94,7 +94,7 @@ func (s *Store) readMany(ctx context.Context, rs []read) ([][]Row, error) {
 				rows[n] = entry(keys[n], v[1:])
 			}
 			return nil
-		}, list)
+		}, s.Largest, list)
 		for i := range rows {
 			rows[i].Server = server
 		}

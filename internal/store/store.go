@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,11 @@ type Row struct {
 // Live says whether the row has a value to hand out.
 func (r Row) Live() bool { return r.Value != nil }
 
+// TooLarge says that the row has a value which is larger than Store.Largest, and was left where it is.
+func (r Row) TooLarge() bool { return r.Value == nil && r.Codec == tooLarge }
+
+const tooLarge = "too large" // as the queries say it; no codec is called so
+
 // Write is one row to be written.
 type Write struct {
 	Key        string
@@ -56,9 +62,10 @@ type Write struct {
 
 // Store runs the statements of one cache. It is safe for concurrent use.
 type Store struct {
-	Names Names
-	db    *sql.DB
-	sql   *rendered
+	Names   Names
+	Largest int64 // value that is read, in bytes; to be set before use
+	db      *sql.DB
+	sql     *rendered
 
 	// plainWrites: sessions are READ COMMITTED by themselves. Else every write needs a transaction that says so: under a
 	// stricter level a statement judges rows by a snapshot from before it waited. A session's level may change while we
@@ -80,7 +87,7 @@ const waiting = 4
 // New returns the store of the cache that n names, whose shared statements take at most timeout. n must have been
 // resolved. prepare prepares every statement once a connection.
 func New(db *sql.DB, n Names, timeout time.Duration, prepare bool) *Store {
-	s := &Store{Names: n, db: db, sql: &rendered{DB: db, names: n, texts: new(sync.Map), conns: &conns{db: db}}}
+	s := &Store{Names: n, Largest: math.MaxInt32, db: db, sql: &rendered{DB: db, names: n, texts: new(sync.Map), conns: &conns{db: db}}}
 	s.q = dbsqlc.New(s.sql)
 	if prepare {
 		s.sql.prepared = new(sync.Map)

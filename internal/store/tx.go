@@ -59,7 +59,7 @@ func (s *Store) GetTx(ctx context.Context, tx Querier, key string) (row Row, err
 	err = s.on(tx).query(ctx, dbsqlc.GetEntry, func(v []driver.Value) error {
 		row = entry(key, v)
 		return nil
-	}, key)
+	}, s.Largest, key)
 	return row, err
 }
 

@@ -13,6 +13,7 @@ CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: pref
     expires_at timestamptz,          -- NULL: never; always the database's clock
     codec text COLLATE "C" NOT NULL DEFAULT 'json', -- the name of the codec that wrote value
     written_at timestamptz NOT NULL DEFAULT clock_timestamp(), -- a bounded table drops what was written longest ago
+    CONSTRAINT codec_name CHECK (octet_length(codec) <= 32), -- every reader gets it with the value
     CONSTRAINT finite CHECK (expires_at IS NULL OR isfinite(expires_at))
 ) WITH (
     fillfactor = 75,

@@ -16,8 +16,8 @@ DECLARE
     id bigint := /* TEMPLATE: prefix */cache_random();
 BEGIN
     PERFORM /* TEMPLATE: prefix */cache_check_key(key);
-    IF value IS NULL OR codec IS NULL OR ttl <= interval '0' THEN
-        RAISE EXCEPTION 'cache_set needs a value, a codec and a ttl that is positive or NULL' USING ERRCODE = '22023';
+    IF value IS NULL OR codec IS NULL OR octet_length(codec) NOT BETWEEN 1 AND 32 OR ttl <= interval '0' THEN
+        RAISE EXCEPTION 'cache_set needs a value, a codec of 1 to 32 bytes and a ttl that is positive or NULL' USING ERRCODE = '22023';
     END IF;
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
         VALUES (key, value, id, id, clock_timestamp() + ttl, codec)

@@ -3,12 +3,13 @@
 -- planner that sees how short it is believes a new plan to be cheaper, every time.
 
 -- name: GetEntry :one
--- A row that is expired or a tombstone comes back without its value: its version is the fence of a load. There is always
+-- A row that is expired or a tombstone comes back without its value: its version is the fence of a load. So does one whose
+-- value is larger than this node takes, which another service or a node of other options wrote; codec says so. There is always
 -- an answer, so that a failover is noticed by misses too; version is NULL where there is no row.
 SELECT
     e.version,
-    e.codec,
-    (CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp() THEN e.value END)::bytea AS value,
+    (CASE WHEN octet_length(e.value) > @largest::int THEN 'too large' ELSE e.codec END)::text AS codec,
+    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= @largest::int THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
 FROM (SELECT 1) AS one
@@ -20,8 +21,8 @@ LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = @key::text;
 SELECT
     k.n,
     e.version,
-    e.codec,
-    (CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp() THEN e.value END)::bytea AS value,
+    (CASE WHEN octet_length(e.value) > @largest::int THEN 'too large' ELSE e.codec END)::text AS codec,
+    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= @largest::int THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (SELECT (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint) AS server
 FROM (SELECT 1) AS one

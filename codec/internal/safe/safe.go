@@ -4,6 +4,11 @@ package safe
 
 import "fmt"
 
+// Failure is an error whose text says nothing of the value. It is codec.Failure.
+type Failure string
+
+func (f Failure) Error() string { return string(f) }
+
 // Wrap belongs in a defer. It turns a panic into *err and says in every error which codec did what to which type.
 func Wrap(err *error, codec, operation string, v any) {
 	switch p := recover().(type) {
