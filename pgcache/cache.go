@@ -13,6 +13,7 @@ import (
 	"github.com/pgcache/go/internal/coherence"
 	"github.com/pgcache/go/internal/redact"
 	"github.com/pgcache/go/internal/session"
+	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
 	"github.com/pgcache/go/internal/window"
 	"github.com/pgcache/go/localcache"
@@ -145,7 +146,10 @@ func (c *Cache) goDo(f func()) bool {
 }
 
 // Ready waits until the schema is found and the listener, if there is one, is live. It returns at once what won't mend
-// itself: ErrNotMigrated, a SchemaError, missing rights. Else it waits for ctx and says what was still missing.
+// itself: ErrNotMigrated, a SchemaError, a RightsError, which names every right that is missing, or a table that is not as
+// Durable says. Else it waits for ctx and says what was still missing.
+//
+// A role that may only read is Ready if it has no right to write at all, and CleanupInterval is negative.
 func (c *Cache) Ready(ctx context.Context) error {
 	if c.null {
 		return c.closedErr("ready")
@@ -154,6 +158,9 @@ func (c *Cache) Ready(ctx context.Context) error {
 	for {
 		changed := c.listening.wait()
 		last = c.check(ctx)
+		if !c.schema.proven.Load() && (last == nil || sqlerr.State(last) == denied || sqlerr.NoObject(last)) {
+			last = c.prove(ctx, last)
+		}
 		if last != nil && misconfigured(last) {
 			return fail("ready", "", last)
 		}
@@ -162,7 +169,7 @@ func (c *Cache) Ready(ctx context.Context) error {
 				return nil
 			}
 			var permanent bool
-			if last, permanent = c.listening.err(); permanent {
+			if last, permanent = c.listening.err(); permanent || errors.Is(last, errPolls) && c.schema.reader.Load() {
 				return fail("ready", "", last)
 			}
 		}

@@ -105,6 +105,8 @@ transaction was open.
 	a loader fails                   everybody who waits gets its error, nothing is stored, the lock is free
 	the tables are missing           ErrNotMigrated, from everything
 	another schema version           SchemaError, with both versions
+	rights are missing               Ready returns a RightsError, which names each; see docs/rights.md
+	the role may only read           Gets work, from memory too; what writes is an error of the server
 	bytes that do not decode         a miss, counted and logged; GetOrSet loads anew and overwrites
 	a value above MaxValueBytes      the same: another node or another service has stored it, and it is not read
 	garbage on the channel           everything in memory is forgotten, and counted in Stats.UnknownMessages

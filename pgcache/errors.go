@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/pgcache/go/internal/migrate"
 	"github.com/pgcache/go/internal/redact"
 	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
 )
 
-// Errors that say what went wrong. All but SchemaError and PanicError are to be found with errors.Is.
+// Errors that say what went wrong. All but SchemaError, RightsError and PanicError are to be found with errors.Is.
 var (
 	// ErrNotFound is for loaders to say that there is nothing under the key. GetOrSet returns it as it is.
 	ErrNotFound = errors.New("not found")
@@ -136,6 +137,15 @@ func (c *Cache) explain(ctx context.Context, err error) error {
 		c.schema.unknown() // dropped while we ran: look again next time
 		return fmt.Errorf("%w (%w)", ErrNotMigrated, err)
 	}
+	return c.explainDenied(err)
+}
+
+// explainDenied says where to look for the rights that a statement was refused for.
+func (c *Cache) explainDenied(err error) error {
+	if sqlerr.State(err) == denied {
+		c.schema.proven.Store(false)
+		return fmt.Errorf("%w: Ready names every right that this role lacks, docs/rights.md says what it is for", err)
+	}
 	return err
 }
 
@@ -150,5 +160,6 @@ func ended(ctx context.Context) error {
 // misconfigured says that err won't go away by trying again: GetOrSet reports it instead of loading without the cache.
 func misconfigured(err error) bool {
 	var schema *SchemaError
-	return errors.Is(err, ErrClosed) || errors.Is(err, ErrNotMigrated) || errors.As(err, &schema) || sqlerr.Config(err)
+	var persistence *migrate.PersistenceError
+	return errors.Is(err, ErrClosed) || errors.Is(err, ErrNotMigrated) || errors.As(err, &schema) || errors.As(err, &persistence) || sqlerr.Config(err)
 }

@@ -18,6 +18,8 @@ var schemaVersion = migrate.Latest()
 // schema remembers that the tables are there and fit.
 type schema struct {
 	known   atomic.Bool
+	proven  atomic.Bool            // the role has the rights that it needs
+	reader  atomic.Bool            // they are for reading alone
 	id      atomic.Pointer[string] // the cache's, which its messages carry; nil: nobody has read it yet
 	looking atomic.Pointer[look]
 }
@@ -92,7 +94,10 @@ func (c *Cache) fits(have store.State) error {
 	return &SchemaError{Have: have.Version, Want: schemaVersion, HaveChannel: have.Channel, WantChannel: c.store.Names.Channel}
 }
 
-func (s *schema) unknown() { s.known.Store(false) }
+func (s *schema) unknown() {
+	s.known.Store(false)
+	s.proven.Store(false)
+}
 
 // Migrate creates or updates the cache's tables, and the schema that holds them if it is missing. It is idempotent and
 // safe from any number of processes at once. A database that a newer release has migrated, or that publishes on

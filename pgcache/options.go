@@ -121,7 +121,7 @@ type Options struct {
 	MaxValueBytes int
 
 	// CleanupInterval is how often one node of the fleet removes expired rows. Defaults to a minute; negative leaves it
-	// to calls of Cleanup.
+	// to calls of Cleanup, and to other nodes. A role that may only read needs it negative, see Ready.
 	CleanupInterval time.Duration
 
 	// CleanupBatch is how many rows one statement removes at most. Defaults to 500.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/notify"
+	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
 )
 
@@ -16,6 +17,9 @@ const (
 	pollRenew = 30 * time.Second // how often it renews that
 	busyPause = 5 * time.Millisecond
 )
+
+// errPolls is why a cache that may only read has no use for a Listener that polls.
+var errPolls = errors.New("a role that may only read can't poll, because who polls takes a lease and flushes: give it a Listener that listens, or the rights to write")
 
 // StartPolling implements Poller.
 func (s subscriber) StartPolling(ctx context.Context) (func(context.Context) ([]string, error), error) {
@@ -27,6 +31,9 @@ func (s subscriber) StartPolling(ctx context.Context) (func(context.Context) ([]
 	statement, cancel := c.statement(ctx)
 	defer cancel()
 	incarnation, last, err := c.store.BeginPolling(statement, pollLease)
+	if sqlerr.State(err) == denied {
+		return nil, fmt.Errorf("%w: %w", errPolls, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("start polling: %w", c.explain(ctx, err))
 	}

@@ -138,7 +138,12 @@ func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time) erro
 	}
 	if p.Incarnation == 0 { // a crash has removed it
 		incarnation, _, err := c.store.Incarnation(ctx)
-		if err != nil {
+		switch {
+		case sqlerr.State(err) == denied:
+			// A role that only reads can't make one. Until a writer has, two crashes look like none: so nothing is kept for
+			// longer than a pulse.
+			c.local.Forget()
+		case err != nil:
 			return fmt.Errorf("pulse: %w", err)
 		}
 		p.Incarnation = incarnation

@@ -247,7 +247,7 @@ func (c *Cache) explainTx(err error) error {
 	if errors.Is(err, sql.ErrTxDone) {
 		return errTxDone
 	}
-	return err
+	return c.explainDenied(err)
 }
 
 // errTxDone says whose mistake it was.

@@ -153,6 +153,7 @@ func cleanup(t *testing.T, b *bench) {
 	// By itself, on one node or the other, once the grace for loads is over.
 	must(t, view.SetMany(ctx, expired, pgcache.TTL(1)))
 	b.exec("UPDATE " + b.table() + " SET expires_at = expires_at - interval '1 hour' WHERE key LIKE 'expired%'")
+	b.exec("UPDATE " + b.name + "." + prefix + "cache_state SET ended_before = pg_snapshot_xmax(pg_current_snapshot())") // and their transactions ended long ago
 	b.node(func(o *pgcache.Options) { o.CleanupInterval = 20 * time.Millisecond })
 	eventually(t, "the janitor removes them", func() bool {
 		return b.count("SELECT count(*) FROM "+b.table()+" WHERE key LIKE 'expired%'") == 0

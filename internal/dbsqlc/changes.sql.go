@@ -72,6 +72,20 @@ func (q *Queries) LastNotice(ctx context.Context) (int64, error) {
 	return last, err
 }
 
+const MayVacuum = `-- name: MayVacuum :one
+SELECT (CASE WHEN current_setting('server_version_num')::int >= 170000 THEN has_table_privilege(c.oid, 'MAINTAIN')
+    ELSE pg_has_role(c.relowner, 'USAGE') END)::boolean AS may
+FROM pg_catalog.pg_class c WHERE c.oid = '/* TEMPLATE: prefix */cache_changes'::regclass
+`
+
+// VACUUM by a role that may not only leaves a warning in the server's log, every time.
+func (q *Queries) MayVacuum(ctx context.Context) (bool, error) {
+	row := q.db.QueryRowContext(ctx, MayVacuum)
+	var may bool
+	err := row.Scan(&may)
+	return may, err
+}
+
 const Poll = `-- name: Poll :many
 SELECT
     (coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0))::bigint AS incarnation,

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,6 +26,17 @@ type Migration struct {
 	SQL     string // for this cache: all templates are filled in
 	state   string // the end of SQL, which may be run again
 }
+
+// What begins every migration, so that the printed SQL is bounded too. A migration that waits for a table keeps everybody
+// behind it waiting, and one whose process is frozen keeps what it has locked:
+//
+//	a report holds cache_entries      ALTER TABLE waits for it      every Get and Set waits behind the ALTER TABLE
+const (
+	lockTimeout = "5s"
+	boundLocks  = "SET LOCAL lock_timeout = '" + lockTimeout + "'"
+	boundIdle   = "SET LOCAL idle_in_transaction_session_timeout = '30s'"
+	bounds      = boundIdle + ";\n" + boundLocks + ";\n"
+)
 
 // All returns the migrations of the cache that n names, in their order. They are embedded, and their names are checked
 // by a test: there is nothing that could fail at run time.
@@ -45,7 +58,7 @@ func All(n store.Names) []Migration {
 			panic("migrations are not numbered 1, 2, 3: " + f)
 		}
 		state := n.Render(recordState(version, n))
-		all = append(all, Migration{version, name, n.Render(string(text)) + "\n" + state, state})
+		all = append(all, Migration{version, name, bounds + n.Render(string(text)) + "\n" + state, state})
 	}
 	return all
 }
@@ -75,6 +88,10 @@ const lockID = -1
 func Run(ctx context.Context, db *sql.DB, n store.Names) error {
 	for {
 		done, err := step(ctx, db, n)
+		if sqlerr.State(err) == "55P03" {
+			return fmt.Errorf("a transaction held a table of the cache for longer than Migrate waits (%s), because everybody would wait behind it: "+
+				"this step has changed nothing, try again when that transaction has ended: %w", lockTimeout, err)
+		}
 		if err != nil || done {
 			return err
 		}
@@ -88,10 +105,17 @@ func step(ctx context.Context, db *sql.DB, n store.Names) (done bool, err error)
 		return false, err
 	}
 	defer tx.Rollback() //nolint:errcheck // after a Commit it does nothing, before one the first error counts
+	if _, err := tx.ExecContext(ctx, boundIdle); err != nil {
+		return false, err
+	}
 
 	// Two at once would meet in the catalogs (23505 pg_type_typname_nsp_index, XX000 tuple concurrently updated).
-	// The lock is the schema's, not the cache's: caches of other prefixes create the same schema.
+	// The lock is the schema's, not the cache's: caches of other prefixes create the same schema. This wait has no
+	// lock_timeout: this transaction holds nothing yet, and every wait of the one that has the lock is bounded.
 	if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1::int, $2::int)", store.Hash("migrate "+n.Schema), lockID); err != nil {
+		return false, err
+	}
+	if _, err := tx.ExecContext(ctx, boundLocks); err != nil {
 		return false, err
 	}
 	if n.Schema != "" {
@@ -110,22 +134,22 @@ func step(ctx context.Context, db *sql.DB, n store.Names) (done bool, err error)
 	if err != nil {
 		return false, err
 	}
-	if have > 0 {
-		if err := persistent(ctx, tx, n); err != nil {
-			return false, err
-		}
-	}
 	all := All(n)
-	if have == len(all) {
-		// Tables that were dropped by hand are made again: what is there stays as it is.
-		whole, err := complete(ctx, tx, n)
+	if have > 0 {
+		objects, err := store.AskRights(ctx, tx, n)
+		if err == nil {
+			err = Persistence(objects, n)
+		}
 		if err != nil {
 			return false, err
 		}
-		if whole {
-			return true, hide(ctx, tx, n, all[have-1])
+		if have == len(all) {
+			// Objects that were dropped by hand are made again: what is there stays as it is.
+			if !slices.ContainsFunc(objects, func(o store.Held) bool { return !o.There }) {
+				return true, hide(ctx, tx, n, all[have-1])
+			}
+			have = 0
 		}
-		have = 0
 	}
 	if have > len(all) {
 		return true, nil
@@ -179,23 +203,31 @@ func current(ctx context.Context, tx *sql.Tx, n store.Names) (int, error) {
 	return version, err
 }
 
-// persistent returns an error if the table of entries survives a crash and should not, or the other way round. Nobody's data
-// is rewritten unasked: with a large table that takes long, and keeps everybody out.
-func persistent(ctx context.Context, tx *sql.Tx, n store.Names) error {
-	var durable bool
-	err := tx.QueryRowContext(ctx, "SELECT relpersistence = 'p' FROM pg_class WHERE oid = to_regclass($1::text)", n.Table()).Scan(&durable)
-	if errors.Is(err, sql.ErrNoRows) || err != nil || durable == n.Durable {
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil // it is missing, and will be made
-		}
-		return err
-	}
+// PersistenceError says that the table of entries survives a crash and should not, or the other way round. Nobody's data is
+// rewritten unasked: with a large table that takes long, and keeps everybody out.
+type PersistenceError struct {
+	Table   string
+	Durable bool // it is; the option is not
+}
+
+// Error says how to change it.
+func (e *PersistenceError) Error() string {
 	is, should := "UNLOGGED", "LOGGED"
-	if durable {
+	if e.Durable {
 		is, should = should, is
 	}
-	return fmt.Errorf("%s is %s, and the option Durable asks for %s: run ALTER TABLE %s SET %s, which rewrites it and keeps everybody out meanwhile",
-		n.Table(), is, should, n.Table(), should)
+	return fmt.Sprintf("%s is %s, and the option Durable asks for %s: run ALTER TABLE %s SET %s, which rewrites it and keeps everybody out meanwhile",
+		e.Table, is, should, e.Table, should)
+}
+
+// Persistence returns an error if the table of entries is of another persistence than n says.
+func Persistence(objects []store.Held, n store.Names) error {
+	for _, o := range objects {
+		if o.Object == "cache_entries" && o.There && o.Durable != n.Durable {
+			return &PersistenceError{n.Table(), o.Durable}
+		}
+	}
+	return nil
 }
 
 // foreign returns an error if a table has one of our names and is not ours.
@@ -216,14 +248,6 @@ func foreign(ctx context.Context, tx *sql.Tx, n store.Names) error {
 	return nil
 }
 
-// complete says whether all tables are there.
-func complete(ctx context.Context, tx *sql.Tx, n store.Names) (whole bool, err error) {
-	tables := n.Tables()
-	err = tx.QueryRowContext(ctx, "SELECT to_regclass($1::text) IS NOT NULL AND to_regclass($2::text) IS NOT NULL AND to_regclass($3::text) IS NOT NULL",
-		tables[0], tables[1], tables[2]).Scan(&whole)
-	return whole, err
-}
-
 // Have reads the version without writing anything or taking a lock: 0 if there are no tables yet.
 func Have(ctx context.Context, s *store.Store) (int, error) {
 	state, err := s.State(ctx)
@@ -233,8 +257,11 @@ func Have(ctx context.Context, s *store.Store) (int, error) {
 	return state.Version, err
 }
 
+// dollar is what opens a dollar quote, and closes it again.
+var dollar = regexp.MustCompile(`^\$([A-Za-z_]\w*)?\$`)
+
 // split cuts a migration at the semicolons that end its statements: drivers differ in whether they take several at once.
-// It knows dollar quotes, strings and comments, as far as our own files use them.
+// It knows dollar quotes with and without a tag, strings and comments, as far as our own files use them.
 func split(text string) []string {
 	var statements []string
 	start := 0
@@ -256,8 +283,9 @@ func split(text string) []string {
 			}
 			return true
 		}
+		tag := dollar.FindString(text[i:])
 		switch {
-		case skip("--", "\n"), skip("/*", "*/"), skip("$$", "$$"), skip("'", "'"):
+		case skip("--", "\n"), skip("/*", "*/"), tag != "" && skip(tag, tag), skip("'", "'"):
 		case text[i] == ';':
 			add(i + 1)
 		}

@@ -12,17 +12,19 @@ import (
 func TestSplit(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string][]string{
-		"":                                   nil,
-		" \n\t":                              nil,
-		"SELECT 1":                           {"SELECT 1"},
-		"SELECT 1;":                          {"SELECT 1;"},
-		"SELECT 1; SELECT 2;\n":              {"SELECT 1;", "SELECT 2;"},
-		"SELECT ';'; SELECT ''';''';":        {"SELECT ';';", "SELECT ''';''';"},
-		"-- a; b\nSELECT 1; -- c;\nSELECT 2": {"-- a; b\nSELECT 1;", "-- c;\nSELECT 2"},
-		"SELECT /* ; */ 1; SELECT 2":         {"SELECT /* ; */ 1;", "SELECT 2"},
-		"DO $$ BEGIN x; y; END $$; SELECT 1": {"DO $$ BEGIN x; y; END $$;", "SELECT 1"},
-		"SELECT 'it -- is; '; SELECT 2":      {"SELECT 'it -- is; ';", "SELECT 2"},
-		"SELECT '/*;'; SELECT 2; -- */":      {"SELECT '/*;';", "SELECT 2;", "-- */"},
+		"":                                      nil,
+		" \n\t":                                 nil,
+		"SELECT 1":                              {"SELECT 1"},
+		"SELECT 1;":                             {"SELECT 1;"},
+		"SELECT 1; SELECT 2;\n":                 {"SELECT 1;", "SELECT 2;"},
+		"SELECT ';'; SELECT ''';''';":           {"SELECT ';';", "SELECT ''';''';"},
+		"-- a; b\nSELECT 1; -- c;\nSELECT 2":    {"-- a; b\nSELECT 1;", "-- c;\nSELECT 2"},
+		"SELECT /* ; */ 1; SELECT 2":            {"SELECT /* ; */ 1;", "SELECT 2"},
+		"DO $$ BEGIN x; y; END $$; SELECT 1":    {"DO $$ BEGIN x; y; END $$;", "SELECT 1"},
+		"DO $a$ x; $$ y; $b$ z; $a$; SELECT 1":  {"DO $a$ x; $$ y; $b$ z; $a$;", "SELECT 1"},
+		"DO $_b1$ ' $_b1$; SELECT $1; SELECT 2": {"DO $_b1$ ' $_b1$;", "SELECT $1;", "SELECT 2"},
+		"SELECT 'it -- is; '; SELECT 2":         {"SELECT 'it -- is; ';", "SELECT 2"},
+		"SELECT '/*;'; SELECT 2; -- */":         {"SELECT '/*;';", "SELECT 2;", "-- */"},
 	} {
 		if got := split(text); !cmp.Equal(got, want) {
 			t.Errorf("%q: %q", text, got)
@@ -42,7 +44,7 @@ func TestSplit(t *testing.T) {
 			}
 			word, _, _ := strings.Cut(s, " ")
 			switch word {
-			case "CREATE", "INSERT", "UPDATE", "ALTER", "DO", "COMMENT", "SELECT", "DROP", "REVOKE":
+			case "CREATE", "INSERT", "UPDATE", "ALTER", "DO", "COMMENT", "SELECT", "DROP", "REVOKE", "SET":
 			default:
 				t.Errorf("%s: a statement begins %.40q", m.Name, s)
 			}

@@ -57,8 +57,14 @@ func (s *Store) flush(ctx context.Context, db beginner, sender string, emptied b
 	return Flushed{max(r.Changes, 0), r.Messages, r.Bytes}, err
 }
 
-// VacuumLog removes the log's dead rows. It blocks nobody, and needs the rights of the table's owner.
-func (s *Store) VacuumLog(ctx context.Context) error { return s.q.VacuumChanges(ctx) }
+// VacuumLog removes the log's dead rows. It blocks nobody, and does nothing where the role has not the rights of the table's
+// owner.
+func (s *Store) VacuumLog(ctx context.Context) error {
+	if may, err := s.q.MayVacuum(ctx); err != nil || !may {
+		return err
+	}
+	return s.q.VacuumChanges(ctx)
+}
 
 func (s *Store) flushCommitted(ctx context.Context, db beginner, params dbsqlc.FlushParams) (r dbsqlc.FlushRow, err error) {
 	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})

@@ -182,12 +182,12 @@ func TestVacuum(t *testing.T) {
 	})
 	w.exec("GRANT USAGE ON SCHEMA " + w.Names.Schema + " TO " + role)
 	w.exec("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA " + w.Names.Schema + " TO " + role)
-	w.exec("GRANT USAGE ON ALL SEQUENCES IN SCHEMA " + w.Names.Schema + " TO " + role)
+	w.exec("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA " + w.Names.Schema + " TO " + role)
 	other := w.another(w.Names, "role", role)
 	if f, err := other.Flush(t.Context(), notify.Sender(1, window)); err != nil || f.Changes != 5000 {
 		t.Errorf("%+v, %v", f, err)
 	}
-	if err := other.VacuumLog(t.Context()); err != nil && sqlerr.State(err) != "42501" {
+	if err := other.VacuumLog(t.Context()); err != nil {
 		t.Errorf("another role's VACUUM: %v", err)
 	}
 	if err := other.DrainLog(t.Context(), notify.Sender(1, window)); sqlerr.State(err) != "42501" {

@@ -58,3 +58,6 @@ BEGIN
     END IF;
     RETURN true;
 END $$;
+
+-- Who may do what is granted by name: see docs/rights.md.
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_random(), /* TEMPLATE: prefix */cache_committed() FROM PUBLIC;

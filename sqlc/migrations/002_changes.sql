@@ -116,3 +116,6 @@ BEGIN
         WHERE l.relation = '/* TEMPLATE: prefix */cache_entries'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted
             AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) AND l.pid <> pg_backend_pid());
 END $$;
+
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_item(text, bytea, text), /* TEMPLATE: prefix */cache_head(text, text, bytea), /* TEMPLATE: prefix */cache_publish(text, text, text[]) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_flush(text, int, int, boolean), /* TEMPLATE: prefix */cache_writers() FROM PUBLIC;

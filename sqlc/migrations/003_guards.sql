@@ -82,3 +82,7 @@ ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guar
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_rename;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_delete;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_truncate;
+
+-- Who changes rows by hand needs none of these: a trigger that fires asks for no EXECUTE, and what it calls, it calls as its owner.
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_changed(text), /* TEMPLATE: prefix */cache_guard_write() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_guard_gone(), /* TEMPLATE: prefix */cache_guard_empty() FROM PUBLIC;

@@ -41,18 +41,19 @@ BEGIN
     PERFORM /* TEMPLATE: prefix */cache_changed(key);
 END $$;
 
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_set(text, bytea, interval, text) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_delete(text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_check_key(text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_set(text, bytea, interval, text), /* TEMPLATE: prefix */cache_delete(text) FROM PUBLIC;
 
--- What runs with its owner's rights looks for tables in the caller's temporary schema last, not first.
+-- What runs with its owner's rights finds names in its own schema alone: what a session's search_path begins with, or may
+-- be written to by others, is no part of it. The caller's temporary schema comes last; else it would come first.
 DO $$
 DECLARE
-    f text;
+    f regprocedure;
 BEGIN
     FOREACH f IN ARRAY ARRAY[
         '/* TEMPLATE: prefix */cache_guard_write()', '/* TEMPLATE: prefix */cache_guard_gone()', '/* TEMPLATE: prefix */cache_guard_empty()',
         '/* TEMPLATE: prefix */cache_set(text, bytea, interval, text)', '/* TEMPLATE: prefix */cache_delete(text)'
-    ] LOOP
-        EXECUTE 'ALTER FUNCTION ' || f || ' SET search_path = ' || concat_ws(', ', nullif(current_setting('search_path'), ''), 'pg_temp');
+    ]::regprocedure[] LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', f, (SELECT p.pronamespace::regnamespace FROM pg_proc p WHERE p.oid = f));
     END LOOP;
 END $$;

@@ -1,11 +1,14 @@
--- What the library does to its own rows. By the setting the guards know.
+-- What the library does to its own rows. By the setting the guards know. It is not a SET clause of the functions: to name
+-- a setting that no module defines in one is the superuser's right alone, and Migrate must do without.
 
 -- cache_truncate empties the table at once, or fails: it does not keep writers waiting behind a reader for long. The
 -- incarnation turns with it: a load that began before, or meanwhile, may have been before a Set whose row goes here.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_truncate() RETURNS void LANGUAGE plpgsql
-SET lock_timeout = '100ms' SET pgcache.upkeep = 'on' AS $$
+SET lock_timeout = '100ms' AS $$
 BEGIN
+    PERFORM set_config('pgcache.upkeep', 'on', true);
     TRUNCATE /* TEMPLATE: prefix */cache_entries;
+    PERFORM set_config('pgcache.upkeep', '', true);
     INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random())
         ON CONFLICT (one) DO UPDATE SET id = EXCLUDED.id;
     PERFORM /* TEMPLATE: prefix */cache_changed('');
@@ -13,21 +16,23 @@ END $$;
 
 -- cache_clear removes at most batch of the rows that were written until a moment. It leaves those that somebody has locked.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_clear(until timestamptz, batch int) RETURNS bigint LANGUAGE plpgsql
-SET lock_timeout = '1s' SET pgcache.upkeep = 'on' AS $$
+SET lock_timeout = '1s' AS $$
 DECLARE
     removed bigint;
 BEGIN
+    PERFORM set_config('pgcache.upkeep', 'on', true);
     DELETE FROM /* TEMPLATE: prefix */cache_entries WHERE ctid = ANY (array(
         SELECT e.ctid FROM /* TEMPLATE: prefix */cache_entries e WHERE e.written_at <= until LIMIT batch FOR UPDATE SKIP LOCKED
     ));
     GET DIAGNOSTICS removed = ROW_COUNT;
+    PERFORM set_config('pgcache.upkeep', '', true);
     RETURN removed;
 END $$;
 
 -- cache_clear_waiting removes one such row, and waits for it up to lock_timeout. One, because a row that is removed stays
 -- locked until the statement ends: a batch that waits for its last row would keep the writers of all others waiting.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_clear_waiting(until timestamptz) RETURNS bigint LANGUAGE plpgsql
-SET lock_timeout = '1s' SET pgcache.upkeep = 'on' AS $$
+SET lock_timeout = '1s' AS $$
 DECLARE
     found_key text COLLATE "C";
 BEGIN
@@ -35,7 +40,9 @@ BEGIN
     IF NOT FOUND THEN
         RETURN 0;
     END IF;
+    PERFORM set_config('pgcache.upkeep', 'on', true);
     DELETE FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = found_key;
+    PERFORM set_config('pgcache.upkeep', '', true);
     RETURN 1;
 END $$;
 
@@ -54,12 +61,12 @@ AS $$ SELECT s.newest - (s.newest - id::text::bigint) % 4294967296
 --     transaction: cache_delete        a load looks: no row      (minutes go by, the tombstone expires)
 --     COMMIT                           the janitor removes the tombstone
 --                                      the load stores what is from before the COMMIT
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_expire(first_block bigint, blocks int, until timestamptz, batch int, fenced boolean) RETURNS bigint LANGUAGE plpgsql
-SET pgcache.upkeep = 'on' AS $$
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_expire(first_block bigint, blocks int, until timestamptz, batch int, fenced boolean) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     removed bigint;
     ended bigint := (SELECT s.ended_before::text::bigint FROM /* TEMPLATE: prefix */cache_state s);
 BEGIN
+    PERFORM set_config('pgcache.upkeep', 'on', true);
     DELETE FROM /* TEMPLATE: prefix */cache_entries WHERE ctid = ANY (array(
         SELECT e.ctid FROM /* TEMPLATE: prefix */cache_entries e
         WHERE e.ctid >= format('(%s,0)', first_block)::tid AND e.ctid < format('(%s,0)', first_block + blocks)::tid AND e.expires_at <= until
@@ -67,5 +74,10 @@ BEGIN
         LIMIT batch FOR UPDATE SKIP LOCKED
     )) AND expires_at <= until;
     GET DIAGNOSTICS removed = ROW_COUNT;
+    PERFORM set_config('pgcache.upkeep', '', true);
     RETURN removed;
 END $$;
+
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_truncate(), /* TEMPLATE: prefix */cache_clear(timestamptz, int) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_clear_waiting(timestamptz), /* TEMPLATE: prefix */cache_xid8(xid) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_expire(bigint, int, timestamptz, int, boolean) FROM PUBLIC;

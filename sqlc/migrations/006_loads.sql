@@ -41,3 +41,5 @@ BEGIN
     FROM unnest(keys) WITH ORDINALITY AS k (key, n)
     LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C";
 END $$;
+
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_look(int, int, int[], text[], int) FROM PUBLIC;

@@ -5,6 +5,12 @@ FROM /* TEMPLATE: prefix */cache_flush(@sender::text, @class::int, @id::int, @em
 -- name: VacuumChanges :exec
 VACUUM (SKIP_LOCKED, INDEX_CLEANUP off, TRUNCATE off) /* TEMPLATE: prefix */cache_changes;
 
+-- name: MayVacuum :one
+-- VACUUM by a role that may not only leaves a warning in the server's log, every time.
+SELECT (CASE WHEN current_setting('server_version_num')::int >= 170000 THEN has_table_privilege(c.oid, 'MAINTAIN')
+    ELSE pg_has_role(c.relowner, 'USAGE') END)::boolean AS may
+FROM pg_catalog.pg_class c WHERE c.oid = '/* TEMPLATE: prefix */cache_changes'::regclass;
+
 -- name: Writers :many
 SELECT id::text AS id FROM unnest(/* TEMPLATE: prefix */cache_writers()) AS id;
 

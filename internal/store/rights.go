@@ -1,0 +1,119 @@
+package store
+
+import (
+	"context"
+	"strings"
+
+	"github.com/pgcache/go/internal/dbsqlc"
+)
+
+// Use is what a right is for.
+type Use int
+
+// Gets; Gets from memory, which a listener and the pulse keep true; and everything. The last has all that the others have.
+const (
+	ToRead Use = iota
+	ToListen
+	ToWrite
+)
+
+// Right is one right on one object of a cache. docs/rights.md says which statement needs it, and a test holds the two
+// against each other. Identity columns ask for no right on their sequence.
+type Right struct {
+	Use       Use
+	Privilege string
+	Object    string
+	Args      string // of a function, as the catalogs write them; "-": it is a table
+	Columns   string // "": all of the table
+}
+
+// Rights are all rights that the library's statements need.
+func Rights() []Right {
+	rights := []Right{
+		{ToRead, "SELECT", "cache_entries", "-", "key, value, version, codec, expires_at"},
+		{ToRead, "SELECT", "cache_state", "-", "schema_version, id, channel, key_secret"},
+		{ToListen, "SELECT", "cache_state", "-", "poller_lease"},
+		{ToListen, "SELECT", "cache_incarnation", "-", "id"},
+		{ToListen, "SELECT", "cache_changes", "-", "logged_at"},
+	}
+	for _, t := range []struct{ table, privileges string }{
+		{"cache_entries", "SELECT INSERT UPDATE DELETE TRUNCATE"},
+		{"cache_changes", "SELECT INSERT DELETE TRUNCATE"},
+		{"cache_notices", "SELECT INSERT DELETE"},
+		{"cache_incarnation", "SELECT INSERT UPDATE"},
+		{"cache_state", "SELECT"},
+	} {
+		for p := range strings.FieldsSeq(t.privileges) {
+			rights = append(rights, Right{ToWrite, p, t.table, "-", ""})
+		}
+	}
+	rights = append(rights, Right{ToWrite, "UPDATE", "cache_state", "-", "swept_at, ended_before, next_before, next_at, poller_lease"})
+	for _, f := range [][2]string{
+		{"cache_random", ""},
+		{"cache_committed", ""},
+		{"cache_item", "text, bytea, text"},
+		{"cache_head", "text, text, bytea"},
+		{"cache_publish", "text, text, text[]"},
+		{"cache_flush", "text, integer, integer, boolean"},
+		{"cache_writers", ""},
+		{"cache_changed", "text"},
+		{"cache_truncate", ""},
+		{"cache_clear", "timestamp with time zone, integer"},
+		{"cache_clear_waiting", "timestamp with time zone"},
+		{"cache_xid8", "xid"},
+		{"cache_expire", "bigint, integer, timestamp with time zone, integer, boolean"},
+		{"cache_look", "integer, integer, integer[], text[], integer"},
+	} {
+		rights = append(rights, Right{ToWrite, "EXECUTE", f[0], f[1], ""})
+	}
+	return rights
+}
+
+// Held is what the role has of a Right.
+type Held struct {
+	Right
+	Role    string
+	There   bool   // the object exists
+	Name    string // its full name, quoted where it must be
+	Home    string // its schema, likewise
+	Usable  bool   // the role may use the schema
+	Held    bool   // and has the right
+	Durable bool   // a table that outlives a crash
+}
+
+// AskRights reads the catalogs, in one statement, and touches no table of the cache.
+func AskRights(ctx context.Context, db DB, n Names) ([]Held, error) {
+	rights := Rights()
+	list := func(field func(r Right) string) string {
+		return arrayOf(len(rights), func(b *strings.Builder, i int) { quoteElement(b, field(rights[i])) })
+	}
+	rows, err := dbsqlc.New(db).Rights(ctx, dbsqlc.RightsParams{
+		Schema:     n.Schema,
+		Names:      list(func(r Right) string { return n.Prefix + r.Object }),
+		Args:       list(func(r Right) string { return r.Args }),
+		Privileges: list(func(r Right) string { return r.Privilege }),
+		Columns:    list(func(r Right) string { return r.Columns }),
+	})
+	if err != nil {
+		return nil, err
+	}
+	held := make([]Held, len(rows))
+	for i, r := range rows {
+		held[i] = Held{rights[i], r.Role, r.There, r.Object, r.Home, r.Usable, r.Held, r.Durable}
+	}
+	return held, nil
+}
+
+// Rights is AskRights of this cache.
+func (s *Store) Rights(ctx context.Context) ([]Held, error) {
+	return retry(ctx, lost, func() ([]Held, error) { return AskRights(ctx, s.db, s.Names) })
+}
+
+// String is the right as it stands in a GRANT.
+func (h Held) String() string {
+	columns := ""
+	if h.Columns != "" {
+		columns = " (" + h.Columns + ")"
+	}
+	return h.Privilege + columns + " on " + h.Name
+}
