@@ -33,7 +33,7 @@ var ErrNoEcho = errors.New("notifications do not arrive: most likely a transacti
 
 // Config tunes a Listener. The zero value means the defaults; negative values are errors of Listen.
 type Config struct {
-	// HeartbeatEvery is the time from one sign of life that is asked of the server to the next, and HeartbeatTimeout how
+	// HeartbeatEvery is the time from one question to the server to the next, and HeartbeatTimeout how
 	// long its reply may take. Their sum is how long a silently broken connection can go unnoticed. They default to 2 s and 1 s.
 	HeartbeatEvery, HeartbeatTimeout time.Duration
 

@@ -35,7 +35,7 @@ func TestDeafConn(t *testing.T) {
 			n := newNode(t)
 			end := listen(t, listener.New(breaking(testdb.DSN(t), change), cfg), n)
 			err := next[error](t, n)
-			if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "did not answer from the server within 500ms") {
+			if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "the connection did not answer within 500ms") {
 				t.Errorf("Down(%v)", err)
 			}
 			next[error](t, n) // it is tried again
