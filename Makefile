@@ -12,10 +12,13 @@ GOFUMPT_V  := v0.12.0
 STATIC_V   := v0.8.2
 GOLANGCI_V := v2.15.0
 # The modules of this repository beside the root: users never meet their dependencies.
-NESTED    := $(patsubst %/go.mod,%,$(wildcard integration/go.mod benchmarks/go.mod))
+NESTED    := $(patsubst %/go.mod,%,$(wildcard integration/go.mod benchmarks/go.mod proof/go.mod))
+# What `make mutants` changes in pgcache, and the tests that it leaves out because they take long and look at other code.
+MUTANT_FILES := ^(load|fill|look|many|get|guard)\.go$$
+MUTANT_SKIP  := Bench|Seed|Soak
 
 .DEFAULT_GOAL := help
-.PHONY: help generate verify lint test race integration harness proof examples bench ci
+.PHONY: help generate verify lint test race integration harness soak proof mutants linear examples bench ci
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -39,6 +42,16 @@ proof: ## models and mutants, rules taken out one by one, and a fleet whose list
 	$(GO) run ./harness -kill 200ms
 	$(GO) run ./harness -kill 200ms -transport immediate
 	$(GO) run ./harness -transport poll
+
+mutants: ## small changes of the code, one at a time: which does no test notice? See docs/mutants.md
+	$(GO) run ./internal/mutate -min 90 ./internal/notify ./internal/batch ./internal/window ./internal/coherence ./internal/lock ./internal/store
+	$(GO) run ./internal/mutate -files '$(MUTANT_FILES)' -skip '$(MUTANT_SKIP)' ./pgcache
+
+linear: ## single keys are linearizable without a local cache, as a checker that is not ours sees it
+	cd proof && $(GO) test -count=1 -v ./...
+
+soak: ## a fleet for half an hour: memory, goroutines, sessions and tables must not grow
+	$(GO) run ./harness -soak 30m
 
 examples: ## run the quickstart
 	$(GO) run ./examples/quickstart

@@ -69,6 +69,9 @@ func TestHead(t *testing.T) {
 	if all := (Message{Cache: AnyCache}); !all.For("00c0ffee") {
 		t.Error("a message for all caches is for each")
 	}
+	if Sender(1, 0) != "000000010000" || Sender(1, -time.Second) != "000000010000" || Sender(1, time.Hour) != "00000001ffff" {
+		t.Error("a window is cut to what four digits hold")
+	}
 	if len(Sender(1, time.Hour)) != len(Nobody) {
 		t.Error("senders have one length")
 	}
@@ -100,6 +103,24 @@ func TestGarbage(t *testing.T) {
 	} {
 		if _, all, err := parse(inlineHead + body); err == nil || all {
 			t.Errorf("Parse(%q) was accepted", inlineHead+body)
+		}
+	}
+}
+
+// TestShortest: what is as short as it may be is understood, and what is one byte shorter is not.
+func TestShortest(t *testing.T) {
+	t.Parallel()
+	for _, p := range []string{inlineHead, flushHead(1)} {
+		if items, all, err := parse(p); err != nil || all || len(items) != 0 {
+			t.Errorf("Parse(%q) = %v, all %v, %v", p, items, all, err)
+		}
+		if _, err := Parse(p[:len(p)-1]); err == nil {
+			t.Errorf("Parse(%q) was accepted", p[:len(p)-1])
+		}
+	}
+	for _, body := range []string{"0:0000000000000001", "0:0000000000000001:", "0:0000000000000001x", "1:", "1:;", "x:k0000000000000001;", "1k0000000000000001;"} {
+		if items, _, err := parse(inlineHead + body); err == nil || len(items) != 0 {
+			t.Errorf("Parse(%q) = %v, %v", inlineHead+body, items, err)
 		}
 	}
 }
