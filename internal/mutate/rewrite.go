@@ -243,11 +243,11 @@ func (r *rewriter) expr(e ast.Expr) []wrap {
 		case token.EQL, token.NEQ:
 			return []wrap{r.negate(e, "negated")}
 		case token.LAND:
-			r.operand(e, e.X, "("+"%s || ", "left side dropped")
-			r.operand(e, e.Y, "("+"%s || ", "right side dropped")
+			r.operand(e, e.X, "(%s || (", "left side dropped")
+			r.operand(e, e.Y, "(%s || (", "right side dropped")
 		case token.LOR:
-			r.operand(e, e.X, "("+"!%s && ", "left side dropped")
-			r.operand(e, e.Y, "("+"!%s && ", "right side dropped")
+			r.operand(e, e.X, "(!%s && (", "left side dropped")
+			r.operand(e, e.Y, "(!%s && (", "right side dropped")
 		case token.LSS, token.LEQ, token.GTR, token.GEQ:
 			id := r.add(e, "bound moved")
 			r.add(e, "negated")
@@ -265,7 +265,7 @@ func (r *rewriter) expr(e ast.Expr) []wrap {
 
 func (r *rewriter) operand(parent, child ast.Expr, before, change string) {
 	id := r.add(parent, change)
-	r.wraps[child] = append(r.wraps[child], wrap{fmt.Sprintf(before, on(id)), ")"})
+	r.wraps[child] = append(r.wraps[child], wrap{fmt.Sprintf(before, on(id)), "))"})
 }
 
 // constant adds one to an integer, and turns true and false round. Nothing inside of e is changed.
