@@ -30,6 +30,7 @@ type job struct {
 	workers  int
 	verbose  bool
 	skipAny  bool
+	only     *regexp.Regexp
 	skip     *regexp.Regexp
 	files    *regexp.Regexp
 	harmless map[string]bool
@@ -180,7 +181,7 @@ func (j *job) tests(ctx context.Context, pkg listed, binary, dir string) ([]test
 	}
 	var tests []test
 	for _, name := range strings.Fields(string(out)) {
-		if j.skipAny && j.skip.MatchString(name) {
+		if !j.only.MatchString(name) || j.skipAny && j.skip.MatchString(name) {
 			continue
 		}
 		record := filepath.Join(dir, "record")

@@ -2,7 +2,7 @@
 // fails. A change that no test notices is a survivor: a test is missing, or the change is harmless and docs/mutants.md
 // says why.
 //
-//	go run ./internal/mutate [-min 90] [-skip regexp] [-files regexp] package...
+//	go run ./internal/mutate [-min 90] [-run regexp] [-skip regexp] [-files regexp] package...
 //
 // All changes of a package are compiled into one test binary, each behind a switch, because building a binary for each
 // change would take most of the time. Each test is first run alone to find the switches that it reaches; a change is then
@@ -35,6 +35,7 @@ func run(ctx context.Context, args []string) error {
 	set := flag.NewFlagSet("mutate", flag.ContinueOnError)
 	least := set.Int("min", 0, "fail when less than this percentage of a package's mutants is killed")
 	workers := set.Int("workers", 2, "mutants tried at a time")
+	only := set.String("run", "", "tests that are run: a regular expression")
 	skip := set.String("skip", "", "tests that are not run: a regular expression")
 	files := set.String("files", "", "files that are changed: a regular expression; \"\" is all")
 	reasons := set.String("harmless", "docs/mutants.md", "the page that lists harmless mutants")
@@ -56,6 +57,9 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	if job.files, err = regexp.Compile(*files); err != nil {
+		return err
+	}
+	if job.only, err = regexp.Compile(*only); err != nil {
 		return err
 	}
 	job.skipAny = *skip != ""
