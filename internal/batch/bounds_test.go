@@ -348,6 +348,37 @@ func TestStuckTogether(t *testing.T) {
 	})
 }
 
+// TestStuckAlone: only what is stuck holds up what overlaps with it.
+func TestStuckAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var s server
+		release := make(chan struct{})
+		s.fail = func(qs []int) error {
+			if qs[0] == 1 {
+				<-release
+			}
+			return nil
+		}
+		b := s.queue(3)
+		b.Patience = 3 * time.Second
+		b.Overlap = func(a, b int) bool { return a%10 == b%10 }
+		for _, q := range []int{1, 2, 3, 4} {
+			ask(t, b, t.Context(), q, nothing)
+		}
+		time.Sleep(5 * time.Second) // 1 is stuck
+		began := time.Now()
+		var took time.Duration
+		ask(t, b, t.Context(), 15, nothing)
+		ask(t, b, t.Context(), 25, func(string, error) { took = time.Since(began) })
+		time.Sleep(5 * time.Second)
+		if took != time.Second {
+			t.Errorf("answered after %v", took)
+		}
+		close(release)
+	})
+}
+
 // TestWeight: what is too heavy to share goes alone, in its turn.
 func TestWeight(t *testing.T) {
 	t.Parallel()

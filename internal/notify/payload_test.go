@@ -89,7 +89,7 @@ func TestAll(t *testing.T) {
 func TestGarbage(t *testing.T) {
 	t.Parallel()
 	for _, p := range []string{
-		"", "*", "3*", "x", "1*", "1", "2*", "200c0ffe", "200c0ffe+*", "100c0ffee0000000g0019*", "100c0ffee+00000010019*", "100c0ffee0000000100g9*",
+		"", "*", "3*", "300c0ffee*", "000c0ffee000000010019*", "x", "1*", "1", "2*", "200c0ffe", "200c0ffe+*", "100c0ffee0000000g0019*", "100c0ffee+00000010019*", "100c0ffee0000000100g9*",
 		"100c0ffee000000010019**", `{"key":"k"}`,
 	} {
 		if _, all, err := parse(p); err == nil || all {
@@ -117,6 +117,10 @@ func TestShortest(t *testing.T) {
 		if _, err := Parse(p[:len(p)-1]); err == nil {
 			t.Errorf("Parse(%q) was accepted", p[:len(p)-1])
 		}
+	}
+	// The node's id is eight digits, of which the last counts; a version may be as long as the rest of a payload.
+	if m, err := Parse("100c0ffee000000019ffff*"); err != nil || m.Node != 1 || m.Window != 0x9fff*time.Millisecond || m.Body != "f*" {
+		t.Errorf("%+v, %v", m, err)
 	}
 	for _, body := range []string{"0:0000000000000001", "0:0000000000000001:", "0:0000000000000001x", "1:", "1:;", "x:k0000000000000001;", "1k0000000000000001;"} {
 		if items, _, err := parse(inlineHead + body); err == nil || len(items) != 0 {
