@@ -15,7 +15,7 @@ GOLANGCI_V := v2.15.0
 NESTED    := $(patsubst %/go.mod,%,$(wildcard integration/go.mod benchmarks/go.mod proof/go.mod))
 # What `make mutants` changes in pgcache: the way of a load; and the tests that look at it.
 MUTANT_FILES := ^(load|fill|look)\.go$$
-MUTANT_TESTS := Load|P6|GetOrSet|Guard|Foreign|MissPath|Recurs|Waiters|Ring|NotFound|TwoNodes|Panic|ManyKeys|NoConnection|Closed|Null
+MUTANT_TESTS := DatabaseDown|Load|P6|GetOrSet|Guard|Foreign|MissPath|Recurs|Waiters|Ring|NotFound|TwoNodes|Panic|ManyKeys|NoConnection|Closed|Null
 
 .DEFAULT_GOAL := help
 .PHONY: help generate verify lint test race integration harness soak proof mutants linear examples bench ci
