@@ -22,6 +22,37 @@ func TestBound(t *testing.T) {
 	}
 }
 
+// TestSingle: up to single keys have locks of their own, and answers of their own; one more, and they share both.
+func TestSingle(t *testing.T) {
+	t.Parallel()
+	space := t.Name() + time.Now().String()
+	mine, other := Open(testdb.DB(t), space), Open(testdb.DB(t), space)
+	defer mine.Close()
+	defer other.Close()
+	var keys []string
+	for i := range single + 1 {
+		keys = append(keys, fmt.Sprint("key ", i))
+	}
+	if n, m := len(names(keys[:single])), len(names(keys)); n != single || m != 1 {
+		t.Errorf("%d and %d locks", n, m)
+	}
+	if got, err := other.TryLock(t.Context(), keys[:1]); err != nil || !got[0] {
+		t.Fatal(got, err)
+	}
+	got, err := mine.TryLock(t.Context(), keys[:single])
+	if err != nil || len(got) != single {
+		t.Fatal(got, err)
+	}
+	for i, yes := range got {
+		if yes != (i > 0) {
+			t.Errorf("key %d: %v", i, yes)
+		}
+	}
+	if got, err := mine.TryLock(t.Context(), keys); err != nil || len(got) != single+1 || !got[0] || !got[single] {
+		t.Error(got, err)
+	}
+}
+
 // hold keeps the session busy until release is called, which returns how that ended.
 func hold(t *testing.T, l *Locks) (release func() error) {
 	t.Helper()

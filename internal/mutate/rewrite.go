@@ -18,12 +18,10 @@ type mutant struct {
 
 // rewriter puts switches into one file. It edits the text and not the tree, so that everything else stays as it is.
 type rewriter struct {
-	fset    *token.FileSet
-	info    *types.Info
-	pkg     *types.Package
-	text    []byte
-	base    token.Pos
-	imports map[string]bool
+	fset *token.FileSet
+	info *types.Info
+	text []byte
+	base token.Pos
 
 	edits   []edit
 	mutants *[]mutant
