@@ -44,7 +44,8 @@ proof: ## models and mutants, rules taken out one by one, and a fleet whose list
 	$(GO) run ./harness -transport poll
 
 mutants: ## small changes of the code, one at a time: which does no test notice? See docs/mutants.md
-	$(GO) run ./internal/mutate -min 90 ./internal/notify ./internal/batch ./internal/window ./internal/coherence ./internal/lock ./internal/store
+	$(GO) run ./internal/mutate -min 90 ./internal/notify ./internal/batch ./internal/window ./internal/coherence ./internal/lock
+	$(GO) run ./internal/mutate ./internal/store
 	$(GO) run ./internal/mutate -files '$(MUTANT_FILES)' -run '$(MUTANT_TESTS)' ./pgcache
 
 linear: ## single keys are linearizable without a local cache, as a checker that is not ours sees it
