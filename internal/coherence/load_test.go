@@ -164,6 +164,8 @@ func TestOwnStoreKeepsTheLoad(t *testing.T) {
 	}
 	tr.Write(k1, 10, &Load{}).Finish(nil, 0)
 	mustWait(t, tr, k1, l)
+	l.End(Loaded{})
+	tr.Write(k1, 11, l).Finish(nil, 0) // no load is under way: there is none to be overtaken
 }
 
 // Loaders that wait for each other's keys never end; the one that closes the ring is told.
