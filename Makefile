@@ -12,13 +12,16 @@ GOFUMPT_V  := v0.12.0
 STATIC_V   := v0.8.2
 GOLANGCI_V := v2.15.0
 # The modules of this repository beside the root: users never meet their dependencies.
-NESTED    := $(patsubst %/go.mod,%,$(wildcard integration/go.mod benchmarks/go.mod))
+NESTED    := $(patsubst %/go.mod,%,$(wildcard integration/go.mod benchmarks/go.mod proof/go.mod))
+# What `make mutants` changes in pgcache: the way of a load; and the tests that look at it.
+MUTANT_FILES := ^(load|loadstore|loadlock)\.go$$
+MUTANT_TESTS := DatabaseDown|Load|P6|GetOrSet|Guard|Foreign|MissPath|Recurs|Waiters|Ring|NotFound|TwoNodes|Panic|ManyKeys|NoConnection|Closed|Null
 
 # How long make fuzz runs each target.
 FUZZTIME  ?= 10s
 
 .DEFAULT_GOAL := help
-.PHONY: help generate verify lint test race integration harness faults faults-quick proof examples bench fuzz ci
+.PHONY: help generate verify lint test race integration harness soak faults faults-quick proof mutants linear examples bench fuzz ci
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -52,6 +55,17 @@ proof: ## models and mutants, rules taken out one by one, and a fleet whose list
 	$(GO) run ./harness -kill 200ms
 	$(GO) run ./harness -kill 200ms -transport immediate
 	$(GO) run ./harness -transport poll
+
+mutants: ## small changes of the code, one at a time: which does no test notice? See docs/mutants.md
+	$(GO) run ./internal/mutate -min 90 ./internal/notify ./internal/batch ./internal/window ./internal/coherence ./internal/lock
+	$(GO) run ./internal/mutate ./internal/store
+	$(GO) run ./internal/mutate -files '$(MUTANT_FILES)' -run '$(MUTANT_TESTS)' ./pgcache
+
+linear: ## single keys are linearizable without a local cache, as a checker that is not ours sees it
+	cd proof && $(GO) test -count=1 -v ./...
+
+soak: ## a fleet for half an hour: memory, goroutines, sessions and tables must not grow
+	$(GO) run ./harness -soak 30m
 
 examples: ## run the quickstart
 	$(GO) run ./examples/quickstart

@@ -19,6 +19,7 @@ import (
 	"github.com/pgcache/go/driver/pgxdriver"
 	"github.com/pgcache/go/driver/pqdriver"
 	"github.com/pgcache/go/listener"
+	"github.com/pgcache/go/localcache"
 	"github.com/pgcache/go/pgcache"
 )
 
@@ -122,8 +123,12 @@ func (f *fleet) newNode(id int, dsn string, conns int) (*node, error) {
 	}
 	n.db.SetMaxOpenConns(conns)
 	n.db.SetMaxIdleConns(conns)
+	var local localcache.Cache // the default
+	if f.cfg.soak > 0 {
+		local = localcache.New(localcache.Options{MaxEntries: soakEntries})
+	}
 	n.cache, err = pgcache.New(n.db, pgcache.Options{
-		Codec: codecs[f.cfg.codec], DefaultTTL: f.cfg.ttl, Schema: f.name, Channel: f.name, Listener: n.recorder,
+		Local: local, Codec: codecs[f.cfg.codec], DefaultTTL: f.cfg.ttl, Schema: f.name, Channel: f.name, Listener: n.recorder,
 		InvalidationWindow: window,
 		Timeout:            30 * time.Second, // a machine that is too small is slow, not wrong
 		Logger:             slog.New(slog.DiscardHandler),

@@ -4,6 +4,7 @@
 //	go run ./harness                          16 writing and 32 reading nodes, 30 s
 //	go run ./harness -driver pq -kill 200ms   ... over lib/pq, while somebody ends a listener's session five times a second
 //	go run ./harness -transport poll          ... that ask for changes instead of listening; or immediate
+//	go run ./harness -soak 30m                judges no answers, but whether memory, goroutines, sessions or tables grow
 //	go run ./harness -selftest                plants stale and wrong values, and fails if they are not noticed
 //
 // It brings its own Postgres, or uses the one that PGCACHE_DSN names, in a schema of its own.
@@ -29,10 +30,10 @@ import (
 )
 
 type config struct {
-	duration, ttl, kill, pause time.Duration
-	keys, writers, readers     int
-	driver, codec, transport   string
-	selftest                   bool
+	duration, ttl, kill, pause, soak time.Duration
+	keys, writers, readers           int
+	driver, codec, transport         string
+	selftest                         bool
 }
 
 // How changes travel.
@@ -88,6 +89,8 @@ func onServer(ctx context.Context, cfg config, dsn, version string, stdout, stde
 		code, err = unused, fmt.Errorf("start the nodes: %w", err)
 	case cfg.selftest:
 		err = f.selftest(ctx, plants, patience, stdout)
+	case cfg.soak > 0:
+		err = f.soak(ctx, stdout)
 	default:
 		var res result
 		show := newProgress(stderr, f)
@@ -117,6 +120,7 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	set.DurationVar(&c.ttl, "ttl", 5*time.Second, "how long most values live; others an eighth of it, or for ever")
 	set.DurationVar(&c.kill, "kill", 0, "end the session of a random listener this often; 0: never")
 	set.DurationVar(&c.pause, "pause", 4*time.Millisecond, "mean pause of a worker, of which a node has two, between operations")
+	set.DurationVar(&c.soak, "soak", 0, "instead of -duration: work this long, and see whether anything grows")
 	set.IntVar(&c.keys, "keys", 64, "number of keys, at least 4: half of them written by one node each, a quarter by all, a quarter loaded")
 	set.IntVar(&c.writers, "writers", 16, "number of writing nodes, which read too")
 	set.IntVar(&c.readers, "readers", 32, "number of reading nodes")
@@ -135,8 +139,8 @@ func parse(args []string, stderr io.Writer) (config, error) {
 		wrong = "-duration must be positive"
 	case c.ttl < 100*time.Millisecond:
 		wrong = "-ttl must be at least 100ms"
-	case c.kill < 0 || c.pause < 0:
-		wrong = "-kill and -pause must not be negative"
+	case c.kill < 0 || c.pause < 0 || c.soak < 0:
+		wrong = "-kill, -pause and -soak must not be negative"
 	case c.keys < 4:
 		wrong = "-keys must be at least 4"
 	case c.writers < 1 || c.readers < 0 || c.selftest && c.readers < 1:

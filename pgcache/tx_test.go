@@ -330,7 +330,7 @@ func TestP8_JoinsNoLoadFromBefore(t *testing.T) {
 }
 
 // TestP8_OpenTransaction: while it is open readers and writers of other keys don't wait; who writes the same key does, and is
-// told so by an error.
+// published so by an error.
 func TestP8_OpenTransaction(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)

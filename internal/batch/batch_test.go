@@ -82,8 +82,8 @@ func TestShare(t *testing.T) {
 		var answered []string
 		for n := 1; n <= 7; n++ {
 			ask(t, b, t.Context(), n, func(r string, err error) {
-				if err != nil {
-					t.Error(err)
+				if err != nil || r != fmt.Sprint(n) {
+					t.Errorf("%d got the answer %q, %v", n, r, err)
 				}
 				answered = append(answered, r)
 			})
@@ -139,6 +139,9 @@ func TestOneCallersContextIsItsOwn(t *testing.T) {
 		synctest.Wait()
 		if d := cmp.Diff([][]int{{1}, {2, 3, 4}, {5}, {7}}, s.statements); d != "" {
 			t.Error(d)
+		}
+		if len(b.waiting) != 0 {
+			t.Errorf("%d callers that left are kept", len(b.waiting))
 		}
 	})
 }
@@ -254,6 +257,10 @@ func TestStuck(t *testing.T) {
 		}
 		if _, err := b.Do(t.Context(), 4); err != nil || b.busy != 0 || len(b.sent)+len(b.waiting) != 0 {
 			t.Error(err, b.busy, b.sent, b.waiting)
+		}
+		time.Sleep(b.Patience)
+		if b.ticking {
+			t.Error("a timer runs although nobody waits")
 		}
 	})
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/pgcache/go/internal/store"
 )
@@ -162,6 +164,8 @@ func TestOwnStoreKeepsTheLoad(t *testing.T) {
 	}
 	tr.BeginWrite(k1, 10, &Load{}).Finish(nil, 0)
 	mustWait(t, tr, k1, l)
+	l.End(Loaded{})
+	tr.BeginWrite(k1, 11, l).Finish(nil, 0) // no load is under way: there is none to be overtaken
 }
 
 // Loaders that wait for each other's keys never end; the one that closes the ring gets an error.
@@ -195,8 +199,42 @@ func TestRing(t *testing.T) {
 	waits.Lock()
 	defer waits.Unlock()
 	for _, r := range []*Run{a, b, c, d} {
-		if len(waits.on[r]) > 0 {
+		if _, ok := waits.on[r]; ok {
 			t.Error("an edge is left")
 		}
 	}
+}
+
+// TestDiamond: runs that wait for one run on two ways are no ring.
+func TestDiamond(t *testing.T) {
+	t.Parallel()
+	top, left, right, bottom, late := NewRun(t.Context()), NewRun(t.Context()), NewRun(t.Context()), NewRun(t.Context()), NewRun(t.Context())
+	for _, edge := range [][2]*Run{{top, left}, {top, right}, {left, bottom}, {right, bottom}, {late, top}} {
+		done, ok := edge[0].WaitFor(edge[1])
+		if !ok {
+			t.Fatal("refused, and there is no ring")
+		}
+		defer done()
+	}
+	if _, ok := bottom.WaitFor(late); ok {
+		t.Error("a ring through a diamond is not noticed")
+	}
+}
+
+func TestLoadedExpires(t *testing.T) {
+	t.Parallel()
+	if loaded := (&Loaded{}); loaded.Expired() { // not in a bubble: its clock is before the beginning of ours
+		t.Error("what was loaded has expired")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		loaded, found := Loaded{}, Loaded{Until: Now() + int64(time.Second)}
+		time.Sleep(time.Second - 1)
+		if loaded.Expired() || found.Expired() {
+			t.Error("expired too early")
+		}
+		time.Sleep(time.Nanosecond)
+		if loaded.Expired() || !found.Expired() {
+			t.Error("what was found has expired, what was loaded has not")
+		}
+	})
 }

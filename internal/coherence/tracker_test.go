@@ -470,3 +470,62 @@ func TestTrust(t *testing.T) {
 		}
 	})
 }
+
+// The clock of a bubble is before the beginning of ours, where anything is trusted: here it is the machine's.
+func TestAlwaysOnToday(t *testing.T) {
+	t.Parallel()
+	tr := New(memory{}, time.Hour)
+	tr.AlwaysOn()
+	if !tr.Live() || !fill(tr, k1, 1, 0) {
+		t.Error("memory is not in use")
+	}
+}
+
+// Replace keeps another form of what is there, with all that says how long it may be served.
+func TestReplace(t *testing.T) {
+	t.Parallel()
+	tr := newTracker(memory{})
+	fill(tr, k1, 7, 0)
+	old := tr.Hit(k1, Now())
+	form := &localcache.Entry{}
+	tr.Replace(k1, old, form)
+	got := tr.Hit(k1, Now())
+	if got != form || got.Version != 7 || got.Deadline != old.Deadline || got.Epoch != old.Epoch {
+		t.Fatalf("%+v is served in place of %+v", got, old)
+	}
+	if form = (&localcache.Entry{}); form.Interest() != 0 {
+		t.Fatal("an entry that nobody has used is of interest")
+	}
+	tr.Replace(k1, got, form)
+	if form.Interest() == 0 {
+		t.Error("a replacement does not count as use")
+	}
+}
+
+// A read that brings nothing to keep leaves an entry of its version.
+func TestNothingToKeep(t *testing.T) {
+	t.Parallel()
+	tr := newTracker(memory{})
+	fill(tr, k1, 7, 0)
+	tr.BeginReadAlone(k1).Finish(store.Row{Version: 7}, nil, nil)
+	if hit(tr, k1) != 7 {
+		t.Error("the entry is gone")
+	}
+}
+
+// A read that began while nothing was trusted is not kept, although the trust is back when it ends.
+func TestReadBeforeTrust(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tr := New(memory{}, 0)
+		tr.TrustListener(time.Now().Add(time.Second))
+		tr.TrustPulse(time.Now().Add(farAway))
+		time.Sleep(2 * time.Second)
+		f := tr.BeginReadAlone(k1)
+		tr.TrustListener(time.Now().Add(time.Second))
+		f.Finish(store.Row{Version: 1}, nil, &localcache.Entry{Version: 1, Deadline: math.MaxInt64})
+		if hit(tr, k1) != 0 {
+			t.Error("it is kept")
+		}
+	})
+}

@@ -69,6 +69,9 @@ func TestHead(t *testing.T) {
 	if all := (Message{Cache: AnyCache}); !all.For("00c0ffee") {
 		t.Error("a message for all caches is for each")
 	}
+	if Sender(1, 0) != "000000010000" || Sender(1, -time.Second) != "000000010000" || Sender(1, time.Hour) != "00000001ffff" {
+		t.Error("a window is cut to what four digits hold")
+	}
 	if len(Sender(1, time.Hour)) != len(Nobody) {
 		t.Error("senders have one length")
 	}
@@ -86,7 +89,7 @@ func TestAll(t *testing.T) {
 func TestGarbage(t *testing.T) {
 	t.Parallel()
 	for _, p := range []string{
-		"", "*", "3*", "x", "1*", "1", "2*", "200c0ffe", "200c0ffe+*", "100c0ffee0000000g0019*", "100c0ffee+00000010019*", "100c0ffee0000000100g9*",
+		"", "*", "3*", "300c0ffee*", "000c0ffee000000010019*", "x", "1*", "1", "2*", "200c0ffe", "200c0ffe+*", "200c0ffeg*", "100c0ffee0000000g0019*", "100c0ffee+00000010019*", "100c0ffee0000000100g9*",
 		"100c0ffee000000010019**", `{"key":"k"}`,
 	} {
 		if _, all, err := parse(p); err == nil || all {
@@ -94,12 +97,34 @@ func TestGarbage(t *testing.T) {
 		}
 	}
 	for _, body := range []string{
-		"3:k", ":k:0000000000000001;", "99999999999999999999:k0000000000000001;", "1:k;", "1:k",
+		"3:k", ":k:0000000000000001;", "x:0000000000000001;", "99999999999999999999:k0000000000000001;", "1:k;", "1:k",
 		"1:k000000000000000;", "1:k000000000000000g;", "1:kffffffffffffffff;", "1:k0000000000000001", "**", ";",
 		"-1:k0000000000000001;", "+1:k0000000000000001;", "1:k0000000000000001;x",
 	} {
 		if _, all, err := parse(inlineHead + body); err == nil || all {
 			t.Errorf("Parse(%q) was accepted", inlineHead+body)
+		}
+	}
+}
+
+// TestShortest: what is as short as it may be is understood, and what is one byte shorter is not.
+func TestShortest(t *testing.T) {
+	t.Parallel()
+	for _, p := range []string{inlineHead, flushHead(1)} {
+		if items, all, err := parse(p); err != nil || all || len(items) != 0 {
+			t.Errorf("Parse(%q) = %v, all %v, %v", p, items, all, err)
+		}
+		if _, err := Parse(p[:len(p)-1]); err == nil {
+			t.Errorf("Parse(%q) was accepted", p[:len(p)-1])
+		}
+	}
+	// The node's id is eight digits, of which the last counts; a version may be as long as the rest of a payload.
+	if m, err := Parse("100c0ffee000000019ffff*"); err != nil || m.Node != 1 || m.Window != 0x9fff*time.Millisecond || m.Body != "f*" {
+		t.Errorf("%+v, %v", m, err)
+	}
+	for _, body := range []string{"0:0000000000000001", "0:0000000000000001:", "0:0000000000000001x", "1:", "1:;", "x:k0000000000000001;", "1k0000000000000001;"} {
+		if items, _, err := parse(inlineHead + body); err == nil || len(items) != 0 {
+			t.Errorf("Parse(%q) = %v, %v", inlineHead+body, items, err)
 		}
 	}
 }
