@@ -72,7 +72,6 @@ func TestRowsOfTheBareCodec(t *testing.T) {
 			t.Errorf("%v, %v, %v", got, found, err)
 		}
 	}
-	// One read from the database; the rest is memory.
 	if s := c.Stats(); s.DecodeErrors != 0 {
 		t.Errorf("%d decode errors", s.DecodeErrors)
 	}
