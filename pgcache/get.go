@@ -41,7 +41,7 @@ func (v *view) get(ctx context.Context, op, key string, dst any) (bool, error) {
 func (v *view) fromMemory(k localcache.Key, dst any) bool {
 	now := coherence.Now()
 	e := v.c.local.Hit(k, now)
-	if e == nil || e.Raw == nil || e.Codec != v.codecID || v.unmarshal(v.codecName, *e.Raw, dst) != nil {
+	if e == nil || e.Raw == nil || v.err != nil || v.unmarshal(k, e.Codec.Value(), *e.Raw, dst) != nil {
 		return false
 	}
 	v.c.stats.hit(now)

@@ -95,7 +95,7 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 			continue // a loader of many keys left it out; ours may know it
 		}
 		// What was just loaded must decode: another loader's type under the same key is an error, not a miss.
-		if err := v.unmarshal(out.Row.Codec, out.Row.Value, dst); err != nil {
+		if err := v.unmarshal(l.Key, out.Row.Codec, out.Row.Value, dst); err != nil {
 			return fail(op, name, fmt.Errorf("what was loaded: %w", err))
 		}
 		return nil

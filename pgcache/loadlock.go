@@ -114,7 +114,7 @@ func (l *lookup) fence(ctx context.Context) (*fence, error) {
 			e = r.entry(k, &row, l.sent)
 			b.rows[k] = row
 			// Bytes that do not decode are to be loaded anew, not found again.
-			b.usable[k] = row.Live() && r.unmarshal(row.Codec, row.Value, reflect.New(r.into).Interface()) == nil
+			b.usable[k] = row.Live() && r.unmarshal(k, row.Codec, row.Value, reflect.New(r.into).Interface()) == nil
 		} else if ctx.Err() != nil {
 			shared = errGivenUp
 		}

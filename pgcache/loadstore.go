@@ -46,7 +46,7 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 			continue
 		}
 		// Each key for itself: a value that can't be encoded fails alone.
-		data, err := r.encode(value)
+		data, err := r.encode(l.Key, value)
 		if err != nil {
 			l.End(coherence.Loaded{Err: err})
 			continue
@@ -143,7 +143,7 @@ func (r *loadRun) yield(ctx context.Context, loads []*coherence.Load, out []cohe
 	reading := r.run.Step()
 	newer, _ := r.readMany(ctx, keys, nil) // if it fails, what was loaded is all there is
 	for _, n := range fenced {
-		if row := newer[loads[n].Key]; row.Live() && row.Codec == r.codecName {
+		if row := newer[loads[n].Key]; row.Live() && r.reader(row.Codec) != nil {
 			out[n].Row, out[n].Since = row, reading
 		}
 	}

@@ -169,7 +169,7 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 			again = append(again, key) // another key's loader was slow
 		case out.Found:
 			var v T
-			if err := t.unmarshal(out.Row.Codec, out.Row.Value, &v); err != nil {
+			if err := t.unmarshal(l.Key, out.Row.Codec, out.Row.Value, &v); err != nil {
 				errs = append(errs, fail(op, l.Key.Row(), fmt.Errorf("what was loaded: %w", err)))
 			} else {
 				all[key] = v

@@ -29,7 +29,7 @@ func (v *view) set(ctx context.Context, op, key string, value any, opts []Option
 	if err != nil {
 		return fail(op, k.Row(), err)
 	}
-	data, err := with.encode(value)
+	data, err := with.encode(v.key(key), value)
 	if err != nil {
 		return fail(op, k.Row(), err)
 	}
@@ -56,7 +56,7 @@ func (v *view) setMany(ctx context.Context, values map[string]any, opts []Option
 		if err := v.enter(op, key); err != nil {
 			return err
 		}
-		data, err := with.encode(values[key])
+		data, err := with.encode(v.key(key), values[key])
 		if err != nil {
 			return fail(op, v.key(key).Row(), err)
 		}

@@ -86,7 +86,7 @@ func (x *TypedTx[T]) SetMany(ctx context.Context, values map[string]T, opts ...O
 		if err := x.begin(op, key); err != nil {
 			return err
 		}
-		data, err := with.encode(values[key])
+		data, err := with.encode(x.key(key), values[key])
 		if err != nil {
 			return fail(op, x.key(key).Row(), err)
 		}
@@ -144,7 +144,7 @@ func (x txView) set(ctx context.Context, key string, value any, opts []Option) e
 	if err != nil {
 		return fail(op, k.Row(), err)
 	}
-	data, err := with.encode(value)
+	data, err := with.encode(k, value)
 	if err != nil {
 		return fail(op, k.Row(), err)
 	}

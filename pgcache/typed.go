@@ -46,14 +46,14 @@ func For[T any](c *Cache, opts ...Option) *Typed[T] {
 		t.codecID = unique.Make("") // nobody's: not even a hit in memory gets past a wrong option
 	}
 	if t.direct {
-		t.keep = func(cd codec.Codec, data []byte) (_ any, err error) {
+		t.keep = func(cd codec.Codec, k localcache.Key, data []byte) (_ any, err error) {
 			defer func() {
 				if r := recover(); r != nil {
 					err = fmt.Errorf("codec panicked: %v", r)
 				}
 			}()
 			var v T
-			err = cd.Unmarshal(data, &v)
+			err = unmarshalRow(cd, k, data, &v)
 			return v, err
 		}
 	}
@@ -89,10 +89,10 @@ func (t *Typed[T]) fromDatabase(ctx context.Context, key string) (v T, found boo
 func (t *Typed[T]) fromMemory(k localcache.Key) (v T, ok bool) {
 	now := coherence.Now()
 	e := t.c.local.Hit(k, now)
-	if e == nil || e.Codec != t.codecID {
+	if e == nil || e.Codec != t.codecID && (e.Raw == nil || t.err != nil) {
 		return v, false
 	}
-	if t.direct {
+	if t.direct && e.Codec == t.codecID {
 		v, ok = e.Value.(T)
 	}
 	if !ok {
@@ -106,12 +106,12 @@ func (t *Typed[T]) fromMemory(k localcache.Key) (v T, ok bool) {
 
 // unpack decodes the bytes that are kept, and keeps the value in their place where hits may share it.
 func (t *Typed[T]) unpack(k localcache.Key, e *localcache.Entry) (v T, ok bool) {
-	if e.Raw == nil || t.unmarshal(t.codecName, *e.Raw, &v) != nil {
+	if e.Raw == nil || t.unmarshal(k, e.Codec.Value(), *e.Raw, &v) != nil {
 		var none T
 		return none, false
 	}
 	if t.direct {
-		t.c.local.Replace(k, e, &localcache.Entry{Value: v, Codec: e.Codec, Size: e.Size})
+		t.c.local.Replace(k, e, &localcache.Entry{Value: v, Codec: t.codecID, Size: e.Size})
 	}
 	return v, true
 }

@@ -22,7 +22,7 @@ type view struct {
 	ttl       time.Duration         // store.Never for no expiry
 
 	// keep decodes a value into the form that hits hand out as it is. nil: keep the bytes and decode them at every hit.
-	keep func(codec.Codec, []byte) (any, error)
+	keep func(codec.Codec, localcache.Key, []byte) (any, error)
 
 	err error // what For was given and can't work: every call returns it
 }
@@ -61,14 +61,14 @@ func (v *view) enter(op, key string) error {
 	return nil
 }
 
-// encode turns a value into the bytes of a row.
-func (v *view) encode(value any) (data []byte, err error) {
+// encode turns a value into the bytes of the row of k.
+func (v *view) encode(k localcache.Key, value any) (data []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			data, err = nil, codecPanic("encode", v.codecName, reflect.TypeOf(value), r)
 		}
 	}()
-	data, err = v.codec.Marshal(value)
+	data, err = marshalRow(v.codec, k, value)
 	if err != nil {
 		return nil, codecError("encode", v.codecName, reflect.TypeOf(value), err)
 	}
@@ -84,7 +84,7 @@ func (v *view) encode(value any) (data []byte, err error) {
 // decode turns the bytes of a row into the value that dst points to. Bytes that do not decode are a miss: counted, and
 // logged.
 func (v *view) decode(k localcache.Key, codecName string, data []byte, dst any) (ok bool) {
-	err := v.unmarshal(codecName, data, dst)
+	err := v.unmarshal(k, codecName, data, dst)
 	if err != nil {
 		v.c.stats.decodeErrors.Add(1)
 		v.c.warn("a stored value does not decode and counts as a miss", "key", k.Row(), "error", err)
@@ -92,8 +92,9 @@ func (v *view) decode(k localcache.Key, codecName string, data []byte, dst any) 
 	return err == nil
 }
 
-func (v *view) unmarshal(codecName string, data []byte, dst any) (err error) {
-	if codecName != v.codecName {
+func (v *view) unmarshal(k localcache.Key, codecName string, data []byte, dst any) (err error) {
+	cd := v.reader(codecName)
+	if cd == nil {
 		return fmt.Errorf("written with codec %q, read with %q", codecName, v.codecName)
 	}
 	// What dst held would be mixed into the value: codecs leave alone the fields that the bytes do not name.
@@ -107,7 +108,7 @@ func (v *view) unmarshal(codecName string, data []byte, dst any) (err error) {
 			into.SetZero() // half a value is nobody's
 		}
 	}()
-	if err := v.codec.Unmarshal(data, dst); err != nil {
+	if err := unmarshalRow(cd, k, data, dst); err != nil {
 		return codecError("decode", codecName, into.Type(), err)
 	}
 	return nil
@@ -118,7 +119,7 @@ func (v *view) entry(k localcache.Key, row *store.Row, sent int64) *localcache.E
 	if !row.Live() {
 		return nil
 	}
-	id := v.codecID
+	id, cd := v.codecID, v.reader(row.Codec)
 	if row.Codec != v.codecName {
 		id = unique.Make(row.Codec)
 	}
@@ -127,9 +128,9 @@ func (v *view) entry(k localcache.Key, row *store.Row, sent int64) *localcache.E
 		Deadline: v.c.local.Deadline(sent, row.Remaining),
 		Size:     len(k.Namespace) + len(k.Name) + len(row.Value),
 	}
-	if v.keep != nil && row.Codec == v.codecName {
-		if value, err := v.keep(v.codec, row.Value); err == nil {
-			e.Value = value
+	if v.keep != nil && cd != nil {
+		if value, err := v.keep(cd, k, row.Value); err == nil {
+			e.Value, e.Codec = value, v.codecID
 			return e
 		}
 	}
