@@ -7,9 +7,9 @@ package codec
 
 import "github.com/pgcache/go/codec/internal/safe"
 
-// Failure is an error of a Codec whose text says what is wrong, and nothing of the value. What a Cache returns and logs shows the
+// PlainError is an error of a Codec whose text says what is wrong, and nothing of the value. What a Cache returns and logs shows the
 // text of no other error of a codec, as that may quote the value, but for kinds that it knows.
-type Failure = safe.Failure
+type PlainError = safe.PlainError
 
 // A Codec turns a value into bytes and back. Implementations must be safe for concurrent use, must not keep v or data
 // after they return, must return bytes that nobody else changes, and must not panic. Package codec/codectest tests that.

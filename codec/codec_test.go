@@ -97,7 +97,7 @@ func TestJSONNotUTF8(t *testing.T) {
 			tagged{Tex: &texter{bad}},
 		} {
 			data, err := codec.JSON{}.Marshal(v)
-			if f := codec.Failure(""); err == nil || !errors.As(err, &f) || !strings.Contains(err.Error(), "UTF-8") {
+			if f := codec.PlainError(""); err == nil || !errors.As(err, &f) || !strings.Contains(err.Error(), "UTF-8") {
 				t.Errorf("%#v became %s, %v", v, data, err)
 			}
 		}

@@ -77,14 +77,14 @@ func (Gob) Unmarshal(data []byte, v any) (err error) {
 	defer safe.Wrap(&err, "gob", "unmarshal", v)
 	target := reflect.ValueOf(v)
 	if target.Kind() != reflect.Pointer || target.IsNil() {
-		return Failure("the destination is not a non-nil pointer")
+		return PlainError("the destination is not a non-nil pointer")
 	}
 	if len(data) < sumSize {
-		return Failure("too short for a checksum")
+		return PlainError("too short for a checksum")
 	}
 	stream, sum := data[:len(data)-sumSize], data[len(data)-sumSize:]
 	if binary.BigEndian.Uint32(sum) != crc32.Checksum(stream, castagnoli) {
-		return Failure("the checksum does not match")
+		return PlainError("the checksum does not match")
 	}
 	if len(stream) == 0 { // nil
 		target.Elem().SetZero()
@@ -95,7 +95,7 @@ func (Gob) Unmarshal(data []byte, v any) (err error) {
 		return err
 	}
 	if rest.Len() > 0 {
-		return Failure("trailing bytes after the value")
+		return PlainError("trailing bytes after the value")
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 
 // errNotUTF8 is the error of a value that JSON can't hold. encoding/json would write U+FFFD for what is not UTF-8, so that
 // another value would come back than was stored, and say nothing.
-const errNotUTF8 = Failure("a string in it is not valid UTF-8, which JSON cannot hold: use []byte, or another codec")
+const errNotUTF8 = PlainError("a string in it is not valid UTF-8, which JSON cannot hold: use []byte, or another codec")
 
 // replaced is what encoding/json writes for bytes that are not UTF-8: \ufffd, where a U+FFFD of the string's own stays as it is;
 // with GOEXPERIMENT=jsonv2 it may be another.

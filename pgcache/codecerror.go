@@ -42,7 +42,7 @@ var errNoError = errors.New("panic")
 // failure is what can be said of a codec's error without its words.
 func failure(err error) string {
 	var (
-		own         codec.Failure
+		own         codec.PlainError
 		panicked    runtime.Error
 		marshaler   *json.MarshalerError
 		syntax      *json.SyntaxError

@@ -46,7 +46,7 @@ func (p *plants) in(what, s string) {
 	for _, plant := range []string{plantedPassword, plantedValue, fmt.Sprint(plantedNumber)} {
 		for _, form := range []string{
 			plant, hex.EncodeToString([]byte(plant)), base64.StdEncoding.EncodeToString([]byte(plant[:len(plant)/3*3])),
-			strings.Trim(fmt.Sprint([]byte(plant)), "[]"), strings.Trim(fmt.Sprintf("%#v", []byte(plant)), "[]byte{}"),
+			strings.Trim(fmt.Sprintf("%v", []byte(plant)), "[]"), strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%#v", []byte(plant)), "[]byte{"), "}"),
 		} {
 			if strings.Contains(s, form) {
 				p.t.Errorf("%s shows what was planted: %.600s", what, s)

@@ -89,7 +89,7 @@ func (Codec) Unmarshal(data []byte, v any) (err error) {
 	defer safe.Wrap(&err, "msgpack", "unmarshal", v)
 	target := reflect.ValueOf(v)
 	if target.Kind() != reflect.Pointer || target.IsNil() {
-		return codec.Failure("the destination is not a non-nil pointer")
+		return codec.PlainError("the destination is not a non-nil pointer")
 	}
 	if len(data) == 1 && data[0] == 0xc0 { // nil, which the library refuses for some types, such as time.Time
 		target.Elem().SetZero()

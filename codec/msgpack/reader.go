@@ -29,8 +29,8 @@ type reader struct {
 }
 
 var (
-	errStep     = safe.Failure("the value does not fit the type")
-	errTrailing = safe.Failure("trailing bytes after the value")
+	errStep     = safe.PlainError("the value does not fit the type")
+	errTrailing = safe.PlainError("trailing bytes after the value")
 )
 
 func (r *reader) reset(data []byte) { *r = reader{data: data, open: r.open[:0]} }
@@ -95,7 +95,7 @@ func (r *reader) next() error {
 	}
 	if tok.values > 0 {
 		if len(r.open) == safe.MaxDepth {
-			return safe.Failure(fmt.Sprintf("nests deeper than %d levels", safe.MaxDepth))
+			return safe.PlainError(fmt.Sprintf("nests deeper than %d levels", safe.MaxDepth))
 		}
 		r.open = append(r.open, int(tok.values))
 		r.missing += int(tok.values)
@@ -150,7 +150,7 @@ func parse(data []byte) (token, error) {
 		n, header := length(data, 2<<(c-0xde))
 		return token{header: header, values: 2 * n}, nil
 	}
-	return token{}, safe.Failure(fmt.Sprintf("code %#x is not MessagePack", c)) // 0xc1, never used
+	return token{}, safe.PlainError(fmt.Sprintf("code %#x is not MessagePack", c)) // 0xc1, never used
 }
 
 // length reads the big-endian number of the given size after the code, or what there is of it, and returns it with the

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
 
 	"github.com/pgcache/go/internal/redact"
 	"github.com/pgcache/go/internal/sqlerr"
@@ -43,7 +44,7 @@ func pgxError(code string) error {
 }
 
 func pqError(code string) error {
-	return &pq.Error{Severity: "ERROR", Code: pq.ErrorCode(code), Message: "m: " + code, Detail: "Failing row contains (" + secret + ")", Where: secret, Hint: secret, InternalQuery: secret, Constraint: "c"}
+	return &pq.Error{Severity: "ERROR", Code: pqerror.Code(code), Message: "m: " + code, Detail: "Failing row contains (" + secret + ")", Where: secret, Hint: secret, InternalQuery: secret, Constraint: "c"}
 }
 
 func TestDatabase(t *testing.T) {

@@ -39,7 +39,7 @@ func (n Names) Resolve() (Names, error) {
 		return n, err
 	}
 	if strings.HasPrefix(n.Schema, "pg_") || n.Schema == "information_schema" {
-		return n, fmt.Errorf("Schema %.70q: it is one of Postgres' own", n.Schema)
+		return n, fmt.Errorf("%s %.70q: it is one of Postgres' own", "Schema", n.Schema)
 	}
 	if err := check("Prefix", n.Prefix, maxIdentifier-len(longestName)); err != nil {
 		return n, err

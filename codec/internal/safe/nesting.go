@@ -30,7 +30,7 @@ func (n *Nesting) walk(v reflect.Value, depth int) error {
 		return nil
 	}
 	if depth > MaxDepth {
-		return Failure(fmt.Sprintf("the value contains itself or nests deeper than %d levels", MaxDepth))
+		return PlainError(fmt.Sprintf("the value contains itself or nests deeper than %d levels", MaxDepth))
 	}
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Interface:

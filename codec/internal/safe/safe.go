@@ -4,10 +4,10 @@ package safe
 
 import "fmt"
 
-// Failure is an error whose text says nothing of the value. It is codec.Failure.
-type Failure string
+// PlainError is an error whose text says nothing of the value. It is codec.PlainError.
+type PlainError string
 
-func (f Failure) Error() string { return string(f) }
+func (f PlainError) Error() string { return string(f) }
 
 // Wrap belongs in a defer. It turns a panic into *err and says in every error which codec did what to which type.
 func Wrap(err *error, codec, operation string, v any) {
