@@ -109,12 +109,11 @@ func (f *fleet) start(id int, s spec) (n *node, err error) {
 
 // migrateAll makes the tables of all nodes.
 func (f *fleet) migrateAll(ctx context.Context) error {
-	// Some versions of the migrations need a superuser.
-	err := f.exec(ctx, "ALTER ROLE "+f.schema+" SUPERUSER")
+	var err error
 	for _, nodes := range f.byPrefix() {
 		err = errors.Join(err, f.migrate(ctx, nodes[0].spec))
 	}
-	return errors.Join(err, f.exec(ctx, "ALTER ROLE "+f.schema+" NOSUPERUSER"))
+	return err
 }
 
 // migrate makes the tables that nodes of a spec need, as the nodes' role.

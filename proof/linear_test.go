@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgcache/go/driver/pgxdriver"
 	"github.com/pgcache/go/internal/testdb"
 	"github.com/pgcache/go/localcache"
 	"github.com/pgcache/go/pgcache"
@@ -27,8 +28,8 @@ const (
 
 var keys = []string{"a", "b", "c"}
 
-// fleet starts nodes without a local cache, and without a listener: with one, a caller may join a read that another caller
-// began some milliseconds before, and is then promised P2 instead:
+// fleet starts nodes without a local cache, every other one with a listener. A node that keeps entries in memory lets a caller
+// join a read that began some milliseconds before, and promises P2 instead:
 //
 //	node 1, caller A: Get, snapshot (v1)           under way
 //	node 2:                                Set(v2) returns
@@ -42,10 +43,14 @@ func fleet(t *testing.T) (caches []*pgcache.Cache, admin *sql.DB, name string) {
 	for i := range nodes {
 		db := testdb.Open(t, "pgx", testdb.WithParam(testdb.DSN(t), "application_name", name))
 		db.SetMaxOpenConns(6)
-		c, err := pgcache.New(db, pgcache.Options{
+		o := pgcache.Options{
 			Schema: name, Channel: name, Local: localcache.None(),
 			Timeout: 10 * time.Second, Logger: slog.New(slog.DiscardHandler),
-		})
+		}
+		if i%2 == 0 {
+			o.Listener = pgxdriver.Listener(db)
+		}
+		c, err := pgcache.New(db, o)
 		if err != nil {
 			t.Fatal(err)
 		}

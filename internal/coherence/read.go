@@ -36,12 +36,13 @@ const joinable = int64(10 * time.Millisecond)
 // statement of its own that begins after this call, and call Finish.
 //
 // A read that is under way may be joined because whatever was published before this call has killed it. With no live
-// listener nothing is received, so there every caller reads for itself.
+// listener nothing is received, so there every caller reads for itself. So it does where nothing is kept in memory: who turns
+// that off wants what is committed, and what was committed before a joined read began may not be published yet.
 func (t *Tracker) BeginRead(k Key) (f *Read, leader bool) {
 	s := t.enter(k)
 	defer s.mu.Unlock()
 	epoch := t.epoch.Load()
-	live, now := t.current(epoch) && s.txs[k] == nil, mono.Now()
+	live, now := t.keeps && t.current(epoch) && s.txs[k] == nil, mono.Now()
 	newest := s.reads[k]
 	if newest != nil && live && newest.epoch == epoch && !newest.closed && now-newest.began < joinable {
 		return newest, false

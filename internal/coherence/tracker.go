@@ -42,6 +42,7 @@ const shards = 64
 // Tracker keeps one local cache coherent. All methods are safe for concurrent use.
 type Tracker struct {
 	local  localcache.Cache
+	keeps  bool  // local is not localcache.None: reads may be joined, because invalidations make up for it
 	maxAge int64 // nanoseconds an entry is kept at most, 0: as long as its row lives
 
 	epoch   atomic.Uint32 // 0: bypass the local cache
@@ -81,7 +82,7 @@ type shard struct {
 // New returns a tracker of local. It bypasses the local cache until TrustListener and TrustPulse were called, or AlwaysOn where there is no
 // listener and maxAge says how old an entry may get.
 func New(local localcache.Cache, maxAge time.Duration) *Tracker {
-	t := &Tracker{local: local, maxAge: int64(maxAge), seed: maphash.MakeSeed()}
+	t := &Tracker{local: local, keeps: local != localcache.None(), maxAge: int64(maxAge), seed: maphash.MakeSeed()}
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.reads, s.loads = map[Key]*Read{}, map[Key]*Load{}
