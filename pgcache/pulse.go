@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgcache/go/internal/coherence"
 	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
 )
@@ -33,10 +34,12 @@ const (
 	pulseRetry   = 100 * time.Millisecond // doubles up to pulseEvery until the first pulse that succeeds after a start
 	clockSlack   = time.Second
 
-	// poolEvery is how often the server behind the pool is looked at, and again at the next pulse where that fails: so within
-	// ten seconds, pulses and timeouts included. Where the pool has no connection to spare it is skipped: an exhausted
-	// pool must not turn memory off.
+	// poolEvery is how often the server behind the pool is looked at where no other statement has shown it. Where it does not
+	// answer for poolLimit, memory is not trusted until it does: so a failover is noticed within ten seconds, pulses and
+	// timeouts included. Where the pool has no connection to spare there is no look and no limit: an exhausted pool must not
+	// turn memory off.
 	poolEvery = 5 * time.Second
+	poolLimit = 7 * time.Second
 )
 
 // heartbeat is the state of the pulse. Other goroutines use wake, looking and poolAt; the rest only pulses does.
@@ -47,7 +50,7 @@ type heartbeat struct {
 	at   time.Time // when last was asked for; zero: never
 
 	looking atomic.Bool  // the server behind the pool is being looked at
-	poolAt  atomic.Int64 // when that was last answered, in nanoseconds since 1970
+	poolAt  atomic.Int64 // when a statement over the pool was last answered by the listener's server, by coherence.Now
 }
 
 // pulses runs until the cache is closed.
@@ -114,8 +117,10 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 			c.warn("changes older than a second could not be published: memory is forgotten every few seconds until they are", "error", err)
 		}
 	}
+	if err := c.lookAtPool(); err != nil {
+		return err
+	}
 	c.local.TrustPulse(asked.Add(pulseEvery + pulseTimeout))
-	c.lookAtPool(asked)
 	return nil
 }
 
@@ -173,21 +178,30 @@ func (c *Cache) onSession(ctx context.Context, d time.Duration, f func(ctx conte
 	})
 }
 
-// lookAtPool asks which server the pool leads to, if nothing else has shown it lately and there is a connection to spare.
-// The session may have been opened before a failover.
-func (c *Cache) lookAtPool(now time.Time) {
+// lookAtPool asks which server the pool leads to, if nothing else has shown it lately and there is a connection to spare. The
+// session may have been opened before a failover.
+func (c *Cache) lookAtPool() error {
+	h, now := &c.heartbeat, coherence.Now()
 	s := c.db.Stats()
 	spare := s.MaxOpenConnections == 0 || s.InUse < s.MaxOpenConnections
-	if now.UnixNano()-c.heartbeat.poolAt.Load() < int64(poolEvery) || !spare || c.local.Server() == 0 || !c.heartbeat.looking.CompareAndSwap(false, true) {
-		return
+	seen := h.poolAt.Load()
+	if !spare || c.local.Server() == 0 || seen == 0 {
+		h.poolAt.Store(now)
+		return nil
 	}
-	c.goDo(func() {
-		defer c.heartbeat.looking.Store(false)
-		ctx, cancel := context.WithTimeout(c.ctx, pulseTimeout)
-		defer cancel()
-		if server, err := c.store.Server(ctx); err == nil {
-			c.heartbeat.poolAt.Store(now.UnixNano())
-			c.checkServer(server)
-		}
-	})
+	age := time.Duration(now - seen)
+	if age >= poolEvery && h.looking.CompareAndSwap(false, true) {
+		c.goDo(func() {
+			defer h.looking.Store(false)
+			ctx, cancel := c.statement(c.ctx)
+			defer cancel()
+			if server, err := c.store.Server(ctx); err == nil {
+				c.checkServer(server)
+			}
+		})
+	}
+	if age > poolLimit {
+		return fmt.Errorf("pulse: no statement over the pool was answered for %v", age.Round(time.Second))
+	}
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgcache/go/internal/coherence"
 	"github.com/pgcache/go/internal/notify"
 	"github.com/pgcache/go/internal/redact"
 )
@@ -115,7 +116,11 @@ func (c *Cache) listen() {
 // checkServer is called with the identity of the server that a statement was answered by. If it is another than the
 // listener's, memory is off until the listener has begun anew.
 func (c *Cache) checkServer(server int64) {
-	if own := c.local.Server(); own == 0 || server == 0 || server == own || !c.local.Listening() {
+	own := c.local.Server()
+	if server != 0 && server == own {
+		c.heartbeat.poolAt.Store(coherence.Now())
+	}
+	if own == 0 || server == 0 || server == own || !c.local.Listening() {
 		return
 	}
 	c.warn("rows come from another server than notifications, as after a failover: the listener and the session reconnect")
