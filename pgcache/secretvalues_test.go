@@ -253,7 +253,7 @@ func TestSecretsOfStatements(t *testing.T) {
 				if v != plantedValue || err != nil {
 					t.Fatal(v, err)
 				}
-				return strings.Contains(p.logs.String()[lines:], "not stored")
+				return strings.Contains(p.logs.String()[lines:], "storing it failed")
 			})
 		}
 		table := cl.table()
@@ -301,6 +301,6 @@ func TestSecretsOfStatements(t *testing.T) {
 		p.err("no table: GetOrSet", c.GetOrSet(ctx, "k", new(string), func(context.Context) (any, error) { return plantedValue, nil }))
 		db.Close()
 		p.err("a closed pool", c.Set(ctx, "k", plantedValue))
-		p.done(c, o, "not stored")
+		p.done(c, o, "storing it failed")
 	})
 }

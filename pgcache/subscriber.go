@@ -164,6 +164,7 @@ func (s subscriber) Trust(trusted time.Time) {
 func (s subscriber) Notify(payload string) {
 	c := s.c
 	if strings.HasPrefix(payload, ProbePrefix) {
+		c.echoes.received(payload)
 		// The echo of our own probe, the first time, says which server this listener is connected to. Any other may be forged.
 		nonce := c.listening.nonce.Load()
 		if nonce == nil || !strings.HasPrefix(payload, ProbePrefix+*nonce) || !c.listening.nonce.CompareAndSwap(nonce, nil) {
@@ -172,7 +173,6 @@ func (s subscriber) Notify(payload string) {
 		if server, err := strconv.ParseInt(payload[strings.LastIndexByte(payload, ':')+1:], 10, 64); err == nil {
 			c.local.SetServer(server)
 		}
-		c.echoes.received(payload)
 		return
 	}
 	m, err := notify.Parse(payload)

@@ -159,8 +159,8 @@ func (x txView) set(ctx context.Context, key string, value any, opts []Option) e
 
 func (x txView) delete(ctx context.Context, keys []string) error {
 	const op = "delete"
-	if err := x.usable(op); err != nil {
-		return err
+	if len(keys) == 0 {
+		return x.usable(op)
 	}
 	var ws []write
 	for _, key := range slices.Compact(slices.Sorted(slices.Values(keys))) {
