@@ -2,6 +2,7 @@ package coherence
 
 import (
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -41,14 +42,14 @@ func (h *hidden) find(name string) (k Key, ok bool) {
 	return k, ok
 }
 
-// full returns all keys if it is time to drop those that nothing is kept of, or nil.
+// full returns a copy of all keys if there are as many as clean, else nil. The caller sets clean anew.
 func (h *hidden) full() map[string]Key {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.keys) < h.clean {
 		return nil
 	}
-	h.clean = len(h.keys) + 1 // until the caller is done
+	h.clean = math.MaxInt // nobody else begins before the caller is done
 	all := make(map[string]Key, len(h.keys))
 	for name, k := range h.keys {
 		all[name] = k
@@ -69,8 +70,8 @@ func (t *Tracker) Hide(secret []byte) {
 		h.secret.Store(&secret)
 	}
 	h.mu.Unlock()
-	// An operation may have made its key known under the old secret, and be about to note the epoch: it holds its shard's
-	// lock from the one to the other.
+	// An operation makes its key known and reads the epoch under one lock of its shard. After each was taken once, every
+	// operation of the old secret has read the old epoch, which Forget ends.
 	for i := range t.shards {
 		t.shards[i].wait()
 	}
@@ -92,10 +93,10 @@ func (t *Tracker) resolve(m *notify.Message, name string, key func(row string) K
 }
 
 // errHidden is the error of a message whose keys this node can't find yet.
-var errHidden = errors.New("keys are hidden, and the secret is not known yet")
+var errHidden = errors.New("a message hides its keys, and this node does not know the secret yet")
 
-// dropHidden drops the keys of which nothing is kept any more, when there are twice as many as there were needed last time:
-// the local cache evicts entries without a word.
+// dropHidden drops the keys of which nothing is kept any more, when their number has doubled since the last time: the local cache
+// does not report what it evicts.
 func (t *Tracker) dropHidden() {
 	all := t.hidden.full()
 	if all == nil {

@@ -26,11 +26,11 @@ type Loaded struct {
 	Row   store.Row // what callers get
 	Found bool      // the loader knew this key
 	Err   error
-	All   bool // Err is of the whole run
+	All   bool // Err is of the whole run, not of this key
 
-	// Since is the step of the run that shows Row to be new enough: the statement that read it, or stored it behind its
-	// fence, or else the call of the loader. It is not for callers that came after that step had begun: a Delete may have
-	// been done by then that they must see.
+	// Since is a number of Run.Step, no time: of the step that shows Row to be current, which is the statement that read it, or
+	// stored it behind its fence, or else the call of the loader. A caller may use Row only if Since is above the steps that Join
+	// returned to it: after that step had begun, a Delete may have been done that it must see.
 	Since int
 
 	// Until is when Row expires, of a row that was found; 0: it was loaded.
@@ -85,27 +85,27 @@ func (r *Run) Step() int {
 	return r.steps
 }
 
-// Part is what a caller has in a load.
+// Part says what a caller of Join has to do.
 type Part int
 
 const (
 	// Leads: the caller has begun it, and must see to it that End is called.
 	Leads Part = iota
-	// Joins: the caller gets what it brings, if its Since is more than steps, and must leave its run.
+	// Joins: the caller waits for Done, uses the result only if its Since is above steps, and must call l.Run.Leave.
 	Joins
-	// Waits: it is not for the caller, who must wait until it is done and then ask again.
+	// Waits: the caller waits for Done and calls Join again.
 	Waits
 )
 
-// Join joins the load of k that is under way, or begins one for run. One that an invalidation has overtaken, or that all
-// its waiters have left, is not for those who come now; but they don't begin another beside it. So at most one load of a key
-// is under way in the process, and all who came meanwhile share the next:
+// Join joins the load of k that is under way, or begins one for run, which only a caller that Leads uses. Where an invalidation
+// has overtaken the load, or all its waiters have left, the caller Waits: so at most one load of a key is under way in the
+// process, and all who came meanwhile share the next:
 //
 //	load 1 begins         Delete         100 callers come: they wait
 //	load 1 ends                          the first of them begins load 2, the others join it
 //
-// arrived is when the caller first asked, by Now. While a transaction of ours is writing k it may commit at any moment, so
-// only a load that began after the caller had come is for it.
+// arrived is when the caller first asked, by Now. While a transaction of ours writes k, a caller joins only a load that began
+// after it had arrived: the transaction may have committed in between.
 func (t *Tracker) Join(k Key, run *Run, arrived int64) (l *Load, part Part, steps int) {
 	s := t.enter(k)
 	defer s.mu.Unlock()
@@ -138,15 +138,15 @@ func (l *Load) Done() <-chan struct{} { return l.done }
 // Result returns how the load ended.
 func (l *Load) Result() Loaded { return l.out }
 
-// A Run that waits for another is an edge of this graph. Only loaders that ask the cache themselves make edges, so it is
-// empty most of the time.
+// waits is the wait-for graph of the runs of this process, to find deadlocks. Only loaders that ask a cache themselves make
+// edges, so it is empty most of the time.
 var waits = struct {
 	sync.Mutex
 	on map[*Run]map[*Run]int // whom each run waits for, and how often
 }{on: map[*Run]map[*Run]int{}}
 
-// WaitFor notes that the loader of r waits for other, until done is called. It fails if other waits for r, itself or
-// through others: neither would ever end.
+// WaitFor notes that the loader of r waits for other, until done is called, once. Not ok: other waits for r, itself or through
+// others, which would be a deadlock.
 func (r *Run) WaitFor(other *Run) (done func(), ok bool) {
 	waits.Lock()
 	defer waits.Unlock()

@@ -32,8 +32,8 @@ type Read struct {
 // is slow must not keep answering "nothing there" to callers that come after it.
 const joinable = int64(10 * time.Millisecond)
 
-// Read joins the read of k that is under way, or begins one: then leader is true, and the caller must read the row in a
-// statement of its own that begins after this call, and call Finish.
+// BeginRead joins the read of k that is under way, or begins one. If leader is true the caller must send a statement of its own
+// after this call, and call Finish once, also after an error. Else it waits for Done and then calls Result and Expired.
 //
 // A read that is under way may be joined because whatever was published before this call has killed it. With no live
 // listener nothing is received, so there every caller reads for itself. So it does where nothing is kept in memory: who turns
@@ -56,7 +56,8 @@ func (t *Tracker) BeginRead(k Key) (f *Read, leader bool) {
 	return f, true
 }
 
-// BeginReadAlone begins a read of k that the caller makes by itself, whether or not another is under way.
+// BeginReadAlone begins a read of k that joins no other. It may be joined and kept only if no other read of k is under way. The
+// caller must call Finish once, also after an error.
 func (t *Tracker) BeginReadAlone(k Key) *Read {
 	s := t.enter(k)
 	defer s.mu.Unlock()
@@ -73,15 +74,15 @@ func (f *Read) Finish(row store.Row, err error, e *localcache.Entry) {
 	t, s := f.t, f.t.shard(f.key)
 	s.mu.Lock()
 	if err == nil {
-		// A reader that saw one version must not be followed by a hit on another: nobody goes back for a key. And a
+		// After a caller has seen a version no later hit or join may return an older one. And a
 		// Set of ours that is under way may be older than what was seen here.
 		t.evictOther(f.key, row.Version)
 		// The same goes for reads that are under way and may have seen what was there before this one looked:
 		//
 		//	Get: snapshot (v1)      v2 is committed, GetMany reads it and returns
-		//	Get: stores v1          <- the next hit goes back, and so does whoever has joined it
+		//	Get: stores v1          <- the next hit is older, and so is what joiners get
 		//
-		// Most of the time nothing was committed and both saw the same: then there is no harm in keeping it.
+		// So they are closed to joiners. What they bring is dropped only if the versions differ: mostly both saw the same.
 		for other := s.reads[f.key]; other != nil; other = other.older {
 			other.closed = true
 			other.meets(row.Version)
@@ -134,7 +135,7 @@ func (f *Read) Expired() bool {
 	return f.err == nil && f.row.Live() && mono.Now()-f.began > int64(f.row.Remaining)
 }
 
-// Replace keeps e in place of old, another form of the same version, if old is still there.
+// Replace keeps e, for example the decoded form, in place of old if old is still there. It sets Version, Deadline and Epoch of e.
 func (t *Tracker) Replace(k Key, old, e *localcache.Entry) {
 	s := t.shard(k)
 	s.mu.Lock()
@@ -145,114 +146,3 @@ func (t *Tracker) Replace(k Key, old, e *localcache.Entry) {
 		t.local.Set(k, e)
 	}
 }
-
-// A Writer is one write of ours that is under way.
-type Writer struct {
-	t       *Tracker
-	key     Key
-	version int64
-	epoch   uint32
-	load    *Load
-	dead    bool // under the shard's lock
-}
-
-// Write begins a write of version to k. The caller sends its statement after this call and calls Finish with what came
-// of it. load is the load whose result is written, if it is one. What is in memory stays until then: while a write is
-// under way, what was there before is as right as what will be.
-func (t *Tracker) BeginWrite(k Key, version int64, load *Load) *Writer {
-	s := t.enter(k)
-	defer s.mu.Unlock()
-	w := &Writer{t: t, key: k, version: version, epoch: t.epoch.Load(), load: load}
-	// Of two writes at once, nobody here knows which one the database takes last: neither is kept.
-	for _, other := range s.writers[k] {
-		other.dead, w.dead = true, true
-	}
-	s.writers[k] = append(s.writers[k], w)
-	s.kill(k, load)
-	return w
-}
-
-// Finish ends a write. e is the entry to keep: nil after a delete, an error or an unknown outcome. server is where the
-// row was written.
-func (w *Writer) Finish(e *localcache.Entry, server int64) {
-	t, s := w.t, w.t.shard(w.key)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ws := s.writers[w.key]
-	for i, other := range ws {
-		if other == w {
-			ws = append(ws[:i], ws[i+1:]...)
-			break
-		}
-	}
-	if len(ws) == 0 {
-		delete(s.writers, w.key)
-	} else {
-		s.writers[w.key] = ws
-	}
-	// A read begun while the write was under way may have seen the row before it, and would break read-your-writes.
-	s.kill(w.key, w.load)
-	if e != nil && !w.dead && t.current(w.epoch) {
-		t.store(w.key, e, w.epoch, server)
-	} else {
-		t.local.Delete(w.key)
-	}
-}
-
-// A Watch is woken by invalidations of a key.
-type Watch struct {
-	c   chan<- struct{}
-	t   *Tracker
-	key Key
-}
-
-// Watch sends to c, which must be buffered, when k is invalidated, until Stop. Several keys may share c.
-func (t *Tracker) Watch(k Key, c chan<- struct{}) *Watch {
-	w := &Watch{c: c, t: t, key: k}
-	s := t.enter(k)
-	defer s.mu.Unlock()
-	s.watches[k] = append(s.watches[k], w)
-	return w
-}
-
-// Stop ends the watch.
-func (w *Watch) Stop() {
-	s := w.t.shard(w.key)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ws := s.watches[w.key]
-	for i, other := range ws {
-		if other == w {
-			ws = append(ws[:i], ws[i+1:]...)
-			break
-		}
-	}
-	if len(ws) == 0 {
-		delete(s.watches, w.key)
-	} else {
-		s.watches[w.key] = ws
-	}
-}
-
-func (w *Watch) wake() {
-	select {
-	case w.c <- struct{}{}:
-	default:
-	}
-}
-
-func (t *Tracker) wakeAll() {
-	for i := range t.shards {
-		s := &t.shards[i]
-		s.mu.Lock()
-		for _, ws := range s.watches {
-			for _, w := range ws {
-				w.wake()
-			}
-		}
-		s.mu.Unlock()
-	}
-}
-
-// Now is the clock of all deadlines.
-func Now() int64 { return mono.Now() }

@@ -1,12 +1,17 @@
 // Package coherence decides what a node may keep in its local cache and how long it may hand it out.
 //
 // Three rules carry it. A read from the database is registered as a Read before its statement is sent, and may fill the
-// local cache only if its key was not invalidated since. A version is an identity, never an order: an entry stays only while
-// its version is the one of the last invalidation. And after any doubt (a lost listener, an unknown message) a new epoch
-// begins: entries and reads of an older epoch are never served or stored.
+// local cache only if its key was not invalidated since. Versions can't be compared by size: a message lists those of a key in the order
+// of their commits, the latest first, and an entry stays only while its version is that one. And a lost listener, a message
+// that can't be understood and a Clear end the epoch: entries and reads of an older epoch are never served or stored. Trust
+// that runs out only pauses serving: what was kept is served again when trust is renewed, because nothing was missed.
 //
-// The same race, a fill that overtakes an invalidation, was found in production by Hazelcast (issue 4671), lettuce (3481)
-// and FusionCache (613). internal/model checks these rules exhaustively, and shows that each of them is needed.
+// An insert of a new key is not published. So absence is never kept, and a read may be joined for 10 ms only.
+//
+// Locks are taken in this order: a shard's, then that of the hidden keys.
+//
+// The same race, a fill that overtakes an invalidation, was reported in Hazelcast (issue 4671), lettuce (3481) and
+// FusionCache (613). internal/model checks these rules exhaustively, and shows that each of them is needed.
 package coherence
 
 import (
@@ -39,7 +44,9 @@ func newEpoch() uint32 {
 
 const shards = 64
 
-// Tracker keeps one local cache coherent. All methods are safe for concurrent use.
+// Tracker keeps one local cache coherent. The methods about keys are safe for concurrent use. Those about the node (Apply,
+// TrustListener, Down, SetServer) are called by one goroutine at a time, the listener's, and TrustPulse and Hide by the pulse's;
+// Forget by any.
 type Tracker struct {
 	local  localcache.Cache
 	keeps  bool  // local is not localcache.None: reads may be joined, because invalidations make up for it
@@ -58,14 +65,15 @@ type Tracker struct {
 	shards [shards]shard
 	hidden hidden
 
-	// OnPublished is called for every key of a message, with all its versions. nil: not. Set it before use.
+	// OnPublished, if not nil, is called for every key of a message with the versions that it lists, on the listener's goroutine.
+	// Set it before use.
 	OnPublished func(versions []int64)
 
-	// OnLost is called for every key whose entry was evicted by an invalidation and is still of interest. nil: not. Set it before
-	// use; it must not call the tracker.
+	// OnLost, if not nil, is called when an invalidation evicts an entry whose Interest is above 0, on the listener's goroutine and
+	// under a shard's lock: it must not block or call the tracker. Set it before use.
 	OnLost func(k Key, interest uint32)
 
-	Invalidations atomic.Uint64 // keys invalidated
+	Invalidations atomic.Uint64 // keys named by messages
 	Flushes       atomic.Uint64 // times everything was forgotten
 }
 
@@ -110,8 +118,8 @@ func (t *Tracker) Hit(k Key, now int64) *localcache.Entry {
 // Live says whether the local cache is in use.
 func (t *Tracker) Live() bool { return t.epoch.Load() != 0 && mono.Now() < t.trusted.Load() }
 
-// TrustListener says that the listener has delivered everything that was published before now, and that it answers until trusted or
-// will be found not to. After a Down it begins a new epoch.
+// TrustListener says that everything that was published before now has been applied, and that the listener is trusted until
+// then. After a Down it begins a new epoch.
 func (t *Tracker) TrustListener(trusted time.Time) {
 	t.extend(&t.trust.listener, trusted)
 	if t.epoch.Load() == 0 {
@@ -119,8 +127,8 @@ func (t *Tracker) TrustListener(trusted time.Time) {
 	}
 }
 
-// TrustPulse says that changes are being published, as far as the database says so, and that this holds until trusted. Memory is
-// served while both the listener and the pulse are trusted.
+// TrustPulse says that a pulse found that changes are being published, and that this is trusted until then. Entries are served
+// while both the listener and the pulse are trusted.
 func (t *Tracker) TrustPulse(trusted time.Time) { t.extend(&t.trust.pulse, trusted) }
 
 func (t *Tracker) extend(until *int64, trusted time.Time) {
@@ -143,7 +151,7 @@ func (t *Tracker) SetServer(server int64) { t.server.Store(server) }
 // Server returns it.
 func (t *Tracker) Server() int64 { return t.server.Load() }
 
-// Down bypasses the local cache until the next TrustListener.
+// Down bypasses the local cache until the next TrustListener, and wakes all watches. It frees no memory.
 func (t *Tracker) Down() {
 	if t.epoch.Swap(0) != 0 {
 		t.Flushes.Add(1)
@@ -151,7 +159,8 @@ func (t *Tracker) Down() {
 	t.wakeAll()
 }
 
-// Forget makes every entry and every read stale at once: everything may have changed.
+// Forget begins a new epoch: no entry is served any more, no read or write under way is kept, and all watches are woken. It
+// frees no memory. Loads may still be joined: see Loaded.Since.
 func (t *Tracker) Forget() {
 	for {
 		e := t.epoch.Load()
@@ -237,7 +246,7 @@ func (t *Tracker) shard(k Key) *shard {
 	return &t.shards[maphash.Comparable(t.seed, k)%shards]
 }
 
-// enter locks the shard of k for an operation that begins, and makes k known to messages that hide keys.
+// enter locks the shard of k for an operation that begins, and makes k known to messages that hide keys. The caller unlocks it.
 func (t *Tracker) enter(k Key) *shard {
 	if t.hidden.secret.Load() != nil {
 		t.dropHidden()
@@ -253,8 +262,8 @@ func (t *Tracker) current(epoch uint32) bool {
 	return epoch != 0 && epoch == t.epoch.Load() && mono.Now() < t.trusted.Load()
 }
 
-// store keeps e under k, if it is of the server that the listener is connected to and no transaction of ours is writing k. The
-// caller holds the shard's lock and has checked everything else.
+// store keeps e under k, if it is of the server that the listener is connected to and no transaction of ours is writing k; else
+// it deletes what is there. The caller holds the shard's lock and has checked everything else.
 func (t *Tracker) store(k Key, e *localcache.Entry, epoch uint32, server int64) {
 	if own := t.server.Load(); e == nil || (own != 0 && server != own) || t.shard(k).txs[k] != nil {
 		t.local.Delete(k)
@@ -264,7 +273,7 @@ func (t *Tracker) store(k Key, e *localcache.Entry, epoch uint32, server int64) 
 	t.local.Set(k, e)
 }
 
-// Deadline is until when a value may be served that was asked for at sent and lives for remaining.
+// Deadline is sent + remaining, or + maxAge if that is less, in nanoseconds of Now: until when a value may be served.
 func (t *Tracker) Deadline(sent int64, remaining time.Duration) int64 {
 	if t.maxAge > 0 {
 		remaining = min(remaining, time.Duration(t.maxAge))
@@ -272,7 +281,7 @@ func (t *Tracker) Deadline(sent int64, remaining time.Duration) int64 {
 	return Until(sent, remaining)
 }
 
-// Until is when what was asked for at sent and lives for remaining ends.
+// Until is sent + remaining in nanoseconds of Now, math.MaxInt64 where that overflows.
 func Until(sent int64, remaining time.Duration) int64 {
 	if until := sent + int64(remaining); remaining < 0 || until >= sent {
 		return until
@@ -281,7 +290,7 @@ func Until(sent int64, remaining time.Duration) int64 {
 }
 
 // kill ends the reads of k: their callers still get their result, but it is not stored and nobody joins any more.
-// keep is a load that must stay: the one whose own store is the change.
+// keep, if not nil, is the load whose own store is the change: it is not overtaken.
 func (s *shard) kill(k Key, keep *Load) {
 	for f := s.reads[k]; f != nil; f = f.older {
 		f.dead = true
@@ -291,3 +300,6 @@ func (s *shard) kill(k Key, keep *Load) {
 		l.overtaken = true
 	}
 }
+
+// Now is the clock of all deadlines.
+func Now() int64 { return mono.Now() }

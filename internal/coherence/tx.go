@@ -2,15 +2,15 @@ package coherence
 
 import "slices"
 
-// A TxWrite is a write of a key in a transaction of the caller's, which commits or rolls back without a word to the tracker.
+// A TxWrite is a write of a key in a transaction of the caller's, whose commit or rollback the tracker does not see.
 // From the statement on until the outcome is known the node keeps nothing of the key in memory, and no caller joins a read or
 // a load from before:
 //
 //	WithTx(tx).Set(k)      tx.Commit() returns      Get(k): must not find what was there before
 //	                                                ... the notification of the commit comes
 //
-// So the moment that Commit has returned, a Get asks the database. The notification ends it, or, after a rollback, whoever
-// asks for the transaction's status.
+// So the moment that Commit has returned, a Get asks the database. The TxWrite ends when its notification arrives, or when the
+// caller of BeginTxWrite has found that the transaction has ended and calls End.
 type TxWrite struct {
 	t       *Tracker
 	key     Key
@@ -38,8 +38,8 @@ func (w *TxWrite) End() {
 		return
 	}
 	s.endTx(w.key, func(other *TxWrite) bool { return other == w })
-	// A read that began before the commit may have seen what was there before, and so may a write of ours have been done
-	// before whose reply is late.
+	// A read that began before the commit may have seen what was there before. And a plain write of ours may have been done
+	// before the commit and be answered only now: neither is kept.
 	s.kill(w.key, nil)
 	for _, other := range s.writers[w.key] {
 		other.dead = true
