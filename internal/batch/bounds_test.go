@@ -1,3 +1,8 @@
+//go:build !race
+
+// These tests look at fields of what they test while time stands still, without their locks: the race detector does not know that
+// nothing else runs then.
+
 package batch
 
 import (
@@ -74,6 +79,7 @@ func TestPlaces(t *testing.T) {
 			get(q)
 		}
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		if len(b.sent) != b.Waiting || b.busy != 0 || len(b.apart) != 5 {
 			t.Errorf("%d statements wait, %d have a slot, %d requests are apart", len(b.sent), b.busy, len(b.apart))
 		}
@@ -93,6 +99,7 @@ func TestPlaces(t *testing.T) {
 		get(22)
 		get(3)
 		time.Sleep(2 * time.Second)
+		synctest.Wait()
 		if done[22] != time.Second || len(n.one) != ones || cmp.Diff([]int{22}, n.many[manys:]) != "" {
 			t.Errorf("after %v, %v with One, %v with Many", done[22], n.one[ones:], n.many[manys:])
 		}
@@ -141,10 +148,12 @@ func TestTriedIsSentOn(t *testing.T) {
 			ask(t, b, t.Context(), q, nothing)
 		}
 		time.Sleep(1500 * time.Millisecond) // 21 is tried
+		synctest.Wait()
 		began := time.Now()
 		var took time.Duration
 		ask(t, b, t.Context(), 21, func(string, error) { took = time.Since(began) })
 		time.Sleep(4 * time.Second)
+		synctest.Wait()
 		if took == 0 || took > 2*time.Second {
 			t.Errorf("it was answered after %v", took)
 		}
@@ -173,6 +182,7 @@ func TestLetGo(t *testing.T) {
 			})
 		}
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		leave()
 		time.Sleep(b.Patience)
 		synctest.Wait()
@@ -233,6 +243,7 @@ func TestTriedOnce(t *testing.T) {
 			ask(t, b, t.Context(), q, nothing)
 		}
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		if len(n.try) != 3 {
 			t.Errorf("what was answered is tried again: %v", n.try)
 		}
@@ -256,6 +267,7 @@ func TestFrozen(t *testing.T) {
 			ask(t, b, t.Context(), q, nothing)
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if want := b.Slots + 2*b.Waiting; len(b.sent) != want || len(b.waiting) != 10-want {
 			t.Errorf("%d sent, %d wait, want %d sent", len(b.sent), len(b.waiting), want)
 		}
@@ -286,6 +298,7 @@ func TestPatience(t *testing.T) {
 		get(t.Context(), 1)
 		get(t.Context(), 2)
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		if took[2] != 4*time.Second {
 			t.Errorf("the only caller behind it waited %v", took[2])
 		}
@@ -293,9 +306,11 @@ func TestPatience(t *testing.T) {
 		get(gone, 11) // waits for 1 from 5 s on; looks follow at 8 s, 11 s
 		leave()
 		time.Sleep(2500 * time.Millisecond)
+		synctest.Wait()
 		get(t.Context(), 3) // 7.5 s
 		get(t.Context(), 4)
 		time.Sleep(4 * time.Second)
+		synctest.Wait()
 		if took[4] != 9500*time.Millisecond {
 			t.Errorf("a statement lost its slot early: the next was answered after %v", took[4])
 		}
@@ -328,16 +343,19 @@ func TestStuckTogether(t *testing.T) {
 			get(q)
 		}
 		time.Sleep(time.Minute / 4)
+		synctest.Wait()
 		get(3)
 		get(5) // ends 9's and [1 2 7]'s patience, with those that follow
 		get(6)
 		get(4)
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		began = time.Now()
 		get(13)
 		get(23) // overlaps with 13, which is not stuck
 		get(12)
 		time.Sleep(2 * time.Second)
+		synctest.Wait()
 		if took[13] != time.Second || took[23] != time.Second {
 			t.Errorf("answered after %v and %v", took[13], took[23])
 		}
@@ -367,11 +385,13 @@ func TestStuckAlone(t *testing.T) {
 			ask(t, b, t.Context(), q, nothing)
 		}
 		time.Sleep(5 * time.Second) // 1 is stuck
+		synctest.Wait()
 		began := time.Now()
 		var took time.Duration
 		ask(t, b, t.Context(), 15, nothing)
 		ask(t, b, t.Context(), 25, func(string, error) { took = time.Since(began) })
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		if took != time.Second {
 			t.Errorf("answered after %v", took)
 		}
@@ -390,6 +410,7 @@ func TestWeight(t *testing.T) {
 			ask(t, b, t.Context(), q, nothing)
 		}
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		if d := cmp.Diff([][]int{{1}, {1}, {9}, {2, 2}, {1}}, s.statements); d != "" {
 			t.Error(d)
 		}
