@@ -8,7 +8,7 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// recorder stands between a node's listener and its cache, and knows when the cache has been told that it is not live: then
+// recorder stands between a node's listener and its cache, and knows when Down has been called: then
 // every answer must come from the database.
 type recorder struct {
 	pgcache.Listener

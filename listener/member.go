@@ -33,7 +33,7 @@ type member struct {
 	mu       sync.Mutex
 	gone     bool
 	state    state
-	reported bool      //  Down has been called since the attempt began or live was lost
+	reported bool      // Down was called for the current failure; cleared when an attempt begins
 	at       time.Time // idle: when to try; probing: when to give up
 	nonce    string
 	sent     time.Time // when the probe was

@@ -43,7 +43,7 @@ func newStoredRow(f *testing.F, c codec.Codec) *storedRow {
 	return s
 }
 
-// put writes the row, and waits until the node with a memory has received of it.
+// put writes the row, and waits until the node with a memory has received it.
 func (s *storedRow) put(t *testing.T, value []byte, codecName string) error {
 	t.Helper()
 	received := s.nodes["memory"].Stats().Invalidations

@@ -102,7 +102,7 @@ func TestHideKeysLater(t *testing.T) {
 	}
 }
 
-// changed waits until c has received of key, which it holds, after change.
+// changed waits until c has received an invalidation of key, which it holds, after change.
 func changed(t *testing.T, c *pgcache.Cache, key string, change func()) {
 	t.Helper()
 	n := c.Stats().Invalidations + c.Stats().LocalFlushes

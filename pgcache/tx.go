@@ -118,9 +118,13 @@ func (x txView) with(v view) txView { return txView{v, x.tx} }
 
 var errNilTx = errors.New("the transaction is nil")
 
+func (x txView) noTx() bool {
+	return x.tx == nil || reflect.ValueOf(x.tx).Kind() == reflect.Pointer && reflect.ValueOf(x.tx).IsNil()
+}
+
 // usable checks what does not depend on a key: the transaction, the view and the cache.
 func (x txView) usable(op string) error {
-	if x.tx == nil || reflect.ValueOf(x.tx).Kind() == reflect.Pointer && reflect.ValueOf(x.tx).IsNil() {
+	if x.noTx() {
 		return fail(op, "", errNilTx)
 	}
 	return errors.Join(fail(op, "", x.err), x.c.closedErr(op))
@@ -128,7 +132,7 @@ func (x txView) usable(op string) error {
 
 // begin begins an operation of one key.
 func (x txView) begin(op, key string) error {
-	if x.tx == nil || reflect.ValueOf(x.tx).Kind() == reflect.Pointer && reflect.ValueOf(x.tx).IsNil() {
+	if x.noTx() {
 		return fail(op, key, errNilTx)
 	}
 	return x.enter(op, key)
