@@ -98,7 +98,7 @@ func TestSideDoorBulk(t *testing.T) {
 	cl.exec("INSERT INTO "+cl.table()+" (key, value, version, codec) SELECT 'k' || i, '1', 1, 'json' FROM generate_series(1, $1) i", rows)
 	warm(t, b, "k1", 1)
 	warm(t, b, "k"+strconv.Itoa(rows), 1)
-	caughtUp := cl.follow(a, b, nil)
+	caughtUp, caughtUpToo := cl.follow(a, b, nil), cl.follow(b, a, nil)
 	for v, stmt := range []string{2: "UPDATE %s SET value = '2'", 3: "UPDATE %s SET value = '3'"} {
 		if stmt == "" {
 			continue
@@ -111,6 +111,7 @@ func TestSideDoorBulk(t *testing.T) {
 			t.Errorf("%d notifications", n)
 		}
 		caughtUp()
+		caughtUpToo()
 		if n := b.Stats().LocalFlushes; n != before+1 {
 			t.Errorf("forgot everything %d times", n-before)
 		}
