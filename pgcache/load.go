@@ -89,7 +89,7 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 			return out.Err
 		case out.Err != nil:
 			return failLoad(op, name, out.Err)
-		case steps >= out.Since:
+		case !l.Answers(steps, arrived):
 			continue // what there is may be from before a Delete that this caller must see
 		case !out.Found:
 			continue // a loader of many keys left it out; ours may know it

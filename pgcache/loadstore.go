@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"runtime/debug"
 	"time"
 
@@ -22,9 +21,6 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 		names[i] = r.given(l.Key)
 	}
 	called := r.run.Step()
-	if b == nil {
-		called = math.MaxInt // without the database there is nothing newer to be had, whenever one asked
-	}
 	c.stats.loads.Add(1)
 	began := time.Now()
 	values, err := r.call(ctx, loads, names)

@@ -163,7 +163,7 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 				errs = append(errs, failLoad(op, l.Key.Row(), out.Err))
 			}
 			failed[l.Run] = out.All
-		case steps[i] >= out.Since:
+		case !l.Answers(steps[i], r.arrived):
 			again = append(again, key)
 		case out.Found && out.Expired():
 			again = append(again, key) // another key's loader was slow

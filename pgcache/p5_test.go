@@ -3,7 +3,9 @@ package pgcache_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -228,5 +230,46 @@ func TestP5_AnotherServer(t *testing.T) {
 		}
 		eventually(t, "b is live again", func() bool { return b.Ready(t.Context()) == nil })
 		warm(t, b, "k", 1)
+	}
+}
+
+// A load whose look at the rows failed has no fence. Who comes after a Delete must not get what it loaded before:
+//
+//	load 1: its look fails, the loader reads the source       the source changes, Delete
+//	                                                          load 2 begins, and the database answers it
+func TestP5_LoadWithoutFence(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	a := cl.node(nil)
+	b, wire := cl.wired(func(o *pgcache.Options) { o.Listener, o.Guard = nil, pgcache.NoGuard() })
+	source := atomic.Int64{}
+	reading, resume := make(chan struct{}), make(chan struct{})
+	lost := wire.lose(named("Look"), io.ErrUnexpectedEOF)
+	first := async(t, func() error {
+		var v int64
+		return b.GetOrSet(t.Context(), "k", &v, func(context.Context) (any, error) {
+			old := source.Load()
+			close(reading)
+			<-resume
+			return old, nil
+		})
+	})
+	<-reading
+	lost.release()
+	source.Store(1)
+	if err := a.Delete(t.Context(), "k"); err != nil {
+		t.Fatal(err)
+	}
+	var v int64
+	second := async(t, func() error {
+		return b.GetOrSet(t.Context(), "k", &v, func(context.Context) (any, error) { return source.Load(), nil })
+	})
+	eventually(t, "the second caller has joined", func() bool { return b.Stats().Coalesced == 1 })
+	close(resume)
+	if err := errors.Join(first(), second()); err != nil {
+		t.Fatal(err)
+	}
+	if v != 1 {
+		t.Errorf("got %d, which was replaced before the call", v)
 	}
 }

@@ -29,8 +29,7 @@ type Loaded struct {
 	All   bool // Err is of the whole run, not of this key
 
 	// Since is a number of Run.Step, no time: of the step that shows Row to be current, which is the statement that read it, or
-	// stored it behind its fence, or else the call of the loader. A caller may use Row only if Since is above the steps that Join
-	// returned to it: after that step had begun, a Delete may have been done that it must see.
+	// stored it behind its fence, or else the call of the loader. See Load.Answers.
 	Since int
 
 	// Until is when Row expires, of a row that was found; 0: it was loaded.
@@ -91,7 +90,7 @@ type Part int
 const (
 	// Leads: the caller has begun it, and must see to it that End is called.
 	Leads Part = iota
-	// Joins: the caller waits for Done, uses the result only if its Since is above steps, and must call l.Run.Leave.
+	// Joins: the caller waits for Done, uses the result only if Answers says so, and must call l.Run.Leave.
 	Joins
 	// Waits: the caller waits for Done and calls Join again.
 	Waits
@@ -137,6 +136,11 @@ func (l *Load) Done() <-chan struct{} { return l.done }
 
 // Result returns how the load ended.
 func (l *Load) Result() Loaded { return l.out }
+
+// Answers says whether a caller that arrived when Join was given arrived, and had steps from it, may use the result: what
+// shows that it is current began after the caller had come. Else a Delete may have been done before the caller came that the
+// result does not show. A caller whose load does not answer begins another, or joins one that has begun since: that one answers.
+func (l *Load) Answers(steps int, arrived int64) bool { return l.out.Since > steps || l.began >= arrived }
 
 // waits is the wait-for graph of the runs of this process, to find deadlocks. Only loaders that ask a cache themselves make
 // edges, so it is empty most of the time.
