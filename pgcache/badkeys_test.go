@@ -110,7 +110,7 @@ func TestBadView(t *testing.T) {
 	c := cl.node(nil)
 	set(t, c, "k", 1)
 	warm(t, c, "k", 1)
-	for name, o := range map[string]pgcache.Option{
+	for name, o := range map[string]pgcache.ViewOption{
 		"no namespace": pgcache.Namespace(""), "negative TTL": pgcache.TTL(-5), "no codec": pgcache.WithCodec(nil), "bad codec": pgcache.WithCodec(rawCodec{name: "no spaces!"}),
 	} {
 		view := pgcache.For[int](c, o)

@@ -43,8 +43,6 @@ func TestBadCalls(t *testing.T) {
 		"typed nil loader":       {noLoader, "loader is nil"},
 		"nil loader of many":     {noLoaderMany, "loader is nil"},
 		"nil codec":              {c.Set(ctx, "k", 1, pgcache.WithCodec(nil)), "odec"},
-		"Namespace of one call":  {c.Set(ctx, "k", 1, pgcache.Namespace("x")), "Namespace"},
-		"Shared of one call":     {typed.Set(ctx, "k", 1, pgcache.Shared()), "Shared"},
 	} {
 		var e *pgcache.Error
 		if !errors.As(call.err, &e) || !strings.Contains(call.err.Error(), call.says) {

@@ -222,11 +222,11 @@ func (o Options) validate(db *sql.DB) (store.Names, error) {
 	return names, err
 }
 
-// An Option changes one call, or all calls of a typed view. The zero Option changes nothing.
+// An Option changes one call, or all calls of a typed view, whose own calls may change it again. The zero Option changes
+// nothing.
 type Option struct {
 	kind  optionKind
 	dur   time.Duration
-	str   string
 	codec codec.Codec
 }
 
@@ -235,24 +235,47 @@ type optionKind uint8
 const (
 	noOption optionKind = iota
 	optionTTL
-	optionNamespace
 	optionCodec
-	optionShared
 )
+
+// A ViewOption changes all calls of a typed view: an Option, or what For alone takes, Namespace and Shared.
+type ViewOption interface {
+	forView(*viewOptions)
+}
+
+// viewOptions is what For was given.
+type viewOptions struct {
+	calls     []Option // for every call
+	namespace string
+	shared    bool
+	err       error
+}
+
+func (o Option) forView(v *viewOptions) { v.calls = append(v.calls, o) }
+
+type namespace string
+
+func (ns namespace) forView(v *viewOptions) {
+	v.namespace, v.err = string(ns), errors.Join(v.err, checkNamespace(string(ns)))
+}
+
+type shared struct{}
+
+func (shared) forView(v *viewOptions) { v.shared = true }
 
 // TTL says how long an entry lives: 0 is the default of the view or the Cache, NoExpiry for ever, any other negative an
 // error. Shorter than a microsecond is rounded up, longer than MaxTTL cut.
 func TTL(d time.Duration) Option { return Option{kind: optionTTL, dur: d} }
 
 // Namespace puts "ns:" before every key of a typed view. It must not be empty or contain a ':'.
-func Namespace(ns string) Option { return Option{kind: optionNamespace, str: ns} }
+func Namespace(ns string) ViewOption { return namespace(ns) }
 
 // WithCodec is the codec of a typed view or of one call.
 func WithCodec(c codec.Codec) Option { return Option{kind: optionCodec, codec: c} }
 
 // Shared makes all hits of a typed view hand out one decoded value. It saves decoding on every hit; in return no caller
 // may change what it is given, nor what a pointer, map or slice in it leads to.
-func Shared() Option { return Option{kind: optionShared} }
+func Shared() ViewOption { return shared{} }
 
 // ttl checks a TTL and brings it into bounds. NoExpiry becomes store.Never; 0 stays 0.
 func ttl(d time.Duration) (time.Duration, error) {
@@ -286,8 +309,6 @@ func (v *view) apply(opts []Option) (view, error) {
 				return out, err
 			}
 			out.use(o.codec)
-		default:
-			return out, errors.New("the options Namespace and Shared are for For, not for one call")
 		}
 	}
 	return out, nil

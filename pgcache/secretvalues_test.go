@@ -105,7 +105,11 @@ type (
 // tries reads key as a T in each way, which must not work, and loads what a T can't be decoded from.
 func tries[T any](p *plants, c *pgcache.Cache, key string, loaded any, opts ...pgcache.Option) {
 	p.t.Helper()
-	typed := pgcache.For[T](c, opts...)
+	var view []pgcache.ViewOption
+	for _, o := range opts {
+		view = append(view, o)
+	}
+	typed := pgcache.For[T](c, view...)
 	if v, found, err := typed.Get(p.t.Context(), key); found || err != nil {
 		p.t.Errorf("%s as %T: %v, %v", key, v, found, err)
 	}

@@ -22,26 +22,21 @@ type Typed[T any] struct {
 	direct bool // e.Value may be handed out as it is
 }
 
-// For returns the view of c for values of type T. The options Namespace, TTL, WithCodec and Shared apply to all its
-// calls; one that is wrong makes every call return an error.
-func For[T any](c *Cache, opts ...Option) *Typed[T] {
-	t := &Typed[T]{view: c.base}
-	typ := reflect.TypeFor[T]()
-	t.direct = plain(typ)
+// For returns the view of c for values of type T. The options apply to all its calls; one that is wrong makes every call
+// return an error.
+func For[T any](c *Cache, opts ...ViewOption) *Typed[T] {
+	var with viewOptions
 	for _, o := range opts {
-		switch o.kind {
-		case optionNamespace:
-			t.namespace = o.str
-			t.err = errors.Join(t.err, checkNamespace(o.str))
-		case optionShared:
-			// Behind an interface another view's value could pass for ours.
-			t.direct = t.direct || typ.Kind() != reflect.Interface
-		default:
-			v, err := t.apply([]Option{o})
-			v.err = errors.Join(v.err, err)
-			t.view = v
+		if o != nil {
+			o.forView(&with)
 		}
 	}
+	t := &Typed[T]{}
+	t.view, t.err = c.base.apply(with.calls)
+	t.namespace, t.err = with.namespace, errors.Join(with.err, t.err)
+	typ := reflect.TypeFor[T]()
+	// Behind an interface another view's value could pass for ours.
+	t.direct = plain(typ) || with.shared && typ.Kind() != reflect.Interface
 	if t.err != nil {
 		t.codecID = unique.Make("") // nobody's: not even a hit in memory gets past a wrong option
 	}

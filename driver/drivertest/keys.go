@@ -93,11 +93,11 @@ func keysInBulk(t *testing.T, b *bench) {
 	ctx := t.Context()
 	n, db := b.node(nil), b.node(forgetful)
 	for _, c := range []struct {
-		namespace []pgcache.Option
+		namespace []pgcache.ViewOption
 		keys      []string
 	}{
 		{nil, append(awkwardKeys(), longestKeys()...)},
-		{[]pgcache.Option{pgcache.Namespace(`n"\,`)}, awkwardKeys()},
+		{[]pgcache.ViewOption{pgcache.Namespace(`n"\,`)}, awkwardKeys()},
 	} {
 		view, stored := pgcache.For[[]byte](n.Cache, c.namespace...), pgcache.For[[]byte](db.Cache, c.namespace...)
 		fresh, loaded := map[string][]byte{}, map[string][]byte{}

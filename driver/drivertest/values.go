@@ -70,7 +70,7 @@ func codecs(t *testing.T, b *bench) {
 	n, db := b.node(nil), b.node(forgetful)
 	want := somebody()
 	for _, c := range []codec.Codec{codec.JSON{}, codec.Gob{}, msgpack.Codec{}} {
-		with := []pgcache.Option{pgcache.Namespace(c.Name()), pgcache.WithCodec(c)}
+		with := []pgcache.ViewOption{pgcache.Namespace(c.Name()), pgcache.WithCodec(c)}
 		people, stored := pgcache.For[person](n.Cache, with...), pgcache.For[person](db.Cache, with...)
 		must(t, people.Set(ctx, "set", want))
 		_, err := people.GetOrSet(ctx, "loaded", func(context.Context) (person, error) { return want, nil })

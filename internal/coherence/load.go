@@ -140,7 +140,9 @@ func (l *Load) Result() Loaded { return l.out }
 // Answers says whether a caller that arrived when Join was given arrived, and had steps from it, may use the result: what
 // shows that it is current began after the caller had come. Else a Delete may have been done before the caller came that the
 // result does not show. A caller whose load does not answer begins another, or joins one that has begun since: that one answers.
-func (l *Load) Answers(steps int, arrived int64) bool { return l.out.Since > steps || l.began >= arrived }
+func (l *Load) Answers(steps int, arrived int64) bool {
+	return l.out.Since > steps || l.began >= arrived
+}
 
 // waits is the wait-for graph of the runs of this process, to find deadlocks. Only loaders that ask a cache themselves make
 // edges, so it is empty most of the time.

@@ -118,16 +118,19 @@ WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', coalesce(nullif($1::text, ''), current_setting('lock_timeout')), true) AS was
     WHERE current_setting('transaction_isolation') = 'read committed'
 ), w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until)
     SELECT i.key, CASE WHEN i.size >= 0 THEN substring($2::bytea FROM i.lo FOR i.size) END, i.version, i.version,
-        CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec
+        CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec,
+        i.tags::text[], clock_timestamp() + (i.ttl_us + i.stale_us) * interval '1 microsecond'
     FROM patience, ROWS FROM (
         unnest((SELECT ($3::text)::text[])), unnest((SELECT ($4::text)::bigint[])), unnest((SELECT ($5::text)::bigint[])),
-        unnest((SELECT ($6::text)::text[])), unnest((SELECT ($7::text)::int[])), unnest((SELECT ($8::text)::int[]))
-    ) AS i (key, version, ttl_us, codec, lo, size)
+        unnest((SELECT ($6::text)::text[])), unnest((SELECT ($7::text)::int[])), unnest((SELECT ($8::text)::int[])),
+        unnest((SELECT nullif($9::text, '')::text[])), unnest((SELECT nullif($10::text, '')::bigint[]))
+    ) AS i (key, version, ttl_us, codec, lo, size, tags, stale_us)
     ORDER BY i.key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
-        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
+        tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
     RETURNING key, version, (xmax <> 0 OR value IS NULL) AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT w.key, w.version FROM w WHERE w.changed
@@ -146,6 +149,8 @@ type PutEntriesParams struct {
 	Codecs   string
 	Los      string
 	Sizes    string
+	Tags     string
+	StalesUs string
 }
 
 type PutEntriesRow struct {
@@ -168,6 +173,8 @@ func (q *Queries) PutEntries(ctx context.Context, arg PutEntriesParams) (PutEntr
 		arg.Codecs,
 		arg.Los,
 		arg.Sizes,
+		arg.Tags,
+		arg.StalesUs,
 	)
 	var i PutEntriesRow
 	err := row.Scan(&i.Silent, &i.Server)
@@ -179,16 +186,19 @@ WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', coalesce(nullif($1::text, ''), current_setting('lock_timeout')), true) AS was
     WHERE current_setting('transaction_isolation') = 'read committed'
 ), w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until)
     SELECT i.key, CASE WHEN i.size >= 0 THEN substring($2::bytea FROM i.lo FOR i.size) END, i.version, i.version,
-        CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec
+        CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec,
+        i.tags::text[], clock_timestamp() + (i.ttl_us + i.stale_us) * interval '1 microsecond'
     FROM patience, ROWS FROM (
         unnest((SELECT ($3::text)::text[])), unnest((SELECT ($4::text)::bigint[])), unnest((SELECT ($5::text)::bigint[])),
-        unnest((SELECT ($6::text)::text[])), unnest((SELECT ($7::text)::int[])), unnest((SELECT ($8::text)::int[]))
-    ) AS i (key, version, ttl_us, codec, lo, size)
+        unnest((SELECT ($6::text)::text[])), unnest((SELECT ($7::text)::int[])), unnest((SELECT ($8::text)::int[])),
+        unnest((SELECT nullif($9::text, '')::text[])), unnest((SELECT nullif($10::text, '')::bigint[]))
+    ) AS i (key, version, ttl_us, codec, lo, size, tags, stale_us)
     ORDER BY i.key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
-        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
+        tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
     RETURNING key, version, (xmax <> 0 OR value IS NULL) AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
@@ -214,6 +224,8 @@ type PutEntriesAndPublishParams struct {
 	Codecs   string
 	Los      string
 	Sizes    string
+	Tags     string
+	StalesUs string
 }
 
 type PutEntriesAndPublishRow struct {
@@ -234,6 +246,8 @@ func (q *Queries) PutEntriesAndPublish(ctx context.Context, arg PutEntriesAndPub
 		arg.Codecs,
 		arg.Los,
 		arg.Sizes,
+		arg.Tags,
+		arg.StalesUs,
 	)
 	var i PutEntriesAndPublishRow
 	err := row.Scan(
@@ -252,7 +266,8 @@ WITH w AS (
         clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text
     WHERE current_setting('transaction_isolation') = 'read committed'
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
-        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
+        tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
     RETURNING key, version, (xmax <> 0 OR value IS NULL) AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT w.key, w.version FROM w WHERE w.changed
@@ -297,7 +312,8 @@ WITH w AS (
         clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text
     WHERE current_setting('transaction_isolation') = 'read committed'
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
-        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
+        tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
     RETURNING key, version, (xmax <> 0 OR value IS NULL) AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)

@@ -158,24 +158,27 @@ const StoreLoaded = `-- name: StoreLoaded :many
 WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', '100ms', true) IS NOT NULL AS set -- callers share it: a row that somebody holds is not waited for
 ), input AS (
-    SELECT i.key, i.version, i.fence, i.ttl_us, i.codec, i.publish_new, i.incarnation, i.looked_us, i.size, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
+    SELECT i.key, i.version, i.fence, i.ttl_us, i.codec, i.publish_new, i.incarnation, i.looked_us, i.size, i.tags::text[] AS tags, i.stale_us, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
     FROM ROWS FROM (
         unnest((SELECT ($1::text)::text[])), unnest((SELECT ($2::text)::bigint[])), unnest((SELECT ($3::text)::bigint[])),
         unnest((SELECT ($4::text)::bigint[])), unnest((SELECT ($5::text)::text[])), unnest((SELECT ($6::text)::boolean[])),
-        unnest((SELECT ($7::text)::bigint[])), unnest((SELECT ($8::text)::bigint[])), unnest((SELECT ($9::text)::int[]))
-    ) WITH ORDINALITY AS i (key, version, fence, ttl_us, codec, publish_new, incarnation, looked_us, size, n)
+        unnest((SELECT ($7::text)::bigint[])), unnest((SELECT ($8::text)::bigint[])), unnest((SELECT ($9::text)::int[])),
+        unnest((SELECT nullif($10::text, '')::text[])), unnest((SELECT nullif($11::text, '')::bigint[]))
+    ) WITH ORDINALITY AS i (key, version, fence, ttl_us, codec, publish_new, incarnation, looked_us, size, tags, stale_us, n)
 ), w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
-    SELECT key, substring($10::bytea FROM lo::int + 1 FOR size), version, version,
-        CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until)
+    SELECT key, substring($12::bytea FROM lo::int + 1 FOR size), version, version,
+        CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec,
+        tags, clock_timestamp() + (ttl_us + stale_us) * interval '1 microsecond'
     FROM input
     WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = input.key AND e.version <> input.fence)
         AND incarnation = (SELECT c.id FROM /* TEMPLATE: prefix */cache_incarnation c)
-        AND clock_timestamp() < timestamptz 'epoch' + (looked_us + $11::bigint) * interval '1 microsecond'
+        AND clock_timestamp() < timestamptz 'epoch' + (looked_us + $13::bigint) * interval '1 microsecond'
         AND (SELECT p.set FROM patience p) AND (SELECT /* TEMPLATE: prefix */cache_committed())
     ORDER BY key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
-        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
+        tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
     WHERE (c.key, c.version) IN (SELECT b.key, b.fence FROM input b)
     RETURNING key, version, (xmax = 0) AS fresh
 ), changed AS (
@@ -183,7 +186,7 @@ WITH patience AS MATERIALIZED (
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT key, version FROM changed
-    WHERE NOT $12::boolean OR (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    WHERE NOT $14::boolean OR (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING version
 ), published AS (
     SELECT /* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(changed.key, s.key_secret, lpad(to_hex(changed.version), 16, '0')))) AS n
@@ -204,6 +207,8 @@ type StoreLoadedParams struct {
 	Incarnations string
 	LookedUs     string
 	Sizes        string
+	Tags         string
+	StalesUs     string
 	Vals         []byte
 	GraceUs      int64
 	Inline       bool
@@ -234,6 +239,8 @@ func (q *Queries) StoreLoaded(ctx context.Context, arg StoreLoadedParams) ([]Sto
 		arg.Incarnations,
 		arg.LookedUs,
 		arg.Sizes,
+		arg.Tags,
+		arg.StalesUs,
 		arg.Vals,
 		arg.GraceUs,
 		arg.Inline,

@@ -17,13 +17,16 @@ type CacheChange struct {
 }
 
 type CacheEntry struct {
-	Key       string
-	Value     []byte
-	Version   int64
-	Stamp     sql.NullInt64
-	ExpiresAt sql.NullTime
-	Codec     string
-	WrittenAt time.Time
+	Key        string
+	Value      []byte
+	Version    int64
+	Stamp      sql.NullInt64
+	ExpiresAt  sql.NullTime
+	Codec      string
+	WrittenAt  time.Time
+	Tags       []string
+	Seen       []int64
+	StaleUntil sql.NullTime
 }
 
 type CacheIncarnation struct {

@@ -41,16 +41,19 @@ func (q *Queries) EndedTransactions(ctx context.Context, xids string) ([]string,
 const PutEntriesTx = `-- name: PutEntriesTx :one
 
 WITH w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until)
     SELECT i.key, CASE WHEN i.size >= 0 THEN substring($1::bytea FROM i.lo FOR i.size) END, i.version, i.version,
-        CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec
+        CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec,
+        i.tags::text[], clock_timestamp() + (i.ttl_us + i.stale_us) * interval '1 microsecond'
     FROM ROWS FROM (
         unnest((SELECT ($2::text)::text[])), unnest((SELECT ($3::text)::bigint[])), unnest((SELECT ($4::text)::bigint[])),
-        unnest((SELECT ($5::text)::text[])), unnest((SELECT ($6::text)::int[])), unnest((SELECT ($7::text)::int[]))
-    ) AS i (key, version, ttl_us, codec, lo, size)
+        unnest((SELECT ($5::text)::text[])), unnest((SELECT ($6::text)::int[])), unnest((SELECT ($7::text)::int[])),
+        unnest((SELECT nullif($8::text, '')::text[])), unnest((SELECT nullif($9::text, '')::bigint[]))
+    ) AS i (key, version, ttl_us, codec, lo, size, tags, stale_us)
     ORDER BY i.key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
-        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
+        tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
     RETURNING key, version
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
@@ -71,6 +74,8 @@ type PutEntriesTxParams struct {
 	Codecs   string
 	Los      string
 	Sizes    string
+	Tags     string
+	StalesUs string
 }
 
 type PutEntriesTxRow struct {
@@ -92,6 +97,8 @@ func (q *Queries) PutEntriesTx(ctx context.Context, arg PutEntriesTxParams) (Put
 		arg.Codecs,
 		arg.Los,
 		arg.Sizes,
+		arg.Tags,
+		arg.StalesUs,
 	)
 	var i PutEntriesTxRow
 	err := row.Scan(&i.Xid, &i.Server, &i.Messages)

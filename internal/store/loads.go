@@ -58,7 +58,7 @@ func (s *Store) loadMany(ctx context.Context, ws []write) ([]Written, error) {
 		return committed(ctx, s, func(q *dbsqlc.Queries) ([]dbsqlc.StoreLoadedRow, error) {
 			return q.StoreLoaded(ctx, dbsqlc.StoreLoadedParams{
 				Keys: p.keys, Versions: p.versions, Fences: fences, Incarnations: incarnations, TtlsUs: p.ttls, Codecs: p.codecs,
-				LookedUs: looked, GraceUs: LoadGrace.Microseconds(), PublishNew: publishNew, Sizes: p.sizes, Vals: p.values, Inline: inline,
+				LookedUs: looked, GraceUs: LoadGrace.Microseconds(), PublishNew: publishNew, Sizes: p.sizes, Tags: p.tags, StalesUs: p.stales, Vals: p.values, Inline: inline,
 			})
 		})
 	}

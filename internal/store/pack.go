@@ -8,6 +8,7 @@ import (
 // packed is a list of writes as the columns of one statement.
 type packed struct {
 	keys, versions, ttls, codecs, los, sizes string
+	tags, stales                             string // empty: no row has any
 	values                                   []byte
 }
 
@@ -48,8 +49,29 @@ func pack(ws []*Write) packed {
 		}),
 		values: make([]byte, 0, bytes),
 	}
-	for i := range ws {
-		p.values = append(p.values, ws[i].Value...)
+	tags, stales := false, false
+	for _, w := range ws {
+		p.values = append(p.values, w.Value...)
+		tags, stales = tags || w.Tags != nil, stales || w.Stale > 0
+	}
+	if tags {
+		p.tags = column(func(b *strings.Builder, w *Write) {
+			if w.Tags == nil {
+				b.WriteString("NULL")
+				return
+			}
+			// An array within the array, as text.
+			quoteElement(b, arrayOf(len(w.Tags), func(b *strings.Builder, i int) { quoteElement(b, w.Tags[i]) }))
+		})
+	}
+	if stales {
+		p.stales = column(func(b *strings.Builder, w *Write) {
+			if w.Stale <= 0 || w.TTL == Never {
+				b.WriteString("NULL")
+				return
+			}
+			number(b, w.Stale.Microseconds())
+		})
 	}
 	return p
 }

@@ -54,6 +54,9 @@ type Write struct {
 	Codec      string
 	PublishNew bool // publish it even if the row is new
 
+	Tags  []string      // the groups it belongs to
+	Stale time.Duration // how much longer than its TTL it may be handed out where a load fails or is slow
+
 	// Of loads only: what the load saw before it began.
 	Fence       int64 // the row's version, 0 if there was no row
 	Incarnation int64

@@ -49,7 +49,7 @@ func (s *Store) PutTx(ctx context.Context, tx Querier, rows []Write) (out TxWrit
 		err = s.on(tx).query(ctx, dbsqlc.PutEntriesTx, func(v []driver.Value) error {
 			out = TxWritten{XID: asString(v[0]), Server: asInt(v[1])}
 			return nil
-		}, p.values, p.keys, p.versions, p.ttls, p.codecs, p.los, p.sizes)
+		}, p.values, p.keys, p.versions, p.ttls, p.codecs, p.los, p.sizes, p.tags, p.stales)
 	}
 	return out, err
 }

@@ -165,7 +165,8 @@ func (w *watched) logged() int {
 // waiting says whether a statement of the cache waits for a lock.
 func (w *watched) waiting() bool {
 	w.t.Helper()
-	return scan[int](w, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'", w.Names.Schema) > 0
+	return scan[int](w, `SELECT count(*) FROM pg_stat_activity a WHERE a.wait_event_type = 'Lock' AND EXISTS (
+		SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.relation = to_regclass($1))`, w.object("cache_entries")) > 0
 }
 
 // value is what is stored under key.

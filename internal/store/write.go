@@ -107,10 +107,10 @@ func inParts(ctx context.Context, rows []Write, inline bool, shared, heavy *batc
 var yes, no = []bool{true}, []bool{false}
 
 func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
-	if len(w.rows) > 1 {
+	row := &w.rows[0]
+	if len(w.rows) > 1 || row.Tags != nil || row.Stale > 0 {
 		return s.putAll(ctx, w, ownPatience)
 	}
-	row := &w.rows[0]
 	var ttl any
 	if row.TTL != Never {
 		ttl = row.TTL.Microseconds()
@@ -171,7 +171,7 @@ func (s *Store) put(ctx context.Context, ws []write, patience string) ([]Written
 		}
 	}
 	p := pack(rows)
-	query, args := dbsqlc.PutEntries, []any{patience, p.values, p.keys, p.versions, p.ttls, p.codecs, p.los, p.sizes}
+	query, args := dbsqlc.PutEntries, []any{patience, p.values, p.keys, p.versions, p.ttls, p.codecs, p.los, p.sizes, p.tags, p.stales}
 	if inline {
 		query = dbsqlc.PutEntriesAndPublish
 	}

@@ -13,6 +13,9 @@ CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: pref
     expires_at timestamptz,          -- NULL: never; always the database's clock
     codec text COLLATE "C" NOT NULL DEFAULT 'json', -- the name of the codec that wrote value
     written_at timestamptz NOT NULL DEFAULT clock_timestamp(), -- a bounded table drops what was written longest ago
+    tags text[],                     -- the groups it belongs to; NULL: none
+    seen bigint[],                   -- which removals of groups that name it had been done when it was written: see 007; NULL: none
+    stale_until timestamptz,         -- until then a loader that fails or is slow may be answered with it; NULL: it ends at expires_at
     CONSTRAINT codec_name CHECK (octet_length(codec) <= 32), -- every reader gets it with the value
     CONSTRAINT finite CHECK (expires_at IS NULL OR isfinite(expires_at))
 ) WITH (

@@ -22,7 +22,8 @@ BEGIN
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
         VALUES (key, value, id, id, clock_timestamp() + ttl, codec)
         ON CONFLICT ON CONSTRAINT /* TEMPLATE: bare */cache_entries_pkey DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
-            expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at;
+            expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
+            tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until;
     PERFORM /* TEMPLATE: prefix */cache_changed(key);
 END $$;
 
@@ -37,7 +38,8 @@ BEGIN
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
         VALUES (key, NULL, id, id, clock_timestamp() + interval '5 minutes', '')
         ON CONFLICT ON CONSTRAINT /* TEMPLATE: bare */cache_entries_pkey DO UPDATE SET value = NULL, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
-            expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at;
+            expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
+            tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until;
     PERFORM /* TEMPLATE: prefix */cache_changed(key);
 END $$;
 
