@@ -76,7 +76,7 @@ func New(db *sql.DB, opts Options) (*Cache, error) {
 	c.store.Largest = int64(opts.MaxValueBytes)
 	c.base = newView(c)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.window = window.New(max(opts.InvalidationWindow, time.Millisecond), opts.InvalidationWindow == Immediate, changeLog{c})
+	c.window = window.New(max(opts.InvalidationWindow, time.Millisecond), opts.MaxWindow, opts.InvalidationWindow == Immediate, changeLog{c})
 	c.local.OnPublished = c.window.Published
 	if opts.Refresh {
 		c.local.OnLost = c.refresh.add

@@ -31,6 +31,7 @@ const (
 	DefaultCleanupInterval = time.Minute
 	DefaultCleanupBatch    = 500
 	DefaultWindow          = 25 * time.Millisecond
+	DefaultMaxWindow       = 500 * time.Millisecond
 	DefaultMaxValueBytes   = 8 << 20
 
 	// MaxTTL is the longest TTL; longer ones are cut to it, without an error.
@@ -83,6 +84,12 @@ type Options struct {
 	// 25 ms, at most a minute; where nodes listen, their pulses publish what is older than a second. In a quiet system a change is published at once all the same. Immediate publishes each in
 	// the statement that makes it: no delay, and a notification for every write, which every listener pays for.
 	InvalidationWindow time.Duration
+
+	// MaxWindow bounds how far the window stretches by itself. A flush wakes every session of the database that listens; the
+	// node that flushes sees by how late its own notification comes back what that costs, flushes less often when it comes late,
+	// and again more often when it comes in time. Defaults to 500 ms, or InvalidationWindow where that is longer;
+	// InvalidationWindow itself makes the window fixed. Stats.Window is the present one.
+	MaxWindow time.Duration
 
 	// Local is what this node keeps in memory. Defaults to localcache.New with 4096 entries and 64 MiB;
 	// localcache.None turns it off.
@@ -166,6 +173,9 @@ func (o Options) withDefaults() Options {
 			*d.option = d.def
 		}
 	}
+	if o.MaxWindow == 0 {
+		o.MaxWindow = max(DefaultMaxWindow, o.InvalidationWindow)
+	}
 	if o.CleanupBatch == 0 {
 		o.CleanupBatch = DefaultCleanupBatch
 	}
@@ -205,6 +215,8 @@ func (o Options) validate(db *sql.DB) (store.Names, error) {
 	refuse(o.InvalidationWindow < 0 && o.InvalidationWindow != Immediate, "InvalidationWindow", o.InvalidationWindow, "must be positive, 0 for the default, or Immediate")
 	refuse(o.InvalidationWindow > 0 && o.InvalidationWindow < time.Millisecond, "InvalidationWindow", o.InvalidationWindow, "must be at least a millisecond, or Immediate")
 	refuse(o.InvalidationWindow > time.Minute, "InvalidationWindow", o.InvalidationWindow, "must be at most a minute")
+	refuse(o.MaxWindow < o.InvalidationWindow, "MaxWindow", o.MaxWindow, "must not be shorter than InvalidationWindow")
+	refuse(o.MaxWindow < 0 || o.MaxWindow > time.Minute, "MaxWindow", o.MaxWindow, "must be at most a minute")
 	refuse(o.LocalTTL < 0, "LocalTTL", o.LocalTTL, "must not be negative")
 	refuse(o.LockTimeout < 0, "LockTimeout", o.LockTimeout, "must not be negative")
 	refuse(o.LoadTimeout < 0 || o.LoadTimeout > MaxLoadTimeout, "LoadTimeout", o.LoadTimeout, fmt.Sprint("must be at most ", MaxLoadTimeout))

@@ -1,8 +1,11 @@
 package pgcache
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
-// Stats counts what a Cache has done since New. Every number only grows.
+// Stats counts what a Cache has done since New. Every number but Window only grows.
 type Stats struct {
 	LocalHits  uint64 // answered from this process's memory
 	RemoteHits uint64 // answered by the database
@@ -26,6 +29,8 @@ type Stats struct {
 	Invalidations uint64 // keys that another node, or this one, has published
 	LocalFlushes  uint64 // times everything in memory was forgotten: a listener lost, a Clear, an unknown message
 	DecodeErrors  uint64 // values that did not decode or are larger than MaxValueBytes, counted as misses
+
+	Window time.Duration // that changes are published by at present, see Options.MaxWindow; 0: each by itself
 
 	UnknownMessages uint64 // messages on the channel that could not be understood: everything in memory was forgotten
 	Unpublished     uint64 // pulses that found changes older than a second and could not publish them: everything in memory was forgotten
@@ -61,6 +66,9 @@ func (c *Cache) Stats() Stats {
 		DecodeErrors: c.stats.decodeErrors.Load(),
 		Flushes:      c.stats.flushes.Load(), Messages: c.stats.messages.Load(), Refreshed: c.stats.refreshed.Load(),
 		UnknownMessages: c.stats.unknown.Load(), Unpublished: c.stats.behind.Load(),
+	}
+	if c.window != nil {
+		s.Window = c.window.Current()
 	}
 	if l, ok := c.locks.(interface{ Unguarded() uint64 }); ok {
 		s.Unguarded = l.Unguarded()

@@ -4,7 +4,9 @@
 //	kind    = "1" | "2"          a flush of the change log | published by a writing statement or a trigger
 //	        | "3" | "4"          the same, and each key is a hash of the key: see HiddenKey
 //	cache   = 8 hex digits       the cache's id, made by Migrate; 00000000: all caches on the channel
-//	sender  = node window | ""   of a flush: who flushed, in 8 hex digits, and its window in ms, in 4; or nobody, all zeros
+//	sender  = node window current | ""
+//	                             of a flush: who flushed, in 8 hex digits; its window in ms, in 4; and how far that is stretched
+//	                             now, in 4; or nobody, all zeros
 //	item    = length ":" key version+ ";"      length of key in bytes, decimal; version in 16 hex digits, newest first
 //
 // "*" says: forget everything. Version 0 belongs to no write: it invalidates the key whatever version is held. A new format
@@ -34,7 +36,7 @@ const (
 	// AnyCache as the id of a message says that it is for every cache on the channel.
 	AnyCache = "00000000"
 	// Nobody is the sender of a flush in no node's name.
-	Nobody = "000000000000"
+	Nobody = "0000000000000000"
 
 	cacheDigits   = 8
 	nodeDigits    = 8
@@ -68,19 +70,24 @@ func HiddenKey(secret []byte, key string) string {
 // hiddenLength is the length of a hidden key in bytes.
 const hiddenLength = 22
 
-// Sender is what a node puts behind the cache's id in its flushes. window is cut to 65 s.
-func Sender(node uint32, window time.Duration) string {
-	return fmt.Sprintf("%08x%04x", node, min(max(window.Milliseconds(), 0), 1<<16-1))
+// Sender is what a node puts behind the cache's id in its flushes, whose window is not stretched.
+func Sender(node uint32, window time.Duration) string { return Stretched(node, window, window) }
+
+// Stretched is Sender with the window that the node flushes by now. Windows are cut to 65 s.
+func Stretched(node uint32, window, current time.Duration) string {
+	ms := func(d time.Duration) int64 { return min(max(d.Milliseconds(), 0), 1<<16-1) }
+	return fmt.Sprintf("%08x%04x%04x", node, ms(window), ms(current))
 }
 
 // A Message is a payload taken apart.
 type Message struct {
-	Cache  string        // the id of the cache that it is about
-	Flush  bool          // a flush
-	Hidden bool          // keys are hashes
-	Node   uint32        // who flushed; 0: nobody who leads
-	Window time.Duration // of that node
-	Body   string        // items, or All
+	Cache   string        // the id of the cache that it is about
+	Flush   bool          // a flush
+	Hidden  bool          // keys are hashes
+	Node    uint32        // who flushed; 0: nobody who leads
+	Window  time.Duration // of that node
+	Current time.Duration // the same, as far as it is stretched now
+	Body    string        // items, or All
 }
 
 // For says whether a message is for the cache of this id.
@@ -100,19 +107,19 @@ func Parse(payload string) (Message, error) {
 	if payload[0] == Inline || payload[0] == InlineHidden {
 		return m, nil
 	}
-	if len(m.Body) < nodeDigits+windowDigits {
+	if len(m.Body) < nodeDigits+2*windowDigits {
 		return bad()
 	}
-	node, err := strconv.ParseUint(m.Body[:nodeDigits], 16, 32)
-	if err != nil {
-		return bad()
+	var numbers [3]uint64
+	for i, digits := range []int{nodeDigits, windowDigits, windowDigits} {
+		n, err := strconv.ParseUint(m.Body[:digits], 16, 32)
+		if err != nil {
+			return bad()
+		}
+		numbers[i], m.Body = n, m.Body[digits:]
 	}
-	ms, err := strconv.ParseUint(m.Body[nodeDigits:nodeDigits+windowDigits], 16, 16)
-	if err != nil {
-		return bad()
-	}
-	m.Flush, m.Node, m.Window = true, uint32(node), time.Duration(ms)*time.Millisecond
-	m.Body = m.Body[nodeDigits+windowDigits:]
+	m.Flush, m.Node = true, uint32(numbers[0])
+	m.Window, m.Current = time.Duration(numbers[1])*time.Millisecond, time.Duration(numbers[2])*time.Millisecond
 	return m, nil
 }
 

@@ -59,7 +59,7 @@ func TestRoundTrip(t *testing.T) {
 func TestHead(t *testing.T) {
 	t.Parallel()
 	m, err := Parse(flushHead(0xdeadbeef) + "*")
-	want := Message{Cache: "00c0ffee", Flush: true, Node: 0xdeadbeef, Window: 25 * time.Millisecond, Body: "*"}
+	want := Message{Cache: "00c0ffee", Flush: true, Node: 0xdeadbeef, Window: 25 * time.Millisecond, Current: 25 * time.Millisecond, Body: "*"}
 	if d := cmp.Diff(want, m); d != "" || err != nil {
 		t.Error(err, d)
 	}
@@ -69,7 +69,10 @@ func TestHead(t *testing.T) {
 	if all := (Message{Cache: AnyCache}); !all.For("00c0ffee") {
 		t.Error("a message for all caches is for each")
 	}
-	if Sender(1, 0) != "000000010000" || Sender(1, -time.Second) != "000000010000" || Sender(1, time.Hour) != "00000001ffff" {
+	if m, err := Parse("100c0ffee" + Stretched(7, 25*time.Millisecond, 400*time.Millisecond)); err != nil || m.Node != 7 || m.Window != 25*time.Millisecond || m.Current != 400*time.Millisecond || m.Body != "" {
+		t.Error(m, err)
+	}
+	if Sender(1, 0) != "0000000100000000" || Sender(1, -time.Second) != "0000000100000000" || Sender(1, time.Hour) != "00000001ffffffff" {
 		t.Error("a window is cut to what four digits hold")
 	}
 	if len(Sender(1, time.Hour)) != len(Nobody) {
@@ -89,8 +92,8 @@ func TestAll(t *testing.T) {
 func TestGarbage(t *testing.T) {
 	t.Parallel()
 	for _, p := range []string{
-		"", "*", "3*", "300c0ffee*", "000c0ffee000000010019*", "x", "1*", "1", "2*", "200c0ffe", "200c0ffe+*", "200c0ffeg*", "100c0ffee0000000g0019*", "100c0ffee+00000010019*", "100c0ffee0000000100g9*",
-		"100c0ffee000000010019**", `{"key":"k"}`,
+		"", "*", "3*", "300c0ffee*", "000c0ffee0000000100190019*", "x", "1*", "1", "2*", "200c0ffe", "200c0ffe+*", "200c0ffeg*", "100c0ffee0000000g00190019*", "100c0ffee+000000100190019*", "100c0ffee0000000100g90019*", "100c0ffee0000000100190g19*",
+		"100c0ffee0000000100190019**", `{"key":"k"}`,
 	} {
 		if _, all, err := parse(p); err == nil || all {
 			t.Errorf("Parse(%q) was accepted", p)
@@ -119,7 +122,7 @@ func TestShortest(t *testing.T) {
 		}
 	}
 	// The node's id is eight digits, of which the last counts; a version may be as long as the rest of a payload.
-	if m, err := Parse("100c0ffee000000019ffff*"); err != nil || m.Node != 1 || m.Window != 0x9fff*time.Millisecond || m.Body != "f*" {
+	if m, err := Parse("100c0ffee000000019fff9ffff*"); err != nil || m.Node != 1 || m.Window != 0x9fff*time.Millisecond || m.Body != "f*" {
 		t.Errorf("%+v, %v", m, err)
 	}
 	for _, body := range []string{"0:0000000000000001", "0:0000000000000001:", "0:0000000000000001x", "1:", "1:;", "x:k0000000000000001;", "1k0000000000000001;"} {

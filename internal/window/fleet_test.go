@@ -17,7 +17,10 @@ type fleet struct {
 }
 
 // run makes a fleet in a bubble. When test has returned, the fleet must become quiet, with nothing left to publish.
-func run(t *testing.T, nodes int, l lag, test func(f *fleet)) {
+func run(t *testing.T, nodes int, l lag, test func(f *fleet)) { runUpTo(t, nodes, l, win, test) }
+
+// runUpTo is run with windows that may be stretched.
+func runUpTo(t *testing.T, nodes int, l lag, most time.Duration, test func(f *fleet)) {
 	t.Parallel()
 	seed := rand.Uint64()
 	synctest.Test(t, func(t *testing.T) {
@@ -34,7 +37,7 @@ func run(t *testing.T, nodes int, l lag, test func(f *fleet)) {
 			running.Wait()
 		}()
 		for range nodes {
-			n := f.join(win)
+			n := f.joinUpTo(win, most)
 			running.Go(func() { n.Run(ctx) })
 			running.Go(func() { n.listen(ctx) })
 			running.Go(func() { n.pulse(ctx) })

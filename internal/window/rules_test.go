@@ -56,13 +56,6 @@ func TestNobodyLeads(t *testing.T) {
 	})
 }
 
-func TestSender(t *testing.T) {
-	t.Parallel()
-	if w := New(win, false, nil); w.sender != notify.Sender(w.node, win) {
-		t.Errorf("node %x flushes as %q", w.node, w.sender)
-	}
-}
-
 // TestOneFlush: of one node, one flush is under way at a time.
 func TestOneFlush(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
@@ -177,7 +170,7 @@ func TestUpkeep(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &slow{script: &script{began: time.Now(), bytes: drainAt + 1, always: 1}, takes: 900 * time.Millisecond}
-		w := New(win, false, s)
+		w := New(win, win, false, s)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); w.Run(ctx) }()
@@ -200,7 +193,7 @@ func TestUpkeep(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{began: time.Now(), bytes: vacuumAt + 1}
-		w := New(win, false, s)
+		w := New(win, win, false, s)
 		ctx, cancel := context.WithCancel(t.Context())
 		awake(w)
 		logged(t, w, 1)
@@ -218,7 +211,7 @@ func TestCloseTriesAgain(t *testing.T) {
 	for name, fails := range map[string]int{"once": 1, "always": 1 << 20} {
 		synctest.Test(t, func(t *testing.T) {
 			s := &script{began: time.Now()}
-			w := New(win, false, s)
+			w := New(win, win, false, s)
 			s.err = errors.New("connection lost")
 			s.during = func() {
 				if len(s.flushes) > fails {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/mono"
+	"github.com/pgcache/go/internal/notify"
 )
 
 // Log is the change log as a Window needs it.
@@ -103,7 +104,7 @@ func (w *Window) next() int64 {
 		for v, c := range w.pending {
 			switch {
 			case c.due == 0: // its reply is yet to come
-			case w.led(t) && w.leader.seen-c.due > int64(overdue):
+			case w.led(t) && w.leader.seen-c.due > int64(overdue+2*w.leader.current):
 				delete(w.pending, v)
 			default:
 				w.earliest = min(w.earliest, c.due)
@@ -113,7 +114,7 @@ func (w *Window) next() int64 {
 	next := w.earliest
 	switch {
 	case w.leading:
-		next = w.flushed + int64(w.window)
+		next = w.flushed + int64(w.current)
 	case next != math.MaxInt64:
 		next = w.after(next, t)
 	}
@@ -168,9 +169,11 @@ func (w *Window) flush(ctx context.Context) error {
 			acked = append(acked, v)
 		}
 	}
+	w.adapt(mono.Now())
+	sender := notify.Stretched(w.node, w.window, w.current)
 	w.mu.Unlock()
 
-	changes, bytes, err := w.log.Flush(ctx, w.sender)
+	changes, bytes, err := w.log.Flush(ctx, sender)
 
 	t := mono.Now()
 	w.mu.Lock()
@@ -192,9 +195,9 @@ func (w *Window) flush(ctx context.Context) error {
 	}
 	quiet := false
 	if changes > 0 {
-		w.leading, w.empty, w.published = true, 0, t
+		w.lead(t)
 	} else if w.empty++; w.leading && w.empty >= emptyFlushes {
-		w.leading, quiet = false, true
+		w.leading, w.current, quiet = false, w.window, true
 	}
 	w.mu.Unlock()
 	w.keepSmall(bytes, quiet)

@@ -128,7 +128,7 @@ func TestClose(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := &script{began: time.Now()}
-				w := New(win, false, s)
+				w := New(win, win, false, s)
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan struct{})
 				go func() { defer close(done); w.Run(ctx) }()

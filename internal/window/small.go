@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/mono"
+	"github.com/pgcache/go/internal/notify"
 )
 
 // The steps that keep the log small, in bytes of its size on disk. A flush's DELETE leaves dead rows, and the next flush's scan
@@ -48,7 +49,8 @@ func (w *Window) keepSmall(bytes int64, quiet bool) {
 	case bytes > drainAt && since(l.drained) >= drainEvery && l.vacuumed != 0,
 		quiet && bytes > quietAt && since(l.drained) >= vacuumEvery:
 		l.drained = t
-		step = func(ctx context.Context) error { return w.log.Drain(ctx, w.sender) }
+		sender := notify.Stretched(w.node, w.window, w.current)
+		step = func(ctx context.Context) error { return w.log.Drain(ctx, sender) }
 	case bytes > vacuumAt && since(l.vacuumed) >= vacuumEvery:
 		l.vacuumed = t
 		step = w.log.Vacuum

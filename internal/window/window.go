@@ -10,6 +10,9 @@
 // with the longer window steps down when it receives the other's flush; with equal windows, the one with the higher id. So a
 // fleet flushes about once a window, without an election.
 //
+// Every flush wakes every listening session of the database. The leader sees from its own notifications what that costs: where
+// they come late it stretches its window, up to a bound, and where they come in time it shrinks it back. See stretch.go.
+//
 // A node that dies, a flush that fails and a write that commits later than its writer waited leave changes in the log that no
 // node plans to flush. The pulse, a check that every listening node makes every two seconds, finds and flushes them: see
 // pgcache/pulse.go.
@@ -56,9 +59,9 @@ const (
 // Window is one node's part. It is safe for concurrent use.
 type Window struct {
 	window    time.Duration
-	immediate bool // every write publishes in its own statement
+	most      time.Duration // how far it may be stretched
+	immediate bool          // every write publishes in its own statement
 	node      uint32
-	sender    string // of this node's flush messages: see notify.Sender
 	log       Log
 
 	flushing chan struct{} // held by the one flush of this node that is under way
@@ -73,6 +76,8 @@ type Window struct {
 	published int64             // when this node last received, or made, a notification
 	flushed   int64             // when its last flush returned, with or without an error
 	leader    leader
+	current   time.Duration // what this node flushes by while it leads: window or longer
+	echo      echo
 	full      bool // the log is larger than fullAt: writes publish inline until a flush finds it smaller
 	closing   bool // Run is ending: writes publish inline
 	wake      chan struct{}
@@ -91,21 +96,20 @@ type change struct {
 type leader struct {
 	seen     int64 // 0: none
 	window   time.Duration
+	current  time.Duration // as far as it is stretched
 	patience time.Duration // how long it may be silent until this node takes over
 }
 
-// New returns the window of a node, rounded down to milliseconds, at least one. immediate makes every write publish in its own
+// New returns the window of a node, rounded down to milliseconds, at least one, that may be stretched to most. immediate makes every write publish in its own
 // statement; the log is then written only while some node polls. New starts no goroutine: the caller must call Run.
-func New(window time.Duration, immediate bool, log Log) *Window {
+func New(window, most time.Duration, immediate bool, log Log) *Window {
 	window = max(window.Truncate(time.Millisecond), time.Millisecond) // as messages have it: else two could each step down
-	w := &Window{
-		window: window, immediate: immediate, node: newNode(), log: log, flushing: make(chan struct{}, 1),
+	return &Window{
+		window: window, most: max(window, most), current: window, immediate: immediate, node: newNode(), log: log, flushing: make(chan struct{}, 1),
 		pending: map[int64]*change{}, wake: make(chan struct{}, 1),
 		published: mono.Now() - int64(time.Hour), // so that the first write publishes inline
 		planned:   math.MaxInt64,
 	}
-	w.sender = notify.Sender(w.node, window)
-	return w
 }
 
 // newNode draws an id. 0 is nobody's: see notify.Nobody.
@@ -135,11 +139,11 @@ func (w *Window) Begin(forceInline bool, versions ...int64) (inline bool) {
 	return inline
 }
 
-// led reports whether another node has flushed within the last three of its windows, and its window is at most this one's: then
-// it flushes what is pending here in time.
+// led reports whether another node has flushed within the last three of its windows, its window is at most this one's, and it is
+// not stretched further than this one may be: then it flushes what is pending here in time.
 func (w *Window) led(t int64) bool {
 	l := &w.leader
-	return l.seen != 0 && l.window <= w.window && t-l.seen < 3*int64(l.window)
+	return l.seen != 0 && l.window <= w.window && l.current <= w.most && t-l.seen < 3*int64(l.current)
 }
 
 // End says what came of a write.
@@ -185,11 +189,15 @@ func (w *Window) Received(m notify.Message) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.published = t
+	if m.Flush && m.Node == w.node {
+		w.echo.received(t)
+	}
 	if !m.Flush || m.Node == 0 || m.Node == w.node {
 		return
 	}
 	other := max(m.Window, time.Millisecond)
-	w.leader = leader{seen: t, window: other, patience: patience(other)}
+	current := max(m.Current, other)
+	w.leader = leader{seen: t, window: other, current: current, patience: patience(current)}
 	if w.leading && (other < w.window || other == w.window && m.Node < w.node) {
 		w.leading = false
 	}

@@ -88,7 +88,7 @@ func bubble(t *testing.T, test func(t *testing.T, w *Window, s *script)) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{began: time.Now()}
-		w := New(win, false, s)
+		w := New(win, win, false, s)
 		w.node = 1000
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -242,7 +242,7 @@ func TestImmediate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{began: time.Now()}
-		w := New(win, true, s)
+		w := New(win, win, true, s)
 		awake(w)
 		if !w.Begin(false, 1) {
 			t.Error("with Immediate a write must publish inline")

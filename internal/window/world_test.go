@@ -15,7 +15,7 @@ import (
 // database is what a fleet of windows shares: rows nobody sees, a change log, and notifications. Everything takes its
 // time, and may fail.
 type database struct {
-	lag     lag
+	lag     lag           // to be read and set with the mutex held while nodes run
 	flushed chan struct{} // the lock of the flush that is under way
 
 	mu      sync.Mutex
@@ -70,9 +70,12 @@ type notification struct {
 	due      time.Time
 }
 
-func (d *database) join(window time.Duration) *node {
+func (d *database) join(window time.Duration) *node { return d.joinUpTo(window, window) }
+
+// joinUpTo adds a node whose window may be stretched.
+func (d *database) joinUpTo(window, most time.Duration) *node {
 	n := &node{d: d, news: make(chan notification, 10_000), received: map[int64]time.Time{}, since: time.Now()}
-	n.Window = New(window, false, n)
+	n.Window = New(window, most, false, n)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.nodes = append(d.nodes, n)
@@ -150,7 +153,7 @@ func (n *node) write() {
 }
 
 // Flush implements Log. Like the statement, it does nothing beside another.
-func (n *node) Flush(ctx context.Context, _ string) (changes, bytes int64, err error) {
+func (n *node) Flush(ctx context.Context, sender string) (changes, bytes int64, err error) {
 	d := n.d
 	arrives, reply := n.fate()
 	if !arrives {
@@ -179,7 +182,11 @@ func (n *node) Flush(ctx context.Context, _ string) (changes, bytes int64, err e
 		time.Sleep(d.random(d.lag.flush))
 	}
 	d.mu.Lock()
-	out := notification{Message: notify.Message{Flush: true, Node: n.node, Window: n.window}, versions: seen}
+	head, err := notify.Parse(string(notify.Flush) + notify.AnyCache + sender)
+	if err != nil {
+		panic(err)
+	}
+	out := notification{Message: head, versions: seen}
 	for _, v := range seen {
 		delete(d.log, v)
 	}
@@ -203,7 +210,10 @@ func (*node) Drain(context.Context, string) error { return nil }
 // notify reaches everybody who listens.
 func (d *database) notify(out notification) {
 	for _, n := range d.nodes {
-		out.due = time.Now().Add(d.random(d.lag.deliver))
+		d.mu.Lock()
+		deliver := d.lag.deliver
+		d.mu.Unlock()
+		out.due = time.Now().Add(d.random(deliver))
 		d.mu.Lock()
 		silent := n.silent || n.dead
 		d.mu.Unlock()
