@@ -56,6 +56,7 @@ const (
 	pgNoLocPQ     = "postgres-no-local-cache-pq"
 	pgDefaultPool = "postgres-default-pool"
 	pgTenIdle     = "postgres-ten-idle"
+	pgFixed       = "postgres-fixed-window"
 	pgBare        = "bare statement"
 	valkey        = "valkey"
 	rueidisCSC    = "valkey-rueidis"
@@ -63,7 +64,7 @@ const (
 )
 
 var backendNames = []string{
-	pgCache, pgRefresh, pgNoLocal, pgNoNotify, pgPerWrite, pgCachePQ, pgNoLocPQ, pgDefaultPool, pgTenIdle, pgBare, valkey, rueidisCSC, rueidisRaw,
+	pgCache, pgRefresh, pgNoLocal, pgNoNotify, pgPerWrite, pgCachePQ, pgNoLocPQ, pgDefaultPool, pgTenIdle, pgFixed, pgBare, valkey, rueidisCSC, rueidisRaw,
 }
 
 // fleet is the nodes of one measurement.

@@ -54,6 +54,10 @@ func postgresBackends(servers *servers, log *slog.Logger, window time.Duration) 
 	add(pgNoLocPQ, "postgres", false, none)
 	add(pgDefaultPool, "pgx", false, none)
 	add(pgTenIdle, "pgx", false, none)
+	add(pgFixed, "pgx", true, func(o *pgcache.Options, _ Setup) {
+		o.InvalidationWindow = cmp.Or(window, pgcache.DefaultWindow)
+		o.MaxWindow = o.InvalidationWindow
+	})
 	return out
 }
 

@@ -25,10 +25,10 @@ const (
 )
 
 // settings are those of a server that is to be relied on, as far as a benchmark can: durable commits, memory for the
-// larger tables, and room for the connections of 128 nodes.
+// larger tables, and room for the connections of 1,000 nodes.
 var settings = map[string]string{
 	"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "shared_buffers": "1GB",
-	"min_wal_size": "80MB", "max_wal_size": "1GB", "max_connections": "600",
+	"min_wal_size": "80MB", "max_wal_size": "1GB", "max_connections": "1200",
 }
 
 // shown are the settings that the output names.

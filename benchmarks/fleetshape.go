@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+var fleetShapeBackends = []string{pgCache, pgFixed}
+
+// fleetShape is what a large fleet costs: each flush wakes every listening session.
+var fleetShape = shape{
+	name: "fleet",
+	about: "4 nodes x 32 callers that overwrite 10,000 keys, every caller as fast as it can, while so many sessions listen on the channel: the four " +
+		"nodes', and bare ones that read what comes and do nothing with it. The lag is from the acknowledgement of a Set, one every 20 ms, until one of " +
+		"the bare sessions has the next message that names its key, or everything. The server's processor time is all that this machine spends but for " +
+		"what this process does.",
+	backends: fleetShapeBackends,
+	columns: []column{
+		ops("writes/s", "write.ops"), ms("p50", "write.p50_us"), ms("p99", "write.p99_us"), ms("lag p50", "lag.p50_us"), ms("lag p99", "lag.p99_us"),
+		count("flushes/s", "flushes"), inBytes("sent/s", "sent"), percent("server CPU, of a core", "server.cpu"),
+	},
+	plan: func(b *bench) (p plan) {
+		for _, n := range b.cfg.sizes.sessions {
+			takes := b.cfg.duration + b.cfg.warmup + 3*time.Second + time.Duration(n)*5*time.Millisecond
+			p.steps = append(p.steps, b.each(listeningLine(n), fleetShapeBackends, takes, func(ctx context.Context, be Backend) (metrics, error) {
+				return b.fleet(ctx, be, n)
+			})...)
+		}
+		return p
+	},
+}
+
+// settle is how long the callers work before what counts: the window finds its length meanwhile.
+const settle = 3 * time.Second
+
+func (b *bench) fleet(ctx context.Context, be Backend, sessions int) (metrics, error) {
+	z := b.cfg.sizes
+	names := keys(z.keys)
+	return with(ctx, be, Setup{TTL: hour, Keys: z.keys}, same(z.nodes, z.callers), func(f *fleet) (m metrics, err error) {
+		if err := b.preload(ctx, f.nodes, names); err != nil {
+			return nil, err
+		}
+		l, err := listenBare(ctx, f.store.(*pgStore), sessions-z.nodes)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, l.close()) }()
+		probing, stop := context.WithCancel(ctx)
+		defer stop()
+		var probes sync.WaitGroup
+		probes.Go(func() { l.probe(probing, f.nodes[0]) })
+		was := b.cfg.warmup
+		if b.cfg.duration > settle/3 {
+			b.cfg.warmup = settle
+		}
+		defer func() { b.cfg.warmup = was }()
+		set := b.setAny(names, uniform(z.keys))
+		var once sync.Once
+		began := clock()
+		var cpu, bytes float64
+		m, err = b.drive(ctx, f.nodes, z.callers, func(ctx context.Context, c *caller) (kind, error) {
+			if clock()-began >= b.cfg.warmup {
+				once.Do(func() { cpu, bytes = serverCPU(), float64(l.bytes.Load()); l.measuring.Store(true) })
+			}
+			return set(ctx, c)
+		})
+		if err != nil {
+			return nil, err
+		}
+		took := (clock() - began - b.cfg.warmup).Seconds()
+		stop()
+		probes.Wait()
+		m["server.cpu"], m["sent"] = (serverCPU()-cpu)/took, (float64(l.bytes.Load())-bytes)/took
+		return m.add(l.lag.metrics("lag", time.Duration(took*float64(time.Second)))), nil
+	})
+}
+
+// bareSessions are sessions that listen and do nothing else.
+type bareSessions struct {
+	conns     []*pgx.Conn
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
+	bytes     atomic.Int64
+	measuring atomic.Bool
+
+	heard chan struct{} // a message that names the probe's key, or everything
+	lag   histogram     // of the goroutine of probe
+}
+
+const probeKey = prefix + "probe"
+
+func listenBare(ctx context.Context, s *pgStore, n int) (_ *bareSessions, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	l := &bareSessions{cancel: cancel, heard: make(chan struct{}, 1)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.close())
+		}
+	}()
+	var channel string
+	if err := s.servers.admin.QueryRowContext(ctx, "SELECT channel FROM "+s.schema+".cache_state").Scan(&channel); err != nil {
+		return nil, err
+	}
+	for range max(n, 1) {
+		conn, err := pgx.Connect(ctx, s.dsn)
+		if err != nil {
+			return nil, fmt.Errorf("session %d: %w", len(l.conns), err)
+		}
+		l.conns = append(l.conns, conn)
+		if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
+			return nil, err
+		}
+	}
+	for i, conn := range l.conns {
+		l.wg.Go(func() {
+			for {
+				m, err := conn.WaitForNotification(ctx)
+				if err != nil {
+					return
+				}
+				l.bytes.Add(int64(len(m.Payload)))
+				if i == len(l.conns)-1 && (strings.HasSuffix(m.Payload, "*") || strings.Contains(m.Payload, probeKey)) {
+					select {
+					case l.heard <- struct{}{}:
+					default:
+					}
+				}
+			}
+		})
+	}
+	return l, nil
+}
+
+// probe sets a key from time to time, and notes how long after its acknowledgement a session hears of it.
+func (l *bareSessions) probe(ctx context.Context, n Node) {
+	for ctx.Err() == nil {
+		pause(ctx, 20*time.Millisecond)
+		select {
+		case <-l.heard:
+		default:
+		}
+		if n.Set(ctx, probeKey, stamp{at: clock()}.value(stampBytes)) != nil {
+			continue
+		}
+		acked := clock()
+		select {
+		case <-l.heard:
+			if l.measuring.Load() {
+				l.lag.add(clock() - acked)
+			}
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (l *bareSessions) close() error {
+	l.cancel()
+	l.wg.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for _, conn := range l.conns {
+		_ = conn.Close(ctx) // ended by its context already
+	}
+	return nil
+}
+
+// serverCPU is the processor time that this machine has spent, but for this process, in seconds; 0 where nobody says.
+func serverCPU() float64 {
+	data, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	line, _, _ := strings.Cut(string(data), "\n")
+	fields := strings.Fields(line)
+	var busy float64
+	for _, i := range []int{1, 2, 3, 6, 7} { // user, nice, system, irq, softirq, in hundredths of a second
+		if i < len(fields) {
+			n, _ := strconv.ParseFloat(fields[i], 64)
+			busy += n / 100
+		}
+	}
+	var own syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &own) != nil {
+		return 0
+	}
+	return busy - time.Duration(own.Utime.Nano()+own.Stime.Nano()).Seconds()
+}
