@@ -12,7 +12,7 @@ GOFUMPT_V  := v0.12.0
 STATIC_V   := v0.8.2
 GOLANGCI_V := v2.15.0
 # The modules of this repository beside the root: users never meet their dependencies.
-NESTED    := $(patsubst %/go.mod,%,$(wildcard integration/go.mod benchmarks/go.mod proof/go.mod))
+NESTED    := $(patsubst %/go.mod,%,$(wildcard integration/go.mod benchmarks/go.mod proof/go.mod examples/pools/go.mod))
 # What `make mutants` changes in pgcache: the way of a load; and the tests that look at it.
 MUTANT_FILES := ^(load|loadstore|loadlock)\.go$$
 MUTANT_TESTS := DatabaseDown|Load|P6|GetOrSet|Guard|Foreign|MissPath|Recurs|Waiters|Ring|NotFound|TwoNodes|Panic|ManyKeys|NoConnection|Closed|Null
@@ -21,7 +21,7 @@ MUTANT_TESTS := DatabaseDown|Load|P6|GetOrSet|Guard|Foreign|MissPath|Recurs|Wait
 FUZZTIME  ?= 10s
 
 .DEFAULT_GOAL := help
-.PHONY: help generate verify lint test race integration harness soak faults faults-quick proof mutants linear examples bench fuzz ci
+.PHONY: help generate verify lint test race integration harness soak faults faults-quick proof mutants linear pools examples bench fuzz api vuln licenses ci
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ linear: ## single keys are linearizable without a local cache, as a checker that
 soak: ## a fleet for half an hour: memory, goroutines, sessions and tables must not grow
 	$(GO) run ./harness -soak 30m
 
+pools: ## the recipes of docs/pools.md, with sqlx, gorm, bun and otelsql
+	cd examples/pools && $(GO) test -count=1 ./...
+
 examples: ## run the quickstart
 	$(GO) run ./examples/quickstart
 
@@ -89,6 +92,15 @@ lint: $(GOFUMPT) $(STATIC) $(GOLANGCI) ## gofumpt, go vet, staticcheck, golangci
 	$(STATIC) ./...
 	$(GOLANGCI) run ./...
 	@for m in $(NESTED); do echo "lint $$m" && (cd $$m && $(GO) vet ./... && $(GOLANGCI) run --config $(CURDIR)/.golangci.yml ./...) || exit 1; done
+
+api: ## what has changed of the public API since the last tag; fails where a version of that kind must not change it
+	GO=$(GO) bash .ci/api
+
+vuln: ## known vulnerabilities in what the modules call; passes without a look only where the database can't be reached
+	GO=$(GO) bash .ci/vuln $(NESTED)
+
+licenses: ## what the library needs is under licenses that let everybody use it
+	$(GO) test -count=1 -run TestLicenses ./internal
 
 ci: ## what .ci/run does
 	bash .ci/run
