@@ -94,6 +94,11 @@ func (c *bounded) Delete(k Key) {
 
 func (c *bounded) Clear() { c.otter.InvalidateAll() }
 
+// Size is about how many entries there are, and how many bytes they weigh against the bound; an entry weighs at least its share.
+func (c *bounded) Size() (entries int, bytes int64) {
+	return c.otter.EstimatedSize(), int64(c.otter.WeightedSize())
+}
+
 // CleanUp evicts what is over the bounds now, rather than soon. Tests want it.
 func (c *bounded) CleanUp() { c.otter.CleanUp() }
 
