@@ -205,6 +205,11 @@ func version(ctx context.Context, db *sql.DB) (v string, err error) {
 	return firstWord(v), err
 }
 
+// quiet keeps the Redis client from writing into the output: what it has to say comes back as errors.
+type quiet struct{}
+
+func (quiet) Printf(context.Context, string, ...any) {}
+
 // redis connects to the one that REDIS_URL names, or that answers on localhost; nil: neither.
 func (a *app) redis(ctx context.Context, callers int) *redis.Client {
 	named := a.getenv("REDIS_URL")
@@ -214,6 +219,7 @@ func (a *app) redis(ctx context.Context, callers int) *redis.Client {
 		fmt.Fprintln(a.errs, "pgcache: REDIS_URL can't be parsed")
 		return nil
 	}
+	redis.SetLogger(quiet{})
 	o.PoolSize, o.MaxRetries, o.DialTimeout = min(callers, 32), -1, time.Second
 	r := redis.NewClient(o)
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)

@@ -32,13 +32,7 @@ server binaries on this machine (PGCACHE_PG_BIN names their folder), or download
 whatever the environment names, and leaves nothing behind.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			ctx := c.Context()
-			if limit > 0 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, limit)
-				defer cancel()
-			}
-			return a.demo(ctx, address)
+			return a.demo(c.Context(), address, limit)
 		},
 	}
 	c.Flags().StringVar(&address, "listen", "127.0.0.1:8765", "where the page is; anybody who can connect to it can see it and clear the cache")
@@ -46,7 +40,7 @@ whatever the environment names, and leaves nothing behind.`,
 	return c
 }
 
-func (a *app) demo(ctx context.Context, address string) (err error) {
+func (a *app) demo(ctx context.Context, address string, limit time.Duration) (err error) {
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return usageError{fmt.Errorf("--listen: %w", err)}
@@ -95,6 +89,9 @@ Ctrl-C ends it and leaves nothing behind.
 	var work sync.WaitGroup
 	defer work.Wait()
 	ctx, cancel := context.WithCancel(ctx)
+	if limit > 0 {
+		ctx, cancel = context.WithTimeout(ctx, limit)
+	}
 	defer cancel()
 	for i, node := range nodes {
 		for range 2 {
