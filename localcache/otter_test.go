@@ -60,3 +60,15 @@ func TestWeight(t *testing.T) {
 		}
 	}
 }
+
+func TestSize(t *testing.T) {
+	t.Parallel()
+	c := New(Options{MaxEntries: 10, MaxBytes: 1000}).(*bounded)
+	for i := range 4 {
+		c.Set(Key{Name: fmt.Sprint(i)}, &Entry{Size: 1})
+	}
+	c.CleanUp()
+	if entries, full := c.Size(); entries != 4 || full != 0.4 {
+		t.Errorf("%d entries, full %v", entries, full)
+	}
+}

@@ -29,8 +29,10 @@ func (c *Cache) state() inside.State {
 	if !s.Live && !s.Closed {
 		s.Err, s.Permanent = c.listening.err()
 	}
-	if m, ok := c.opts.Local.(interface{ Size() (entries int, bytes int64) }); ok {
-		s.Memory.Entries, s.Memory.Bytes = m.Size()
+	if m, ok := c.opts.Local.(interface {
+		Size() (entries int, full float64)
+	}); ok {
+		s.Memory.Entries, s.Memory.Full = m.Size()
 		s.Memory.Known = true
 	}
 	return s

@@ -35,7 +35,7 @@ type State struct {
 // Memory is what a node keeps in memory. Known is false where its localcache does not say.
 type Memory struct {
 	Entries int
-	Bytes   int64
+	Full    float64 // how much of its bounds they take, 0 to about 1
 	Known   bool
 }
 

@@ -161,8 +161,8 @@ type nodeJSON struct {
 }
 
 type memoryJSON struct {
-	Entries int   `json:"entries"`
-	Bytes   int64 `json:"bytes"`
+	Entries int     `json:"entries"`
+	Full    float64 `json:"full"` // how much of the bounds they take
 }
 
 func (u *ui) data() any {
@@ -197,7 +197,7 @@ func (n *node) data() nodeJSON {
 		j.Reason = redact.Database(s.Err).Error()
 	}
 	if s.Memory.Known {
-		j.Memory = &memoryJSON{s.Memory.Entries, s.Memory.Bytes}
+		j.Memory = &memoryJSON{s.Memory.Entries, s.Memory.Full}
 	}
 	return j
 }

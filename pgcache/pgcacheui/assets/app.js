@@ -97,7 +97,7 @@
       try {
         const t = await ask("tables.json?node=" + i);
         figures.replaceChildren(...[
-          ["table", t.table], ["server", "PostgreSQL " + t.server_version], ["rows, about", count(t.rows)], ["dead rows, about", count(t.dead_rows)],
+          ["table", t.table], ["server", "PostgreSQL " + t.server_version.split(" ")[0]], ["rows, about", count(t.rows)], ["dead rows, about", count(t.dead_rows)],
           ["size with indexes", size(t.table_bytes)], ["change log", size(t.log_bytes)], ["pending changes", t.pending >= 1000 ? "1,000 or more" : count(t.pending)],
           ["HOT updates", share(t.hot_ratio)], ["notification queue", share(t.queue)],
         ].map(([name, value]) => el("tr", {}, el("td", { textContent: name }), el("td", { textContent: value }))));
@@ -161,7 +161,7 @@
         draw(key, r, rate(r));
       }
     }
-    if (n.memory) draw("memory", n.memory.entries, `${count(n.memory.entries)}, ${size(n.memory.bytes)}`);
+    if (n.memory) draw("memory", n.memory.entries, `${count(n.memory.entries)}, ${share(n.memory.full)} full`);
     for (const [key] of counters) v.cells[key].textContent = count(n.stats[key]);
   }
 
