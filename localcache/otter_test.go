@@ -1,6 +1,7 @@
 package localcache
 
 import (
+	"fmt"
 	"math"
 	"testing"
 

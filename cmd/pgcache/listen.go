@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -11,8 +10,8 @@ import (
 	"github.com/pgcache/go/internal/notify"
 )
 
-// heard is a message of the cache, as it came.
-type heard struct {
+// received is a message of the cache, as it came.
+type received struct {
 	at      time.Time
 	pid     uint32 // of the server process that published it
 	message notify.Message
@@ -30,12 +29,12 @@ const (
 
 // listen passes on what is published for a cache until ctx ends, on a connection of its own, which it replaces when it is lost. The
 // first connection must succeed.
-func listen(ctx context.Context, config *pgx.ConnConfig, channel, id string, hear func(heard)) error {
+func listen(ctx context.Context, config *pgx.ConnConfig, channel, id string, receive func(received)) error {
 	pause := leastPause
 	for first := true; ; first = false {
-		err := listenOnce(ctx, config, channel, id, func(h heard) {
+		err := listenOnce(ctx, config, channel, id, func(h received) {
 			pause, first = leastPause, false
-			hear(h)
+			receive(h)
 		})
 		if ctx.Err() != nil {
 			return nil
@@ -43,7 +42,7 @@ func listen(ctx context.Context, config *pgx.ConnConfig, channel, id string, hea
 		if first {
 			return err
 		}
-		hear(heard{at: time.Now(), lost: err})
+		receive(received{at: time.Now(), lost: err})
 		select {
 		case <-ctx.Done():
 			return nil
@@ -53,7 +52,7 @@ func listen(ctx context.Context, config *pgx.ConnConfig, channel, id string, hea
 	}
 }
 
-func listenOnce(ctx context.Context, config *pgx.ConnConfig, channel, id string, hear func(heard)) error {
+func listenOnce(ctx context.Context, config *pgx.ConnConfig, channel, id string, receive func(received)) error {
 	dial, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(dial, config)
@@ -68,7 +67,7 @@ func listenOnce(ctx context.Context, config *pgx.ConnConfig, channel, id string,
 	if _, err := conn.Exec(dial, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
 		return err
 	}
-	hear(heard{at: time.Now(), live: true})
+	receive(received{at: time.Now(), live: true})
 	for {
 		wait, cancel := context.WithTimeout(ctx, idleLimit)
 		n, err := conn.WaitForNotification(wait)
@@ -88,7 +87,7 @@ func listenOnce(ctx context.Context, config *pgx.ConnConfig, channel, id string,
 		case err != nil:
 			return fmt.Errorf("the connection was lost: %w", err)
 		}
-		h := heard{at: time.Now(), pid: n.PID}
+		h := received{at: time.Now(), pid: n.PID}
 		switch m, err := notify.Parse(n.Payload); {
 		case len(n.Payload) > 0 && n.Payload[0] == 'p': // a listener's probe
 			continue
@@ -99,12 +98,12 @@ func listenOnce(ctx context.Context, config *pgx.ConnConfig, channel, id string,
 		default:
 			h.message = m
 		}
-		hear(h)
+		receive(h)
 	}
 }
 
 // keys takes the message apart.
-func (h heard) keys(item func(key string, versions []int64), all func()) {
+func (h received) keys(item func(key string, versions []int64), all func()) {
 	if h.unknown {
 		all()
 		return
@@ -113,5 +112,3 @@ func (h heard) keys(item func(key string, versions []int64), all func()) {
 		all() // as nodes do
 	}
 }
-
-var errNoListen = errors.New("LISTEN is not to be had here: a transaction pooler, most likely; connect straight to the server")

@@ -9,7 +9,7 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// sampler takes the figures of the tables, and counts what is heard on the channel between two of them.
+// sampler takes the figures of the tables, and counts what is received on the channel between two of them.
 type sampler struct {
 	t *table
 
@@ -21,7 +21,7 @@ type sampler struct {
 	begun time.Time // of the interval
 }
 
-// counts are what was heard.
+// counts are what was received.
 type counts struct{ flushes, writes, invalidations, everything int64 }
 
 // sample is what top shows of one interval. Rates are per second.
@@ -61,8 +61,8 @@ const (
 	fade     = 0.9 // how much of a key's count is left after a second: what is shown is about the last ten
 )
 
-// hear counts a message.
-func (s *sampler) hear(h heard) {
+// receive counts a message.
+func (s *sampler) receive(h received) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

@@ -74,7 +74,7 @@ statement that published by itself; then the session that did.`,
 	return c
 }
 
-// follower prints what is heard.
+// follower prints what is received.
 type follower struct {
 	a         *app
 	t         *table
@@ -88,11 +88,11 @@ type follower struct {
 
 func (f *follower) follow(ctx context.Context, end context.CancelFunc) error {
 	f.measureClock(ctx)
-	messages := make(chan heard, mostWaiting)
+	messages := make(chan received, mostWaiting)
 	listened := make(chan error, 1)
 	dropped := make(chan struct{}, 1)
 	go func() {
-		listened <- listen(ctx, f.t.config, f.t.Names.Channel, f.t.state.ID, func(h heard) {
+		listened <- listen(ctx, f.t.config, f.t.Names.Channel, f.t.state.ID, func(h received) {
 			select {
 			case messages <- h:
 			default:
@@ -135,7 +135,7 @@ func (f *follower) measureClock(ctx context.Context) {
 }
 
 // print prints the lines of a message, and says whether they were the last. behind is how many messages wait.
-func (f *follower) print(ctx context.Context, h heard, behind int) (done bool) {
+func (f *follower) print(ctx context.Context, h received, behind int) (done bool) {
 	e := eventJSON{Time: h.at, Kind: "write", PID: h.pid, Hidden: h.message.Hidden}
 	switch {
 	case h.lost != nil:

@@ -43,8 +43,8 @@ With --json, or into a pipe, it prints one sample a line, and ends after --count
 			listened := make(chan error, 1)
 			up := make(chan struct{}, 1)
 			go func() {
-				listened <- listen(ctx, t.config, t.Names.Channel, t.state.ID, func(h heard) {
-					s.hear(h)
+				listened <- listen(ctx, t.config, t.Names.Channel, t.state.ID, func(h received) {
+					s.receive(h)
 					if h.live {
 						select {
 						case up <- struct{}{}:

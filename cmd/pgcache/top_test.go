@@ -56,8 +56,8 @@ func TestTopOnATerminal(t *testing.T) {
 	defer cancel()
 	up, listened := make(chan struct{}), make(chan error, 1)
 	go func() {
-		listened <- listen(ctx, tab.config, tab.Names.Channel, tab.state.ID, func(h heard) {
-			s.hear(h)
+		listened <- listen(ctx, tab.config, tab.Names.Channel, tab.state.ID, func(h received) {
+			s.receive(h)
 			if h.live {
 				close(up)
 			}
@@ -161,7 +161,7 @@ func TestHotKeysAreBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.hear(heard{message: m})
+		s.receive(received{message: m})
 	}
 	if len(s.hot) != mostHot || s.count.invalidations != 2*mostHot {
 		t.Errorf("%d keys, %+v", len(s.hot), s.count)
