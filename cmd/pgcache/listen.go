@@ -37,7 +37,7 @@ func listen(ctx context.Context, config *pgx.ConnConfig, channel, id string, rec
 			receive(h)
 		})
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it was ended
 		}
 		if first {
 			return err

@@ -43,7 +43,7 @@ func run(ctx context.Context, a *app, args []string) int {
 	code := exitCode(ctx, err)
 	text := a.scrub(strings.TrimPrefix(shown(err).Error(), "pgcache: "))
 	if a.global.json {
-		writeJSON(a.errs, errorJSON{Error: text, Code: code})
+		writeJSON(a.errs, errorJSON{Error: text, Code: code}) //nolint:errcheck // there is nowhere else to say it
 		return code
 	}
 	fmt.Fprintf(a.errs, "pgcache: %s\n", text)

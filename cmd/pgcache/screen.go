@@ -155,7 +155,7 @@ func (m *screen) draw() string {
 	add("%s", s.dim(fmt.Sprintf("%10s  %s", "A SECOND", "KEYS INVALIDATED MOST, THE LAST TEN SECONDS")))
 	room := m.height - len(lines) - 1
 	keys := n.HotKeys[min(m.scroll, len(n.HotKeys)):]
-	for i := 0; i < room; i++ {
+	for i := range max(0, room) {
 		switch {
 		case i < len(keys):
 			add("%10s  %s", rateText(keys[i].Rate), printable(keys[i].Key))

@@ -108,7 +108,7 @@ func (f *follower) follow(ctx context.Context, end context.CancelFunc) error {
 		case h := <-messages:
 			if f.print(ctx, h, len(messages)) {
 				end()
-				<-listened
+				<-listened //nolint:errcheck // it was ended, and that is no error
 				return nil
 			}
 		case <-dropped:
