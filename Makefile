@@ -12,7 +12,7 @@ GOFUMPT_V  := v0.12.0
 STATIC_V   := v0.8.2
 GOLANGCI_V := v2.15.0
 # The modules of this repository beside the root: users never meet their dependencies.
-NESTED    := $(patsubst %/go.mod,%,$(wildcard integration/go.mod benchmarks/go.mod proof/go.mod examples/pools/go.mod))
+NESTED    := $(patsubst %/go.mod,%,$(wildcard */go.mod */*/go.mod))
 # What `make mutants` changes in pgcache: the way of a load; and the tests that look at it.
 MUTANT_FILES := ^(load|loadstore|loadlock)\.go$$
 MUTANT_TESTS := DatabaseDown|Load|P6|GetOrSet|Guard|Foreign|MissPath|Recurs|Waiters|Ring|NotFound|TwoNodes|Panic|ManyKeys|NoConnection|Closed|Null
@@ -21,13 +21,19 @@ MUTANT_TESTS := DatabaseDown|Load|P6|GetOrSet|Guard|Foreign|MissPath|Recurs|Wait
 FUZZTIME  ?= 10s
 
 .DEFAULT_GOAL := help
-.PHONY: help generate verify lint test race integration harness soak faults faults-quick proof mutants linear pools examples bench fuzz api vuln licenses ci
+.PHONY: help generate verify lint test race integration harness soak faults faults-quick proof mutants linear pools examples bench fuzz api vuln licenses build cli ci
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 test: ## all tests of the module; they bring their own Postgres
 	$(GO) test -timeout 30m ./...
+
+build: ## the command line, into bin/pgcache; see docs/cli.md
+	cd cmd/pgcache && $(GO) build -o $(TOOLS)/pgcache .
+
+cli: ## the tests of the command line, a module of its own
+	cd cmd/pgcache && $(GO) test -timeout 10m ./...
 
 race: ## the same under the race detector
 	$(GO) test -race -timeout 30m ./...

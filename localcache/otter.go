@@ -94,6 +94,11 @@ func (c *bounded) Delete(k Key) {
 
 func (c *bounded) Clear() { c.otter.InvalidateAll() }
 
+// Size is about how many entries there are, and how much of the bounds they take, from 0 to about 1.
+func (c *bounded) Size() (entries int, full float64) {
+	return c.otter.EstimatedSize(), float64(c.otter.WeightedSize()) / float64(c.total)
+}
+
 // CleanUp evicts what is over the bounds now, rather than soon. Tests want it.
 func (c *bounded) CleanUp() { c.otter.CleanUp() }
 

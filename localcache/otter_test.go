@@ -1,6 +1,7 @@
 package localcache
 
 import (
+	"fmt"
 	"math"
 	"testing"
 
@@ -58,5 +59,17 @@ func TestWeight(t *testing.T) {
 		if b.fits(&Entry{Size: size}) {
 			t.Errorf("an entry of %d bytes fits", size)
 		}
+	}
+}
+
+func TestSize(t *testing.T) {
+	t.Parallel()
+	c := New(Options{MaxEntries: 10, MaxBytes: 1000}).(*bounded)
+	for i := range 4 {
+		c.Set(Key{Name: fmt.Sprint(i)}, &Entry{Size: 1})
+	}
+	c.CleanUp()
+	if entries, full := c.Size(); entries != 4 || full != 0.4 {
+		t.Errorf("%d entries, full %v", entries, full)
 	}
 }

@@ -9,9 +9,10 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/inside"
+	"github.com/pgcache/go/internal/store"
 )
 
-// This file is what pgcachetest needs of a Cache.
+// This file is what pgcachetest and pgcacheui need of a Cache.
 
 func init() {
 	inside.Of = func(cache any) inside.Cache {
@@ -19,8 +20,32 @@ func init() {
 		if c.null {
 			return inside.Cache{CatchUp: c.catchUp}
 		}
-		return inside.Cache{DB: c.db, Names: c.store.Names, CatchUp: c.catchUp}
+		return inside.Cache{DB: c.db, Names: c.store.Names, CatchUp: c.catchUp, State: c.state, Figures: c.figures}
 	}
+}
+
+func (c *Cache) state() inside.State {
+	s := inside.State{Live: c.local.Live(), Listens: c.opts.Listener != nil, Polls: c.polling.Load(), Closed: c.ctx.Err() != nil}
+	if !s.Live && !s.Closed {
+		s.Err, s.Permanent = c.listening.err()
+	}
+	if m, ok := c.opts.Local.(interface {
+		Size() (entries int, full float64)
+	}); ok {
+		s.Memory.Entries, s.Memory.Full = m.Size()
+		s.Memory.Known = true
+	}
+	return s
+}
+
+func (c *Cache) figures(ctx context.Context) (store.Figures, error) {
+	if err := c.check(ctx); err != nil {
+		return store.Figures{}, fail("figures", "", err)
+	}
+	ctx, cancel := c.statement(ctx)
+	defer cancel()
+	f, err := c.store.Figures(ctx)
+	return f, fail("figures", "", c.explain(ctx, err))
 }
 
 const catchUpPause = 5 * time.Millisecond

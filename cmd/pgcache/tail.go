@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgcache/go/internal/store"
+)
+
+// eventJSON is an invalidation for programs.
+type eventJSON struct {
+	Time        time.Time `json:"time"`
+	Key         string    `json:"key,omitempty"`
+	All         bool      `json:"all,omitempty"`    // everything is forgotten
+	Hidden      bool      `json:"hidden,omitempty"` // key is a hash
+	Versions    []string  `json:"versions,omitempty"`
+	LateMS      *float64  `json:"late_ms,omitempty"` // from the writing statement until here; absent: written again since
+	Kind        string    `json:"kind"`              // flush, write, unknown, lost or listening
+	Node        string    `json:"node,omitempty"`    // that flushed
+	WindowMS    int64     `json:"window_ms,omitempty"`
+	PID         uint32    `json:"pid,omitempty"` // of the server process that published
+	Application string    `json:"application,omitempty"`
+	Role        string    `json:"role,omitempty"`
+	Address     string    `json:"address,omitempty"`
+	Error       string    `json:"error,omitempty"`
+}
+
+const (
+	mostWaiting = 4096 // messages not shown yet; more are dropped, and counted
+	mostAsked   = 100  // keys of a message whose rows are asked for
+	mostKnown   = 256  // sessions that are remembered
+	clockEvery  = 30 * time.Second
+)
+
+func tailCommand(a *app) *cobra.Command {
+	var count int
+	var limit time.Duration
+	c := &cobra.Command{
+		Use:   "tail [BEGINNING]",
+		Short: "Show invalidations as they are published",
+		Long: `Show invalidations as they are published, of the keys that begin with BEGINNING, until interrupted. It listens on the cache's
+channel like a node, on a connection of its own.
+
+LATE is from the writing statement until the message was here, by the database's clock; it is "-" if the row has been
+written again since, or keys are hidden. WHO is the node that flushed the change log, with its window, or "write" for a
+statement that published by itself; then the session that did.`,
+		Example: "  pgcache tail user: --count 10\n  pgcache tail --json | jq -r .key",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			t, err := a.table(c.Context())
+			if err != nil {
+				return err
+			}
+			defer t.close()
+			ctx, cancel := context.WithCancel(c.Context())
+			defer cancel()
+			if limit > 0 {
+				ctx, cancel = context.WithTimeout(ctx, limit)
+				defer cancel()
+			}
+			f := &follower{a: a, t: t, left: count, sessions: map[uint32]store.Session{}}
+			if len(args) == 1 {
+				f.beginning = args[0]
+			}
+			return f.follow(ctx, cancel)
+		},
+	}
+	c.Flags().IntVarP(&count, "count", "n", 0, "end after so many lines; 0: never")
+	c.Flags().DurationVar(&limit, "for", 0, "end after so long; 0: never")
+	return c
+}
+
+// follower prints what is received.
+type follower struct {
+	a         *app
+	t         *table
+	beginning string
+	left      int // lines until the end; 0: without end
+	sessions  map[uint32]store.Session
+	offset    time.Duration // of the database's clock
+	asked     time.Time     // when the offset was measured
+	headed    bool
+}
+
+func (f *follower) follow(ctx context.Context, end context.CancelFunc) error {
+	f.measureClock(ctx)
+	messages := make(chan received, mostWaiting)
+	listened := make(chan error, 1)
+	dropped := make(chan struct{}, 1)
+	go func() {
+		listened <- listen(ctx, f.t.config, f.t.Names.Channel, f.t.state.ID, func(h received) {
+			select {
+			case messages <- h:
+			default:
+				select {
+				case dropped <- struct{}{}:
+				default:
+				}
+			}
+		})
+	}()
+	for {
+		select {
+		case h := <-messages:
+			if f.print(ctx, h, len(messages)) {
+				end()
+				<-listened //nolint:errcheck // it was ended, and that is no error
+				return nil
+			}
+		case <-dropped:
+			f.line(eventJSON{Time: time.Now(), Kind: "lost", Error: "more messages came than could be shown: some are missing"})
+		case err := <-listened:
+			return err
+		}
+	}
+}
+
+// measureClock compares the clocks. The answer that came soonest is the best.
+func (f *follower) measureClock(ctx context.Context) {
+	f.asked = time.Now()
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	best := time.Hour
+	for range 3 {
+		sent := time.Now()
+		figures, err := f.t.Figures(ctx)
+		if took := time.Since(sent); err == nil && took < best {
+			best, f.offset = took, time.UnixMicro(figures.NowUs).Sub(sent.Add(took/2))
+		}
+	}
+}
+
+// print prints the lines of a message, and says whether they were the last. behind is how many messages wait.
+func (f *follower) print(ctx context.Context, h received, behind int) (done bool) {
+	e := eventJSON{Time: h.at, Kind: "write", PID: h.pid, Hidden: h.message.Hidden}
+	switch {
+	case h.lost != nil:
+		e.Kind, e.Error = "lost", f.a.scrub(shown(h.lost).Error())
+		f.line(e)
+		return false
+	case h.live:
+		e.Kind = "listening"
+		f.line(e)
+		return false
+	case h.unknown:
+		e.Kind = "unknown"
+	case h.message.Flush:
+		e.Kind, e.WindowMS = "flush", h.message.Window.Milliseconds()
+		if h.message.Node != 0 {
+			e.Node = fmt.Sprintf("%08x", h.message.Node)
+		}
+	}
+	type item struct {
+		key      string
+		versions []int64
+	}
+	var items []item
+	var ask []string
+	h.keys(func(key string, versions []int64) {
+		if strings.HasPrefix(key, f.beginning) {
+			items = append(items, item{key, append([]int64(nil), versions...)})
+			ask = append(ask, key)
+		}
+	}, func() { e.All = true })
+	if len(items) == 0 && !e.All {
+		return false
+	}
+	// The questions are for people who watch: where more comes than can be read, they are left out.
+	var written map[string]store.WrittenAt
+	if behind < mostWaiting/8 {
+		f.who(ctx, &e)
+		if len(ask) > 0 && len(ask) <= mostAsked && !e.Hidden {
+			written = f.written(ctx, ask)
+		}
+	}
+	if e.All {
+		return f.line(e)
+	}
+	for _, i := range items {
+		one := e
+		one.Key = i.key
+		for _, v := range i.versions {
+			one.Versions = append(one.Versions, fmt.Sprintf("%016x", v))
+		}
+		if w, ok := written[i.key]; ok && w.Version == i.versions[0] {
+			late := milliseconds(max(0, h.at.Add(f.offset).Sub(w.At)))
+			one.LateMS = &late
+		}
+		if f.line(one) {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *follower) written(ctx context.Context, keys []string) map[string]store.WrittenAt {
+	if time.Since(f.asked) > clockEvery {
+		f.measureClock(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	written, err := f.t.WrittenAt(ctx, keys)
+	if err != nil {
+		return nil // it is said as "-"
+	}
+	return written
+}
+
+// who fills in whose session published.
+func (f *follower) who(ctx context.Context, e *eventJSON) {
+	s, ok := f.sessions[e.PID]
+	if !ok {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		var err error
+		if s, err = f.t.SessionOf(ctx, e.PID); err != nil {
+			return
+		}
+		if len(f.sessions) >= mostKnown {
+			clear(f.sessions)
+		}
+		f.sessions[e.PID] = s
+	}
+	e.Application, e.Role, e.Address = s.Application, s.Role, s.Address
+}
+
+// line prints one line, and says whether it was the last.
+func (f *follower) line(e eventJSON) (done bool) {
+	a, s := f.a, style(f.a.colors())
+	counts := e.Kind != "listening" && e.Kind != "lost"
+	switch {
+	case a.global.json:
+		e.Time = e.Time.UTC()
+		writeJSON(a.out, e) //nolint:errcheck // the next one will fail too
+	case e.Kind == "listening":
+		fmt.Fprintln(a.errs, s.dim("listening on "+printable(f.t.Names.Channel)))
+	case e.Kind == "lost":
+		fmt.Fprintln(a.errs, s.red(e.Error))
+	default:
+		if !f.headed {
+			f.headed = true
+			fmt.Fprintln(a.out, s.dim(fmt.Sprintf("%-12s  %8s  %-40s  %s", "TIME", "LATE", "WHO", "KEY")))
+		}
+		late := "-"
+		if e.LateMS != nil {
+			late = fmt.Sprintf("%.1fms", *e.LateMS)
+		}
+		key := printable(e.Key)
+		switch {
+		case e.All:
+			key = s.yellow("* everything")
+		case e.Hidden:
+			key = "#" + key
+		}
+		fmt.Fprintf(a.out, "%-12s  %8s  %s  %s\n", e.Time.Format("15:04:05.000"), late, s.cyan(fmt.Sprintf("%-40s", clip(who(e), 40))), key)
+	}
+	if counts && f.left > 0 {
+		f.left--
+		return f.left == 0
+	}
+	return false
+}
+
+// who is who published, in a few words.
+func who(e eventJSON) string {
+	w := e.Kind
+	switch {
+	case e.Node != "":
+		w += fmt.Sprintf(" by %s (%d ms)", e.Node, e.WindowMS)
+	case e.Kind == "unknown":
+		w = "unknown format"
+	}
+	by := e.Application
+	if by == "" {
+		by = e.Role
+	}
+	if by == "" {
+		by = fmt.Sprint("pid ", e.PID)
+	}
+	return w + ", " + printable(by)
+}
+
+// clip cuts text at a number of characters.
+func clip(text string, most int) string {
+	if r := []rune(text); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return text
+}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/ansi"
+	"github.com/charmbracelet/x/vt"
+
+	"github.com/pgcache/go/internal/notify"
+	"github.com/pgcache/go/pgcache"
+	"github.com/pgcache/go/pgcachetest"
+)
+
+// tableOf is the cache of a test as the commands see it.
+func tableOf(t *testing.T) *table {
+	t.Helper()
+	dsn := pgcachetest.DSN(t)
+	a := &app{in: strings.NewReader(""), out: io.Discard, errs: io.Discard, getenv: func(key string) string {
+		if key == "PGCACHE_DSN" {
+			return dsn
+		}
+		return ""
+	}}
+	if code := run(t.Context(), a, []string{"migrate", "up"}); code != exitOK {
+		t.Fatalf("migrate: %d", code)
+	}
+	tab, err := a.table(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(tab.close)
+	return tab
+}
+
+// lines is what a terminal's driver does with a line break where the input is none.
+type lines struct{ io.Writer }
+
+func (l lines) Write(b []byte) (int, error) {
+	_, err := l.Writer.Write(bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n")))
+	return len(b), err
+}
+
+// TestTopOnATerminal runs top in a terminal of 80 by 24, with real figures and messages.
+func TestTopOnATerminal(t *testing.T) {
+	t.Parallel()
+	tab := tableOf(t)
+	s := &sampler{t: tab, hot: map[string]float64{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	up, listened := make(chan struct{}), make(chan error, 1)
+	go func() {
+		listened <- listen(ctx, tab.config, tab.Names.Channel, tab.state.ID, func(h received) {
+			s.receive(h)
+			if h.live {
+				close(up)
+			}
+		})
+	}()
+	<-up
+	a := &app{global: globals{timeout: 10 * time.Second}}
+	cache, err := a.cache(tab, pgcache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cache.Close()
+
+	terminal := vt.NewSafeEmulator(80, 24)
+	go io.Copy(io.Discard, terminal) // what it answers to questions about itself
+	input, keys := io.Pipe()
+	p := tea.NewProgram(newScreen(s, tab.Names.Table(), 250*time.Millisecond, 10*time.Second),
+		tea.WithInput(input), tea.WithOutput(lines{terminal}), tea.WithWindowSize(80, 24), tea.WithContext(ctx), tea.WithEnvironment([]string{"TERM=xterm-256color"}))
+	ended := make(chan error, 1)
+	go func() {
+		_, err := p.Run()
+		ended <- err
+	}()
+	shown := func() string {
+		var lines []string
+		for line := range strings.Lines(terminal.Render()) {
+			lines = append(lines, strings.TrimRight(ansi.Strip(line), " \r\n"))
+		}
+		return strings.Join(lines, "\n")
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for i := 0; ; i++ {
+		if err := cache.Set(ctx, fmt.Sprint("product:", i%7), i); err != nil {
+			t.Fatal(err)
+		}
+		if text := shown(); strings.Contains(text, "product:6") && strings.Contains(text, "HOT updates") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not shown:\n%s", shown())
+		}
+		time.Sleep(5 * time.Millisecond) // the pace of a writer
+	}
+	text := shown()
+	t.Logf("\n%s", text)
+	lines := strings.Split(text, "\n")
+	if len(lines) > 24 || !strings.HasPrefix(lines[0], "pgcache top") || !strings.HasSuffix(lines[0], "every 250ms") || !strings.HasPrefix(lines[len(lines)-1], "q quit") ||
+		!strings.Contains(text, "\nA SECOND                      NOW       MEAN  THE LAST MINUTE\nwrites ") || !strings.Contains(text, "\ninvalidations ") {
+		t.Errorf("%d lines:\n%s", len(lines), text)
+	}
+	keys.Write([]byte("q"))
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-listened; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestScreenFits: at any size no line is wider, and no more lines are drawn, than there is room for.
+func TestScreenFits(t *testing.T) {
+	t.Parallel()
+	for _, size := range [][2]int{{80, 24}, {40, 10}, {200, 60}, {10, 3}, {1, 1}} {
+		m := newScreen(nil, `"app"."cache_entries"`, time.Second, time.Second)
+		m.Update(tea.WindowSizeMsg{Width: size[0], Height: size[1]})
+		for i := range 100 {
+			one := sample{Time: time.Unix(int64(i+1), 0), Database: "app", Server: "15.1 (Debian)", Rows: 123456789, Updates: float64(i), Hot: 0.97}
+			for k := range 50 {
+				one.HotKeys = append(one.HotKeys, hotKey{fmt.Sprint("a key of some length, with \x1b[31m in it ", k), 100})
+			}
+			m.Update(sampledMsg{sample: one})
+		}
+		text := m.draw()
+		lines := strings.Split(text, "\n")
+		if len(lines) > size[1] {
+			t.Errorf("%v: %d lines", size, len(lines))
+		}
+		for _, line := range lines {
+			if w := ansi.StringWidth(line); w > size[0] {
+				t.Errorf("%v: %d wide: %q", size, w, line)
+			}
+		}
+		if strings.Contains(text, "with \x1b") {
+			t.Errorf("%v: a key's control characters reach the terminal", size)
+		}
+		if len(m.past["writes"]) != remembered {
+			t.Errorf("%d samples are kept", len(m.past["writes"]))
+		}
+	}
+}
+
+// TestHotKeysAreBounded: however many keys there are, they are counted in bounded memory.
+func TestHotKeysAreBounded(t *testing.T) {
+	t.Parallel()
+	s := &sampler{hot: map[string]float64{}}
+	for i := range 2 * mostHot {
+		var b []byte
+		b = notify.AppendItem(b, fmt.Sprint("key ", i), 1)
+		m, err := notify.Parse("200000000" + string(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.receive(received{message: m})
+	}
+	if len(s.hot) != mostHot || s.count.invalidations != 2*mostHot {
+		t.Errorf("%d keys, %+v", len(s.hot), s.count)
+	}
+}
+
+func TestTexts(t *testing.T) {
+	t.Parallel()
+	for _, test := range [][2]string{
+		{countText(1234567), "1,234,567"},
+		{countText(-123), "-123"},
+		{countText(999), "999"},
+		{bytesText(0), "0 B"},
+		{bytesText(1536), "1.5 kB"},
+		{bytesText(300 << 20), "300 MB"},
+		{spanText(1500 * time.Nanosecond), "1.5µs"},
+		{spanText(-90 * time.Second), "1m30s"},
+		{spanText(50 * time.Hour), "2d2h"},
+		{printable("a\x1b[2Jb"), `"a\x1b[2Jb"`},
+		{printable("grün"), "grün"},
+		{sparkline([]float64{0, 1, 2, 4}, 3), "▃▅█"},
+	} {
+		if test[0] != test[1] {
+			t.Errorf("%q, want %q", test[0], test[1])
+		}
+	}
+	var b bytes.Buffer
+	a := &app{out: &b, getenv: func(string) string { return "" }}
+	a.grid([]string{"N", "KEY"}, "rl", [][]string{{"1", "ä"}, {"100", "b"}})
+	if b.String() != "  N  KEY\n  1  ä\n100  b\n" {
+		t.Errorf("%q", &b)
+	}
+}
