@@ -12,7 +12,7 @@ GOFUMPT_V  := v0.12.0
 STATIC_V   := v0.8.2
 GOLANGCI_V := v2.15.0
 # The modules of this repository beside the root: users never meet their dependencies.
-NESTED    := $(patsubst %/go.mod,%,$(wildcard integration/go.mod benchmarks/go.mod proof/go.mod))
+NESTED    := $(patsubst %/go.mod,%,$(wildcard integration/go.mod benchmarks/go.mod proof/go.mod adapters/go.mod))
 # What `make mutants` changes in pgcache: the way of a load; and the tests that look at it.
 MUTANT_FILES := ^(load|loadstore|loadlock)\.go$$
 MUTANT_TESTS := DatabaseDown|Load|P6|GetOrSet|Guard|Foreign|MissPath|Recurs|Waiters|Ring|NotFound|TwoNodes|Panic|ManyKeys|NoConnection|Closed|Null
@@ -21,7 +21,7 @@ MUTANT_TESTS := DatabaseDown|Load|P6|GetOrSet|Guard|Foreign|MissPath|Recurs|Wait
 FUZZTIME  ?= 10s
 
 .DEFAULT_GOAL := help
-.PHONY: help generate verify lint test race integration harness soak faults faults-quick proof mutants linear examples bench fuzz ci
+.PHONY: help generate verify lint test race integration harness soak faults faults-quick proof mutants linear adapters examples bench fuzz ci
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ mutants: ## small changes of the code, one at a time: which does no test notice?
 
 linear: ## single keys are linearizable without a local cache, as a checker that is not ours sees it
 	cd proof && $(GO) test -count=1 -v ./...
+
+adapters: ## sessions, certificates, HTTP caches and others on the cache, with the tests of those projects
+	cd adapters && $(GO) test -count=1 -timeout 15m ./...
 
 soak: ## a fleet for half an hour: memory, goroutines, sessions and tables must not grow
 	$(GO) run ./harness -soak 30m

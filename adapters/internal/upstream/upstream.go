@@ -77,7 +77,7 @@ func Run(t *testing.T, s Suite) {
 	if err := os.WriteFile(overlayFile, overlay, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out := goTool(t, "test", "-vet=off", "-count=1", "-v", "-timeout", "5m", "-overlay", overlayFile, "-run", s.Run, ".")
+	out := goTool(t, "test", "-vet=off", "-count=1", "-v", "-timeout", "3m", "-overlay", overlayFile, "-run", s.Run, ".")
 	passed := regexp.MustCompile(`(?m)^--- PASS: (\S+)`).FindAllStringSubmatch(out, -1)
 	for _, p := range passed {
 		t.Logf("passed: %s of %s", p[1], s.Module)
