@@ -26,9 +26,13 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-var _ scs.CtxStore = (*Store)(nil)
+var (
+	_ scs.CtxStore         = (*Store)(nil)
+	_ scs.IterableStore    = (*Store)(nil)
+	_ scs.IterableCtxStore = (*Store)(nil)
+)
 
-// Store is an scs.Store and an scs.CtxStore. It is safe for concurrent use.
+// Store is an scs.CtxStore and an scs.IterableCtxStore. It is safe for concurrent use.
 type Store struct {
 	view *pgcache.Typed[[]byte]
 }
@@ -72,4 +76,24 @@ func (s *Store) Commit(token string, b []byte, expiry time.Time) error {
 // Delete is DeleteCtx without a context.
 func (s *Store) Delete(token string) error {
 	return s.DeleteCtx(context.Background(), token)
+}
+
+// AllCtx returns the data of all sessions by their tokens. They are all in memory then; SessionManager.Iterate is what needs it. What
+// is not a session's data, such as one that was encrypted with an older key, is left out.
+func (s *Store) AllCtx(ctx context.Context) (map[string][]byte, error) {
+	all := map[string][]byte{}
+	for e, err := range s.view.Entries(ctx) {
+		switch {
+		case err == nil:
+			all[e.Key] = e.Value
+		case e.Key == "":
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// All is AllCtx without a context.
+func (s *Store) All() (map[string][]byte, error) {
+	return s.AllCtx(context.Background())
 }

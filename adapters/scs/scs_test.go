@@ -32,8 +32,8 @@ func TestUpstream(t *testing.T) {
 			"package scs\n", "package scs_test\n",
 			":= New()", ":= newManager(t)",
 		},
-		Run: "^(TestEnable|TestLifetime|TestIdleTimeout|TestDestroy|TestRenewToken|TestRememberMe|TestFlusher|TestHijacker)$",
-		Min: 8,
+		Run: "^(TestEnable|TestLifetime|TestIdleTimeout|TestDestroy|TestRenewToken|TestRememberMe|TestIterate|TestFlusher|TestHijacker)$",
+		Min: 9,
 	})
 }
 
@@ -160,5 +160,25 @@ func wantNone(t *testing.T, s *pgscs.Store, token string) {
 	t.Helper()
 	if b, found, err := s.FindCtx(t.Context(), token); err != nil || found {
 		t.Fatalf("FindCtx of %.20q: %q, %v, %v; want none", token, b, found, err)
+	}
+}
+
+// All returns the sessions, and nothing else of the cache.
+func TestAll(t *testing.T) {
+	t.Parallel()
+	c := pgcachetest.New(t, pgcache.Options{})
+	s := pgscs.New(c)
+	if all, err := s.All(); err != nil || all == nil || len(all) != 0 {
+		t.Errorf("of none: %v, %v", all, err)
+	}
+	commit(t, s, "a", "1", time.Minute)
+	commit(t, s, "b", "2", time.Minute)
+	commit(t, s, "gone", "3", time.Minute)
+	pgcachetest.Expire(t, c, "scs:gone")
+	if err := c.Set(t.Context(), "other:c", "4"); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := s.All(); err != nil || len(all) != 2 || string(all["a"]) != "1" || string(all["b"]) != "2" {
+		t.Errorf("%q, %v", all, err)
 	}
 }
