@@ -36,15 +36,22 @@ func newSite(t *testing.T, c *pgcache.Cache, o httpmiddleware.Options, runs *ato
 	return &site{t, h, server.URL, runs}
 }
 
+// answer is what is left of a response whose body was read.
+type answer struct {
+	StatusCode    int
+	Header        http.Header
+	ContentLength int64
+}
+
 // do sends a request whose header is given in pairs, and waits until its response is stored.
-func (s *site) do(method, path string, header ...string) (*http.Response, string) {
+func (s *site) do(method, path string, header ...string) (answer, string) {
 	s.t.Helper()
 	resp, body := s.send(method, path, header...)
 	httpmiddleware.Wait(s.h)
 	return resp, body
 }
 
-func (s *site) send(method, path string, header ...string) (*http.Response, string) {
+func (s *site) send(method, path string, header ...string) (answer, string) {
 	s.t.Helper()
 	r, err := http.NewRequest(method, s.url+path, nil)
 	if err != nil {
@@ -62,7 +69,7 @@ func (s *site) send(method, path string, header ...string) (*http.Response, stri
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return resp, string(b)
+	return answer{resp.StatusCode, resp.Header, resp.ContentLength}, string(b)
 }
 
 // What is stored, by the request, the status and the header of the response.
@@ -292,7 +299,7 @@ func TestInvalidation(t *testing.T) {
 	nodes := pgcachetest.Nodes(t, 2, pgcache.Options{})
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method {
-		case "GET":
+		case http.MethodGet:
 			w.Header().Set("Cache-Control", "max-age=60")
 			body := data.Load().(string)
 			if r.Header.Get("X-Slow") != "" {
@@ -327,6 +334,11 @@ func TestInvalidation(t *testing.T) {
 		}()
 		<-began
 		b.do("PUT", path)
+		if warm { // the new response is there before the old handler ends
+			if _, body := b.do("GET", path); body != "new" {
+				t.Errorf("the first after the PUT: %q", body)
+			}
+		}
 		goOn <- struct{}{}
 		if body := <-done; body != "old" {
 			t.Errorf("the slow one got %q", body)
@@ -365,7 +377,7 @@ func TestStreams(t *testing.T) {
 		fmt.Fprintln(w, "two")
 	})
 	for range 2 {
-		resp, err := http.Get(s.url + "/stream")
+		resp, err := http.Get(s.url + "/stream") //nolint:bodyclose // it is closed below, when both lines were read
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -416,14 +428,14 @@ func TestUnfinished(t *testing.T) {
 	for _, path := range []string{"/left", "/panic", "/short"} {
 		runs.Store(0)
 		ctx, cancel := context.WithCancel(t.Context())
-		r, err := http.NewRequestWithContext(ctx, "GET", s.url+path, nil)
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if path == "/left" {
 			go func() { <-left; cancel() }()
 		}
-		if resp, err := http.DefaultTransport.RoundTrip(r); err == nil {
+		if resp, err := http.DefaultTransport.RoundTrip(r); err == nil { //nolint:bodyclose // it is closed below
 			io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
 		}

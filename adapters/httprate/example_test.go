@@ -3,6 +3,7 @@ package httprate_test
 import (
 	"context"
 	"database/sql"
+	"net"
 	"net/http"
 	"time"
 
@@ -12,6 +13,12 @@ import (
 	"github.com/pgcache/go/driver/pgxdriver"
 	"github.com/pgcache/go/pgcache"
 )
+
+// byAddress is for servers without a proxy before them.
+func byAddress(r *http.Request) (string, error) {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	return host, err
+}
 
 // Ten logins a minute for each address, in the whole fleet.
 func Example() {
@@ -30,7 +37,7 @@ func Example() {
 
 	counter := pghttprate.New(cache, "login")
 	counter.Fallback = httprate.NewLocalLimitCounter(0)
-	limit := httprate.Limit(10, time.Minute, httprate.WithKeyFuncs(httprate.KeyByIP), httprate.WithLimitCounter(counter))
+	limit := httprate.LimitBy(10, time.Minute, byAddress, httprate.WithLimitCounter(counter))
 
 	mux := http.NewServeMux()
 	mux.Handle("POST /login", limit(http.NotFoundHandler()))

@@ -1,7 +1,7 @@
 // Package httprate counts the requests of github.com/go-chi/httprate in a pgcache.Cache, so that a limit is one for all processes of a
 // service.
 //
-//	r.Use(httprate.Limit(100, time.Minute, httprate.WithLimitCounter(pghttprate.New(cache, "login"))))
+//	r.Use(httprate.LimitBy(100, time.Minute, key, httprate.WithLimitCounter(pghttprate.New(cache, "login"))))
 //
 // What to know:
 //

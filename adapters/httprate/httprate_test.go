@@ -22,6 +22,8 @@ func newCounter(t testing.TB) *pghttprate.Counter {
 	return c
 }
 
+var _ = newCounter // used by the test of httprate
+
 // httprate's test of a LimitCounter: a thousand keys in four windows.
 func TestUpstream(t *testing.T) {
 	t.Parallel()
@@ -46,13 +48,13 @@ func TestLimit(t *testing.T) {
 	for _, node := range nodes {
 		c := pghttprate.New(node.Cache, "login")
 		c.Timeout = 10 * time.Second
-		limit := httprate.Limit(10, time.Hour, httprate.WithLimitCounter(c), httprate.WithKeyFuncs(httprate.Key("client\x00")))
+		limit := httprate.LimitBy(10, time.Hour, httprate.Key("client\x00"), httprate.WithLimitCounter(c))
 		handlers = append(handlers, limit(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
 	}
 	passed := 0
 	for i := range 30 {
 		w := httptest.NewRecorder()
-		handlers[i%2].ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		handlers[i%2].ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
 		if w.Code == http.StatusOK {
 			passed++
 		}
