@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"net/http"
 
-	"github.com/99designs/gqlgen/graphql/handler"
 	"github.com/99designs/gqlgen/graphql/handler/extension"
 	"github.com/99designs/gqlgen/graphql/handler/testserver"
 	"github.com/99designs/gqlgen/graphql/handler/transport"
@@ -30,7 +29,7 @@ func Example() {
 		panic(err)
 	}
 
-	var server *handler.Server = testserver.New().Server // stands for handler.New(generated.NewExecutableSchema(...))
+	server := testserver.New().Server // stands for handler.New(generated.NewExecutableSchema(...))
 	server.AddTransport(transport.GET{})
 	server.AddTransport(transport.POST{})
 	server.Use(extension.AutomaticPersistedQuery{Cache: apq.New(cache)})

@@ -170,21 +170,21 @@ func TestHit(t *testing.T) {
 		h.Get("Content-Type") != "text/html; charset=utf-8" || !strings.HasPrefix(h.Get("ETag"), `W/"`) {
 		t.Errorf("header: %v", h)
 	}
-	if resp, body := b.do("HEAD", "/page"); resp.StatusCode != 200 || body != "" || resp.ContentLength != 10 {
+	if resp, body := b.do("HEAD", "/page"); resp.StatusCode != http.StatusOK || body != "" || resp.ContentLength != 10 {
 		t.Errorf("HEAD: %d, %q, %d", resp.StatusCode, body, resp.ContentLength)
 	}
-	if resp, body := b.do("GET", "/page", "If-None-Match", `"x", `+h.Get("ETag")); resp.StatusCode != 304 || body != "" {
+	if resp, body := b.do("GET", "/page", "If-None-Match", `"x", `+h.Get("ETag")); resp.StatusCode != http.StatusNotModified || body != "" {
 		t.Errorf("If-None-Match: %d, %q", resp.StatusCode, body)
 	}
-	if resp, _ := b.do("GET", "/page", "If-None-Match", `"x"`); resp.StatusCode != 200 {
+	if resp, _ := b.do("GET", "/page", "If-None-Match", `"x"`); resp.StatusCode != http.StatusOK {
 		t.Errorf("If-None-Match of another: %d", resp.StatusCode)
 	}
 	// The miss of a client that has a copy: it gets a 304, and the whole response is stored for others.
 	runs.Store(0)
-	if resp, body := a.do("GET", "/tagged", "If-None-Match", `"1"`); resp.StatusCode != 304 || body != "" {
+	if resp, body := a.do("GET", "/tagged", "If-None-Match", `"1"`); resp.StatusCode != http.StatusNotModified || body != "" {
 		t.Errorf("a conditional miss: %d, %q", resp.StatusCode, body)
 	}
-	if resp, body := b.do("GET", "/tagged"); resp.StatusCode != 200 || body != "<html>body" || runs.Load() != 1 {
+	if resp, body := b.do("GET", "/tagged"); resp.StatusCode != http.StatusOK || body != "<html>body" || runs.Load() != 1 {
 		t.Errorf("after it: %d, %q, %d runs", resp.StatusCode, body, runs.Load())
 	}
 }
@@ -199,7 +199,7 @@ func TestRequestDirectives(t *testing.T) {
 		w.Header().Set("Cache-Control", "max-age=60")
 		fmt.Fprint(w, runs.Load())
 	})
-	if resp, _ := s.do("GET", "/", "Cache-Control", "only-if-cached"); resp.StatusCode != 504 {
+	if resp, _ := s.do("GET", "/", "Cache-Control", "only-if-cached"); resp.StatusCode != http.StatusGatewayTimeout {
 		t.Errorf("only-if-cached of nothing: %d", resp.StatusCode)
 	}
 	for _, step := range []struct{ directive, want string }{
@@ -466,7 +466,7 @@ func TestDatabaseDown(t *testing.T) {
 		fault()
 		began := time.Now()
 		for i := range 2 {
-			if resp, body := s.send("GET", fmt.Sprint("/", i)); resp.StatusCode != 200 || body != "body" {
+			if resp, body := s.send("GET", fmt.Sprint("/", i)); resp.StatusCode != http.StatusOK || body != "body" {
 				t.Errorf("%d, %q", resp.StatusCode, body)
 			}
 		}
