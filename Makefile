@@ -21,7 +21,7 @@ MUTANT_TESTS := DatabaseDown|Load|P6|GetOrSet|Guard|Foreign|MissPath|Recurs|Wait
 FUZZTIME  ?= 10s
 
 .DEFAULT_GOAL := help
-.PHONY: help generate verify lint test race integration harness soak faults faults-quick proof mutants linear pools examples bench fuzz api vuln licenses build cli ci
+.PHONY: help generate verify lint test race integration harness soak faults faults-quick proof mutants linear pools examples bench fuzz api vuln licenses build cli adapters ci
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ mutants: ## small changes of the code, one at a time: which does no test notice?
 
 linear: ## single keys are linearizable without a local cache, as a checker that is not ours sees it
 	cd proof && $(GO) test -count=1 -v ./...
+
+adapters: ## sessions, certificates, HTTP caches and others on the cache, with the tests of those projects
+	cd adapters && $(GO) test -count=1 -timeout 15m ./...
 
 soak: ## a fleet for half an hour: memory, goroutines, sessions and tables must not grow
 	$(GO) run ./harness -soak 30m

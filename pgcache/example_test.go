@@ -3,6 +3,7 @@ package pgcache_test
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/pgcache/go/pgcache"
 	"github.com/pgcache/go/pgcachetest"
@@ -57,4 +58,77 @@ func ExampleTyped_WithTx() {
 	// Bob
 	// Bob
 	// Ann
+}
+
+// Three requests a minute for each client, counted over all nodes. The minute begins with the first request.
+func ExampleCache_Increment() {
+	err := pgcachetest.Do(func(t pgcachetest.TB) {
+		ctx := context.Background()
+		cache := pgcachetest.New(t, pgcache.Options{})
+		for range 4 {
+			n, err := cache.Increment(ctx, "requests:203.0.113.7", 1, pgcache.TTL(time.Minute))
+			if err != nil {
+				t.Fatalf("%v", err)
+			}
+			fmt.Println(n, n <= 3)
+		}
+	})
+	if err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// 1 true
+	// 2 true
+	// 3 true
+	// 4 false
+}
+
+// Of all nodes one sends the report of a day.
+func ExampleCache_SetIfAbsent() {
+	err := pgcachetest.Do(func(t pgcachetest.TB) {
+		ctx := context.Background()
+		for i, node := range pgcachetest.Nodes(t, 2, pgcache.Options{}) {
+			mine, err := node.Cache.SetIfAbsent(ctx, "report:2026-11-28", i, pgcache.TTL(24*time.Hour))
+			if err != nil {
+				t.Fatalf("%v", err)
+			}
+			fmt.Println("node", i, "sends it:", mine)
+		}
+	})
+	if err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// node 0 sends it: true
+	// node 1 sends it: false
+}
+
+// An item is put into a basket that others may change at the same time: no item is lost.
+func ExampleTyped_Update() {
+	err := pgcachetest.Do(func(t pgcachetest.TB) {
+		ctx := context.Background()
+		baskets := pgcache.For[[]string](pgcachetest.New(t, pgcache.Options{}), pgcache.Namespace("basket"))
+		for _, item := range []string{"tea", "milk"} {
+			basket, err := baskets.Update(ctx, "42", func(old []string, _ bool) ([]string, error) {
+				return append(old, item), nil
+			})
+			if err != nil {
+				t.Fatalf("%v", err)
+			}
+			fmt.Println(basket)
+		}
+		for e, err := range baskets.Entries(ctx) {
+			if err != nil {
+				t.Fatalf("%v", err)
+			}
+			fmt.Println(e.Key, e.Value)
+		}
+	})
+	if err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// [tea]
+	// [tea milk]
+	// 42 [tea milk]
 }

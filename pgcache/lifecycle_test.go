@@ -42,6 +42,20 @@ func everything(ctx context.Context, c *pgcache.Cache) map[string]error {
 	_, errs["GetMany of none"] = typed.GetMany(ctx, nil)
 	_, errs["GetOrSetMany of none"] = typed.GetOrSetMany(ctx, nil, loadMany)
 	_, errs["GetOrSetMany"] = typed.GetOrSetMany(ctx, []string{"a", "b"}, loadMany)
+	_, errs["Increment"] = c.Increment(ctx, "counter", 1)
+	_, errs["SetIfAbsent"] = c.SetIfAbsent(ctx, "absent", 1)
+	_, errs["typed SetIfAbsent"] = typed.SetIfAbsent(ctx, "absent", 1)
+	_, errs["Touch"] = c.Touch(ctx, "k", time.Minute)
+	_, errs["typed Touch"] = typed.Touch(ctx, "k", time.Minute)
+	_, errs["Update"] = typed.Update(ctx, "k", func(old int, _ bool) (int, error) { return old + 1, nil })
+	_, _, errs["GetEntry"] = typed.GetEntry(ctx, "k")
+	errs["Entries"], errs["Keys"] = nil, nil
+	for _, err := range typed.Entries(ctx) {
+		errs["Entries"] = errors.Join(errs["Entries"], err)
+	}
+	for _, err := range c.Keys(ctx, "n:") {
+		errs["Keys"] = errors.Join(errs["Keys"], err)
+	}
 	return errs
 }
 

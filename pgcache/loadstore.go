@@ -35,6 +35,7 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 	}
 	var rows []store.Write
 	var stored []*coherence.Load
+	_, over := r.life()
 	for i, l := range loads {
 		value, ok := values[names[i]]
 		if !ok {
@@ -47,10 +48,12 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 			l.End(coherence.Loaded{Err: err})
 			continue
 		}
-		w := store.Write{
-			Key: l.Key.Row(), Value: data, Version: newVersion(), TTL: r.ttl, Codec: r.codecName,
-			PublishNew: time.Since(began) >= slowLoad,
+		w := r.row(l.Key, data)
+		if over {
+			l.End(coherence.Loaded{Found: true, Since: called, Row: *storedRow(w)})
+			continue
 		}
+		w.PublishNew = time.Since(began) >= slowLoad
 		if b != nil {
 			w.Fence, w.Incarnation, w.Looked = b.rows[l.Key].Version, b.incarnation, b.looked
 		}

@@ -240,6 +240,7 @@ type Option struct {
 	kind  optionKind
 	dur   time.Duration
 	codec codec.Codec
+	until time.Time
 }
 
 type optionKind uint8
@@ -248,6 +249,7 @@ const (
 	noOption optionKind = iota
 	optionTTL
 	optionCodec
+	optionExpiresAt
 )
 
 // A ViewOption changes all calls of a typed view: an Option, or what For alone takes, Namespace and Shared.
@@ -278,6 +280,11 @@ func (shared) forView(v *viewOptions) { v.shared = true }
 // TTL says how long an entry lives: 0 is the default of the view or the Cache, NoExpiry for ever, any other negative an
 // error. Shorter than a microsecond is rounded up, longer than MaxTTL cut.
 func TTL(d time.Duration) Option { return Option{kind: optionTTL, dur: d} }
+
+// ExpiresAt says when an entry ends, by this machine's clock: it becomes a TTL when the entry is written. If the time has passed by
+// then, Set and SetMany delete the entry, and what a loader returns is handed out but not stored. A TTL that is given later
+// replaces it. The zero Time is an error.
+func ExpiresAt(t time.Time) Option { return Option{kind: optionExpiresAt, until: t} }
 
 // Namespace puts "ns:" before every key of a typed view. It must not be empty or contain a ':'.
 func Namespace(ns string) ViewOption { return namespace(ns) }
@@ -314,8 +321,13 @@ func (v *view) apply(opts []Option) (view, error) {
 				return out, err
 			}
 			if d != 0 {
-				out.ttl = d
+				out.ttl, out.until = d, time.Time{}
 			}
+		case optionExpiresAt:
+			if o.until.IsZero() {
+				return out, fmt.Errorf("%w: ExpiresAt of the zero time", ErrInvalidTTL)
+			}
+			out.until = o.until
 		case optionCodec:
 			if err := codec.Validate(o.codec); err != nil {
 				return out, err

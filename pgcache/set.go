@@ -87,9 +87,10 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 	rows := make([]store.Write, len(ws))
 	versions := make([]int64, len(ws))
 	writers := make([]*coherence.Writer, len(ws))
+	_, over := v.life()
 	for i, w := range ws {
-		rows[i] = store.Write{Key: w.key.Row(), Value: w.data, Version: newVersion(), TTL: v.ttl, Codec: v.codecName}
-		if w.data == nil {
+		if rows[i] = v.row(w.key, w.data); w.data == nil || over {
+			rows[i].Value = nil
 			rows[i].TTL, rows[i].PublishNew = tombstoneGrace, true
 		}
 		writers[i], versions[i] = c.local.BeginWrite(w.key, rows[i].Version, nil), rows[i].Version

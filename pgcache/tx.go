@@ -222,10 +222,10 @@ func (x txView) write(ctx context.Context, ws []write) error {
 	}
 	rows := make([]store.Write, len(ws))
 	writes := make([]*coherence.TxWrite, len(ws))
+	_, over := x.life()
 	for i, w := range ws {
-		rows[i] = store.Write{Key: w.key.Row(), Value: w.data, Version: newVersion(), TTL: x.ttl, Codec: x.codecName}
-		if w.data == nil {
-			rows[i].TTL = tombstoneGrace
+		if rows[i] = x.row(w.key, w.data); w.data == nil || over {
+			rows[i].Value, rows[i].TTL = nil, tombstoneGrace
 		}
 		writes[i] = c.local.BeginTxWrite(w.key, rows[i].Version)
 	}

@@ -30,7 +30,7 @@ type Right struct {
 // Rights are all rights that the library's statements need.
 func Rights() []Right {
 	rights := []Right{
-		{ToRead, "SELECT", "cache_entries", "-", "key, value, version, codec, expires_at"},
+		{ToRead, "SELECT", "cache_entries", "-", "key, value, version, codec, expires_at, tags"},
 		{ToRead, "SELECT", "cache_state", "-", "schema_version, id, channel, key_secret"},
 		{ToListen, "SELECT", "cache_state", "-", "poller_lease"},
 		{ToListen, "SELECT", "cache_incarnation", "-", "id"},

@@ -81,6 +81,8 @@ type Store struct {
 	heavyWrites batch.Queue[write, Written] // of large values, each in a statement of its own
 	loads       batch.Queue[write, Written]
 	heavyLoads  batch.Queue[write, Written]
+	atomic      batch.Queue[conditional, Written]
+	increments  batch.Queue[increment, Incremented]
 }
 
 // waiting is how many statements of a kind may wait for locked rows at a time: a handful of the pool's connections, and
@@ -113,6 +115,7 @@ func New(db *sql.DB, n Names, timeout time.Duration, prepare bool) *Store {
 		q.Slots, q.Timeout, q.Patience, q.Waiting = 1, timeout, patience, waiting
 		q.Overlap, q.Weight, q.Late = write.overlaps, write.weight, s.sql.conns.late
 	}
+	s.atomic, s.increments = s.conditionals(timeout, patience), s.counters(timeout, patience)
 	return s
 }
 

@@ -1,0 +1,260 @@
+package httpmiddleware
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pgcache/go/pgcache"
+)
+
+// urlOf is the default of Options.Key. RequestURI is what the client sent: http.StripPrefix changes the URL.
+func urlOf(r *http.Request) string {
+	uri := r.RequestURI
+	if uri == "" {
+		uri = r.URL.RequestURI()
+	}
+	if r.TLS != nil {
+		return "https://" + r.Host + uri
+	}
+	return "http://" + r.Host + uri
+}
+
+func (m *middleware) keyOf(r *http.Request) string {
+	key := m.o.Key(r)
+	if key == "" {
+		return ""
+	}
+	return "k~" + pgcache.HashKey(key) // never the key of a variant
+}
+
+// eligible says whether r may be answered from the cache.
+func (m *middleware) eligible(r *http.Request) bool {
+	for _, name := range []string{"Range", "Upgrade", "If-Match", "If-Unmodified-Since", "If-Range"} {
+		if r.Header.Get(name) != "" {
+			return false
+		}
+	}
+	switch {
+	case r.ContentLength != 0,
+		r.Header.Get("Authorization") != "" && !m.o.Authorized,
+		strings.Contains(r.Header.Get("Accept"), "text/event-stream"):
+		return false
+	}
+	_, noStore := directives(r.Header)["no-store"]
+	return !noStore
+}
+
+// directives parses Cache-Control: names in lower case, values without quotes.
+func directives(h http.Header) map[string]string {
+	fields := h.Values("Cache-Control")
+	if len(fields) == 0 {
+		return nil
+	}
+	d := map[string]string{}
+	rest := strings.Join(fields, ",")
+	for rest != "" {
+		var part string
+		if part, rest = next(rest); part == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(part, "=")
+		name = strings.ToLower(strings.TrimSpace(name))
+		if _, twice := d[name]; twice {
+			value = "" // of a number that is given twice none counts
+		}
+		d[name] = strings.Trim(strings.TrimSpace(value), `"`)
+	}
+	return d
+}
+
+// next splits s at its first comma outside of quotes.
+func next(s string) (part, rest string) {
+	quoted := false
+	for i := range len(s) {
+		switch {
+		case s[i] == '"':
+			quoted = !quoted
+		case s[i] == ',' && !quoted:
+			return strings.TrimSpace(s[:i]), s[i+1:]
+		}
+	}
+	return strings.TrimSpace(s), ""
+}
+
+// seconds is the value of a directive; a number that is none is 0, the cautious reading.
+func seconds(d map[string]string, name string) (time.Duration, bool) {
+	value, ok := d[name]
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(value, 10, 31)
+	if err != nil {
+		return 0, true
+	}
+	return time.Duration(n) * time.Second, true
+}
+
+// request is what a client wants.
+type request struct {
+	noCache, onlyIfCached  bool
+	maxAge, minFresh       time.Duration
+	hasMaxAge, hasMinFresh bool
+}
+
+func requestDirectives(h http.Header) (q request) {
+	d := directives(h)
+	_, q.noCache = d["no-cache"]
+	if d == nil && strings.EqualFold(h.Get("Pragma"), "no-cache") {
+		q.noCache = true
+	}
+	_, q.onlyIfCached = d["only-if-cached"]
+	q.maxAge, q.hasMaxAge = seconds(d, "max-age")
+	q.minFresh, q.hasMinFresh = seconds(d, "min-fresh")
+	return q
+}
+
+func (q request) accepts(e *entry) bool {
+	age := e.age()
+	return !q.noCache && (!q.hasMaxAge || age < q.maxAge) && (!q.hasMinFresh || e.Lifetime-age >= q.minFresh)
+}
+
+// cacheable are the statuses that RFC 9110 calls so, but for 206.
+var cacheable = []int{200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501}
+
+// lifetime returns how long the response may be stored; 0: not at all.
+func (m *middleware) lifetime(r *http.Request, status int, h http.Header) time.Duration {
+	d := directives(h)
+	has := func(name string) bool { _, ok := d[name]; return ok }
+	switch {
+	case !slices.Contains(cacheable, status),
+		has("no-store"), has("private"), has("no-cache"),
+		len(h["Set-Cookie"]) > 0 && !m.o.SetCookie,
+		len(h["Trailer"]) > 0, len(h["Content-Range"]) > 0,
+		r.Header.Get("Authorization") != "" && !has("public") && !has("s-maxage") && !has("must-revalidate"):
+		return 0
+	}
+	for name := range h {
+		if strings.HasPrefix(name, http.TrailerPrefix) {
+			return 0
+		}
+	}
+	if vary := varyOf(h); slices.Contains(vary, "*") || len(vary) > 16 {
+		return 0
+	}
+	life, ok := seconds(d, "s-maxage")
+	if !ok {
+		life, ok = seconds(d, "max-age")
+	}
+	if !ok && h.Get("Expires") != "" {
+		if expires, err := http.ParseTime(h.Get("Expires")); err == nil {
+			date, err := http.ParseTime(h.Get("Date"))
+			if err != nil {
+				date = time.Now()
+			}
+			life = expires.Sub(date)
+		}
+	}
+	return max(0, life-ageOf(h))
+}
+
+func ageOf(h http.Header) time.Duration {
+	n, err := strconv.ParseUint(h.Get("Age"), 10, 31)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(n) * time.Second
+}
+
+// varyOf returns the fields of Vary, sorted, each once.
+func varyOf(h http.Header) (names []string) {
+	for part := range strings.SplitSeq(strings.Join(h.Values("Vary"), ","), ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			names = append(names, http.CanonicalHeaderKey(part))
+		}
+	}
+	return merge(nil, names)
+}
+
+func merge(a, b []string) []string {
+	all := slices.Concat(a, b)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// place is where the response to a request is stored.
+type place struct {
+	key     string // of the mark
+	mark    *entry // nil: the resource has none
+	variant string
+}
+
+// row is the row that is missing.
+func (p place) row() string {
+	if p.mark == nil {
+		return p.key
+	}
+	return p.variant
+}
+
+func newMark(vary []string) *entry {
+	return &entry{Vary: vary, Mark: rand.Uint64() | 1}
+}
+
+// variant is the key of the response to r.
+func variant(key string, mark *entry, r *http.Request) string {
+	hash := sha256.New()
+	write := func(s string) {
+		hash.Write([]byte(strconv.Itoa(len(s)) + ":" + s))
+	}
+	write(key)
+	write(strconv.FormatUint(mark.Mark, 16))
+	for _, name := range mark.Vary {
+		write(name)
+		value := strings.Join(r.Header.Values(name), ",")
+		if name == "Host" {
+			value = r.Host
+		}
+		write(strings.TrimSpace(value))
+	}
+	return "v~" + hex.EncodeToString(hash.Sum(nil))
+}
+
+// unconditional returns r without the conditions that a 304 would answer: the response is stored for those that have none.
+func unconditional(r *http.Request) *http.Request {
+	if r.Header.Get("If-None-Match") == "" && r.Header.Get("If-Modified-Since") == "" {
+		return r
+	}
+	u := new(http.Request)
+	*u = *r
+	u.Header = r.Header.Clone()
+	u.Header.Del("If-None-Match")
+	u.Header.Del("If-Modified-Since")
+	return u
+}
+
+// notModified says whether r has a copy of the response already.
+func notModified(r *http.Request, h http.Header) bool {
+	if match := r.Header.Get("If-None-Match"); match != "" {
+		etag := strings.TrimPrefix(h.Get("ETag"), "W/")
+		for match = strings.Join(r.Header.Values("If-None-Match"), ","); match != ""; {
+			var part string
+			part, match = next(match)
+			if part == "*" || (etag != "" && strings.TrimPrefix(part, "W/") == etag) {
+				return true
+			}
+		}
+		return false
+	}
+	since, err := http.ParseTime(r.Header.Get("If-Modified-Since"))
+	if err != nil {
+		return false
+	}
+	modified, err := http.ParseTime(h.Get("Last-Modified"))
+	return err == nil && !modified.After(since)
+}

@@ -1,0 +1,259 @@
+package store
+
+import (
+	"context"
+	"database/sql/driver"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pgcache/go/internal/batch"
+	"github.com/pgcache/go/internal/dbsqlc"
+)
+
+// atomicSlots is how many conditional writes of a node are under way at a time, each in a statement of its own.
+const atomicSlots = 4
+
+// condition says of which row a conditional write is.
+type condition int
+
+const (
+	absent    condition = iota // of none that is live
+	unchanged                  // of a live one that is still of the version Fence
+	touched                    // of any that is live, whose value stays
+)
+
+// conditional is a request to write one row if a condition holds.
+type conditional struct {
+	row    Write
+	when   condition
+	inline bool
+}
+
+func (c conditional) overlaps(other conditional) bool { return c.row.Key == other.row.Key }
+
+func (s *Store) conditionals(timeout, patience time.Duration) batch.Queue[conditional, Written] {
+	return batch.Queue[conditional, Written]{
+		Slots: atomicSlots, Timeout: timeout, Patience: patience, Waiting: waiting, MaxWeight: 1, Overlap: conditional.overlaps,
+		Alone: mayBeOne, Locked: locked, Late: s.sql.conns.late,
+		One: func(ctx context.Context, c conditional) (Written, error) { return s.putIf(ctx, c, ownPatience) },
+		Try: func(ctx context.Context, c conditional) (Written, error) { return s.putIf(ctx, c, triedPatience) },
+		Many: func(ctx context.Context, cs []conditional) ([]Written, error) { // one: see MaxWeight
+			out, err := s.putIf(ctx, cs[0], sharedPatience)
+			return []Written{out}, err
+		},
+	}
+}
+
+// PutAbsent writes a row unless a live one is there: Stored says whether it did. Like all writes it is not sent again where the
+// reply was lost.
+func (s *Store) PutAbsent(ctx context.Context, row Write, inline bool) (Written, error) {
+	return s.atomic.Do(ctx, conditional{row, absent, inline})
+}
+
+// Replace writes a row over the live one of the version row.Fence: Stored says whether it was still there.
+func (s *Store) Replace(ctx context.Context, row Write, inline bool) (Written, error) {
+	return s.atomic.Do(ctx, conditional{row, unchanged, inline})
+}
+
+// Touch gives a live row the TTL and the version of row: Stored says whether there was one.
+func (s *Store) Touch(ctx context.Context, row Write, inline bool) (Written, error) {
+	return s.atomic.Do(ctx, conditional{row, touched, inline})
+}
+
+func (s *Store) putIf(ctx context.Context, c conditional, patience string) (Written, error) {
+	row := &c.row
+	var ttl, stale any
+	if row.TTL != Never {
+		if ttl = row.TTL.Microseconds(); row.Stale > 0 {
+			stale = row.Stale.Microseconds()
+		}
+	}
+	tags := ""
+	if row.Tags != nil {
+		tags = keyList(row.Tags)
+	}
+	var query string
+	var args []any
+	switch c.when {
+	case absent:
+		query, args = dbsqlc.PutAbsent, []any{patience, row.Key, row.Value, row.Version, ttl, row.Codec, tags, stale, c.inline}
+	case unchanged:
+		query, args = dbsqlc.ReplaceEntry, []any{patience, row.Value, row.Version, ttl, row.Codec, tags, stale, row.Key, row.Fence, c.inline}
+	case touched:
+		query, args = dbsqlc.TouchEntry, []any{patience, row.Version, ttl, row.Key, c.inline}
+	}
+	return retry(ctx, notDone, func() (out Written, err error) {
+		err = s.writing(ctx, query, func(v []driver.Value) error {
+			out = Written{Stored: no, Logged: no, Published: asInt(v[2]) > 0, Server: asInt(v[3])}
+			if asInt(v[0]) > 0 {
+				out.Stored = yes
+			}
+			if asBool(v[1]) {
+				out.Logged = yes
+			}
+			return nil
+		}, args)
+		return out, err
+	})
+}
+
+// Increment is a request to add Delta to the counter of a row, whose value and codec it does not need.
+type Increment struct {
+	Write
+	Delta int64
+	Alone bool // share no statement: a sum may leave the range that each of its parts keeps
+}
+
+// Incremented is what came of it. Stored is false where the row is no counter, or the number would be none of 64 bits.
+type Incremented struct {
+	Written
+	N int64
+}
+
+// increment is one that is to be published inline or not.
+type increment struct {
+	Increment
+	inline bool
+}
+
+func (i increment) overlaps(other increment) bool { return i.Key == other.Key }
+
+func (i increment) weight() int {
+	if i.Alone {
+		return maxRows
+	}
+	return 1
+}
+
+// counters share statements: those who add to one counter at the same time are one row of it.
+func (s *Store) counters(timeout, patience time.Duration) batch.Queue[increment, Incremented] {
+	alone := func(patience string) func(context.Context, increment) (Incremented, error) {
+		return func(ctx context.Context, i increment) (Incremented, error) {
+			out, err := s.incrementAll(ctx, []increment{i}, patience)
+			if err != nil {
+				return Incremented{}, err
+			}
+			return out[0], nil
+		}
+	}
+	return batch.Queue[increment, Incremented]{
+		Slots: 1, Timeout: timeout, Patience: patience, Waiting: waiting, MaxWeight: maxRows, Weight: increment.weight, Overlap: increment.overlaps,
+		Alone: mayBeOne, Locked: locked, Late: s.sql.conns.late, One: alone(ownPatience), Try: alone(triedPatience),
+		Many: func(ctx context.Context, is []increment) ([]Incremented, error) {
+			return s.incrementAll(ctx, is, sharedPatience)
+		},
+	}
+}
+
+// Increment adds to a counter. Where the reply is lost it is not sent again: it would count twice.
+func (s *Store) Increment(ctx context.Context, i Increment, inline bool) (Incremented, error) {
+	return s.increments.Do(ctx, increment{i, inline})
+}
+
+// tally is what one row of the statement adds for all who add to one counter.
+type tally struct {
+	first *increment // whose TTL and tags a new counter gets
+	last  int64      // the version that the row gets: the last one's
+	sum   int64
+	parts []int // of the requests
+}
+
+// add takes a part in if the sum stays within 64 bits.
+func (t *tally) add(i int, of *increment) bool {
+	sum := t.sum + of.Delta
+	if of.Delta > 0 && sum < t.sum || of.Delta < 0 && sum > t.sum {
+		return false
+	}
+	t.sum, t.last, t.parts = sum, of.Version, append(t.parts, i)
+	return true
+}
+
+func (s *Store) incrementAll(ctx context.Context, is []increment, patience string) ([]Incremented, error) {
+	out := make([]Incremented, len(is))
+	tallies := make(map[string]*tally, len(is))
+	var rows []*tally
+	inline := false
+	for i := range is {
+		out[i].Written = Written{Stored: no, Logged: no}
+		inline = inline || is[i].inline
+		t := tallies[is[i].Key]
+		if t == nil {
+			t = &tally{first: &is[i]}
+			tallies[is[i].Key], rows = t, append(rows, t)
+		}
+		t.add(i, &is[i]) // else it is asked for again, alone
+	}
+	writes := make([]*Write, len(rows))
+	for i, t := range rows {
+		w := t.first.Write
+		w.Version, writes[i] = t.last, &w
+	}
+	p := pack(writes)
+	deltas := arrayOf(len(rows), func(b *strings.Builder, i int) { b.WriteString(strconv.FormatInt(rows[i].sum, 10)) })
+	type number struct {
+		n      int64
+		logged bool
+	}
+	type answer struct {
+		numbers   map[int64]number // by version
+		published bool
+		server    int64
+	}
+	a, err := retry(ctx, notDone, func() (a answer, err error) {
+		a.numbers = make(map[int64]number, len(rows))
+		err = s.writing(ctx, dbsqlc.Increment, func(v []driver.Value) error {
+			if version := asInt(v[0]); version != 0 {
+				a.numbers[version] = number{asInt(v[1]), asBool(v[2])}
+			}
+			a.published, a.server = asInt(v[3]) > 0, asInt(v[4])
+			return nil
+		}, []any{patience, p.keys, p.versions, deltas, p.ttls, p.tags, p.stales, inline})
+		return a, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range rows {
+		done, ok := a.numbers[t.last]
+		if !ok {
+			continue
+		}
+		numbers := split(done.n, t, is)
+		for j, i := range t.parts {
+			out[i].N = numbers[j]
+			out[i].Written = Written{Server: a.server, Stored: yes, Logged: no, Published: a.published}
+			if done.logged && is[i].Version == t.last {
+				out[i].Logged = yes
+			}
+		}
+	}
+	return out, nil
+}
+
+// split hands each part of t its number, as if they had been added one after the other, with n as the last. There is an order
+// in which none leaves 64 bits: what is above zero has room for any that takes away, and what is not for any that adds.
+func split(n int64, t *tally, is []increment) []int64 {
+	numbers := make([]int64, len(t.parts))
+	var up, down []int
+	for j, i := range t.parts {
+		if is[i].Delta >= 0 {
+			up = append(up, j)
+		} else {
+			down = append(down, j)
+		}
+	}
+	// Unsigned, because the number before the sum may be far from the number after: it wraps, and wraps back.
+	at := int64(uint64(n) - uint64(t.sum))
+	for len(up)+len(down) > 0 {
+		next := &up
+		if len(up) == 0 || at > 0 && len(down) > 0 {
+			next = &down
+		}
+		j := (*next)[0]
+		*next = (*next)[1:]
+		at += is[t.parts[j]].Delta
+		numbers[j] = at
+	}
+	return numbers
+}

@@ -1,0 +1,91 @@
+package store
+
+import (
+	"context"
+	"database/sql/driver"
+	"encoding/json"
+	"fmt"
+
+	"github.com/pgcache/go/internal/dbsqlc"
+)
+
+// A page of keys or entries is at most so many rows, and its values so many bytes, or one value.
+const (
+	pageRows  = 500
+	pageBytes = maxBytes
+)
+
+// Entry is a row with all that it has.
+type Entry struct {
+	Row
+	Forever bool // it does not expire
+	Tags    []string
+}
+
+// newEntry is a row of GetWholeEntry: version, codec, value, remaining_us, server, forever, tags.
+func newEntry(key string, v []driver.Value) (e Entry, err error) {
+	e.Row = entry(key, v)
+	e.Forever = asBool(v[5])
+	if tags := asString(v[6]); tags != "" {
+		if err := json.Unmarshal([]byte(tags), &e.Tags); err != nil {
+			return e, fmt.Errorf("the tags of an entry: %w", err)
+		}
+	}
+	return e, nil
+}
+
+// Entry reads one row. A key without a row is the zero Row.
+func (s *Store) Entry(ctx context.Context, key string) (Entry, error) {
+	return retry(ctx, lost, func() (e Entry, err error) {
+		err = s.sql.query(ctx, dbsqlc.GetWholeEntry, func(v []driver.Value) (err error) {
+			e, err = newEntry(key, v)
+			return err
+		}, s.Largest, key)
+		return e, err
+	})
+}
+
+// Page is some of the live rows, in the order of keys.
+type Page[T any] struct {
+	Rows []T
+	Last string // where the next page begins: after it. "": there is none
+}
+
+// KeysPage returns the next live keys that are at least start, after a key; after is "" for the first page.
+func (s *Store) KeysPage(ctx context.Context, start, after string) (Page[string], error) {
+	return retry(ctx, lost, func() (p Page[string], err error) {
+		looked := 0
+		err = s.sql.query(ctx, dbsqlc.KeysPage, func(v []driver.Value) error {
+			looked++
+			if p.Last = asString(v[0]); asBool(v[1]) {
+				p.Rows = append(p.Rows, p.Last)
+			}
+			return nil
+		}, start, after, int64(pageRows))
+		if looked < pageRows {
+			p.Last = ""
+		}
+		return p, err
+	})
+}
+
+// EntriesPage is KeysPage with all that the rows have.
+func (s *Store) EntriesPage(ctx context.Context, start, after string) (Page[Entry], error) {
+	return retry(ctx, lost, func() (p Page[Entry], err error) {
+		got, looked := int64(0), int64(0)
+		err = s.sql.query(ctx, dbsqlc.EntriesPage, func(v []driver.Value) error {
+			got++
+			p.Last, looked = asString(v[0]), asInt(v[9])
+			if !asBool(v[8]) {
+				return nil
+			}
+			e, err := newEntry(p.Last, v[1:])
+			p.Rows = append(p.Rows, e)
+			return err
+		}, s.Largest, start, after, int64(pageRows), int64(pageBytes))
+		if got == looked && looked < pageRows {
+			p.Last = ""
+		}
+		return p, err
+	})
+}

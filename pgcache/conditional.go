@@ -1,0 +1,60 @@
+package pgcache
+
+import (
+	"context"
+	"time"
+
+	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/localcache"
+)
+
+// conditional sends a write of k that may not be done: send says so with Stored. Memory keeps row if it was done, and nothing of k
+// otherwise, or if row is nil. send is called once, with a version of its own in the row: a loader that is under way can't store
+// over what it writes.
+func (v *view) conditional(ctx context.Context, k localcache.Key, version int64, row *store.Row, send func(inline bool) (store.Written, error)) (done bool, err error) {
+	c := v.c
+	if err := c.check(ctx); err != nil {
+		return false, err
+	}
+	writer := c.local.BeginWrite(k, version, nil)
+	var out store.Written
+	inline := c.window.Begin(false, version)
+	sent := coherence.Now()
+	defer func() { // also if a driver panics
+		var e *localcache.Entry
+		if done && row != nil {
+			e = v.entry(k, row, sent)
+		}
+		writer.Finish(e, out.Server)
+		c.endWrite([]int64{version}, out, err)
+	}()
+	if out, err = send(inline); err != nil {
+		return false, c.explain(ctx, err)
+	}
+	c.checkServer(out.Server)
+	return out.Stored[0], nil
+}
+
+// life is the TTL of what the view writes now, and whether it is over already: see ExpiresAt.
+func (v *view) life() (d time.Duration, over bool) {
+	if v.until.IsZero() {
+		return v.ttl, false
+	}
+	if d = time.Until(v.until); d <= 0 {
+		return time.Microsecond, true // where no delete is possible it ends at once
+	}
+	d, _ = ttl(d) // a positive one is never refused
+	return d, false
+}
+
+// row is what the view writes under k now.
+func (v *view) row(k localcache.Key, data []byte) store.Write {
+	life, _ := v.life()
+	return store.Write{Key: k.Row(), Value: data, Version: newVersion(), TTL: life, Codec: v.codecName}
+}
+
+// storedRow is the row that w has become.
+func storedRow(w store.Write) *store.Row {
+	return &store.Row{Key: w.Key, Value: w.Value, Version: w.Version, Codec: w.Codec, Remaining: remaining(w.TTL)}
+}
