@@ -51,6 +51,7 @@ type Cache struct {
 	wg      sync.WaitGroup
 	closing sync.Once
 
+	hook      hook // OnInvalidate
 	listening listening
 	refresh   refresh
 	// When warn last logged, and when it was of an unknown message.
@@ -78,6 +79,7 @@ func New(db *sql.DB, opts Options) (*Cache, error) {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.window = window.New(max(opts.InvalidationWindow, time.Millisecond), opts.InvalidationWindow == Immediate, changeLog{c})
 	c.local.OnPublished = c.window.Published
+	c.openHook()
 	if opts.Refresh {
 		c.local.OnLost = c.refresh.add
 		c.refresh.wake = make(chan struct{}, 1)

@@ -89,6 +89,9 @@ func (c *Cache) wakePulse() {
 func (c *Cache) pulse(ctx context.Context) (err error) {
 	defer func() {
 		c.listening.setPulse(err)
+		if err != nil {
+			c.invalidated(nil) // memory is not served while pulses fail, and the program must not trust its own longer
+		}
 	}()
 	if !c.schema.known.Load() {
 		if err := c.schema.look(ctx, c); err != nil {
