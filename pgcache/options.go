@@ -149,6 +149,9 @@ type Options struct {
 	// for the call that runs, so that call must not call Close, and no other begins. It needs a Listener.
 	OnInvalidate func(keys []string)
 
+	// Observer is shown what the cache does, for metrics and traces: see telemetry/otel and telemetry/prometheus. nil costs nothing.
+	Observer Observer
+
 	// Logger gets what no call returns: listeners lost and found, values that do not decode. Defaults to
 	// slog.Default.
 	Logger *slog.Logger

@@ -87,6 +87,7 @@ func (c *Cache) wakePulse() {
 
 // pulse looks once. It returns nil if memory may be trusted for another interval.
 func (c *Cache) pulse(ctx context.Context) (err error) {
+	defer c.upkeep(&ctx, "pulse").end(nil, &err)
 	defer func() {
 		c.listening.setPulse(err)
 		if err != nil {

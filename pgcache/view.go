@@ -20,6 +20,7 @@ type view struct {
 	codecName string
 	codecID   unique.Handle[string] // the same, to be compared with an entry's at once
 	ttl       time.Duration         // store.Never for no expiry
+	stats     *counters             // of the namespace
 
 	// keep decodes a value into the form that hits hand out as it is. nil: keep the bytes and decode them at every hit.
 	keep func(codec.Codec, localcache.Key, []byte) (any, error)
@@ -28,7 +29,7 @@ type view struct {
 }
 
 func newView(c *Cache) view {
-	v := view{c: c}
+	v := view{c: c, stats: c.views.of("")}
 	v.use(c.opts.Codec)
 	v.ttl, _ = ttl(c.opts.DefaultTTL) // New has checked it
 	return v
