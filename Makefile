@@ -12,7 +12,7 @@ GOFUMPT_V  := v0.12.0
 STATIC_V   := v0.8.2
 GOLANGCI_V := v2.15.0
 # The modules of this repository beside the root: users never meet their dependencies.
-NESTED    := $(patsubst %/go.mod,%,$(wildcard integration/go.mod benchmarks/go.mod proof/go.mod))
+NESTED    := $(patsubst %/go.mod,%,$(wildcard integration/go.mod benchmarks/go.mod proof/go.mod telemetry/*/go.mod))
 # What `make mutants` changes in pgcache: the way of a load; and the tests that look at it.
 MUTANT_FILES := ^(load|loadstore|loadlock)\.go$$
 MUTANT_TESTS := DatabaseDown|Load|P6|GetOrSet|Guard|Foreign|MissPath|Recurs|Waiters|Ring|NotFound|TwoNodes|Panic|ManyKeys|NoConnection|Closed|Null
@@ -21,7 +21,7 @@ MUTANT_TESTS := DatabaseDown|Load|P6|GetOrSet|Guard|Foreign|MissPath|Recurs|Wait
 FUZZTIME  ?= 10s
 
 .DEFAULT_GOAL := help
-.PHONY: help generate verify lint test race integration harness soak faults faults-quick proof mutants linear examples bench fuzz ci
+.PHONY: help generate verify lint test race integration harness soak faults faults-quick proof mutants linear examples bench fuzz telemetry ci
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ test: ## all tests of the module; they bring their own Postgres
 
 race: ## the same under the race detector
 	$(GO) test -race -timeout 30m ./...
+
+telemetry: ## the tests of the modules in telemetry
+	@for m in otel prometheus; do (cd telemetry/$$m && $(GO) test ./...) || exit 1; done
 
 fuzz: ## every fuzz target of every module, one after the other, for FUZZTIME each
 	GO=$(GO) bash .ci/fuzz $(FUZZTIME)
