@@ -21,7 +21,7 @@ MUTANT_TESTS := DatabaseDown|Load|P6|GetOrSet|Guard|Foreign|MissPath|Recurs|Wait
 FUZZTIME  ?= 10s
 
 .DEFAULT_GOAL := help
-.PHONY: help generate verify lint test race integration harness soak faults faults-quick proof mutants linear pools examples bench fuzz api vuln licenses build cli adapters ci
+.PHONY: help generate verify lint test race integration harness soak faults faults-quick proof mutants linear pools examples bench fuzz api vuln licenses build cli adapters telemetry ci
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ cli: ## the tests of the command line, a module of its own
 
 race: ## the same under the race detector
 	$(GO) test -race -timeout 30m ./...
+
+telemetry: ## the tests of the modules in telemetry
+	@for m in otel prometheus; do (cd telemetry/$$m && $(GO) test ./...) || exit 1; done
 
 fuzz: ## every fuzz target of every module, one after the other, for FUZZTIME each
 	GO=$(GO) bash .ci/fuzz $(FUZZTIME)

@@ -42,7 +42,7 @@ func (v *view) setIfAbsent(ctx context.Context, key string, value any, opts []Op
 		return v.c.store.PutAbsent(ctx, w, inline)
 	})
 	if done {
-		v.c.stats.sets.Add(1)
+		v.stats.sets.Add(1)
 	}
 	return done, fail(op, k.Row(), err)
 }

@@ -20,9 +20,15 @@ type point struct {
 }
 
 // BenchmarkHit is the local hit beside the map that it is built on.
-func BenchmarkHit(b *testing.B) {
+func BenchmarkHit(b *testing.B) { benchmarkHit(b, nil) }
+
+// BenchmarkHitObserved is the same with an Observer.
+func BenchmarkHitObserved(b *testing.B) { benchmarkHit(b, &shown{ops: map[string]int{}}) }
+
+func benchmarkHit(b *testing.B, observer pgcache.Observer) {
+	b.Helper()
 	db := testdb.DB(b)
-	c, err := pgcache.New(db, pgcache.Options{Schema: testdb.Schema(b), DefaultTTL: time.Hour, Listener: pgxdriver.Listener(db)})
+	c, err := pgcache.New(db, pgcache.Options{Schema: testdb.Schema(b), DefaultTTL: time.Hour, Listener: pgxdriver.Listener(db), Observer: observer})
 	if err != nil {
 		b.Fatal(err)
 	}

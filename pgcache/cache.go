@@ -42,7 +42,8 @@ type Cache struct {
 	fencedUntil atomic.Int64 // loads are fenced from the removal of rows that had expired by then; 0: from none
 
 	schema schema
-	stats  counters
+	stats  counters     // of no view
+	views  viewCounters // of each
 	txs    openTxs
 
 	ctx     context.Context // ends with Close
@@ -51,6 +52,9 @@ type Cache struct {
 	wg      sync.WaitGroup
 	closing sync.Once
 
+	hook      hook // OnInvalidate
+	late      late // for the Observer
+	unobserve func()
 	listening listening
 	refresh   refresh
 	// When warn last logged, and when it was of an unknown message.
@@ -78,6 +82,8 @@ func New(db *sql.DB, opts Options) (*Cache, error) {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.window = window.New(max(opts.InvalidationWindow, time.Millisecond), opts.MaxWindow, opts.InvalidationWindow == Immediate, changeLog{c})
 	c.local.OnPublished = c.window.Published
+	c.openHook()
+	c.openObserver()
 	if opts.Refresh {
 		c.local.OnLost = c.refresh.add
 		c.refresh.wake = make(chan struct{}, 1)
@@ -126,6 +132,9 @@ func (c *Cache) Close() error {
 	c.store.Close()
 	err := c.locks.Close()
 	c.closing.Do(func() {
+		if c.unobserve != nil {
+			c.unobserve()
+		}
 		if c.release != nil {
 			c.release()
 		}

@@ -20,6 +20,7 @@ const flushTimeout = time.Second
 // Flush runs on the node's own session: a pool whose connections are all in use must not keep changes from being published.
 func (l changeLog) Flush(ctx context.Context, sender string) (changes, bytes int64, err error) {
 	c := l.c
+	defer c.upkeep(&ctx, "flush").end(nil, &err)
 	if !c.schema.known.Load() {
 		if err := c.schema.look(ctx, c); err != nil {
 			return 0, 0, err

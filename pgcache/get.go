@@ -22,7 +22,7 @@ func (c *Cache) Get(ctx context.Context, key string, dst any) (found bool, err e
 }
 
 // get looks into memory, then into the database.
-func (v *view) get(ctx context.Context, op, key string, dst any) (bool, error) {
+func (v *view) get(ctx context.Context, op, key string, dst any) (found bool, err error) {
 	k := v.key(key)
 	if v.fromMemory(k, dst) {
 		return true, nil
@@ -30,6 +30,7 @@ func (v *view) get(ctx context.Context, op, key string, dst any) (bool, error) {
 	if err := v.enter(op, key); err != nil {
 		return false, err
 	}
+	defer v.observe(&ctx, op, 1).end(&found, &err)
 	row, err := v.read(ctx, k)
 	if err != nil {
 		return false, fail(op, k.Row(), err)
@@ -44,21 +45,21 @@ func (v *view) fromMemory(k localcache.Key, dst any) bool {
 	if e == nil || e.Raw == nil || v.err != nil || v.unmarshal(k, e.Codec.Value(), *e.Raw, dst) != nil {
 		return false
 	}
-	v.c.stats.hit(now)
+	v.stats.hit(now)
 	return true
 }
 
 // take decodes a row and counts.
 func (v *view) take(k localcache.Key, row store.Row, dst any) bool {
 	if row.Live() && v.decode(k, row.Codec, row.Value, dst) {
-		v.c.stats.remoteHits.Add(1)
+		v.stats.remoteHits.Add(1)
 		return true
 	}
 	if row.TooLarge() {
 		v.c.stats.decodeErrors.Add(1)
 		v.c.warn("a stored value is larger than MaxValueBytes and counts as a miss", "key", k.Row())
 	}
-	v.c.stats.misses.Add(1)
+	v.stats.misses.Add(1)
 	return false
 }
 
@@ -77,11 +78,14 @@ func (v *view) read(ctx context.Context, k localcache.Key) (store.Row, error) {
 		if leader {
 			return v.readFor(ctx, k, f)
 		}
+		o := c.begin(&ctx, Op{Kind: OpWait, Name: "read", View: v.namespace, Keys: 1})
 		select {
 		case <-f.Done():
 		case <-ctx.Done():
+			o.waitedFor(ctx.Err())
 			return store.Row{}, ctx.Err()
 		}
+		o.waitedFor(nil, f.Caller)
 		row, err := f.Result()
 		if errors.Is(err, errGivenUp) || f.Expired() {
 			continue // the leader's context ended, or what it read has expired since: read again
@@ -99,6 +103,7 @@ var errGivenUp = errors.New("the caller gave up")
 // readFor reads the row of k for the read f.
 func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Read) (row store.Row, err error) {
 	c := v.c
+	f.Caller = ctx
 	shared := errNoResult // if it panics
 	var e *localcache.Entry
 	defer func() { f.Finish(row, shared, e) }()

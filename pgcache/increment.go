@@ -54,7 +54,7 @@ func (c *Cache) Increment(ctx context.Context, key string, delta int64, opts ...
 	if err != nil {
 		return 0, fail(op, k.Row(), err)
 	}
-	c.stats.sets.Add(1)
+	with.stats.sets.Add(1)
 	return n, nil
 }
 

@@ -117,9 +117,10 @@ const keepNotices = 5 * time.Minute
 
 // sweep does the janitor's work, if it is this node's turn. What goes through the whole table may take until the next sweep;
 // every other statement has the Timeout, as everywhere.
-func (c *Cache) sweep() error {
+func (c *Cache) sweep() (err error) {
 	ctx, cancel := context.WithTimeout(c.ctx, max(c.opts.CleanupInterval, c.opts.Timeout))
 	defer cancel()
+	defer c.upkeep(&ctx, "sweep").end(nil, &err)
 	if err := c.check(ctx); err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ func (c *Cache) GetOrSet(ctx context.Context, key string, dst any, load func(con
 var errNilLoader = errors.New("the loader is nil")
 
 // getOrSet is the way of a miss in memory: the database, then a load that is under way, then a load of its own.
-func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(context.Context) (any, error)) error {
+func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(context.Context) (any, error)) (err error) {
 	const op = "get or set"
 	if err := v.enter(op, key); err != nil {
 		return err
@@ -51,6 +51,8 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 	if loading(ctx, c, k) {
 		return fail(op, name, ErrRecursiveLoad)
 	}
+	o := v.observe(&ctx, op, 1)
+	defer o.end(nil, &err)
 	arrived := coherence.Now()
 	for {
 		row, err := v.read(ctx, k)
@@ -77,8 +79,10 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 			r.start([]*coherence.Load{l})
 		case coherence.Joins:
 			run.Leave()
-			c.stats.coalesced.Add(1)
+			v.stats.coalesced.Add(1)
+			l.Run.Share(ctx)
 		}
+		o.from(LayerLoader)
 		err = waitFor(ctx, l, true)
 		if err != nil {
 			return fail(op, name, err)

@@ -21,14 +21,18 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 		names[i] = r.given(l.Key)
 	}
 	called := r.run.Step()
-	c.stats.loads.Add(1)
+	r.stats.loads.Add(1)
 	began := time.Now()
-	values, err := r.call(ctx, loads, names)
+	loading := ctx
+	o := c.begin(&loading, Op{Kind: OpLoad, Name: "load", View: r.namespace, Keys: len(loads)})
+	values, err := r.call(loading, loads, names)
+	o.from(LayerLoader)
+	o.waitedFor(err, r.run.Callers()...)
 	if err != nil {
 		if errors.Is(err, ErrNotFound) {
-			c.stats.notFound.Add(1)
+			r.stats.notFound.Add(1)
 		} else {
-			c.stats.loadErrors.Add(1)
+			r.stats.loadErrors.Add(1)
 		}
 		end(loads, coherence.Loaded{All: true, Err: err})
 		return
@@ -96,6 +100,7 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 		writers[i], versions[i] = c.local.BeginWrite(l.Key, rows[i].Version, l), rows[i].Version
 		slow = slow || rows[i].PublishNew
 	}
+	c.late.began(versions)
 	inline := c.window.Begin(slow, versions...) // a slow load is published at once: other processes wait for its row
 	storing, sent := r.run.Step(), coherence.Now()
 	// Not with the callers' context: the value is there, and others wait for it.

@@ -42,6 +42,9 @@ func (t *Typed[T]) getMany(ctx context.Context, op string, keys []string) (found
 	if len(ask) == 0 {
 		return found, nil, nil
 	}
+	if op == "get many" {
+		defer t.observe(&ctx, op, len(ask)).end(nil, &err)
+	}
 	rows, err := t.readMany(ctx, ask, nil)
 	if err != nil {
 		return found, absent, fail(op, "", err)
@@ -75,7 +78,7 @@ func (t *Typed[T]) SetMany(ctx context.Context, values map[string]T, opts ...Opt
 // fleet at a time as with GetOrSet, and what it returns is stored in one statement; keys that it leaves out are absent
 // from the result and others that it returns are not looked at. Where some keys fail, the values of the others are
 // returned beside the error.
-func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ctx context.Context, missing []string) (map[string]T, error), opts ...Option) (map[string]T, error) {
+func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ctx context.Context, missing []string) (map[string]T, error), opts ...Option) (_ map[string]T, err error) {
 	const op = "get or set many"
 	if load == nil {
 		return nil, fail(op, "", errNilLoader)
@@ -89,6 +92,8 @@ func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ct
 		return all, t.c.closedErr(op)
 	}
 	arrived := coherence.Now()
+	o := t.observe(&ctx, op, len(keys))
+	defer o.end(nil, &err)
 	for len(keys) > 0 {
 		found, missing, err := t.getMany(ctx, op, keys)
 		for k, v := range found {
@@ -105,6 +110,7 @@ func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ct
 				return all, fail(op, key, ErrRecursiveLoad)
 			}
 		}
+		o.from(LayerLoader)
 		var again []string
 		if again, err = t.loadMany(ctx, op, &loadRun{
 			view: with, arrived: arrived, into: reflect.TypeFor[T](), degraded: err != nil,
@@ -139,7 +145,8 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 		case coherence.Leads:
 			mine = append(mine, loads[i])
 		case coherence.Joins:
-			t.c.stats.coalesced.Add(1)
+			t.stats.coalesced.Add(1)
+			loads[i].Run.Share(ctx)
 			defer loads[i].Run.Leave()
 		case coherence.Waits:
 			waits[i] = true

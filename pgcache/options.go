@@ -139,6 +139,26 @@ type Options struct {
 	MaxRows  int64
 	MaxBytes int64
 
+	// OnInvalidate, if not nil, is called with the keys that are invalidated, for memory that the program has of its own beside the
+	// cache's. It is called for every invalidation that this node receives, its own writes included, in their order; and
+	// after this cache has applied it, so that a Get in the call returns nothing older. keys are those of the rows, with their
+	// namespaces; several invalidations may come in one call, and a key more than once.
+	//
+	// nil keys say that anything may have changed: drop everything. That is so when the listener has come up, the first time
+	// too, or was lost; when a pulse fails, until one succeeds; after a Clear, a TRUNCATE, a crash of the server or a message
+	// that can't be understood; where a message hides a key (HideKeys) that this node holds nothing of, which is most of them
+	// where it holds little; and where more than 4096 keys wait because a call takes long.
+	//
+	// What nobody publishes is not reported: that a row has expired, and that a key without a row was stored. So the program's
+	// memory must not outlive the TTL, nor remember that there is nothing under a key.
+	//
+	// Calls come one after the other from a goroutine of their own and keep nobody waiting. A panic is logged. Close waits
+	// for the call that runs, so that call must not call Close, and no other begins. It needs a Listener.
+	OnInvalidate func(keys []string)
+
+	// Observer is shown what the cache does, for metrics and traces: see telemetry/otel and telemetry/prometheus. nil costs nothing.
+	Observer Observer
+
 	// Logger gets what no call returns: listeners lost and found, values that do not decode. Defaults to
 	// slog.Default.
 	Logger *slog.Logger
@@ -227,6 +247,7 @@ func (o Options) validate(db *sql.DB) (store.Names, error) {
 	refuse(o.MaxBytes < 0, "MaxBytes", o.MaxBytes, "must not be negative")
 	refuse(o.CleanupInterval < 0 && (o.MaxRows > 0 || o.MaxBytes > 0), "CleanupInterval", o.CleanupInterval, "without the janitor nobody keeps to MaxRows and MaxBytes")
 	refuse(o.LocalTTL > 0 && o.Local == localcache.None(), "LocalTTL", o.LocalTTL, "there is no local cache to bound: Local is localcache.None()")
+	refuse(o.OnInvalidate != nil && o.Listener == nil, "OnInvalidate", "set", "without a Listener nothing would call it")
 	if limit := db.Stats().MaxOpenConnections; limit > 0 && limit < minConns && (o.Listener != nil || o.Guard != NoGuard()) {
 		err = fmt.Errorf("pgcache: the pool has MaxOpenConns %d, too few: the listener and the lock session keep one connection each, "+
 			"and a caller and its loader need two; call SetMaxOpenConns(%d) or more, or do without (Listener nil and Guard NoGuard())", limit, minConns)

@@ -87,8 +87,12 @@ func (c *Cache) wakePulse() {
 
 // pulse looks once. It returns nil if memory may be trusted for another interval.
 func (c *Cache) pulse(ctx context.Context) (err error) {
+	defer c.upkeep(&ctx, "pulse").end(nil, &err)
 	defer func() {
 		c.listening.setPulse(err)
+		if err != nil {
+			c.invalidated(nil) // memory is not served while pulses fail, and the program must not trust its own longer
+		}
 	}()
 	if !c.schema.known.Load() {
 		if err := c.schema.look(ctx, c); err != nil {

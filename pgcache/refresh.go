@@ -51,7 +51,10 @@ func (r *refresh) run(c *Cache) {
 		lost := r.take()
 		for keys := range slices.Chunk(slices.Collect(maps.Keys(lost)), maxRefresh) {
 			// If it fails, the next Get reads: nothing is lost but time.
-			if rows, err := c.base.readMany(c.ctx, keys, lost); err == nil {
+			ctx := c.ctx
+			o := c.upkeep(&ctx, "refresh")
+			rows, err := c.base.readMany(ctx, keys, lost)
+			if o.end(nil, &err); err == nil {
 				c.stats.refreshed.Add(uint64(len(rows)))
 			}
 		}

@@ -20,7 +20,7 @@ func (c *Cache) Set(ctx context.Context, key string, value any, opts ...Option) 
 	return c.base.set(ctx, "set", key, value, opts)
 }
 
-func (v *view) set(ctx context.Context, op, key string, value any, opts []Option) error {
+func (v *view) set(ctx context.Context, op, key string, value any, opts []Option) (err error) {
 	if err := v.enter(op, key); err != nil {
 		return err
 	}
@@ -36,16 +36,17 @@ func (v *view) set(ctx context.Context, op, key string, value any, opts []Option
 	if v.c.null {
 		return nil
 	}
+	defer v.observe(&ctx, op, 1).end(nil, &err)
 	err = with.write(ctx, []write{{k, data}})
 	if err == nil {
-		v.c.stats.sets.Add(1)
+		v.stats.sets.Add(1)
 	}
 	return fail(op, k.Row(), err)
 }
 
 // setMany stores values, of which each is written or not: several statements where they are many. A value that can't be
 // stored is refused before anything is written.
-func (v *view) setMany(ctx context.Context, values map[string]any, opts []Option) error {
+func (v *view) setMany(ctx context.Context, values map[string]any, opts []Option) (err error) {
 	const op = "set many"
 	with, err := v.apply(opts)
 	if err != nil {
@@ -65,10 +66,11 @@ func (v *view) setMany(ctx context.Context, values map[string]any, opts []Option
 	if v.c.null || len(ws) == 0 {
 		return v.c.closedErr(op)
 	}
+	defer v.observe(&ctx, op, len(ws)).end(nil, &err)
 	if err := with.write(ctx, ws); err != nil {
 		return fail(op, "", err)
 	}
-	v.c.stats.sets.Add(uint64(len(ws)))
+	v.stats.sets.Add(uint64(len(ws)))
 	return nil
 }
 
@@ -97,6 +99,7 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 	}
 	var out store.Written
 	written := false
+	c.late.began(versions)
 	inline := c.window.Begin(false, versions...)
 	sent := coherence.Now()
 	defer func() {
@@ -122,6 +125,7 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 
 // endWrite says what came of a write that was begun with c.window.Begin.
 func (c *Cache) endWrite(versions []int64, out store.Written, err error) {
+	c.late.replied(versions, !out.Published && (len(out.Logged) == 0 || !out.Logged[0]))
 	for i, version := range versions {
 		outcome := window.Silent
 		switch {
@@ -144,7 +148,7 @@ func refused(err error) bool { return sqlerr.State(err) != "" && !sqlerr.Connect
 // store what it read. The delete of several keys is one statement up to a thousand of them.
 func (c *Cache) Delete(ctx context.Context, keys ...string) error { return c.base.delete(ctx, keys) }
 
-func (v *view) delete(ctx context.Context, keys []string) error {
+func (v *view) delete(ctx context.Context, keys []string) (err error) {
 	const op = "delete"
 	ws := make([]write, 0, len(keys))
 	seen := make(map[string]bool, len(keys))
@@ -164,10 +168,11 @@ func (v *view) delete(ctx context.Context, keys []string) error {
 	if len(ws) == 1 {
 		name = ws[0].key.Row()
 	}
+	defer v.observe(&ctx, op, len(ws)).end(nil, &err)
 	if err := v.write(ctx, ws); err != nil {
 		return fail(op, name, err)
 	}
-	v.c.stats.deletes.Add(uint64(len(ws)))
+	v.stats.deletes.Add(uint64(len(ws)))
 	return nil
 }
 
@@ -176,13 +181,14 @@ func (v *view) delete(ctx context.Context, keys []string) error {
 // at the most. It empties the table at once; where a dump or a report is reading it, in batches, which takes longer with a
 // large one than Options.Timeout may allow. After an error some entries may be left: none older than those that are gone is
 // stored again, and Clear may be called again.
-func (c *Cache) Clear(ctx context.Context) error {
+func (c *Cache) Clear(ctx context.Context) (err error) {
 	if c.null {
 		return c.closedErr("clear")
 	}
 	if err := c.check(ctx); err != nil {
 		return fail("clear", "", err)
 	}
+	defer c.base.observe(&ctx, "clear", 0).end(nil, &err)
 	// Before, so that no read that is under way stays; after, so that none that began meanwhile does; and also after an
 	// error, because the outcome may be unknown.
 	c.local.Forget()

@@ -1,6 +1,7 @@
 package pgcache
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -34,6 +35,69 @@ type Stats struct {
 
 	UnknownMessages uint64 // messages on the channel that could not be understood: everything in memory was forgotten
 	Unpublished     uint64 // pulses that found changes older than a second and could not publish them: everything in memory was forgotten
+
+	// Views are the numbers of each view, by its namespace: "" are the Cache's own methods. A thousand are told apart; what
+	// came later is counted under OtherViews.
+	Views map[string]ViewStats
+}
+
+// ViewStats are the numbers of one view, or of several with one namespace. Each is part of that of the same name in Stats.
+type ViewStats struct {
+	LocalHits, RemoteHits, Misses          uint64
+	Loads, LoadErrors, NotFound, Coalesced uint64
+	Sets, Deletes                          uint64
+}
+
+// OtherViews is under what Stats.Views counts the namespaces beyond a thousand. No namespace is called so.
+const OtherViews = ":other"
+
+const maxViews = 1000
+
+// viewCounters are the counters of each namespace.
+type viewCounters struct {
+	mu    sync.Mutex
+	named map[string]*counters
+}
+
+func (v *viewCounters) of(namespace string) *counters {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if s := v.named[namespace]; s != nil {
+		return s
+	}
+	if len(v.named) >= maxViews && namespace != OtherViews {
+		v.mu.Unlock()
+		defer v.mu.Lock()
+		return v.of(OtherViews)
+	}
+	if v.named == nil {
+		v.named = map[string]*counters{}
+	}
+	s := &counters{}
+	v.named[namespace] = s
+	return s
+}
+
+// each calls f with all.
+func (v *viewCounters) each(f func(namespace string, s *counters)) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for ns, s := range v.named {
+		f(ns, s)
+	}
+}
+
+// view reads the numbers that a view has.
+func (s *counters) view() ViewStats {
+	v := ViewStats{
+		RemoteHits: s.remoteHits.Load(), Misses: s.misses.Load(),
+		Loads: s.loads.Load(), LoadErrors: s.loadErrors.Load(), NotFound: s.notFound.Load(), Coalesced: s.coalesced.Load(),
+		Sets: s.sets.Load(), Deletes: s.deletes.Load(),
+	}
+	for i := range s.localHits {
+		v.LocalHits += s.localHits[i].n.Load()
+	}
+	return v
 }
 
 // counters are the numbers behind Stats. The hits of the fast path are spread over cache lines of their own.
@@ -58,10 +122,8 @@ func (s *counters) hit(now int64) { s.localHits[uint64(now)/64%hitStripes].n.Add
 // Stats returns the counts so far.
 func (c *Cache) Stats() Stats {
 	s := Stats{
-		RemoteHits: c.stats.remoteHits.Load(), Misses: c.stats.misses.Load(),
-		Loads: c.stats.loads.Load(), LoadErrors: c.stats.loadErrors.Load(), NotFound: c.stats.notFound.Load(), Coalesced: c.stats.coalesced.Load(),
 		Fenced: c.stats.fenced.Load(), GuardErrors: c.stats.guardErrors.Load(),
-		Sets: c.stats.sets.Load(), Deletes: c.stats.deletes.Load(), Cleaned: c.stats.cleaned.Load(),
+		Cleaned:       c.stats.cleaned.Load(),
 		Invalidations: c.local.Invalidations.Load(), LocalFlushes: c.local.Flushes.Load(),
 		DecodeErrors: c.stats.decodeErrors.Load(),
 		Flushes:      c.stats.flushes.Load(), Messages: c.stats.messages.Load(), Refreshed: c.stats.refreshed.Load(),
@@ -73,8 +135,24 @@ func (c *Cache) Stats() Stats {
 	if l, ok := c.locks.(interface{ Unguarded() uint64 }); ok {
 		s.Unguarded = l.Unguarded()
 	}
-	for i := range c.stats.localHits {
-		s.LocalHits += c.stats.localHits[i].n.Load()
-	}
+	s.Views = map[string]ViewStats{}
+	s.add(c.stats.view())
+	c.views.each(func(namespace string, n *counters) {
+		v := n.view()
+		s.Views[namespace] = v
+		s.add(v)
+	})
 	return s
+}
+
+func (s *Stats) add(v ViewStats) {
+	s.LocalHits += v.LocalHits
+	s.RemoteHits += v.RemoteHits
+	s.Misses += v.Misses
+	s.Loads += v.Loads
+	s.LoadErrors += v.LoadErrors
+	s.NotFound += v.NotFound
+	s.Coalesced += v.Coalesced
+	s.Sets += v.Sets
+	s.Deletes += v.Deletes
 }

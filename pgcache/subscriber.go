@@ -157,6 +157,7 @@ func (s subscriber) Trust(trusted time.Time) {
 	s.c.local.TrustListener(trusted)
 	if wasLive := s.c.listening.set(true, nil, false); !wasLive {
 		s.c.wakePulse()
+		s.c.event(Event{Kind: EventListenerUp})
 		s.c.log.Debug("pgcache: listening", "channel", s.c.store.Names.Channel)
 	}
 }
@@ -193,6 +194,7 @@ func (s subscriber) Notify(payload string) {
 
 func (s subscriber) Down(err error) {
 	s.c.local.Down()
+	s.c.event(Event{Kind: EventListenerDown, Err: err})
 	if wasLive := s.c.listening.set(false, err, false); wasLive {
 		s.c.log.Warn("pgcache: listener lost, every Get asks the database until it is back", "channel", s.c.store.Names.Channel, "error", redact.Database(err))
 	}

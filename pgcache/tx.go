@@ -94,7 +94,7 @@ func (x *TypedTx[T]) SetMany(ctx context.Context, values map[string]T, opts ...O
 	}
 	err = x.with(with).write(ctx, ws)
 	if err == nil && !x.c.null {
-		x.c.stats.sets.Add(uint64(len(ws)))
+		x.stats.sets.Add(uint64(len(ws)))
 	}
 	return fail(op, "", err)
 }
@@ -156,7 +156,7 @@ func (x txView) set(ctx context.Context, key string, value any, opts []Option) e
 		return fail(op, k.Row(), err)
 	}
 	if !x.c.null {
-		x.c.stats.sets.Add(1)
+		x.stats.sets.Add(1)
 	}
 	return nil
 }
@@ -181,7 +181,7 @@ func (x txView) delete(ctx context.Context, keys []string) error {
 		return fail(op, name, err)
 	}
 	if !x.c.null {
-		x.c.stats.deletes.Add(uint64(len(ws)))
+		x.stats.deletes.Add(uint64(len(ws)))
 	}
 	return nil
 }
@@ -203,10 +203,10 @@ func (x txView) get(ctx context.Context, key string, dst any) (found bool, err e
 		return false, fail(op, k.Row(), c.explainTx(err))
 	}
 	if row.Live() && x.decode(k, row.Codec, row.Value, dst) {
-		c.stats.remoteHits.Add(1)
+		x.stats.remoteHits.Add(1)
 		return true, nil
 	}
-	c.stats.misses.Add(1)
+	x.stats.misses.Add(1)
 	return false, nil
 }
 
@@ -237,7 +237,9 @@ func (x txView) write(ctx context.Context, ws []write) error {
 			}
 		}
 	}()
+	o := x.observe(&ctx, "write in a transaction", len(ws))
 	out, err := c.store.PutTx(ctx, x.tx, rows)
+	o.end(nil, &err)
 	if err != nil {
 		return c.explainTx(err)
 	}

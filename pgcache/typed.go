@@ -34,6 +34,7 @@ func For[T any](c *Cache, opts ...ViewOption) *Typed[T] {
 	t := &Typed[T]{}
 	t.view, t.err = c.base.apply(with.calls)
 	t.namespace, t.err = with.namespace, errors.Join(with.err, t.err)
+	t.stats = c.views.of(with.namespace)
 	typ := reflect.TypeFor[T]()
 	// Behind an interface another view's value could pass for ours.
 	t.direct = plain(typ) || with.shared && typ.Kind() != reflect.Interface
@@ -69,6 +70,7 @@ func (t *Typed[T]) fromDatabase(ctx context.Context, key string) (v T, found boo
 		return v, false, err
 	}
 	k := t.key(key)
+	defer t.observe(&ctx, "get", 1).end(&found, &err)
 	row, err := t.read(ctx, k)
 	if err != nil {
 		return v, false, fail("get", k.Row(), err)
@@ -95,7 +97,7 @@ func (t *Typed[T]) fromMemory(k localcache.Key) (v T, ok bool) {
 			return v, false
 		}
 	}
-	t.c.stats.hit(now)
+	t.stats.hit(now)
 	return v, true
 }
 

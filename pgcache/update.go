@@ -85,7 +85,7 @@ func (t *Typed[T]) Update(ctx context.Context, key string, change func(old T, fo
 			return none, fail(op, k.Row(), err)
 		}
 		if done {
-			c.stats.sets.Add(1)
+			with.stats.sets.Add(1)
 			return value, nil
 		}
 	}

@@ -21,6 +21,7 @@ type view struct {
 	codecID   unique.Handle[string] // the same, to be compared with an entry's at once
 	ttl       time.Duration         // store.Never for no expiry
 	until     time.Time             // instead of ttl, unless it is zero: see life
+	stats     *counters             // of the namespace
 
 	// keep decodes a value into the form that hits hand out as it is. nil: keep the bytes and decode them at every hit.
 	keep func(codec.Codec, localcache.Key, []byte) (any, error)
@@ -29,7 +30,7 @@ type view struct {
 }
 
 func newView(c *Cache) view {
-	v := view{c: c}
+	v := view{c: c, stats: c.views.of("")}
 	v.use(c.opts.Codec)
 	v.ttl, _ = ttl(c.opts.DefaultTTL) // New has checked it
 	return v

@@ -22,7 +22,7 @@ import (
 const largest = 64 << 20
 
 // text decodes the value of a row for people. ok is false where only programs with the same codec can.
-func text(e store.Entry) (data []byte, isJSON, ok bool) {
+func text(e store.Inspected) (data []byte, isJSON, ok bool) {
 	switch e.Codec {
 	case "raw":
 		return e.Value, false, true
@@ -46,7 +46,7 @@ type valueJSON struct {
 	Base64 []byte          `json:"base64,omitempty"`
 }
 
-func valueOf(e store.Entry) (v valueJSON) {
+func valueOf(e store.Inspected) (v valueJSON) {
 	if e.Value == nil {
 		return v
 	}
@@ -64,9 +64,9 @@ func valueOf(e store.Entry) (v valueJSON) {
 }
 
 // live reads an entry that a Get would find.
-func (a *app) live(ctx context.Context, t *table, key string) (store.Entry, error) {
+func (a *app) live(ctx context.Context, t *table, key string) (store.Inspected, error) {
 	if err := checkKey(key); err != nil {
-		return store.Entry{}, err
+		return store.Inspected{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.global.timeout)
 	defer cancel()

@@ -29,7 +29,7 @@ type entryJSON struct {
 	*valueJSON
 }
 
-func state(e store.Entry) string {
+func state(e store.Inspected) string {
 	switch {
 	case e.Tombstone:
 		return "deleted"
@@ -39,7 +39,7 @@ func state(e store.Entry) string {
 	return "live"
 }
 
-func expires(e store.Entry) string {
+func expires(e store.Inspected) string {
 	switch {
 	case e.Forever:
 		return "never"
@@ -49,7 +49,7 @@ func expires(e store.Entry) string {
 	return "in " + spanText(e.Remaining)
 }
 
-func brief(e store.Entry) entryJSON {
+func brief(e store.Inspected) entryJSON {
 	j := entryJSON{Key: e.Key, State: state(e), Codec: e.Codec, Bytes: e.Bytes, Age: e.Age.Seconds()}
 	if !e.Forever {
 		s := e.Remaining.Seconds()
@@ -97,7 +97,7 @@ and expired rows too, which remain for some minutes. Exits with 3 if there is no
 }
 
 // show prints an entry for people.
-func (a *app) show(e store.Entry) {
+func (a *app) show(e store.Inspected) {
 	s := style(a.colors())
 	line := func(name, value string) {
 		if value != "" {
@@ -131,7 +131,7 @@ func (a *app) show(e store.Entry) {
 }
 
 // preview is the beginning of a value, on one line.
-func preview(e store.Entry) string {
+func preview(e store.Inspected) string {
 	const most = 200
 	data, isJSON, ok := text(e)
 	more := ""

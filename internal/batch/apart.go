@@ -110,7 +110,7 @@ func (b *Queue[Q, R]) try(c *call[Q, R]) {
 func (b *Queue[Q, R]) finish(c *call[Q, R], send func(ctx context.Context, q Q) (R, error)) {
 	ctx, cancel := context.WithDeadline(c.ctx, c.since.Add(b.Timeout))
 	defer cancel()
-	r, err := guarded(func() (R, error) { return send(ctx, c.q) })
+	r, err := observed(ctx, b.Observe, nil, func(ctx context.Context) (R, error) { return send(ctx, c.q) })
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if c.stage == tried && err != nil && b.Locked != nil && b.Locked(err) {

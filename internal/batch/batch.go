@@ -47,6 +47,10 @@ type Queue[Q, R any] struct {
 	// Late is the error of who waited for Timeout and was never sent. nil: context.DeadlineExceeded.
 	Late func() error
 
+	// Observe, if not nil, is called before a statement is sent, which then has the context that it returns, and what it returns
+	// afterwards. callers are the contexts of those that share the statement; nil: it is ctx's alone.
+	Observe func(ctx context.Context, callers []context.Context) (context.Context, func(err error))
+
 	mu      sync.Mutex
 	sent    []statement[Q, R]
 	lastID  uint64
@@ -85,7 +89,7 @@ func (b *Queue[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 		defer b.end(id)
 		ctx, cancel := context.WithTimeout(ctx, b.Timeout)
 		defer cancel()
-		return guarded(func() (R, error) { return b.One(ctx, q) })
+		return observed(ctx, b.Observe, nil, func(ctx context.Context) (R, error) { return b.One(ctx, q) })
 	}
 	// No timer of its own: those who share a statement share its timeout.
 	c := &call[Q, R]{q: q, ctx: ctx, since: time.Now(), done: make(chan struct{})}
@@ -112,6 +116,18 @@ func guarded[T any](f func() (T, error)) (v T, err error) {
 		}
 	}()
 	return f()
+}
+
+// observed is guarded, seen by observe.
+func observed[T any](ctx context.Context, observe func(context.Context, []context.Context) (context.Context, func(error)),
+	callers []context.Context, f func(ctx context.Context) (T, error),
+) (v T, err error) {
+	if observe != nil {
+		var end func(error)
+		ctx, end = observe(ctx, callers)
+		defer func() { end(err) }()
+	}
+	return guarded(func() (T, error) { return f(ctx) })
 }
 
 // send notes a statement, which takes a slot unless it is stuck from the beginning. With the mutex held.
@@ -245,7 +261,7 @@ func (b *Queue[Q, R]) answer(calls []*call[Q, R], alone bool) {
 		c := calls[0]
 		ctx, cancel := context.WithTimeout(c.ctx, b.Timeout)
 		defer cancel()
-		c.r, c.err = guarded(func() (R, error) { return b.One(ctx, c.q) })
+		c.r, c.err = observed(ctx, b.Observe, nil, func(ctx context.Context) (R, error) { return b.One(ctx, c.q) })
 		close(c.done)
 		return
 	}
@@ -255,7 +271,13 @@ func (b *Queue[Q, R]) answer(calls []*call[Q, R], alone bool) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(calls[0].ctx), b.Timeout)
 	defer cancel()
-	rs, err := guarded(func() ([]R, error) { return b.Many(ctx, qs) })
+	var callers []context.Context
+	if b.Observe != nil {
+		for _, c := range calls {
+			callers = append(callers, c.ctx)
+		}
+	}
+	rs, err := observed(ctx, b.Observe, callers, func(ctx context.Context) ([]R, error) { return b.Many(ctx, qs) })
 	if err != nil && b.Alone(err) {
 		b.setApart(calls)
 		return

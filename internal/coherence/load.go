@@ -45,6 +45,7 @@ type Run struct {
 	cancel context.CancelCauseFunc
 
 	mu      sync.Mutex
+	callers []context.Context
 	waiters int
 	steps   int // begun so far
 }
@@ -65,6 +66,25 @@ func (r *Run) join() (steps int, ok bool) {
 	}
 	r.waiters++
 	return r.steps, true
+}
+
+// maxCallers bounds what Callers returns.
+const maxCallers = 128
+
+// Share notes the context of a caller that has joined, for what observes the callers.
+func (r *Run) Share(ctx context.Context) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.callers) < maxCallers {
+		r.callers = append(r.callers, ctx)
+	}
+}
+
+// Callers returns what Share has noted.
+func (r *Run) Callers() []context.Context {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.callers[:len(r.callers):len(r.callers)]
 }
 
 // Leave takes a waiter off; the last one ends the run.

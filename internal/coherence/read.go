@@ -1,6 +1,7 @@
 package coherence
 
 import (
+	"context"
 	"time"
 
 	"github.com/pgcache/go/internal/mono"
@@ -24,8 +25,11 @@ type Read struct {
 	torn   bool  // and one with yet another
 
 	done chan struct{}
-	row  store.Row
-	err  error
+	// Caller is the context of the caller that reads: to be set before Finish, and used after Done.
+	Caller context.Context //nolint:containedctx // what observes the callers needs it
+
+	row store.Row
+	err error
 }
 
 // joinable is how long a read may be joined. The first write of a key is not published, and kills no read; so a read that

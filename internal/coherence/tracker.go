@@ -73,6 +73,10 @@ type Tracker struct {
 	// under a shard's lock: it must not block or call the tracker. Set it before use.
 	OnLost func(k Key, interest uint32)
 
+	// OnInvalidated, if not nil, is called with the rows that a message has named, after they were invalidated; nil: with everything.
+	// It must not block. Set it before use.
+	OnInvalidated func(rows []string)
+
 	Invalidations atomic.Uint64 // keys named by messages
 	Flushes       atomic.Uint64 // times everything was forgotten
 }
@@ -124,6 +128,7 @@ func (t *Tracker) TrustListener(trusted time.Time) {
 	t.extend(&t.trust.listener, trusted)
 	if t.epoch.Load() == 0 {
 		t.epoch.Store(newEpoch())
+		t.invalidated(nil)
 	}
 }
 
@@ -155,6 +160,7 @@ func (t *Tracker) Server() int64 { return t.server.Load() }
 func (t *Tracker) Down() {
 	if t.epoch.Swap(0) != 0 {
 		t.Flushes.Add(1)
+		t.invalidated(nil)
 	}
 	t.wakeAll()
 }
@@ -169,7 +175,14 @@ func (t *Tracker) Forget() {
 		}
 	}
 	t.Flushes.Add(1)
+	t.invalidated(nil)
 	t.wakeAll()
+}
+
+func (t *Tracker) invalidated(rows []string) {
+	if t.OnInvalidated != nil {
+		t.OnInvalidated(rows)
+	}
 }
 
 // Close forgets everything for good.
@@ -185,18 +198,30 @@ func (t *Tracker) Apply(m notify.Message, key func(row string) Key) error {
 		t.Forget()
 		return errHidden
 	}
+	var rows []string // for OnInvalidated
+	unknown := false
 	err := m.Items(func(row string, versions []int64) {
-		if k, ok := t.resolve(&m, row, key); ok {
+		k, ok := t.resolve(&m, row, key)
+		if ok {
 			t.invalidate(k, versions)
 		} else {
 			t.Invalidations.Add(1)
+			unknown = true
+		}
+		if ok && t.OnInvalidated != nil {
+			rows = append(rows, k.Row())
 		}
 		if t.OnPublished != nil {
 			t.OnPublished(versions)
 		}
 	}, t.Forget)
-	if err != nil {
+	switch {
+	case err != nil:
 		t.Forget()
+	case unknown:
+		t.invalidated(nil)
+	case len(rows) > 0:
+		t.invalidated(rows)
 	}
 	return err
 }

@@ -14,8 +14,8 @@ import (
 
 // This file is what people and monitoring look at. No Get or Set comes by here.
 
-// Entry is a row as it lies in the table, also a tombstone or one that has expired.
-type Entry struct {
+// Inspected is a row as it lies in the table, also a tombstone or one that has expired.
+type Inspected struct {
 	Key       string
 	Codec     string
 	Value     []byte // nil: a tombstone, or larger than was asked for
@@ -32,18 +32,18 @@ type Entry struct {
 }
 
 // Gone says that no Get returns the row.
-func (e Entry) Gone() bool { return e.Tombstone || !e.Forever && e.Remaining <= 0 }
+func (e Inspected) Gone() bool { return e.Tombstone || !e.Forever && e.Remaining <= 0 }
 
 // Inspect reads the row of key, with its value if that is at most largest bytes. found is false where there is no row.
-func (s *Store) Inspect(ctx context.Context, key string, largest int) (e Entry, found bool, err error) {
+func (s *Store) Inspect(ctx context.Context, key string, largest int) (e Inspected, found bool, err error) {
 	r, err := s.q.InspectEntry(ctx, dbsqlc.InspectEntryParams{Key: key, Largest: int32(largest)})
 	if errors.Is(err, sql.ErrNoRows) {
-		return Entry{}, false, nil
+		return Inspected{}, false, nil
 	}
 	if err != nil {
-		return Entry{}, false, err
+		return Inspected{}, false, err
 	}
-	e = Entry{
+	e = Inspected{
 		Key: key, Codec: r.Codec, Value: r.Value, Version: r.Version, Tombstone: r.Tombstone, Bytes: r.ByteCount, Stored: r.StoredBytes,
 		Forever: r.Forever, Remaining: micros(r.RemainingUs), Age: micros(r.NowUs - r.WrittenUs), Written: time.UnixMicro(r.WrittenUs),
 		Stale: max(0, micros(r.StaleUs)),
@@ -53,14 +53,14 @@ func (s *Store) Inspect(ctx context.Context, key string, largest int) (e Entry, 
 
 // List returns at most most rows whose keys begin with prefix and come after a key, in their order and without their values. gone
 // asks for tombstones and expired rows too.
-func (s *Store) List(ctx context.Context, prefix, after string, gone bool, most int) ([]Entry, error) {
+func (s *Store) List(ctx context.Context, prefix, after string, gone bool, most int) ([]Inspected, error) {
 	rows, err := s.q.ListEntries(ctx, dbsqlc.ListEntriesParams{First: prefix, After: after, Until: beyond(prefix), Gone: gone, Most: int32(most)})
 	if err != nil {
 		return nil, err
 	}
-	list := make([]Entry, len(rows))
+	list := make([]Inspected, len(rows))
 	for i, r := range rows {
-		list[i] = Entry{
+		list[i] = Inspected{
 			Key: r.Key, Codec: r.Codec, Tombstone: r.Tombstone, Bytes: r.ByteCount, Forever: r.Forever,
 			Remaining: micros(r.RemainingUs), Age: micros(r.AgeUs),
 		}

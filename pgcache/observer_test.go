@@ -1,0 +1,81 @@
+package pgcache_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/pgcache/go/pgcache"
+)
+
+// shown records what an Observer is shown.
+type shown struct {
+	mu  sync.Mutex
+	ops map[string]int // by name and result
+	up  int
+}
+
+func (s *shown) Open(func() pgcache.Stats) func() { return nil }
+
+func (s *shown) Begin(ctx context.Context, op pgcache.Op) (context.Context, func(pgcache.Outcome)) {
+	return ctx, func(out pgcache.Outcome) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.ops[fmt.Sprint(op.Kind, " ", op.Name, " ", op.View, " ", out.Layer, " ", out.Result())]++
+	}
+}
+
+func (s *shown) Event(e pgcache.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.Kind == pgcache.EventListenerUp {
+		s.up++
+	}
+}
+
+// Every operation is shown once with its layer and its result, and a hit in memory is only counted.
+func TestObserver(t *testing.T) {
+	t.Parallel()
+	s := &shown{ops: map[string]int{}}
+	c := newCluster(t).node(func(_ *sql.DB, o *pgcache.Options) { o.Observer = s })
+	users := pgcache.For[int](c, pgcache.Namespace("user"))
+	ctx := t.Context()
+	if _, found, err := users.Get(ctx, "1"); found || err != nil {
+		t.Fatal(found, err)
+	}
+	if v, err := users.GetOrSet(ctx, "1", func(context.Context) (int, error) { return 1, nil }); v != 1 || err != nil {
+		t.Fatal(v, err)
+	}
+	_, _ = users.GetOrSet(ctx, "2", func(context.Context) (int, error) { return 0, pgcache.ErrNotFound })
+	set(t, c, "k", 1)
+	warm(t, c, "k", 1)
+	before := c.Stats().Views[""].LocalHits
+	want(t, c, "k", 1)
+	if n := c.Stats().Views[""].LocalHits; n != before+1 {
+		t.Errorf("%d hits are counted for the view, want %d", n, before+1)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for op, n := range map[string]int{
+		"1 get user database miss":           1,
+		"1 get or set user loader ok":        1,
+		"1 get or set user loader not found": 1,
+		"4 load user loader ok":              1,
+		"4 load user loader not found":       1,
+		"1 set  database ok":                 1,
+		"2 store  database ok":               1,
+		"2 write  database ok":               1,
+	} {
+		if s.ops[op] != n {
+			t.Errorf("%q is shown %d times, want %d", op, s.ops[op], n)
+		}
+	}
+	if s.up == 0 {
+		t.Error("the start of the listener is not shown")
+	}
+	if v := c.Stats(); v.Views["user"].Loads != 2 || v.Loads != 2 || v.Views["user"].NotFound != 1 {
+		t.Errorf("%+v", v)
+	}
+}
