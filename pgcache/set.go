@@ -88,9 +88,9 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 	versions := make([]int64, len(ws))
 	writers := make([]*coherence.Writer, len(ws))
 	for i, w := range ws {
-		rows[i] = store.Write{Key: w.key.Row(), Value: w.data, Version: newVersion(), TTL: v.ttl, Codec: v.codecName}
+		rows[i] = store.Write{Key: w.key.Row(), Value: w.data, Version: newVersion(), TTL: v.ttl, Codec: v.codecName, Stale: v.staleFor()}
 		if w.data == nil {
-			rows[i].TTL, rows[i].PublishNew = tombstoneGrace, true
+			rows[i].TTL, rows[i].PublishNew, rows[i].Stale = tombstoneGrace, true, 0
 		}
 		writers[i], versions[i] = c.local.BeginWrite(w.key, rows[i].Version, nil), rows[i].Version
 	}
@@ -108,6 +108,9 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 				}, sent)
 			}
 			w.Finish(e, out.Server)
+			if written {
+				v.noteStale(ws[i].key, &rows[i], sent)
+			}
 		}
 		c.endWrite(versions, out, err)
 	}()

@@ -223,9 +223,9 @@ func (x txView) write(ctx context.Context, ws []write) error {
 	rows := make([]store.Write, len(ws))
 	writes := make([]*coherence.TxWrite, len(ws))
 	for i, w := range ws {
-		rows[i] = store.Write{Key: w.key.Row(), Value: w.data, Version: newVersion(), TTL: x.ttl, Codec: x.codecName}
+		rows[i] = store.Write{Key: w.key.Row(), Value: w.data, Version: newVersion(), TTL: x.ttl, Codec: x.codecName, Stale: x.staleFor()}
 		if w.data == nil {
-			rows[i].TTL = tombstoneGrace
+			rows[i].TTL, rows[i].Stale = tombstoneGrace, 0
 		}
 		writes[i] = c.local.BeginTxWrite(w.key, rows[i].Version)
 	}
