@@ -136,37 +136,6 @@ func (v *view) getOrSet(ctx context.Context, op, key string, dst any, load loadF
 	}
 }
 
-// readFirst is what comes before a load: it reads the row of k into dst. ErrNotFound says that there is nothing, for a view with a
-// NegativeTTL. While the loader of k fails, the load looks for itself. It takes no longer than HardTimeout.
-func (v *view) readFirst(ctx context.Context, k localcache.Key, arrived int64, dst any) (row store.Row, found bool, err error) {
-	if v.resilience == nil {
-		row, err = v.read(ctx, k)
-		return row, err == nil && v.take(k, row, dst), err
-	}
-	if v.noneInMemory(k) {
-		return row, false, ErrNotFound
-	}
-	if _, yes := v.throttled(k); yes {
-		return row, false, nil
-	}
-	reading, hard := ctx, v.resilience.hard
-	if hard > 0 {
-		var cancel context.CancelFunc
-		reading, cancel = context.WithTimeout(ctx, hard-time.Duration(coherence.Now()-arrived))
-		defer cancel()
-	}
-	row, err = v.read(reading, k)
-	switch {
-	case err != nil && ctx.Err() == nil && reading.Err() != nil:
-		return row, false, v.resilience.late(hardTimeout)
-	case err != nil:
-		return row, false, err
-	case v.noneInRow(&row):
-		return row, false, ErrNotFound
-	}
-	return row, v.take(k, row, dst), nil
-}
-
 // waitFor waits until l has ended, or ctx. part says that the caller has a part in it, which then ends. A loader that waits
 // for a load which waits for it gets ErrRecursiveLoad. early says that the caller waits no longer, and that dst has a value.
 func (v *view) waitFor(ctx context.Context, l *coherence.Load, part bool, steps int, arrived int64, dst any) (g got, early bool, err error) {

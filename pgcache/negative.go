@@ -1,6 +1,8 @@
 package pgcache
 
 import (
+	"context"
+	"time"
 	"unique"
 
 	"github.com/pgcache/go/internal/coherence"
@@ -47,4 +49,35 @@ func (r *loadRun) absent(l *coherence.Load, w *store.Write) bool {
 	}
 	w.Value, w.Codec, w.TTL, w.Stale = []byte{}, codecNone, r.negativeTTL(), 0
 	return true
+}
+
+// readFirst is what comes before a load: it reads the row of k into dst. ErrNotFound says that there is nothing, for a view with a
+// NegativeTTL. While the loader of k fails, the load looks for itself. It takes no longer than HardTimeout.
+func (v *view) readFirst(ctx context.Context, k localcache.Key, arrived int64, dst any) (row store.Row, found bool, err error) {
+	if v.resilience == nil {
+		row, err = v.read(ctx, k)
+		return row, err == nil && v.take(k, row, dst), err
+	}
+	if v.noneInMemory(k) {
+		return row, false, ErrNotFound
+	}
+	if _, yes := v.throttled(k); yes {
+		return row, false, nil
+	}
+	reading, hard := ctx, v.resilience.hard
+	if hard > 0 {
+		var cancel context.CancelFunc
+		reading, cancel = context.WithTimeout(ctx, hard-time.Duration(coherence.Now()-arrived))
+		defer cancel()
+	}
+	row, err = v.read(reading, k)
+	switch {
+	case err != nil && ctx.Err() == nil && reading.Err() != nil:
+		return row, false, v.resilience.late(hardTimeout)
+	case err != nil:
+		return row, false, err
+	case v.noneInRow(&row):
+		return row, false, ErrNotFound
+	}
+	return row, v.take(k, row, dst), nil
 }
