@@ -44,7 +44,12 @@ type Cache struct {
 	schema schema
 	stats  counters     // of no view
 	views  viewCounters // of each
-	txs    openTxs
+
+	failing   recent[error] // loaders that failed a moment ago, see StaleFor
+	staleness recent[int64] // until when versions that were written here may be handed out as stale
+	refreshes refreshes
+
+	txs openTxs
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"time"
 
 	"github.com/pgcache/go/internal/coherence"
 	"github.com/pgcache/go/internal/store"
@@ -24,13 +25,16 @@ func (c *Cache) Get(ctx context.Context, key string, dst any) (found bool, err e
 // get looks into memory, then into the database.
 func (v *view) get(ctx context.Context, op, key string, dst any) (found bool, err error) {
 	k := v.key(key)
-	if v.fromMemory(k, dst) {
+	if v.fromMemory(k, dst).e != nil {
 		return true, nil
 	}
 	if err := v.enter(op, key); err != nil {
 		return false, err
 	}
 	defer v.observe(&ctx, op, 1).end(&found, &err)
+	if v.noneInMemory(k) {
+		return false, nil
+	}
 	row, err := v.read(ctx, k)
 	if err != nil {
 		return false, fail(op, k.Row(), err)
@@ -38,15 +42,24 @@ func (v *view) get(ctx context.Context, op, key string, dst any) (found bool, er
 	return v.take(k, row, dst), nil
 }
 
+// hit is an entry of memory that was handed out; e is nil if there was none.
+type hit struct {
+	e   *localcache.Entry
+	now int64
+}
+
+// left is how much longer it may be handed out.
+func (h hit) left() time.Duration { return time.Duration(h.e.Deadline - h.now) }
+
 // fromMemory decodes the bytes of k that are kept in memory, if they may be handed out.
-func (v *view) fromMemory(k localcache.Key, dst any) bool {
+func (v *view) fromMemory(k localcache.Key, dst any) hit {
 	now := coherence.Now()
 	e := v.c.local.Hit(k, now)
 	if e == nil || e.Raw == nil || v.err != nil || v.unmarshal(k, e.Codec.Value(), *e.Raw, dst) != nil {
-		return false
+		return hit{}
 	}
 	v.stats.hit(now)
-	return true
+	return hit{e, now}
 }
 
 // take decodes a row and counts.
@@ -59,7 +72,9 @@ func (v *view) take(k localcache.Key, row store.Row, dst any) bool {
 		v.c.stats.decodeErrors.Add(1)
 		v.c.warn("a stored value is larger than MaxValueBytes and counts as a miss", "key", k.Row())
 	}
-	v.stats.misses.Add(1)
+	if !v.noneInRow(&row) {
+		v.stats.misses.Add(1)
+	}
 	return false
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/localcache"
 )
 
 // GetOrSet reads the value under key into dst, or calls load, stores what it returns and decodes that into dst.
@@ -32,50 +34,59 @@ func (c *Cache) GetOrSet(ctx context.Context, key string, dst any, load func(con
 	if err != nil {
 		return fail(op, key, err)
 	}
-	if v.fromMemory(keyOf(key), dst) {
+	k := keyOf(key)
+	if h := v.fromMemory(k, dst); h.e != nil {
+		if h.left() < v.due && v.dueInMemory(h) {
+			v.refreshBehind(ctx, []localcache.Key{k}, reflect.TypeOf(dst).Elem(), false, plainly(load))
+		}
 		return nil
 	}
-	return v.getOrSet(ctx, key, dst, load)
+	_, err = v.getOrSet(ctx, op, key, dst, plainly(load))
+	return err
 }
 
 var errNilLoader = errors.New("the loader is nil")
 
+// loadFunc is a loader of one key or many. old are the values, stale or still live, that were found under them.
+type loadFunc func(ctx context.Context, names []string, old map[localcache.Key]store.Row) (map[string]any, error)
+
 // getOrSet is the way of a miss in memory: the database, then a load that is under way, then a load of its own.
-func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(context.Context) (any, error)) (err error) {
-	const op = "get or set"
+func (v *view) getOrSet(ctx context.Context, op, key string, dst any, load loadFunc) (result got, err error) {
 	if err := v.enter(op, key); err != nil {
-		return err
+		return got{}, err
 	}
 	k, c := v.key(key), v.c
-	name := k.Row()
+	name, into := k.Row(), reflect.TypeOf(dst).Elem()
 	if loading(ctx, c, k) {
-		return fail(op, name, ErrRecursiveLoad)
+		return got{}, fail(op, name, ErrRecursiveLoad)
 	}
 	o := v.observe(&ctx, op, 1)
 	defer o.end(nil, &err)
 	arrived := coherence.Now()
-	for {
-		row, err := v.read(ctx, k)
-		if err != nil && (ctx.Err() != nil || misconfigured(err)) {
-			return fail(op, name, err)
-		}
-		if err == nil && v.take(k, row, dst) {
-			return nil
+	for failures := 0; ; {
+		row, found, err := v.readFirst(ctx, k, arrived, dst)
+		switch {
+		case err != nil && (ctx.Err() != nil || misconfigured(err) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrLoadTimeout)):
+			if errors.Is(err, ErrNotFound) {
+				return got{}, err
+			}
+			return got{}, fail(op, name, err)
+		case found:
+			if row.Remaining < v.due && v.isDue(row.Version, row.Remaining) {
+				v.refreshBehind(ctx, []localcache.Key{k}, into, false, load)
+			}
+			return got{source: FromDatabase}, nil
 		}
 		run := coherence.NewRun(context.WithoutCancel(ctx))
 		l, part, steps := c.local.Join(k, run, arrived)
+		if part != coherence.Waits && v.impatient() {
+			l.Run.Keep()
+		}
 		switch part {
 		case coherence.Waits:
 			run.Leave()
-			if err := waitFor(ctx, l, false); err != nil {
-				return fail(op, name, err)
-			}
-			continue
 		case coherence.Leads:
-			r := &loadRun{view: *v, run: run, into: reflect.TypeOf(dst).Elem(), degraded: err != nil, load: func(ctx context.Context, names []string) (map[string]any, error) {
-				value, err := load(ctx)
-				return map[string]any{names[0]: value}, err
-			}}
+			r := &loadRun{view: *v, run: run, into: into, degraded: err != nil, load: load}
 			r.start([]*coherence.Load{l})
 		case coherence.Joins:
 			run.Leave()
@@ -83,47 +94,73 @@ func (v *view) getOrSet(ctx context.Context, key string, dst any, load func(cont
 			l.Run.Share(ctx)
 		}
 		o.from(LayerLoader)
-		err = waitFor(ctx, l, true)
+		g, early, err := v.waitFor(ctx, l, part != coherence.Waits, steps, arrived, dst)
 		if err != nil {
-			return fail(op, name, err)
+			return got{}, fail(op, name, err)
+		}
+		if early {
+			return g, nil
+		}
+		if part == coherence.Waits {
+			continue
 		}
 		out := l.Result()
+		if v.staleFor() > 0 && out.Failed {
+			g, done := v.takeOffer(l, steps, arrived, dst, out.Err)
+			// Nobody has looked for this caller: it looks for itself. The failures of others it does not wait for again and again.
+			if failures++; !done && l.Offered(steps, arrived) == nil && failures < 3 {
+				continue
+			}
+			if !done {
+				return got{}, failLoad(op, name, out.Err)
+			}
+			return g, nil
+		}
 		switch {
+		case out.Skipped:
+			continue // of a view with StaleFor; this one has none
 		case errors.Is(out.Err, ErrNotFound):
-			return out.Err
+			return got{}, out.Err
 		case out.Err != nil:
-			return failLoad(op, name, out.Err)
+			return got{}, failLoad(op, name, out.Err)
 		case !l.Answers(steps, arrived):
 			continue // what there is may be from before a Delete that this caller must see
 		case !out.Found:
 			continue // a loader of many keys left it out; ours may know it
+		case v.noneInRow(&out.Row):
+			return got{}, ErrNotFound
+		case negative(&out.Row):
+			continue
 		}
 		// What was just loaded must decode: another loader's type under the same key is an error, not a miss.
 		if err := v.unmarshal(l.Key, out.Row.Codec, out.Row.Value, dst); err != nil {
-			return fail(op, name, fmt.Errorf("what was loaded: %w", err))
+			return got{}, fail(op, name, fmt.Errorf("what was loaded: %w", err))
 		}
-		return nil
+		return got{source: sourceOf(&out)}, nil
 	}
 }
 
 // waitFor waits until l has ended, or ctx. part says that the caller has a part in it, which then ends. A loader that waits
-// for a load which waits for it gets ErrRecursiveLoad.
-func waitFor(ctx context.Context, l *coherence.Load, part bool) error {
+// for a load which waits for it gets ErrRecursiveLoad. early says that the caller waits no longer, and that dst has a value.
+func (v *view) waitFor(ctx context.Context, l *coherence.Load, part bool, steps int, arrived int64, dst any) (g got, early bool, err error) {
 	if part {
 		defer l.Run.Leave()
 	}
 	if chain := chainOf(ctx); chain != nil {
 		done, ok := chain.run.WaitFor(l.Run)
 		if !ok {
-			return ErrRecursiveLoad
+			return got{}, false, ErrRecursiveLoad
 		}
 		defer done()
 	}
+	if v.impatient() {
+		return v.waitAWhile(ctx, l, steps, arrived, dst)
+	}
 	select {
 	case <-l.Done():
-		return nil
+		return got{}, false, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return got{}, false, ctx.Err()
 	}
 }
 
@@ -132,9 +169,14 @@ type loadRun struct {
 	view
 	run      *coherence.Run
 	arrived  int64 // when the caller of GetOrSetMany came
-	load     func(ctx context.Context, names []string) (map[string]any, error)
+	load     loadFunc
 	into     reflect.Type // what callers decode into
+	many     bool         // the loader is one of many keys
 	degraded bool         // the database did not answer: load and return, no more
+
+	early bool                         // in the background, see RefreshAfter
+	fault error                        // what the loader of an early run returned, if it failed
+	old   map[localcache.Key]store.Row // values for the loader, of the last look
 }
 
 // start runs the loads in a goroutine that Close waits for.
@@ -161,9 +203,11 @@ const (
 // rounds goes on until every load has ended. In each round it locks what it can, looks again, loads what it has locked,
 // and waits for the rest.
 func (r *loadRun) rounds(pending []*coherence.Load) {
-	ctx, cancel := context.WithCancelCause(r.run.Ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(r.c.ctx, func() { cancel(ErrClosed) })()
+	ctx, cancel := r.context()
+	defer cancel()
+	if pending = r.skip(ctx, pending); len(pending) == 0 {
+		return
+	}
 
 	invalidated := make(chan struct{}, 1)
 	for _, l := range pending {
@@ -184,6 +228,13 @@ func (r *loadRun) rounds(pending []*coherence.Load) {
 	}
 }
 
+// context is that of the run, which Close ends too.
+func (r *loadRun) context() (ctx context.Context, cancel func()) {
+	ctx, end := context.WithCancelCause(r.run.Ctx)
+	stop := context.AfterFunc(r.c.ctx, func() { end(ErrClosed) })
+	return ctx, func() { stop(); end(nil) }
+}
+
 func pauseFor(ctx context.Context, d time.Duration, invalidated <-chan struct{}) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -197,6 +248,7 @@ func pauseFor(ctx context.Context, d time.Duration, invalidated <-chan struct{})
 // round ends the loads that it can and returns the others: keys that another process holds. alone loads them all.
 func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, alone bool, started time.Time) (waiting []*coherence.Load) {
 	if r.degraded || r.c.null {
+		r.offerAllFromMemory(pending)
 		r.fill(ctx, pending, nil)
 		return nil
 	}
@@ -218,6 +270,7 @@ func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, alone bo
 		return nil
 	case err != nil:
 		fence = nil
+		r.offerAllFromMemory(pending)
 	}
 	var mine []*coherence.Load
 	for i, load := range pending {

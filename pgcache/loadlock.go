@@ -15,6 +15,7 @@ import (
 // lookup is what a round of loads does before the loader: it locks keys, and reads what their rows are.
 type lookup struct {
 	r     *loadRun
+	loads []*coherence.Load
 	keys  []localcache.Key
 	names []string
 	reads []*coherence.Read // begun before anything was sent
@@ -26,7 +27,7 @@ type lookup struct {
 }
 
 func (r *loadRun) look(pending []*coherence.Load) *lookup {
-	l := &lookup{r: r}
+	l := &lookup{r: r, loads: pending}
 	for _, p := range pending {
 		l.keys, l.names = append(l.keys, p.Key), append(l.names, p.Key.Row())
 		l.reads = append(l.reads, r.c.local.BeginReadAlone(p.Key))
@@ -42,7 +43,7 @@ func (l *lookup) lock(ctx context.Context) {
 	var err error
 	if ours, ok := c.locks.(*lock.Locks); ok {
 		var looked store.Looked
-		if l.got, looked, err = ours.LockAndLook(ctx, c.store, l.names); err == nil {
+		if l.got, looked, err = ours.LockAndLook(ctx, c.store, l.names, lock.Look{Stale: l.r.staleFor() > 0, Strict: l.r.early}); err == nil {
 			l.looked = &looked
 		}
 	} else {
@@ -78,6 +79,9 @@ type fence struct {
 	incarnation int64
 	looked      time.Duration // by the database's clock
 	read        time.Time     // by ours
+
+	step int   // of the look
+	sent int64 // by the monotonic clock
 }
 
 func (b *fence) found(k localcache.Key) (store.Row, bool) {
@@ -98,23 +102,30 @@ func (l *lookup) fence(ctx context.Context) (*fence, error) {
 		statement, cancel := c.statement(ctx)
 		defer cancel()
 		var looked store.Looked
-		if looked, err = c.store.Look(statement, l.names); err == nil {
+		if looked, err = c.store.Look(statement, l.names, r.staleFor() > 0); err == nil {
 			l.looked = &looked
 		} else {
 			err = c.explain(ctx, err)
 		}
 	}
-	b := &fence{rows: make(map[localcache.Key]store.Row, len(l.keys)), usable: make(map[localcache.Key]bool, len(l.keys)), read: read}
+	b := &fence{rows: make(map[localcache.Key]store.Row, len(l.keys)), usable: make(map[localcache.Key]bool, len(l.keys)), read: read, step: l.step, sent: l.sent}
+	r.old = map[localcache.Key]store.Row{}
 	for i, k := range l.keys {
 		var row store.Row
 		var e *localcache.Entry
 		shared := err
 		if err == nil {
 			row = l.looked.Rows[i]
+			if _, stale := row.Stale(); r.staleFor() > 0 && !r.early && (stale || !row.Live()) && r.offer(l.loads[i], row, r.into, l.step, l.sent) {
+				r.old[k] = row
+			}
+			if _, stale := row.Stale(); stale {
+				row.Value = nil // to everybody but the load it is no value
+			}
 			e = r.entry(k, &row, l.sent)
 			b.rows[k] = row
 			// Bytes that do not decode are to be loaded anew, not found again.
-			b.usable[k] = row.Live() && r.unmarshal(k, row.Codec, row.Value, reflect.New(r.into).Interface()) == nil
+			b.usable[k] = negative(&row) && r.negativeTTL() > 0 || row.Live() && r.unmarshal(k, row.Codec, row.Value, reflect.New(r.into).Interface()) == nil
 		} else if ctx.Err() != nil {
 			shared = errGivenUp
 		}

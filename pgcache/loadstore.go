@@ -28,43 +28,64 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 	values, err := r.call(loading, loads, names)
 	o.from(LayerLoader)
 	o.waitedFor(err, r.run.Callers()...)
-	if err != nil {
-		if errors.Is(err, ErrNotFound) {
-			r.stats.notFound.Add(1)
-		} else {
-			r.stats.loadErrors.Add(1)
-		}
+	missing := errors.Is(err, ErrNotFound)
+	if missing {
+		r.stats.notFound.Add(1)
+	}
+	switch {
+	case err != nil && !missing:
+		r.failed(ctx, loads, err)
+		return
+	case missing && r.many: // it says so of no key
 		end(loads, coherence.Loaded{All: true, Err: err})
 		return
 	}
 	var rows []store.Write
+	var outs []coherence.Loaded
 	var stored []*coherence.Load
 	_, over := r.life()
 	for i, l := range loads {
+		if r.staleFor() > 0 {
+			c.failing.forget(l.Key)
+		}
 		value, ok := values[names[i]]
-		if !ok {
-			l.End(coherence.Loaded{Since: called})
-			continue
+		about, _ := value.(said)
+		if _, says := value.(said); says {
+			value = about.value
 		}
-		// Each key for itself: a value that can't be encoded fails alone.
-		data, err := r.encode(l.Key, value)
-		if err != nil {
-			l.End(coherence.Loaded{Err: err})
-			continue
-		}
-		w := r.row(l.Key, data)
-		if over {
-			l.End(coherence.Loaded{Found: true, Since: called, Row: *storedRow(w)})
-			continue
-		}
+		w := r.row(l.Key, nil)
 		w.PublishNew = time.Since(began) >= slowLoad
 		if b != nil {
 			w.Fence, w.Incarnation, w.Looked = b.rows[l.Key].Version, b.incarnation, b.looked
 		}
-		rows, stored = append(rows, w), append(stored, l)
+		out := coherence.Loaded{Since: called}
+		if missing || !ok {
+			if out.Err, out.All = err, missing; about.unkept || !r.absent(l, &w) {
+				l.End(out)
+				continue
+			}
+		} else {
+			// Each key for itself: a value that can't be encoded fails alone.
+			if w.Value, err = r.encode(l.Key, value); err != nil {
+				l.End(coherence.Loaded{Err: err})
+				continue
+			}
+			if about.ttl != 0 {
+				w.TTL = about.ttl
+			}
+			if about.tags != nil {
+				w.Tags = about.tags
+			}
+			out.Found, out.Loader, out.Row = true, true, *storedRow(w)
+			if about.unkept || over && about.ttl == 0 {
+				l.End(out)
+				continue
+			}
+		}
+		rows, outs, stored = append(rows, w), append(outs, out), append(stored, l)
 	}
 	if len(rows) > 0 {
-		r.store(ctx, stored, rows, b, called)
+		r.store(ctx, stored, rows, outs, b)
 	}
 }
 
@@ -76,15 +97,9 @@ func (v *view) given(k localcache.Key) string {
 	return k.Row()
 }
 
-// store stores what was loaded behind its fence, and ends the loads.
-func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []store.Write, b *fence, called int) {
+// store stores what was loaded behind its fence, and ends the loads with out.
+func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []store.Write, out []coherence.Loaded, b *fence) {
 	c := r.c
-	out := make([]coherence.Loaded, len(loads))
-	for i, w := range rows {
-		out[i] = coherence.Loaded{Found: true, Since: called, Row: store.Row{
-			Key: w.Key, Value: w.Value, Version: w.Version, Codec: w.Codec, Remaining: remaining(w.TTL),
-		}}
-	}
 	defer func() {
 		for i, l := range loads {
 			l.End(out[i])
@@ -113,7 +128,10 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 		if err == nil && done.Stored[i] {
 			// Nothing was written between the look and now: so it is as good as loaded now.
 			out[i].Since = storing
-			e = r.entry(loads[i].Key, &out[i].Row, sent)
+			if rows[i].TTL != 0 { // else it ends a stale value, no more
+				e = r.entry(loads[i].Key, storedRow(rows[i]), sent)
+			}
+			r.noteStale(loads[i].Key, &rows[i], sent)
 		} else if err == nil {
 			fenced = append(fenced, i)
 		}
@@ -148,7 +166,7 @@ func (r *loadRun) yield(ctx context.Context, loads []*coherence.Load, out []cohe
 	newer, _ := r.readMany(ctx, keys, nil) // if it fails, what was loaded is all there is
 	for _, n := range fenced {
 		if row := newer[loads[n].Key]; row.Live() && r.reader(row.Codec) != nil {
-			out[n].Row, out[n].Since = row, reading
+			out[n] = coherence.Loaded{Found: true, Row: row, Since: reading}
 		}
 	}
 }
@@ -173,6 +191,7 @@ func (r *loadRun) call(ctx context.Context, loads []*coherence.Load, names []str
 		values map[string]any
 		err    error
 	}
+	old := r.old
 	done := make(chan result, 1) // buffered: a loader that returns too late finds nobody
 	go func() {
 		res := result{err: ErrLoaderExited}
@@ -182,7 +201,7 @@ func (r *loadRun) call(ctx context.Context, loads []*coherence.Load, names []str
 			}
 			done <- res
 		}()
-		values, err := r.load(context.WithValue(ctx, chainKey{}, chain), names)
+		values, err := r.load(context.WithValue(ctx, chainKey{}, chain), names, old)
 		res = result{values, err}
 	}()
 	select {

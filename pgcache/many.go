@@ -7,18 +7,20 @@ import (
 	"reflect"
 
 	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/store"
 	"github.com/pgcache/go/localcache"
 )
 
 // GetMany returns the values under keys; those without one are absent from the map. What is not in memory is read in
 // one statement, which sees all rows at one moment.
 func (t *Typed[T]) GetMany(ctx context.Context, keys []string) (map[string]T, error) {
-	found, _, err := t.getMany(ctx, "get many", keys)
+	found, _, _, err := t.getMany(ctx, "get many", keys, &t.view)
 	return found, err
 }
 
-// getMany also returns the keys without a value, each once.
-func (t *Typed[T]) getMany(ctx context.Context, op string, keys []string) (found map[string]T, absent []string, err error) {
+// getMany also returns the keys without a value, each once and without those that are known to have none, and the keys that are due,
+// see RefreshAfter.
+func (t *Typed[T]) getMany(ctx context.Context, op string, keys []string, with *view) (found map[string]T, absent []string, due []localcache.Key, err error) {
 	found = make(map[string]T, len(keys))
 	var ask []localcache.Key
 	seen := make(map[string]bool, len(keys))
@@ -27,38 +29,49 @@ func (t *Typed[T]) getMany(ctx context.Context, op string, keys []string) (found
 			continue
 		}
 		seen[key] = true
-		if v, ok := t.fromMemory(t.key(key)); ok {
+		if v, h := t.fromMemory(t.key(key)); h.e != nil {
 			found[key] = v
+			if h.left() < with.due && with.dueInMemory(h) {
+				due = append(due, t.key(key))
+			}
 			continue
 		}
 		if err := t.enter(op, key); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
+		}
+		if with.noneInMemory(t.key(key)) {
+			continue
 		}
 		ask, absent = append(ask, t.key(key)), append(absent, key)
 	}
 	if len(seen) == 0 {
-		return found, nil, errors.Join(fail(op, "", t.err), t.c.closedErr(op))
+		return found, nil, nil, errors.Join(fail(op, "", t.err), t.c.closedErr(op))
 	}
 	if len(ask) == 0 {
-		return found, nil, nil
+		return found, nil, due, nil
 	}
 	if op == "get many" {
 		defer t.observe(&ctx, op, len(ask)).end(nil, &err)
 	}
 	rows, err := t.readMany(ctx, ask, nil)
 	if err != nil {
-		return found, absent, fail(op, "", err)
+		return found, absent, due, fail(op, "", err)
 	}
 	missing := absent[:0]
 	for i, key := range absent {
 		var v T
-		if t.take(ask[i], rows[ask[i]], &v) {
+		row := rows[ask[i]]
+		switch {
+		case with.take(ask[i], row, &v):
 			found[key] = v
-		} else {
+			if row.Remaining < with.due && with.isDue(row.Version, row.Remaining) {
+				due = append(due, ask[i])
+			}
+		case !negative(&row) || with.negativeTTL() == 0:
 			missing = append(missing, key)
 		}
 	}
-	return found, missing, nil
+	return found, missing, due, nil
 }
 
 // SetMany stores values, in one statement up to a thousand of them or 8 MiB: those are written all or none. A key or a
@@ -94,8 +107,19 @@ func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ct
 	arrived := coherence.Now()
 	o := t.observe(&ctx, op, len(keys))
 	defer o.end(nil, &err)
-	for len(keys) > 0 {
-		found, missing, err := t.getMany(ctx, op, keys)
+	loader := func(ctx context.Context, names []string, _ map[localcache.Key]store.Row) (map[string]any, error) {
+		values, err := load(ctx, names)
+		boxed := make(map[string]any, len(values))
+		for k, v := range values {
+			boxed[k] = v
+		}
+		return boxed, err
+	}
+	for tried := false; len(keys) > 0; {
+		found, missing, due, err := t.getMany(ctx, op, keys, &with)
+		if len(due) > 0 {
+			with.refreshBehind(ctx, due, reflect.TypeFor[T](), true, loader)
+		}
 		for k, v := range found {
 			all[k] = v
 		}
@@ -113,25 +137,17 @@ func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ct
 		o.from(LayerLoader)
 		var again []string
 		if again, err = t.loadMany(ctx, op, &loadRun{
-			view: with, arrived: arrived, into: reflect.TypeFor[T](), degraded: err != nil,
-			load: func(ctx context.Context, names []string) (map[string]any, error) {
-				values, err := load(ctx, names)
-				boxed := make(map[string]any, len(values))
-				for k, v := range values {
-					boxed[k] = v
-				}
-				return boxed, err
-			},
-		}, missing, all); err != nil {
+			view: with, arrived: arrived, into: reflect.TypeFor[T](), many: true, degraded: err != nil, load: loader,
+		}, missing, all, tried); err != nil {
 			return all, err
 		}
-		keys = again
+		keys, tried = again, true
 	}
 	return all, nil
 }
 
 // loadMany loads the missing keys with r, or joins their loads, into all. again are keys to ask for once more.
-func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing []string, all map[string]T) (again []string, err error) {
+func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing []string, all map[string]T, tried bool) (again []string, err error) {
 	r.run = coherence.NewRun(context.WithoutCancel(ctx))
 	defer r.run.Leave()
 	loads := make([]*coherence.Load, len(missing))
@@ -141,6 +157,9 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 	for i, key := range missing {
 		var part coherence.Part
 		loads[i], part, steps[i] = t.c.local.Join(t.key(key), r.run, r.arrived)
+		if part != coherence.Waits && r.impatient() {
+			loads[i].Run.Keep()
+		}
 		switch part {
 		case coherence.Leads:
 			mine = append(mine, loads[i])
@@ -158,13 +177,33 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 	var errs []error
 	failed := map[*coherence.Run]bool{} // one loader's error, reported once
 	for i, l := range loads {
-		if err := waitFor(ctx, l, false); err != nil {
+		var v T
+		key := missing[i]
+		_, early, err := r.waitFor(ctx, l, false, steps[i], r.arrived, &v)
+		if err != nil && errors.Is(err, ErrLoadTimeout) {
+			errs = append(errs, fail(op, l.Key.Row(), err)) // others may have come
+			continue
+		}
+		if err != nil {
 			return nil, fail(op, "", err)
 		}
-		out, key := l.Result(), missing[i]
+		if early {
+			all[key] = v
+			continue
+		}
+		out := l.Result()
+		if out.Failed && r.staleFor() > 0 {
+			if _, early = r.takeOffer(l, steps[i], r.arrived, &v, out.Err); early {
+				all[key] = v
+				continue
+			}
+		}
 		switch {
-		case waits[i]:
+		case waits[i] || out.Skipped:
 			again = append(again, key)
+		case out.Failed && r.staleFor() > 0 && !tried && l.Offered(steps[i], r.arrived) == nil:
+			again = append(again, key) // nobody has looked for this caller
+		case r.negativeTTL() > 0 && errors.Is(out.Err, ErrNotFound):
 		case out.Err != nil:
 			if !out.All || !failed[l.Run] {
 				errs = append(errs, failLoad(op, l.Key.Row(), out.Err))
@@ -174,8 +213,10 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 			again = append(again, key)
 		case out.Found && out.Expired():
 			again = append(again, key) // another key's loader was slow
+		case out.Found && r.noneInRow(&out.Row):
+		case out.Found && negative(&out.Row):
+			again = append(again, key)
 		case out.Found:
-			var v T
 			if err := t.unmarshal(l.Key, out.Row.Codec, out.Row.Value, &v); err != nil {
 				errs = append(errs, fail(op, l.Key.Row(), fmt.Errorf("what was loaded: %w", err)))
 			} else {

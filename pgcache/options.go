@@ -260,6 +260,7 @@ func (o Options) validate(db *sql.DB) (store.Names, error) {
 type Option struct {
 	kind  optionKind
 	dur   time.Duration
+	part  float64
 	codec codec.Codec
 	until time.Time
 }
@@ -271,6 +272,11 @@ const (
 	optionTTL
 	optionCodec
 	optionExpiresAt
+	optionStale
+	optionSoft
+	optionHard
+	optionRefresh
+	optionNegative
 )
 
 // A ViewOption changes all calls of a typed view: an Option, or what For alone takes, Namespace and Shared.
@@ -354,7 +360,14 @@ func (v *view) apply(opts []Option) (view, error) {
 				return out, err
 			}
 			out.use(o.codec)
+		case optionStale, optionSoft, optionHard, optionRefresh, optionNegative:
+			if err := out.resist(o, v); err != nil {
+				return out, err
+			}
 		}
+	}
+	if out.resilience != nil {
+		return out, out.settle()
 	}
 	return out, nil
 }

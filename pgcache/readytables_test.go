@@ -57,7 +57,7 @@ func TestReadyLooksAtTables(t *testing.T) {
 		cl.exec(err.Error()[strings.Index(err.Error(), "ALTER TABLE"):strings.Index(err.Error(), ", which")])
 		cl.ready(cl.new(cl.db, nil))
 	}
-	for _, drop := range []string{"TABLE %s.t_cache_incarnation", "FUNCTION %s.t_cache_writers()", "TABLE %s.t_cache_notices", "FUNCTION %s.t_cache_look(int, int, int[], text[], int)"} {
+	for _, drop := range []string{"TABLE %s.t_cache_incarnation", "FUNCTION %s.t_cache_writers()", "TABLE %s.t_cache_notices", "FUNCTION %s.t_cache_look(int, int, int[], text[], int, boolean)"} {
 		cl := newCluster(t)
 		cl.node(nil)
 		cl.exec("DROP " + strings.Replace(drop, "%s", cl.opts.Schema, 1))

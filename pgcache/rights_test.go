@@ -252,7 +252,7 @@ func TestRights_OtherService(t *testing.T) {
 				"TABLE " + w.object("cache_changes"), "TABLE " + w.object("cache_state"), "DELETE FROM " + w.object("cache_entries"),
 				"INSERT INTO " + w.object("cache_changes") + " (key, version) VALUES ('k', 0)", "SELECT " + w.object("cache_truncate") + "()",
 				"SELECT " + w.object("cache_flush") + "('', 1, 1, false)", "SELECT " + w.object("cache_changed") + "('')",
-				"SELECT " + w.object("cache_publish") + "('2', '', '{*}')", "SELECT * FROM " + w.object("cache_look") + "(pg_backend_pid(), 1, '{}', '{k}', 1)",
+				"SELECT " + w.object("cache_publish") + "('2', '', '{*}')", "SELECT * FROM " + w.object("cache_look") + "(pg_backend_pid(), 1, '{}', '{k}', 1, false)",
 			} {
 				if err := do(query); err == nil || !strings.Contains(err.Error(), "permission denied") {
 					t.Errorf("%s: %v", query, err)

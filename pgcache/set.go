@@ -92,7 +92,7 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 	_, over := v.life()
 	for i, w := range ws {
 		if rows[i] = v.row(w.key, w.data); w.data == nil || over {
-			rows[i].Value = nil
+			rows[i].Value, rows[i].Stale = nil, 0
 			rows[i].TTL, rows[i].PublishNew = tombstoneGrace, true
 		}
 		writers[i], versions[i] = c.local.BeginWrite(w.key, rows[i].Version, nil), rows[i].Version
@@ -112,6 +112,9 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 				}, sent)
 			}
 			w.Finish(e, out.Server)
+			if written {
+				v.noteStale(ws[i].key, &rows[i], sent)
+			}
 		}
 		c.endWrite(versions, out, err)
 	}()

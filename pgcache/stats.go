@@ -12,13 +12,17 @@ type Stats struct {
 	RemoteHits uint64 // answered by the database
 	Misses     uint64 // keys asked for and found in neither
 
-	Loads       uint64 // calls of loaders
-	LoadErrors  uint64 // ... that brought an error other than ErrNotFound
-	NotFound    uint64 // ... that brought ErrNotFound
-	Coalesced   uint64 // callers that shared another caller's load
-	Fenced      uint64 // loaded values not stored, because the key was written or deleted meanwhile
-	GuardErrors uint64 // loads that ran without the guard's lock, because it could not be asked
-	Unguarded   uint64 // keys loaded without a lock, because this process had as many as it may have
+	Loads        uint64 // calls of loaders
+	LoadErrors   uint64 // ... that brought an error other than ErrNotFound
+	NotFound     uint64 // ... that brought ErrNotFound
+	Coalesced    uint64 // callers that shared another caller's load
+	Fenced       uint64 // loaded values not stored, because the key was written or deleted meanwhile
+	GuardErrors  uint64 // loads that ran without the guard's lock, because it could not be asked
+	Stale        uint64 // callers that got a stale value: see StaleFor
+	NegativeHits uint64 // callers that were told from memory or the table that a loader found nothing: see NegativeTTL
+	EarlyLoads   uint64 // calls of loaders in the background, see RefreshAfter; they are among Loads
+	EarlyErrors  uint64 // ... that failed
+	Unguarded    uint64 // keys loaded without a lock, because this process had as many as it may have
 
 	Sets    uint64 // values stored by Set and SetMany
 	Deletes uint64 // keys deleted
@@ -107,6 +111,7 @@ type counters struct {
 	remoteHits, misses, loads, loadErrors, coalesced, fenced, guardErrors atomic.Uint64
 	sets, deletes, cleaned, decodeErrors, flushes, messages, refreshed    atomic.Uint64
 	unknown, behind, notFound                                             atomic.Uint64
+	stale, negativeHits, refreshes, refreshErrors                         atomic.Uint64
 }
 
 const hitStripes = 16
@@ -123,6 +128,7 @@ func (s *counters) hit(now int64) { s.localHits[uint64(now)/64%hitStripes].n.Add
 func (c *Cache) Stats() Stats {
 	s := Stats{
 		Fenced: c.stats.fenced.Load(), GuardErrors: c.stats.guardErrors.Load(),
+		Stale: c.stats.stale.Load(), NegativeHits: c.stats.negativeHits.Load(), EarlyLoads: c.stats.refreshes.Load(), EarlyErrors: c.stats.refreshErrors.Load(),
 		Cleaned:       c.stats.cleaned.Load(),
 		Invalidations: c.local.Invalidations.Load(), LocalFlushes: c.local.Flushes.Load(),
 		DecodeErrors: c.stats.decodeErrors.Load(),

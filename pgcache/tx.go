@@ -225,7 +225,7 @@ func (x txView) write(ctx context.Context, ws []write) error {
 	_, over := x.life()
 	for i, w := range ws {
 		if rows[i] = x.row(w.key, w.data); w.data == nil || over {
-			rows[i].Value, rows[i].TTL = nil, tombstoneGrace
+			rows[i].Value, rows[i].TTL, rows[i].Stale = nil, tombstoneGrace, 0
 		}
 		writes[i] = c.local.BeginTxWrite(w.key, rows[i].Version)
 	}

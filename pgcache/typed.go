@@ -58,7 +58,7 @@ func For[T any](c *Cache, opts ...ViewOption) *Typed[T] {
 
 // Get returns the value under key and whether there is one. A value that does not decode as a T counts as none.
 func (t *Typed[T]) Get(ctx context.Context, key string) (v T, found bool, err error) {
-	if v, ok := t.fromMemory(t.key(key)); ok {
+	if v, h := t.fromMemory(t.key(key)); h.e != nil {
 		return v, true, nil
 	}
 	return t.fromDatabase(ctx, key)
@@ -71,6 +71,9 @@ func (t *Typed[T]) fromDatabase(ctx context.Context, key string) (v T, found boo
 	}
 	k := t.key(key)
 	defer t.observe(&ctx, "get", 1).end(&found, &err)
+	if t.noneInMemory(k) {
+		return v, false, nil
+	}
 	row, err := t.read(ctx, k)
 	if err != nil {
 		return v, false, fail("get", k.Row(), err)
@@ -83,22 +86,23 @@ func (t *Typed[T]) fromDatabase(ctx context.Context, key string) (v T, found boo
 }
 
 // fromMemory is the hit: a look into a map, and is it still good?
-func (t *Typed[T]) fromMemory(k localcache.Key) (v T, ok bool) {
+func (t *Typed[T]) fromMemory(k localcache.Key) (v T, _ hit) {
 	now := coherence.Now()
 	e := t.c.local.Hit(k, now)
 	if e == nil || e.Codec != t.codecID && (e.Raw == nil || t.err != nil) {
-		return v, false
+		return v, hit{}
 	}
+	ok := false
 	if t.direct && e.Codec == t.codecID {
 		v, ok = e.Value.(T)
 	}
 	if !ok {
 		if v, ok = t.unpack(k, e); !ok {
-			return v, false
+			return v, hit{}
 		}
 	}
 	t.stats.hit(now)
-	return v, true
+	return v, hit{e, now}
 }
 
 // unpack decodes the bytes that are kept, and keeps the value in their place where hits may share it.
@@ -127,12 +131,20 @@ func (t *Typed[T]) GetOrSet(ctx context.Context, key string, load func(context.C
 	if load == nil {
 		return *new(T), fail("get or set", key, errNilLoader)
 	}
-	if v, ok := t.fromMemory(t.key(key)); ok {
+	k := t.key(key)
+	if v, h := t.fromMemory(k); h.e != nil {
+		if h.left() < with.due && with.dueInMemory(h) {
+			with.refreshBehind(ctx, []localcache.Key{k}, reflect.TypeFor[T](), false, plainly(load))
+		}
 		return v, nil
 	}
+	return getOrSet(ctx, with, key, load)
+}
+
+// getOrSet is the miss, apart: here the value goes to the heap to be decoded into.
+func getOrSet[T any](ctx context.Context, with view, key string, load func(context.Context) (T, error)) (T, error) {
 	var v, none T
-	err = with.getOrSet(ctx, key, &v, func(ctx context.Context) (any, error) { return load(ctx) })
-	if err != nil {
+	if _, err := with.getOrSet(ctx, "get or set", key, &v, plainly(load)); err != nil {
 		return none, err
 	}
 	return v, nil

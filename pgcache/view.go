@@ -23,6 +23,9 @@ type view struct {
 	until     time.Time             // instead of ttl, unless it is zero: see life
 	stats     *counters             // of the namespace
 
+	resilience *resilience   // nil: nothing of it
+	due        time.Duration // a hit with less than this left starts a load in the background; 0: none does
+
 	// keep decodes a value into the form that hits hand out as it is. nil: keep the bytes and decode them at every hit.
 	keep func(codec.Codec, localcache.Key, []byte) (any, error)
 
@@ -87,7 +90,7 @@ func (v *view) encode(k localcache.Key, value any) (data []byte, err error) {
 // logged.
 func (v *view) decode(k localcache.Key, codecName string, data []byte, dst any) (ok bool) {
 	err := v.unmarshal(k, codecName, data, dst)
-	if err != nil {
+	if err != nil && codecName != codecNone {
 		v.c.stats.decodeErrors.Add(1)
 		v.c.warn("a stored value does not decode and counts as a miss", "key", k.Row(), "error", err)
 	}

@@ -3,6 +3,7 @@ package coherence
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/pgcache/go/internal/mono"
 	"github.com/pgcache/go/internal/store"
@@ -19,6 +20,9 @@ type Load struct {
 	overtaken bool  // an invalidation of the key has come since it began: who comes now must not join it; under the shard's lock
 	done      chan struct{}
 	out       Loaded
+	offer     atomic.Pointer[Loaded]
+
+	Looking sync.Mutex // of those who look again, for Offer
 }
 
 // Loaded is how a load ended.
@@ -28,11 +32,17 @@ type Loaded struct {
 	Err   error
 	All   bool // Err is of the whole run, not of this key
 
+	Loader  bool // Row is what the loader returned
+	Memory  bool // Row is from memory
+	Stale   bool // Row has expired, and may be handed out until Until where the load fails or is slow: see Load.Offer
+	Failed  bool // Err is of a loader: a stale row may be handed out instead
+	Skipped bool // no loader was called, because it failed a moment ago with Err
+
 	// Since is a number of Run.Step, no time: of the step that shows Row to be current, which is the statement that read it, or
 	// stored it behind its fence, or else the call of the loader. See Load.Answers.
 	Since int
 
-	// Until is when Row expires, of a row that was found; 0: it was loaded.
+	// Until is when Row expires, or stops being handed out as a stale one, of a row that was found; 0: it was loaded.
 	Until int64
 }
 
@@ -47,7 +57,8 @@ type Run struct {
 	mu      sync.Mutex
 	callers []context.Context
 	waiters int
-	steps   int // begun so far
+	kept    bool // it goes on without waiters
+	steps   int  // begun so far
 }
 
 // NewRun returns a run under ctx with one waiter, the caller.
@@ -61,7 +72,7 @@ func NewRun(ctx context.Context) *Run {
 func (r *Run) join() (steps int, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.waiters == 0 {
+	if r.waiters == 0 && !r.kept {
 		return 0, false
 	}
 	r.waiters++
@@ -87,11 +98,25 @@ func (r *Run) Callers() []context.Context {
 	return r.callers[:len(r.callers):len(r.callers)]
 }
 
-// Leave takes a waiter off; the last one ends the run.
+// Keep lets the run go on when its last waiter leaves. A waiter calls it.
+func (r *Run) Keep() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kept = true
+}
+
+// begun is how many steps have begun.
+func (r *Run) begun() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.steps
+}
+
+// Leave takes a waiter off; the last one ends the run, unless it is kept.
 func (r *Run) Leave() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.waiters--; r.waiters == 0 {
+	if r.waiters--; r.waiters == 0 && !r.kept {
 		r.cancel(context.Canceled)
 	}
 }
@@ -134,7 +159,7 @@ func (t *Tracker) Join(k Key, run *Run, arrived int64) (l *Load, part Part, step
 				return l, Joins, steps
 			}
 		}
-		return l, Waits, 0
+		return l, Waits, l.Run.begun()
 	}
 	l = &Load{t: t, Key: k, Run: run, began: mono.Now(), done: make(chan struct{})}
 	s.loads[k] = l
@@ -149,6 +174,30 @@ func (l *Load) End(out Loaded) {
 	s.mu.Unlock()
 	l.out = out
 	close(l.done)
+}
+
+// Offer says what there is for callers that do not wait for the loader, or whose loader fails: out.Row if out.Found, else nothing. It
+// may be called again with what a later look found.
+func (l *Load) Offer(out *Loaded) {
+	for {
+		// Of two looks the one that began later counts: the other may be from before a Delete.
+		before := l.offer.Load()
+		if before != nil && before.Since > out.Since || l.offer.CompareAndSwap(before, out) {
+			return
+		}
+	}
+}
+
+// Began is when the load began, by Now.
+func (l *Load) Began() int64 { return l.began }
+
+// Offered returns what was offered to a caller that arrived when Join was given arrived and had steps from it, like Answers. nil:
+// nobody has looked since the caller came.
+func (l *Load) Offered(steps int, arrived int64) *Loaded {
+	if out := l.offer.Load(); out != nil && (out.Since > steps || l.began >= arrived) {
+		return out
+	}
+	return nil
 }
 
 // Done is closed when the load has ended; then Result says how.

@@ -119,6 +119,15 @@ func (t *Tracker) Hit(k Key, now int64) *localcache.Entry {
 	return e
 }
 
+// Stale returns the entry of k, which has expired, if it could be handed out had it not: no invalidation of it was missed. Else nil.
+func (t *Tracker) Stale(k Key, now int64) *localcache.Entry {
+	e := t.local.Get(k)
+	if e == nil || e.Epoch != t.epoch.Load() || now < e.Deadline || now >= t.trusted.Load() {
+		return nil
+	}
+	return e
+}
+
 // Live says whether the local cache is in use.
 func (t *Tracker) Live() bool { return t.epoch.Load() != 0 && mono.Now() < t.trusted.Load() }
 

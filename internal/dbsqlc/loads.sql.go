@@ -31,7 +31,7 @@ const LockAndRead = `-- name: LockAndRead :many
 SELECT coalesce(r.n, 0)::bigint AS n, coalesce(r.version, 0)::bigint AS version, coalesce(r.codec, '')::text AS codec, r.value::bytea AS value,
     coalesce(r.remaining_us, 0)::bigint AS remaining_us, coalesce(r.server, 0)::bigint AS server,
     coalesce(r.incarnation, 0)::bigint AS incarnation, coalesce(r.now_us, 0)::bigint AS now_us, coalesce(r.got, '-')::text AS got
-FROM /* TEMPLATE: prefix */cache_look($1::int, $2::int, ($3::text)::int[], ($4::text)::text[], $5::int)
+FROM /* TEMPLATE: prefix */cache_look($1::int, $2::int, ($3::text)::int[], ($4::text)::text[], $5::int, $6::boolean)
     AS r (n, version, codec, value, remaining_us, server, incarnation, now_us, got)
 `
 
@@ -41,6 +41,7 @@ type LockAndReadParams struct {
 	Ids     string
 	Keys    string
 	Largest int32
+	Stale   bool
 }
 
 type LockAndReadRow struct {
@@ -62,6 +63,7 @@ func (q *Queries) LockAndRead(ctx context.Context, arg LockAndReadParams) ([]Loc
 		arg.Ids,
 		arg.Keys,
 		arg.Largest,
+		arg.Stale,
 	)
 	if err != nil {
 		return nil, err
@@ -96,17 +98,20 @@ func (q *Queries) LockAndRead(ctx context.Context, arg LockAndReadParams) ([]Loc
 
 const Look = `-- name: Look :many
 SELECT k.n, coalesce(e.version, 0)::bigint AS version, (CASE WHEN octet_length(e.value) > $1::int THEN 'too large' ELSE coalesce(e.codec, '') END)::text AS codec,
-    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= $1::int THEN e.value END)::bytea AS value,
-    (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
+    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp() OR $2::boolean AND e.stale_until > clock_timestamp())
+        AND octet_length(e.value) <= $1::int THEN e.value END)::bytea AS value,
+    (CASE WHEN e.expires_at <= clock_timestamp() THEN coalesce(-date_part('epoch', e.stale_until - clock_timestamp()) * 1000000, 0)
+        ELSE coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18) END)::bigint AS remaining_us,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)::bigint AS incarnation,
     (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us
-FROM unnest((SELECT ($2::text)::text[])) WITH ORDINALITY AS k (key, n)
+FROM unnest((SELECT ($3::text)::text[])) WITH ORDINALITY AS k (key, n)
 LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C"
 `
 
 type LookParams struct {
 	Largest int32
+	Stale   bool
 	Keys    string
 }
 
@@ -121,9 +126,10 @@ type LookRow struct {
 	NowUs       int64
 }
 
-// The look of a load that has no lock, or one that a foreign guard gave it. Incarnation 0: see NewIncarnation.
+// The look of a load that has no lock, or one that a foreign guard gave it. Incarnation 0: see NewIncarnation. stale and
+// remaining_us are those of cache_look.
 func (q *Queries) Look(ctx context.Context, arg LookParams) ([]LookRow, error) {
-	rows, err := q.db.QueryContext(ctx, Look, arg.Largest, arg.Keys)
+	rows, err := q.db.QueryContext(ctx, Look, arg.Largest, arg.Stale, arg.Keys)
 	if err != nil {
 		return nil, err
 	}

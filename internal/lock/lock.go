@@ -47,10 +47,17 @@ type Locks struct {
 	held map[string]int
 }
 
+// Look says how to lock and look.
+type Look struct {
+	Stale  bool // values that have expired and may still be handed out come too
+	Strict bool // a key for which this process has no lock to spare is not got
+}
+
 // ask is a request for the locks of keys, and for a look at them if store is set.
 type ask struct {
 	store  *store.Store
 	keys   []string
+	look   Look
 	taken  bool // under Locks.mu: somebody's statement has it
 	done   chan struct{}
 	got    []bool
@@ -78,9 +85,10 @@ func (l *Locks) TryLock(ctx context.Context, keys []string) (got []bool, err err
 	return got, err
 }
 
-// LockAndLook is TryLock, and after it reads what the rows of keys are, in the same statement.
-func (l *Locks) LockAndLook(ctx context.Context, s *store.Store, keys []string) (got []bool, looked store.Looked, err error) {
-	return l.ask(ctx, &ask{store: s, keys: keys})
+// LockAndLook is TryLock, and after it reads what the rows of keys are, in the same statement. Others who ask at the same time may have
+// asked for stale values: a caller that has not must be ready for them.
+func (l *Locks) LockAndLook(ctx context.Context, s *store.Store, keys []string, look Look) (got []bool, looked store.Looked, err error) {
+	return l.ask(ctx, &ask{store: s, keys: keys, look: look})
 }
 
 // ask waits for a turn on the session, for itself and for all that have come meanwhile.
@@ -180,7 +188,9 @@ func (l *Locks) lock(ctx context.Context, conn *sql.Conn, batch []*ask) (err err
 	var ids []int32
 	var keys, wanted []string
 	room := bound(l.session.MaxLocks()) - l.session.Locks
+	stale := false
 	for _, a := range batch {
+		stale = stale || a.look.Stale
 		keys = append(keys, a.keys...)
 		for _, name := range names(a.keys) {
 			if len(ids) < room {
@@ -192,7 +202,7 @@ func (l *Locks) lock(ctx context.Context, conn *sql.Conn, batch []*ask) (err err
 	var looked store.Looked
 	var pooled bool
 	if s := batch[0].store; s != nil {
-		got, looked, pooled, err = s.LockAndLook(ctx, conn, l.session.PID(), l.class, ids, keys)
+		got, looked, pooled, err = s.LockAndLook(ctx, conn, l.session.PID(), l.class, ids, keys, stale)
 	} else {
 		got, pooled, err = store.TryLocks(ctx, conn, l.session.PID(), l.class, ids)
 	}
@@ -215,10 +225,13 @@ func (l *Locks) lock(ctx context.Context, conn *sql.Conn, batch []*ask) (err err
 	for _, a := range batch {
 		a.got = make([]bool, len(a.keys))
 		for i := range names(a.keys) {
-			yes := len(got) == 0 // beyond the bound
-			if yes {
+			yes := false
+			switch {
+			case len(got) == 0 && a.look.Strict: // beyond the bound
+			case len(got) == 0:
+				yes = true
 				l.unguarded.Add(1)
-			} else {
+			default:
 				yes, got = got[0], got[1:]
 			}
 			if a.got[i] = yes; len(a.keys) > single {

@@ -16,15 +16,16 @@ type Looked struct {
 	At          int64 // by the database's clock, in microseconds
 }
 
-// Look reads the rows of keys and the incarnation that they belong to, in one statement.
-func (s *Store) Look(ctx context.Context, keys []string) (l Looked, err error) {
+// Look reads the rows of keys and the incarnation that they belong to, in one statement. stale asks for values that have expired and
+// may still be handed out: see Row.Stale.
+func (s *Store) Look(ctx context.Context, keys []string, stale bool) (l Looked, err error) {
 	for range 2 {
 		l, err = retry(ctx, lost, func() (Looked, error) {
 			l := Looked{Rows: make([]Row, len(keys))}
 			return l, s.sql.query(ctx, dbsqlc.Look, func(v []driver.Value) error {
 				l.add(keys, v)
 				return nil
-			}, s.Largest, keyList(keys))
+			}, s.Largest, stale, keyList(keys))
 		})
 		if err != nil || l.Incarnation != 0 || len(keys) == 0 {
 			return l, err
@@ -46,7 +47,7 @@ func (l *Looked) add(keys []string, v []driver.Value) {
 
 // LockAndLook tries the advisory locks ids on the session db, whose backend is pid, and then looks. pooled says that
 // another backend has answered, and nothing was done. After an error some of the locks may be held.
-func (s *Store) LockAndLook(ctx context.Context, db DB, pid, class int32, ids []int32, keys []string) (got []bool, l Looked, pooled bool, err error) {
+func (s *Store) LockAndLook(ctx context.Context, db DB, pid, class int32, ids []int32, keys []string, stale bool) (got []bool, l Looked, pooled bool, err error) {
 	l.Rows = make([]Row, len(keys))
 	r := &rendered{DB: db, names: s.Names, texts: s.sql.texts}
 	err = r.query(ctx, dbsqlc.LockAndRead, func(v []driver.Value) error {
@@ -62,7 +63,7 @@ func (s *Store) LockAndLook(ctx context.Context, db DB, pid, class int32, ids []
 		}
 		l.add(keys, v)
 		return nil
-	}, pid, class, lockIDs(ids), keyList(keys), s.Largest)
+	}, pid, class, lockIDs(ids), keyList(keys), s.Largest, stale)
 	return got, l, pooled, err
 }
 

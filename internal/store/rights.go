@@ -62,7 +62,7 @@ func Rights() []Right {
 		{"cache_clear_waiting", "timestamp with time zone"},
 		{"cache_xid8", "xid"},
 		{"cache_expire", "bigint, integer, timestamp with time zone, integer, boolean"},
-		{"cache_look", "integer, integer, integer[], text[], integer"},
+		{"cache_look", "integer, integer, integer[], text[], integer, boolean"},
 	} {
 		rights = append(rights, Right{ToWrite, "EXECUTE", f[0], f[1], ""})
 	}

@@ -40,6 +40,12 @@ type Row struct {
 // Live says whether the row has a value to hand out.
 func (r Row) Live() bool { return r.Value != nil }
 
+// Stale says that the value has expired and may be handed out only where a load fails or is slow, and for how long. Only a Look that
+// asks for it returns one.
+func (r Row) Stale() (left time.Duration, ok bool) {
+	return -r.Remaining, r.Value != nil && r.Remaining <= 0
+}
+
 // TooLarge says that the row has a value which is larger than Store.Largest, and was left where it is.
 func (r Row) TooLarge() bool { return r.Value == nil && r.Codec == tooLarge }
 

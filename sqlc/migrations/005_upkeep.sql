@@ -52,7 +52,7 @@ AS $$ SELECT s.newest - (s.newest - id::text::bigint) % 4294967296
     FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS newest) s $$;
 
 -- cache_expire removes at most batch rows that had expired by until from some blocks of the table, so that the janitor
--- reads each block about once however many rows go. It never waits for a writer. A row that was found is locked, so it is the
+-- reads each block about once however many rows go. A row that may still be handed out where a load fails stays until stale_until. It never waits for a writer. A row that was found is locked, so it is the
 -- one that is removed.
 --
 -- Unless all loads that have begun are fenced, a row is removed only if its transaction ended long enough ago. A row expires
@@ -70,9 +70,10 @@ BEGIN
     DELETE FROM /* TEMPLATE: prefix */cache_entries WHERE ctid = ANY (array(
         SELECT e.ctid FROM /* TEMPLATE: prefix */cache_entries e
         WHERE e.ctid >= format('(%s,0)', first_block)::tid AND e.ctid < format('(%s,0)', first_block + blocks)::tid AND e.expires_at <= until
+            AND greatest(e.expires_at, e.stale_until) <= until
             AND (fenced OR /* TEMPLATE: prefix */cache_xid8(e.xmin) < ended)
         LIMIT batch FOR UPDATE SKIP LOCKED
-    )) AND expires_at <= until;
+    )) AND expires_at <= until AND greatest(expires_at, stale_until) <= until;
     GET DIAGNOSTICS removed = ROW_COUNT;
     PERFORM set_config('pgcache.upkeep', '', true);
     RETURN removed;

@@ -56,14 +56,17 @@ FROM w, published;
 SELECT coalesce(r.n, 0)::bigint AS n, coalesce(r.version, 0)::bigint AS version, coalesce(r.codec, '')::text AS codec, r.value::bytea AS value,
     coalesce(r.remaining_us, 0)::bigint AS remaining_us, coalesce(r.server, 0)::bigint AS server,
     coalesce(r.incarnation, 0)::bigint AS incarnation, coalesce(r.now_us, 0)::bigint AS now_us, coalesce(r.got, '-')::text AS got
-FROM /* TEMPLATE: prefix */cache_look(@pid::int, @class::int, (@ids::text)::int[], (@keys::text)::text[], @largest::int)
+FROM /* TEMPLATE: prefix */cache_look(@pid::int, @class::int, (@ids::text)::int[], (@keys::text)::text[], @largest::int, @stale::boolean)
     AS r (n, version, codec, value, remaining_us, server, incarnation, now_us, got);
 
 -- name: Look :many
--- The look of a load that has no lock, or one that a foreign guard gave it. Incarnation 0: see NewIncarnation.
+-- The look of a load that has no lock, or one that a foreign guard gave it. Incarnation 0: see NewIncarnation. stale and
+-- remaining_us are those of cache_look.
 SELECT k.n, coalesce(e.version, 0)::bigint AS version, (CASE WHEN octet_length(e.value) > @largest::int THEN 'too large' ELSE coalesce(e.codec, '') END)::text AS codec,
-    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= @largest::int THEN e.value END)::bytea AS value,
-    (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
+    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp() OR @stale::boolean AND e.stale_until > clock_timestamp())
+        AND octet_length(e.value) <= @largest::int THEN e.value END)::bytea AS value,
+    (CASE WHEN e.expires_at <= clock_timestamp() THEN coalesce(-date_part('epoch', e.stale_until - clock_timestamp()) * 1000000, 0)
+        ELSE coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18) END)::bigint AS remaining_us,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)::bigint AS incarnation,
     (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us

@@ -61,8 +61,8 @@ SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us;
 -- may have ended lately.
 SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us, EXISTS (
     SELECT FROM /* TEMPLATE: prefix */cache_entries e, /* TEMPLATE: prefix */cache_state s
-    WHERE e.expires_at <= clock_timestamp() AND (
-        e.expires_at > clock_timestamp() - (@grace_us::bigint) * interval '1 microsecond' AND e.value IS NOT NULL
+    WHERE e.expires_at <= clock_timestamp() AND greatest(e.expires_at, e.stale_until) <= clock_timestamp() AND (
+        greatest(e.expires_at, e.stale_until) > clock_timestamp() - (@grace_us::bigint) * interval '1 microsecond' AND e.value IS NOT NULL
         OR coalesce(/* TEMPLATE: prefix */cache_xid8(e.xmin) >= s.ended_before::text::bigint, true))
 ) AS lately;
 

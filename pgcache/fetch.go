@@ -1,0 +1,178 @@
+package pgcache
+
+import (
+	"context"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/localcache"
+)
+
+// Source is where a value came from.
+type Source int
+
+// Where a value came from.
+const (
+	FromMemory   Source = iota + 1 // this process's memory
+	FromDatabase                   // the table
+	FromLoader                     // a loader, this caller's or one that it shared
+)
+
+// String returns "memory", "database" or "loader".
+func (s Source) String() string {
+	switch s {
+	case FromMemory:
+		return "memory"
+	case FromDatabase:
+		return "database"
+	case FromLoader:
+		return "loader"
+	}
+	return "nowhere"
+}
+
+// Result is what Fetch returns.
+type Result[T any] struct {
+	Value  T
+	Source Source
+	Stale  bool  // Value has expired: see StaleFor
+	Err    error // why it is stale: what the loader returned, or an ErrLoadTimeout if it is late
+}
+
+// Load is what a loader of Fetch is told, and what it may say of the value that it returns. What it says after it has returned
+// counts for nothing. It is safe for concurrent use.
+type Load[T any] struct {
+	view *view
+	key  localcache.Key
+	old  store.Row
+
+	mu   sync.Mutex
+	said settings
+	err  error
+}
+
+// settings are what a loader of Fetch says of its value.
+type settings struct {
+	ttl    time.Duration // 0: the view's
+	tags   []string      // nil: the view's
+	unkept bool
+}
+
+// said is a loader's value with its settings.
+type said struct {
+	value any
+	settings
+}
+
+// Stale returns what is stored under the key, if it has expired and StaleFor has kept it, or if this load is in the background
+// (RefreshAfter) and replaces it: for a conditional request, for example. Returning it again stores it anew.
+func (l *Load[T]) Stale() (v T, ok bool) {
+	if l.old.Value == nil || l.view.unmarshal(l.key, l.old.Codec, l.old.Value, &v) != nil {
+		return *new(T), false
+	}
+	return v, true
+}
+
+// SetTTL says how long the value lives, as the option TTL does. A TTL that is not valid makes Fetch return ErrInvalidTTL.
+func (l *Load[T]) SetTTL(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.said.ttl, l.err = ttl(d)
+}
+
+// SetTags says to which groups the value belongs, in place of those of the view.
+func (l *Load[T]) SetTags(tags ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.said.tags = append([]string{}, tags...)
+}
+
+// DoNotStore lets the callers that wait have the value and keeps it nowhere. What is stored under the key stays, a stale value too.
+func (l *Load[T]) DoNotStore() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.said.unkept = true
+}
+
+// settings are what the loader has said so far.
+func (l *Load[T]) settings() (settings, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.said
+	s.tags = slices.Clone(s.tags)
+	return s, l.err
+}
+
+// Fetch is GetOrSet for those who want to know more: where the value came from and whether it is stale; and whose loader wants
+// to: what there was before, and for how long, in which groups and whether at all its value is to be stored.
+func (t *Typed[T]) Fetch(ctx context.Context, key string, load func(context.Context, *Load[T]) (T, error), opts ...Option) (Result[T], error) {
+	const op = "fetch"
+	with, err := t.apply(opts)
+	if err != nil {
+		return Result[T]{}, fail(op, key, err)
+	}
+	if load == nil {
+		return Result[T]{}, fail(op, key, errNilLoader)
+	}
+	k := t.key(key)
+	if v, h := t.fromMemory(k); h.e != nil {
+		if h.left() < with.due && with.dueInMemory(h) {
+			with.refreshBehind(ctx, []localcache.Key{k}, reflect.TypeFor[T](), false, saying(with, load))
+		}
+		return Result[T]{Value: v, Source: FromMemory}, nil
+	}
+	return fetch(ctx, with, op, key, load)
+}
+
+// fetch is the miss, apart: here the value goes to the heap to be decoded into.
+func fetch[T any](ctx context.Context, with view, op, key string, load func(context.Context, *Load[T]) (T, error)) (Result[T], error) {
+	var v T
+	g, err := with.getOrSet(ctx, op, key, &v, saying(with, load))
+	if err != nil {
+		return Result[T]{}, err
+	}
+	return Result[T]{Value: v, Source: g.source, Stale: g.stale, Err: g.err}, nil
+}
+
+// saying is the loader of one key that load is.
+func saying[T any](v view, load func(context.Context, *Load[T]) (T, error)) loadFunc {
+	return func(ctx context.Context, names []string, old map[localcache.Key]store.Row) (map[string]any, error) {
+		l := &Load[T]{view: &v, key: v.key(names[0])}
+		l.old = old[l.key]
+		value, err := load(ctx, l)
+		s, wrong := l.settings()
+		if err == nil {
+			err = wrong
+		}
+		return map[string]any{names[0]: said{value, s}}, err
+	}
+}
+
+// plainly is the loader of one key that load is.
+func plainly[T any](load func(context.Context) (T, error)) loadFunc {
+	return func(ctx context.Context, names []string, _ map[localcache.Key]store.Row) (map[string]any, error) {
+		value, err := load(ctx)
+		return map[string]any{names[0]: value}, err
+	}
+}
+
+// got is what a caller of a load gets, beside the value.
+type got struct {
+	source Source
+	stale  bool
+	err    error // why it is stale
+}
+
+func sourceOf(out *coherence.Loaded) Source {
+	switch {
+	case out.Memory:
+		return FromMemory
+	case out.Loader:
+		return FromLoader
+	}
+	return FromDatabase
+}

@@ -1,0 +1,69 @@
+package pgcache
+
+import (
+	"sync"
+
+	"github.com/pgcache/go/localcache"
+)
+
+// maxRecent bounds what a recent holds.
+const maxRecent = 4096
+
+// recent remembers something of a key until a moment of the monotonic clock, of a bounded number of keys: beyond it forgets any.
+type recent[V any] struct {
+	mu sync.Mutex
+	of map[localcache.Key]remembered[V]
+}
+
+type remembered[V any] struct {
+	until int64
+	v     V
+}
+
+// get returns what is remembered of k at now.
+func (r *recent[V]) get(k localcache.Key, now int64) (v V, until int64, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.of[k]
+	return m.v, m.until, m.until > now
+}
+
+func (r *recent[V]) put(k localcache.Key, v V, now, until int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.add(k, v, now, until)
+}
+
+// add is put with the lock held.
+func (r *recent[V]) add(k localcache.Key, v V, now, until int64) {
+	if r.of == nil {
+		r.of = map[localcache.Key]remembered[V]{}
+	}
+	if _, ok := r.of[k]; !ok && len(r.of) >= maxRecent {
+		r.makeRoom(now)
+	}
+	r.of[k] = remembered[V]{until, v}
+}
+
+// makeRoom removes what is over of some keys, or else one key.
+func (r *recent[V]) makeRoom(now int64) {
+	const some = 16
+	n, removed := 0, false
+	for k, m := range r.of {
+		if n++; m.until <= now {
+			delete(r.of, k)
+			removed = true
+		} else if n >= some {
+			if !removed {
+				delete(r.of, k)
+			}
+			return
+		}
+	}
+}
+
+func (r *recent[V]) forget(k localcache.Key) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.of, k)
+}

@@ -1,0 +1,240 @@
+package pgcache
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"time"
+
+	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/localcache"
+)
+
+// longestThrottle bounds for how long a process calls no loader of a key that has failed.
+const longestThrottle = 10 * time.Second
+
+func throttle(d time.Duration) int64 { return int64(min(longestThrottle, d/4)) }
+
+// lastLook is how much longer than HardTimeout a caller waits for a look that is under way.
+const lastLook = 100 * time.Millisecond
+
+// offer offers what a look found to the callers that wait for l: row may be stale, live or neither. into is what a stale value
+// must decode into.
+func (v *view) offer(l *coherence.Load, row store.Row, into reflect.Type, step int, sent int64) (stale bool) {
+	out := &coherence.Loaded{Since: step}
+	left, stale := row.Stale()
+	if !stale {
+		left = row.Remaining
+	}
+	stale = stale && left > 0
+	if row.Live() && left > 0 && row.Codec != codecNone && (into == nil || v.unmarshal(l.Key, row.Codec, row.Value, reflect.New(into).Interface()) == nil) {
+		out.Row, out.Found, out.Stale, out.Until = row, true, stale, coherence.Until(sent, left)
+	}
+	l.Offer(out)
+	return stale && out.Found
+}
+
+// offersStale says that there is a stale value for callers of l.
+func offersStale(l *coherence.Load) bool {
+	out := l.Offered(-1, 0)
+	return out != nil && out.Found && out.Stale
+}
+
+// takeOffer decodes what was offered to this caller, who did not get a result because of why.
+func (v *view) takeOffer(l *coherence.Load, steps int, arrived int64, dst any, why error) (got, bool) {
+	out := l.Offered(steps, arrived)
+	if out == nil || !out.Found || out.Expired() || v.unmarshal(l.Key, out.Row.Codec, out.Row.Value, dst) != nil {
+		return got{}, false
+	}
+	g := got{source: sourceOf(out)}
+	if out.Stale {
+		g.stale, g.err = true, why
+		v.c.stats.stale.Add(1)
+	}
+	return g, true
+}
+
+// waitAWhile is waitFor for views with a SoftTimeout or a HardTimeout.
+func (v *view) waitAWhile(ctx context.Context, l *coherence.Load, steps int, arrived int64, dst any) (g got, early bool, err error) {
+	r := v.resilience
+	option, look, most := softTimeout, r.soft, r.hard
+	if r.stale > 0 && r.hard > 0 && (r.soft == 0 || r.soft >= r.hard) {
+		option, look, most = hardTimeout, r.hard, r.hard+lastLook
+	}
+	// Who joins a load that has been under way for SoftTimeout need not wait for it again.
+	soft, hard := timerAt(min(arrived, l.Began()), look), timerAt(arrived, most)
+	defer soft.Stop()
+	defer hard.Stop()
+	var looked <-chan struct{}
+	for {
+		select {
+		case <-l.Done():
+			return got{}, false, nil
+		case <-ctx.Done():
+			return got{}, false, ctx.Err()
+		case <-soft.C:
+			if l.Offered(steps, arrived) == nil {
+				looked = v.lookAgain(l, steps, arrived)
+				continue
+			}
+		case <-looked:
+			looked = nil
+		case <-hard.C:
+			return got{}, false, r.late(hardTimeout)
+		}
+		if g, ok := v.takeOffer(l, steps, arrived, dst, r.late(option)); ok {
+			return g, true, nil
+		}
+		if option == hardTimeout {
+			return got{}, false, r.late(hardTimeout)
+		}
+	}
+}
+
+// timerAt goes off d after since; never, if d is 0.
+func timerAt(since int64, d time.Duration) *time.Timer {
+	if d == 0 {
+		d = 1 << 62
+		since = coherence.Now()
+	}
+	return time.NewTimer(d - time.Duration(coherence.Now()-since))
+}
+
+// lookAgain looks for a caller whom no look has answered, and offers what it finds; callers that come meanwhile share it.
+//
+//	load begins: look, v1 stale        Delete elsewhere        a caller joins
+//	                                                           <- the first look says v1, a second one: nothing
+func (v *view) lookAgain(l *coherence.Load, steps int, arrived int64) (done <-chan struct{}) {
+	c, w := v.c, *v
+	ended := make(chan struct{})
+	if !c.goDo(func() {
+		defer close(ended)
+		l.Looking.Lock()
+		defer l.Looking.Unlock()
+		if l.Offered(steps, arrived) != nil {
+			return
+		}
+		step, sent := l.Run.Step(), coherence.Now()
+		statement, cancel := c.statement(c.ctx)
+		defer cancel()
+		looked, err := c.store.Look(statement, []string{l.Key.Row()}, true)
+		if err != nil {
+			w.offerMemory(l, nil, step)
+			return
+		}
+		w.offer(l, looked.Rows[0], nil, step, sent)
+	}) {
+		close(ended)
+	}
+	return ended
+}
+
+// offerMemory offers the entry in memory that has expired, where the database does not answer. What this process does not know the end
+// of is not handed out.
+func (v *view) offerMemory(l *coherence.Load, into reflect.Type, step int) (row store.Row, stale bool) {
+	now := coherence.Now()
+	out := &coherence.Loaded{Since: step}
+	if e := v.c.local.Stale(l.Key, now); e != nil {
+		version, until, ok := v.c.staleness.get(l.Key, now)
+		if row, stale = v.rowOf(l.Key, e); ok && version == e.Version && stale &&
+			(into == nil || v.unmarshal(l.Key, row.Codec, row.Value, reflect.New(into).Interface()) == nil) {
+			out.Row, out.Found, out.Stale, out.Memory, out.Until = row, true, true, true, until
+		}
+	}
+	l.Offer(out)
+	return row, out.Found
+}
+
+// rowOf is the row that an entry in memory was made of.
+func (v *view) rowOf(k localcache.Key, e *localcache.Entry) (store.Row, bool) {
+	row := store.Row{Key: k.Row(), Version: e.Version, Codec: e.Codec.Value()}
+	if e.Raw != nil {
+		row.Value = *e.Raw
+		return row, e.Codec != noneID
+	}
+	data, err := v.encode(k, e.Value)
+	row.Value = data
+	return row, err == nil && e.Codec == v.codecID
+}
+
+// offerAllFromMemory is offerMemory for a run without a database.
+func (r *loadRun) offerAllFromMemory(loads []*coherence.Load) {
+	if r.staleFor() == 0 {
+		return
+	}
+	r.old = map[localcache.Key]store.Row{}
+	step := r.run.Step()
+	for _, l := range loads {
+		if row, ok := r.offerMemory(l, r.into, step); ok {
+			r.old[l.Key] = row
+		}
+	}
+}
+
+// noteStale notes until when a row that was just written may be handed out.
+func (v *view) noteStale(k localcache.Key, w *store.Write, sent int64) {
+	if w.Stale > 0 && w.TTL != store.Never {
+		v.c.staleness.put(k, w.Version, coherence.Now(), coherence.Until(sent, w.TTL+w.Stale))
+	}
+}
+
+// failed ends loads whose loader returned err. Where there is a stale value, no loader of that key is called for a while.
+func (r *loadRun) failed(ctx context.Context, loads []*coherence.Load, err error) {
+	now := coherence.Now()
+	for _, l := range loads {
+		if r.staleFor() > 0 && ctx.Err() == nil && offersStale(l) {
+			r.c.failing.put(l.Key, err, now, now+throttle(r.staleFor()))
+		}
+	}
+	r.stats.loadErrors.Add(1)
+	if r.early {
+		r.fault = err
+	}
+	// Not of the loader: nobody waits any more, or the cache is closed.
+	end(loads, coherence.Loaded{All: true, Err: err, Failed: ctx.Err() == nil})
+}
+
+// throttled says that a loader of k has failed a moment ago, and how.
+func (v *view) throttled(k localcache.Key) (err error, yes bool) { //nolint:revive // the error is what is asked for
+	if v.staleFor() == 0 {
+		return nil, false
+	}
+	err, _, yes = v.c.failing.get(k, coherence.Now())
+	return err, yes
+}
+
+// skip ends the loads whose loader failed a moment ago and for which there is a value all the same, and returns the others. It looks
+// each time: a Delete or a Set may have come.
+func (r *loadRun) skip(ctx context.Context, pending []*coherence.Load) (rest []*coherence.Load) {
+	var held []*coherence.Load
+	var errs []error
+	for _, l := range pending {
+		if err, yes := r.throttled(l.Key); yes {
+			held, errs = append(held, l), append(errs, err)
+		} else {
+			rest = append(rest, l)
+		}
+	}
+	if len(held) == 0 {
+		return pending
+	}
+	fence, err := r.look(held).fence(ctx)
+	if err != nil {
+		if errors.Is(err, ErrClosed) || misconfigured(err) {
+			return pending
+		}
+		r.offerAllFromMemory(held)
+	}
+	for i, l := range held {
+		switch row, ok := fence.found(l.Key); {
+		case ok:
+			l.End(coherence.Loaded{Row: row, Found: true, Since: fence.step, Until: coherence.Until(fence.sent, row.Remaining)})
+		case offersStale(l):
+			l.End(coherence.Loaded{Err: errs[i], Failed: true, Skipped: true})
+		default:
+			rest = append(rest, l)
+		}
+	}
+	return rest
+}
