@@ -65,8 +65,22 @@ END $$;
 
 -- cache_seen is what a row that is written notes of the records; NULL: there are none. Callers ask first whether there is any
 -- record at all, in an uncorrelated sub-select, which costs them nothing for each row.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_seen(key text, tags text[]) RETURNS bigint[] LANGUAGE sql STABLE PARALLEL SAFE
-AS $$ SELECT array_agg(r.id) FROM /* TEMPLATE: prefix */cache_removals($1, $2) r $$;
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_seen(key text, tags text[]) RETURNS bigint[] LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+DECLARE
+    ids bigint[];
+BEGIN
+    -- The same as cache_removals, which costs more: mostly there is no prefix.
+    IF $2 IS NULL THEN
+        SELECT array_agg(g.id) INTO ids FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 'k' AND g.name = $1;
+    ELSE
+        SELECT array_agg(g.id) INTO ids FROM /* TEMPLATE: prefix */cache_groups g
+            WHERE g.kind = 'k' AND g.name = $1 OR g.kind = 't' AND g.name = ANY ($2);
+    END IF;
+    IF EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 'p' AND g.name <= $1) THEN
+        SELECT array_agg(r.id) INTO ids FROM /* TEMPLATE: prefix */cache_removals($1, $2) r;
+    END IF;
+    RETURN ids;
+END $$;
 
 -- cache_dead says that a group of the row has been removed since it was written.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_dead(key text, tags text[], seen bigint[]) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
