@@ -12,14 +12,14 @@ import (
 func groups(t *testing.T, b *bench) {
 	ctx := t.Context()
 	n, other, db := b.node(nil), b.node(nil), b.node(forgetful)
-	view := func(n node) *pgcache.Typed[string] {
-		return pgcache.For[string](n.Cache, pgcache.Namespace("group"), pgcache.Tags("all"))
+	view := func(n node) *pgcache.Typed[[]byte] {
+		return pgcache.For[[]byte](n.Cache, pgcache.Namespace("group"), pgcache.Tags("all"))
 	}
 	fill := func() {
 		for i := range 4 {
-			must(t, view(n).Set(ctx, fmt.Sprint(i), "v", pgcache.Tags(fmt.Sprint("tag ", i, `"\,{}'`))))
+			must(t, view(n).Set(ctx, fmt.Sprint(i), []byte("v"), pgcache.Tags(fmt.Sprint("tag ", i, `"\,{}'`))))
 		}
-		must(t, n.Set(ctx, "apart", "v"))
+		must(t, n.Set(ctx, "apart", []byte("v")))
 		for _, n := range []node{n, other} {
 			for i := range 4 {
 				_, _, err := view(n).Get(ctx, fmt.Sprint(i))
@@ -45,7 +45,7 @@ func groups(t *testing.T, b *bench) {
 			}
 		}
 		eventually(t, what+": the other node has lost it", func() bool { return found(other) == left })
-		var v string
+		var v []byte
 		if ok, err := other.Get(ctx, "apart", &v); err != nil || !ok {
 			t.Errorf("%s: another entry is gone: %v", what, err)
 		}
@@ -62,8 +62,8 @@ func groups(t *testing.T, b *bench) {
 	must(t, n.DeleteTags(ctx, "all"))
 	check("the tag of the view", "")
 	// A loader that runs has read what is removed meanwhile.
-	v, err := view(n).GetOrSet(ctx, "0", func(ctx context.Context) (string, error) { return "old", other.DeleteTags(ctx, "all") })
-	if err != nil || v != "old" {
+	v, err := view(n).GetOrSet(ctx, "0", func(ctx context.Context) ([]byte, error) { return []byte("old"), other.DeleteTags(ctx, "all") })
+	if err != nil || string(v) != "old" {
 		t.Error(v, err)
 	}
 	check("a load", "")
