@@ -51,7 +51,7 @@ func (v *view) life() (d time.Duration, over bool) {
 // row is what the view writes under k now.
 func (v *view) row(k localcache.Key, data []byte) store.Write {
 	life, _ := v.life()
-	return store.Write{Key: k.Row(), Value: data, Version: newVersion(), TTL: life, Codec: v.codecName, Stale: v.staleFor()}
+	return store.Write{Key: k.Row(), Value: data, Version: newVersion(), TTL: life, Codec: v.codecName, Stale: v.staleFor(), Tags: v.tags}
 }
 
 // storedRow is the row that w has become.

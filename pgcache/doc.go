@@ -87,6 +87,13 @@ and the node asks the database for the transaction's status, every second. Loads
 leaves, which may be a tombstone: the janitor keeps it until no load can have begun before the commit, however long the
 transaction was open.
 
+# Groups
+
+Tags puts an entry into groups; DeleteTags removes all entries of a group, DeletePrefix all whose keys begin with a prefix, and Clear
+of a view those of its namespace, each by one small row whatever it removes. The promises hold for them as for Delete: P1, P3 and P4
+on every node, P6 for loads, P8 in a transaction. What counts is what a statement saw: an entry is gone if the statement that
+stored it had not seen the removal, whichever of the two committed first. See docs/groups.md.
+
 # When things are missing
 
 	the listener is down             every Get asks the database; back by itself, with an empty memory

@@ -78,6 +78,7 @@ type fence struct {
 	usable      map[localcache.Key]bool // live, and decodes
 	incarnation int64
 	looked      time.Duration // by the database's clock
+	snapshot    string        // which removals of groups were known
 	read        time.Time     // by ours
 
 	step int   // of the look
@@ -134,6 +135,7 @@ func (l *lookup) fence(ctx context.Context) (*fence, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.snapshot = l.looked.Snapshot
 	b.incarnation, b.looked = l.looked.Incarnation, time.Duration(l.looked.At)*time.Microsecond
 	if len(l.keys) > 0 {
 		c.checkServer(l.looked.Rows[0].Server)

@@ -57,6 +57,7 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 		w.PublishNew = time.Since(began) >= slowLoad
 		if b != nil {
 			w.Fence, w.Incarnation, w.Looked = b.rows[l.Key].Version, b.incarnation, b.looked
+			w.Snapshot = b.snapshot
 		}
 		out := coherence.Loaded{Since: called}
 		if missing || !ok {
@@ -135,7 +136,7 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 		} else if err == nil {
 			fenced = append(fenced, i)
 		}
-		w.Finish(e, done.Server)
+		w.Finish(e, done.Server, rows[i].Tags...)
 	}
 	c.endWrite(versions, done, err)
 	c.checkServer(done.Server)

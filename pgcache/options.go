@@ -263,6 +263,7 @@ type Option struct {
 	part  float64
 	codec codec.Codec
 	until time.Time
+	tags  []string
 }
 
 type optionKind uint8
@@ -277,6 +278,7 @@ const (
 	optionHard
 	optionRefresh
 	optionNegative
+	optionTags
 )
 
 // A ViewOption changes all calls of a typed view: an Option, or what For alone takes, Namespace and Shared.
@@ -364,6 +366,12 @@ func (v *view) apply(opts []Option) (view, error) {
 			if err := out.resist(o, v); err != nil {
 				return out, err
 			}
+		case optionTags:
+			tags, err := withTags(out.tags, o.tags)
+			if err != nil {
+				return out, err
+			}
+			out.tags = tags
 		}
 	}
 	if out.resilience != nil {

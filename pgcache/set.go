@@ -92,7 +92,7 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 	_, over := v.life()
 	for i, w := range ws {
 		if rows[i] = v.row(w.key, w.data); w.data == nil || over {
-			rows[i].Value, rows[i].Stale = nil, 0
+			rows[i].Value, rows[i].Stale, rows[i].Tags = nil, 0, nil
 			rows[i].TTL, rows[i].PublishNew = tombstoneGrace, true
 		}
 		writers[i], versions[i] = c.local.BeginWrite(w.key, rows[i].Version, nil), rows[i].Version
@@ -111,7 +111,7 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 					Value: rows[i].Value, Version: rows[i].Version, Codec: rows[i].Codec, Remaining: remaining(rows[i].TTL),
 				}, sent)
 			}
-			w.Finish(e, out.Server)
+			w.Finish(e, out.Server, rows[i].Tags...)
 			if written {
 				v.noteStale(ws[i].key, &rows[i], sent)
 			}

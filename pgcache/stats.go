@@ -26,6 +26,7 @@ type Stats struct {
 
 	Sets    uint64 // values stored by Set and SetMany
 	Deletes uint64 // keys deleted
+	Groups  uint64 // tags and prefixes removed by DeleteTags, DeletePrefix and the Clear of a view
 	Cleaned uint64 // rows removed by this node, expired or beyond the table's bounds
 
 	Refreshed     uint64 // keys fetched again because they changed while in use, see Options.Refresh
@@ -110,7 +111,7 @@ type counters struct {
 
 	remoteHits, misses, loads, loadErrors, coalesced, fenced, guardErrors atomic.Uint64
 	sets, deletes, cleaned, decodeErrors, flushes, messages, refreshed    atomic.Uint64
-	unknown, behind, notFound                                             atomic.Uint64
+	unknown, behind, notFound, groups                                     atomic.Uint64
 	stale, negativeHits, refreshes, refreshErrors                         atomic.Uint64
 }
 
@@ -129,7 +130,7 @@ func (c *Cache) Stats() Stats {
 	s := Stats{
 		Fenced: c.stats.fenced.Load(), GuardErrors: c.stats.guardErrors.Load(),
 		Stale: c.stats.stale.Load(), NegativeHits: c.stats.negativeHits.Load(), EarlyLoads: c.stats.refreshes.Load(), EarlyErrors: c.stats.refreshErrors.Load(),
-		Cleaned:       c.stats.cleaned.Load(),
+		Cleaned: c.stats.cleaned.Load(), Groups: c.stats.groups.Load(),
 		Invalidations: c.local.Invalidations.Load(), LocalFlushes: c.local.Flushes.Load(),
 		DecodeErrors: c.stats.decodeErrors.Load(),
 		Flushes:      c.stats.flushes.Load(), Messages: c.stats.messages.Load(), Refreshed: c.stats.refreshed.Load(),

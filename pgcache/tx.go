@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"slices"
 
-	"github.com/pgcache/go/internal/coherence"
 	"github.com/pgcache/go/internal/store"
 )
 
@@ -221,11 +220,11 @@ func (x txView) write(ctx context.Context, ws []write) error {
 		return err
 	}
 	rows := make([]store.Write, len(ws))
-	writes := make([]*coherence.TxWrite, len(ws))
+	writes := make([]txPart, len(ws))
 	_, over := x.life()
 	for i, w := range ws {
 		if rows[i] = x.row(w.key, w.data); w.data == nil || over {
-			rows[i].Value, rows[i].TTL, rows[i].Stale = nil, tombstoneGrace, 0
+			rows[i].Value, rows[i].TTL, rows[i].Stale, rows[i].Tags = nil, tombstoneGrace, 0, nil
 		}
 		writes[i] = c.local.BeginTxWrite(w.key, rows[i].Version)
 	}

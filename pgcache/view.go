@@ -25,6 +25,7 @@ type view struct {
 
 	resilience *resilience   // nil: nothing of it
 	due        time.Duration // a hit with less than this left starts a load in the background; 0: none does
+	tags       []string      // the groups of what is stored; not to be changed
 
 	// keep decodes a value into the form that hits hand out as it is. nil: keep the bytes and decode them at every hit.
 	keep func(codec.Codec, localcache.Key, []byte) (any, error)

@@ -67,6 +67,8 @@ func Exercise(t *testing.T, dsn string, f Factory) {
 			{"nodes, published at once", atOnce(nodes)},
 			{"published at commit", publishedAtCommit},
 			{"clear", clearAll},
+			{"groups", groups},
+			{"groups, published at once", atOnce(groups)},
 			{"cleanup", cleanup},
 			{"contexts", contexts},
 			{"mixed use", mixedUse},

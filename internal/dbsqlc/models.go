@@ -29,6 +29,13 @@ type CacheEntry struct {
 	StaleUntil sql.NullTime
 }
 
+type CacheGroup struct {
+	Kind string
+	Name string
+	ID   int64
+	Xid  interface{}
+}
+
 type CacheIncarnation struct {
 	One bool
 	ID  int64

@@ -239,7 +239,7 @@ func (l *Locks) lock(ctx context.Context, conn *sql.Conn, batch []*ask) (err err
 			}
 		}
 		if n := len(a.keys); a.store != nil {
-			a.looked = store.Looked{Rows: looked.Rows[:n:n], Incarnation: looked.Incarnation, At: looked.At}
+			a.looked = store.Looked{Rows: looked.Rows[:n:n], Incarnation: looked.Incarnation, At: looked.At, Snapshot: looked.Snapshot}
 			looked.Rows = looked.Rows[n:]
 		}
 	}

@@ -1,0 +1,92 @@
+package store_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/pgcache/go/internal/store"
+)
+
+// TestNoRecordNoWork: while no group has been removed, a read calls none of the functions of groups.
+func TestNoRecordNoWork(t *testing.T) {
+	forDrivers(t, func(t *testing.T, s *table) {
+		s.put(row("k", "v", 1))
+		calls := func() (n int) {
+			tx, err := s.db.BeginTx(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Rollback() //nolint:errcheck // nothing is written
+			if _, err := tx.Exec("SET LOCAL track_functions = 'all'"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.GetTx(t.Context(), tx, "k"); err != nil {
+				t.Fatal(err)
+			}
+			if err := tx.QueryRow("SELECT coalesce(sum(calls), 0) FROM pg_stat_xact_user_functions WHERE funcname LIKE '%cache_%' AND schemaname = $1", s.Names.Schema).Scan(&n); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		if n := calls(); n != 0 {
+			t.Errorf("%d calls", n)
+		}
+		if _, err := s.Remove(t.Context(), store.Tag, []string{"g"}); err != nil {
+			t.Fatal(err)
+		}
+		if calls() == 0 {
+			t.Error("calls are not counted")
+		}
+	})
+}
+
+// TestRemovePrefixes: prefixes are found among many others, and a name is no pattern.
+func TestRemovePrefixes(t *testing.T) {
+	forDrivers(t, func(t *testing.T, s *table) {
+		keys := []string{"a", "ab", "abc", "abd", "a%", "a_b", `a\b`, "é1", "é2", "b"}
+		var names []string
+		for i := range 300 {
+			names = append(names, fmt.Sprintf("ab%03dx", i), fmt.Sprintf("z%d", i))
+		}
+		remove := func(kind store.GroupKind, names ...string) {
+			t.Helper()
+			if r, err := s.Remove(t.Context(), kind, names); err != nil || len(r.IDs) != len(names) || r.Server == 0 {
+				t.Fatal(r, err)
+			}
+		}
+		remove(store.Prefix, names...)
+		for prefix, gone := range map[string]string{
+			"ab": "ab abc abd", "a%": "a%", "a_": "a_b", `a\`: `a\b`, "é": "é1 é2", "abc": "abc", "abcd": "", "b": "b", "a": `a ab abc abd a% a_b a\b`, "é2": "é2",
+		} {
+			for i, k := range keys {
+				s.put(row(k, "v", int64(i+1)))
+			}
+			remove(store.Prefix, prefix)
+			var dead []string
+			for _, k := range keys {
+				if !s.get(k).Live() {
+					dead = append(dead, k)
+				}
+			}
+			if got := strings.Join(dead, " "); got != gone {
+				t.Errorf("%q removed %q, not %q", prefix, got, gone)
+			}
+		}
+		// Tags, and what the row says of them.
+		tagged := row("t", "v", 99)
+		tagged.Tags = []string{`o"r\g`, "é{},", "x"}
+		s.put(tagged)
+		if r := s.get("t"); strings.Join(r.Tags, "|") != strings.Join(tagged.Tags, "|") {
+			t.Errorf("%q", r.Tags)
+		}
+		remove(store.Tag, "é")
+		if !s.get("t").Live() {
+			t.Error("a tag that it has not")
+		}
+		remove(store.Tag, "none", "é{},")
+		if r := s.get("t"); r.Live() || r.Version != 99 {
+			t.Errorf("%+v", r)
+		}
+	})
+}
