@@ -29,6 +29,13 @@ type CacheEntry struct {
 	StaleUntil sql.NullTime
 }
 
+type CacheGroup struct {
+	Kind string
+	Name string
+	ID   int64
+	Xid  interface{}
+}
+
 type CacheIncarnation struct {
 	One bool
 	ID  int64
@@ -51,4 +58,14 @@ type CacheState struct {
 	NextBefore    interface{}
 	NextAt        time.Time
 	PollerLease   time.Time
+}
+
+type CacheWatch struct {
+	ID        string
+	Watched   string
+	Keys      []string
+	Tags      []string
+	Most      int32
+	Columns   []string
+	WatchedAt time.Time
 }
