@@ -15,9 +15,11 @@ SELECT
     k.n,
     e.version,
     (CASE WHEN octet_length(e.value) > $1::int THEN 'too large' ELSE e.codec END)::text AS codec,
-    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= $1::int THEN e.value END)::bytea AS value,
+    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= $1::int
+        AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
-    (SELECT (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint) AS server
+    (SELECT (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint) AS server,
+    to_json(e.tags)::text AS tags
 FROM (SELECT 1) AS one
 LEFT JOIN (unnest((SELECT ($2::text)::text[])) WITH ORDINALITY AS k (key, n)
     JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C") ON true
@@ -35,6 +37,7 @@ type GetEntriesRow struct {
 	Value       []byte
 	RemainingUs int64
 	Server      int64
+	Tags        string
 }
 
 // A join, not = ANY: a scan would parse the literal again for every row. n is the place of the key in the list. Keys
@@ -55,6 +58,7 @@ func (q *Queries) GetEntries(ctx context.Context, arg GetEntriesParams) ([]GetEn
 			&i.Value,
 			&i.RemainingUs,
 			&i.Server,
+			&i.Tags,
 		); err != nil {
 			return nil, err
 		}
@@ -74,9 +78,11 @@ const GetEntry = `-- name: GetEntry :one
 SELECT
     e.version,
     (CASE WHEN octet_length(e.value) > $1::int THEN 'too large' ELSE e.codec END)::text AS codec,
-    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= $1::int THEN e.value END)::bytea AS value,
+    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= $1::int
+        AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
-    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
+    to_json(e.tags)::text AS tags
 FROM (SELECT 1) AS one
 LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = $2::text
 `
@@ -92,12 +98,13 @@ type GetEntryRow struct {
 	Value       []byte
 	RemainingUs int64
 	Server      int64
+	Tags        string
 }
 
 // Reading and writing rows. Lists of keys and numbers travel as one array literal in a text parameter and values as one
 // bytea cut by lengths: as fast as native arrays, and the same for every driver. The array comes out of a sub-select: a
 // planner that sees how short it is believes a new plan to be cheaper, every time.
-// A row that is expired or a tombstone comes back without its value: its version is the fence of a load. So does one whose
+// A row that is expired, a tombstone or dead (a group of it was removed: see 007) comes back without its value: its version is the fence of a load. So does one whose
 // value is larger than this node takes, which another service or a node of other options wrote; codec says so. There is always
 // an answer, so that a failover is noticed by misses too; version is NULL where there is no row.
 func (q *Queries) GetEntry(ctx context.Context, arg GetEntryParams) (GetEntryRow, error) {
@@ -109,6 +116,7 @@ func (q *Queries) GetEntry(ctx context.Context, arg GetEntryParams) (GetEntryRow
 		&i.Value,
 		&i.RemainingUs,
 		&i.Server,
+		&i.Tags,
 	)
 	return i, err
 }
@@ -118,10 +126,11 @@ WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', coalesce(nullif($1::text, ''), current_setting('lock_timeout')), true) AS was
     WHERE current_setting('transaction_isolation') = 'read committed'
 ), w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until)
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until, seen)
     SELECT i.key, CASE WHEN i.size >= 0 THEN substring($2::bytea FROM i.lo FOR i.size) END, i.version, i.version,
         CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec,
-        i.tags::text[], clock_timestamp() + (i.ttl_us + i.stale_us) * interval '1 microsecond'
+        i.tags::text[], clock_timestamp() + (i.ttl_us + i.stale_us) * interval '1 microsecond',
+        CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen(i.key, i.tags::text[]) END
     FROM patience, ROWS FROM (
         unnest((SELECT ($3::text)::text[])), unnest((SELECT ($4::text)::bigint[])), unnest((SELECT ($5::text)::bigint[])),
         unnest((SELECT ($6::text)::text[])), unnest((SELECT ($7::text)::int[])), unnest((SELECT ($8::text)::int[])),
@@ -186,10 +195,11 @@ WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', coalesce(nullif($1::text, ''), current_setting('lock_timeout')), true) AS was
     WHERE current_setting('transaction_isolation') = 'read committed'
 ), w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until)
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until, seen)
     SELECT i.key, CASE WHEN i.size >= 0 THEN substring($2::bytea FROM i.lo FOR i.size) END, i.version, i.version,
         CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec,
-        i.tags::text[], clock_timestamp() + (i.ttl_us + i.stale_us) * interval '1 microsecond'
+        i.tags::text[], clock_timestamp() + (i.ttl_us + i.stale_us) * interval '1 microsecond',
+        CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen(i.key, i.tags::text[]) END
     FROM patience, ROWS FROM (
         unnest((SELECT ($3::text)::text[])), unnest((SELECT ($4::text)::bigint[])), unnest((SELECT ($5::text)::bigint[])),
         unnest((SELECT ($6::text)::text[])), unnest((SELECT ($7::text)::int[])), unnest((SELECT ($8::text)::int[])),
@@ -261,9 +271,10 @@ func (q *Queries) PutEntriesAndPublish(ctx context.Context, arg PutEntriesAndPub
 
 const PutEntry = `-- name: PutEntry :one
 WITH w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, seen)
     SELECT $1::text, $2::bytea, $3::bigint, $3::bigint,
-        clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text
+        clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text,
+        CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen($1::text, NULL) END
     WHERE current_setting('transaction_isolation') = 'read committed'
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
@@ -307,9 +318,10 @@ func (q *Queries) PutEntry(ctx context.Context, arg PutEntryParams) (PutEntryRow
 
 const PutEntryAndPublish = `-- name: PutEntryAndPublish :one
 WITH w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, seen)
     SELECT $1::text, $2::bytea, $3::bigint, $3::bigint,
-        clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text
+        clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text,
+        CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen($1::text, NULL) END
     WHERE current_setting('transaction_isolation') = 'read committed'
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,

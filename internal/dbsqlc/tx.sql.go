@@ -41,10 +41,11 @@ func (q *Queries) EndedTransactions(ctx context.Context, xids string) ([]string,
 const PutEntriesTx = `-- name: PutEntriesTx :one
 
 WITH w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until)
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until, seen)
     SELECT i.key, CASE WHEN i.size >= 0 THEN substring($1::bytea FROM i.lo FOR i.size) END, i.version, i.version,
         CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec,
-        i.tags::text[], clock_timestamp() + (i.ttl_us + i.stale_us) * interval '1 microsecond'
+        i.tags::text[], clock_timestamp() + (i.ttl_us + i.stale_us) * interval '1 microsecond',
+        CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen(i.key, i.tags::text[]) END
     FROM ROWS FROM (
         unnest((SELECT ($2::text)::text[])), unnest((SELECT ($3::text)::bigint[])), unnest((SELECT ($4::text)::bigint[])),
         unnest((SELECT ($5::text)::text[])), unnest((SELECT ($6::text)::int[])), unnest((SELECT ($7::text)::int[])),

@@ -203,11 +203,12 @@ func current(ctx context.Context, tx *sql.Tx, n store.Names) (int, error) {
 	return version, err
 }
 
-// PersistenceError says that the table of entries survives a crash and should not, or the other way round. Nobody's data is
+// PersistenceError says that the table of entries, or that of removed groups, survives a crash and should not, or the other way round. Nobody's data is
 // rewritten unasked: with a large table that takes long, and keeps everybody out.
 type PersistenceError struct {
 	Table   string
-	Durable bool // it is; the option is not
+	Groups  string // the table that goes with it
+	Durable bool   // it is; the option is not
 }
 
 // Error says how to change it.
@@ -216,15 +217,22 @@ func (e *PersistenceError) Error() string {
 	if e.Durable {
 		is, should = should, is
 	}
-	return fmt.Sprintf("%s is %s, and the option Durable asks for %s: run ALTER TABLE %s SET %s, which rewrites it and keeps everybody out meanwhile",
-		e.Table, is, should, e.Table, should)
+	return fmt.Sprintf("%s is %s, and the option Durable asks for %s: run ALTER TABLE %s SET %s, which rewrites it and keeps everybody out meanwhile, and ALTER TABLE %s SET %s",
+		e.Table, is, should, e.Table, should, e.Groups, should)
 }
 
-// Persistence returns an error if the table of entries is of another persistence than n says.
+// Persistence returns an error if the table of entries or that of removed groups is of another persistence than n says: rows
+// that outlive the records of removals would be back.
 func Persistence(objects []store.Held, n store.Names) error {
 	for _, o := range objects {
-		if o.Object == "cache_entries" && o.There && o.Durable != n.Durable {
-			return &PersistenceError{n.Table(), o.Durable}
+		if !o.There || o.Durable == n.Durable {
+			continue
+		}
+		switch o.Object {
+		case "cache_entries":
+			return &PersistenceError{n.Table(), n.Groups(), o.Durable}
+		case "cache_groups":
+			return &PersistenceError{n.Groups(), n.Table(), o.Durable}
 		}
 	}
 	return nil
@@ -232,7 +240,7 @@ func Persistence(objects []store.Held, n store.Names) error {
 
 // foreign returns an error if a table has one of our names and is not ours.
 func foreign(ctx context.Context, tx *sql.Tx, n store.Names) error {
-	columns := [...]string{"key, value, version, stamp, expires_at, codec, written_at", "key, version, logged_at", "seq, payload, published_at"}
+	columns := [...]string{"key, value, version, stamp, expires_at, codec, written_at", "key, version, logged_at", "seq, payload, published_at", "kind, name, id, xid"}
 	for i, table := range n.Tables() {
 		var there bool
 		if err := tx.QueryRowContext(ctx, "SELECT to_regclass($1::text) IS NOT NULL", table).Scan(&there); err != nil {

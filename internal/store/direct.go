@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql/driver"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -134,6 +135,14 @@ func asString(v driver.Value) string {
 		return string(v)
 	}
 	return ""
+}
+
+// asTags is a JSON array, which every driver hands out alike.
+func asTags(v driver.Value) (tags []string) {
+	if s := asString(v); s != "" {
+		_ = json.Unmarshal([]byte(s), &tags) // the server wrote it
+	}
+	return tags
 }
 
 // asBytes copies: the driver may use its buffer again.

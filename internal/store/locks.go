@@ -13,7 +13,8 @@ import (
 type Looked struct {
 	Rows        []Row // in the order of the keys
 	Incarnation int64
-	At          int64 // by the database's clock, in microseconds
+	At          int64  // by the database's clock, in microseconds
+	Snapshot    string // which removals of groups were visible, "" if there was none
 }
 
 // Look reads the rows of keys and the incarnation that they belong to, in one statement.
@@ -22,7 +23,7 @@ func (s *Store) Look(ctx context.Context, keys []string) (l Looked, err error) {
 		l, err = retry(ctx, lost, func() (Looked, error) {
 			l := Looked{Rows: make([]Row, len(keys))}
 			return l, s.sql.query(ctx, dbsqlc.Look, func(v []driver.Value) error {
-				l.add(keys, v)
+				l.add(keys, v, v[8:])
 				return nil
 			}, s.Largest, keyList(keys))
 		})
@@ -37,11 +38,12 @@ func (s *Store) Look(ctx context.Context, keys []string) (l Looked, err error) {
 	return l, err
 }
 
-// add takes over a row of the answer: n, version, codec, value, remaining_us, server, incarnation, now_us.
-func (l *Looked) add(keys []string, v []driver.Value) {
+// add takes over a row of the answer: n, version, codec, value, remaining_us, server, incarnation, now_us; and at its end, in
+// groups, tags and snapshot.
+func (l *Looked) add(keys []string, v, groups []driver.Value) {
 	n := asInt(v[0]) - 1
-	l.Rows[n] = Row{keys[n], asBytes(v[3]), asInt(v[1]), asString(v[2]), micros(asInt(v[4])), asInt(v[5])}
-	l.Incarnation, l.At = asInt(v[6]), asInt(v[7])
+	l.Rows[n] = Row{keys[n], asBytes(v[3]), asInt(v[1]), asString(v[2]), micros(asInt(v[4])), asInt(v[5]), asTags(groups[0])}
+	l.Incarnation, l.At, l.Snapshot = asInt(v[6]), asInt(v[7]), asString(groups[1])
 }
 
 // LockAndLook tries the advisory locks ids on the session db, whose backend is pid, and then looks. pooled says that
@@ -60,7 +62,7 @@ func (s *Store) LockAndLook(ctx context.Context, db DB, pid, class int32, ids []
 				got[i] = answer[i] == '1'
 			}
 		}
-		l.add(keys, v)
+		l.add(keys, v, v[9:])
 		return nil
 	}, pid, class, lockIDs(ids), keyList(keys), s.Largest)
 	return got, l, pooled, err

@@ -66,9 +66,12 @@ func (n Names) Resolve() (Names, error) {
 func (n Names) Table() string { return n.object("cache_entries") }
 
 // Tables are the full quoted names of the tables beside State.
-func (n Names) Tables() [3]string {
-	return [3]string{n.object("cache_entries"), n.object("cache_changes"), n.object("cache_notices")}
+func (n Names) Tables() [4]string {
+	return [4]string{n.object("cache_entries"), n.object("cache_changes"), n.object("cache_notices"), n.object("cache_groups")}
 }
+
+// Groups is the full quoted name of the table of removed groups, which is as durable as that of the entries.
+func (n Names) Groups() string { return n.object("cache_groups") }
 
 // State is the full quoted name of the table that says what is there.
 func (n Names) State() string { return n.object("cache_state") }

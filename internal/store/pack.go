@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -77,12 +78,16 @@ func pack(ws []*Write) packed {
 }
 
 // packLoads are the columns that only loads have.
-func packLoads(ws []*Write) (fences, incarnations, looked, publishNew string) {
+func packLoads(ws []*Write) (fences, incarnations, looked, publishNew, snapshots string) {
 	column := func(element func(w *Write) string) string {
 		return arrayOf(len(ws), func(b *strings.Builder, i int) { b.WriteString(element(ws[i])) })
+	}
+	if slices.ContainsFunc(ws, func(w *Write) bool { return w.Snapshot != "" }) {
+		snapshots = arrayOf(len(ws), func(b *strings.Builder, i int) { quoteElement(b, ws[i].Snapshot) })
 	}
 	return column(func(w *Write) string { return strconv.FormatInt(w.Fence, 10) }),
 		column(func(w *Write) string { return strconv.FormatInt(w.Incarnation, 10) }),
 		column(func(w *Write) string { return strconv.FormatInt(w.Looked.Microseconds(), 10) }),
-		column(func(w *Write) string { return strconv.FormatBool(w.PublishNew) })
+		column(func(w *Write) string { return strconv.FormatBool(w.PublishNew) }),
+		snapshots
 }

@@ -56,12 +56,12 @@ func (s *Store) readOne(ctx context.Context, r read) ([]Row, error) {
 	return []Row{row}, nil
 }
 
-// entry is a row of GetEntry: version, codec, value, remaining_us, server. version is NULL where there is no row.
+// entry is a row of GetEntry: version, codec, value, remaining_us, server, tags. version is NULL where there is no row.
 func entry(key string, v []driver.Value) Row {
 	if v[0] == nil {
 		return Row{Key: key, Server: asInt(v[4])}
 	}
-	return Row{key, asBytes(v[2]), asInt(v[0]), asString(v[1]), micros(asInt(v[3])), asInt(v[4])}
+	return Row{key, asBytes(v[2]), asInt(v[0]), asString(v[1]), micros(asInt(v[3])), asInt(v[4]), asTags(v[5])}
 }
 
 func (s *Store) readMany(ctx context.Context, rs []read) ([][]Row, error) {

@@ -30,7 +30,12 @@ type Right struct {
 // Rights are all rights that the library's statements need.
 func Rights() []Right {
 	rights := []Right{
-		{ToRead, "SELECT", "cache_entries", "-", "key, value, version, codec, expires_at"},
+		{ToRead, "SELECT", "cache_entries", "-", "key, value, version, codec, expires_at, tags, seen"},
+		{ToRead, "SELECT", "cache_groups", "-", "kind, name, id, xid"},
+		{ToRead, "EXECUTE", "cache_dead", "text, text[], bigint[]", ""},
+		{ToRead, "EXECUTE", "cache_seen", "text, text[]", ""},
+		{ToRead, "EXECUTE", "cache_removals", "text, text[]", ""},
+		{ToRead, "EXECUTE", "cache_common", "text, text", ""},
 		{ToRead, "SELECT", "cache_state", "-", "schema_version, id, channel, key_secret"},
 		{ToListen, "SELECT", "cache_state", "-", "poller_lease"},
 		{ToListen, "SELECT", "cache_incarnation", "-", "id"},
@@ -41,6 +46,7 @@ func Rights() []Right {
 		{"cache_changes", "SELECT INSERT DELETE TRUNCATE"},
 		{"cache_notices", "SELECT INSERT DELETE"},
 		{"cache_incarnation", "SELECT INSERT UPDATE"},
+		{"cache_groups", "SELECT INSERT UPDATE DELETE"},
 		{"cache_state", "SELECT"},
 	} {
 		for p := range strings.FieldsSeq(t.privileges) {
@@ -63,6 +69,14 @@ func Rights() []Right {
 		{"cache_xid8", "xid"},
 		{"cache_expire", "bigint, integer, timestamp with time zone, integer, boolean"},
 		{"cache_look", "integer, integer, integer[], text[], integer"},
+		{"cache_removals", "text, text[]"},
+		{"cache_common", "text, text"},
+		{"cache_seen", "text, text[]"},
+		{"cache_dead", "text, text[], bigint[]"},
+		{"cache_overtaken", "text, text[], text"},
+		{"cache_remove", "text, text[]"},
+		{"cache_bury", "bigint, integer, integer"},
+		{"cache_horizon", ""},
 	} {
 		rights = append(rights, Right{ToWrite, "EXECUTE", f[0], f[1], ""})
 	}

@@ -30,11 +30,12 @@ const Never time.Duration = -1
 // Row is one row as the database had it.
 type Row struct {
 	Key       string
-	Value     []byte // nil: expired or a tombstone; never nil otherwise
+	Value     []byte // nil: expired, a tombstone, or of a group that was removed; never nil otherwise
 	Version   int64  // 0: there is no row
 	Codec     string
 	Remaining time.Duration // until it expires, by the database's clock; centuries if never
 	Server    int64         // identity of the server that answered, also where there is no row
+	Tags      []string      // the groups it belongs to
 }
 
 // Live says whether the row has a value to hand out.
@@ -61,6 +62,7 @@ type Write struct {
 	Fence       int64 // the row's version, 0 if there was no row
 	Incarnation int64
 	Looked      time.Duration // when, by the database's clock
+	Snapshot    string        // which removals of groups were visible, "" if there was none
 }
 
 // Store runs the statements of one cache. It is safe for concurrent use.

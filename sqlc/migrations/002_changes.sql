@@ -109,11 +109,11 @@ BEGIN
     bytes := pg_relation_size('/* TEMPLATE: prefix */cache_changes');
 END $$;
 
--- cache_writers are the transactions that are writing entries, but for the caller's.
+-- cache_writers are the transactions that are writing entries or removing groups, but for the caller's.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_writers() RETURNS text[] LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN array(SELECT l.virtualtransaction FROM pg_locks l
-        WHERE l.relation = '/* TEMPLATE: prefix */cache_entries'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted
+        WHERE l.relation IN ('/* TEMPLATE: prefix */cache_entries'::regclass, '/* TEMPLATE: prefix */cache_groups'::regclass) AND l.mode = 'RowExclusiveLock' AND l.granted
             AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) AND l.pid <> pg_backend_pid());
 END $$;
 

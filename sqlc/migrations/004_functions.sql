@@ -8,19 +8,22 @@ BEGIN
     END IF;
 END $$;
 
--- cache_set stores value under key. ttl NULL: it never expires. codec is the name of the codec that nodes read it with.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_set(key text, value bytea, ttl interval DEFAULT NULL, codec text DEFAULT 'json') RETURNS void
+-- cache_set stores value under key. ttl NULL: it never expires. codec is the name of the codec that nodes read it with. tags are
+-- the groups that the entry belongs to, in place of those it had.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_set(key text, value bytea, ttl interval DEFAULT NULL, codec text DEFAULT 'json', tags text[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_variable
 DECLARE
     id bigint := /* TEMPLATE: prefix */cache_random();
 BEGIN
     PERFORM /* TEMPLATE: prefix */cache_check_key(key);
+    PERFORM /* TEMPLATE: prefix */cache_check_tags(tags);
     IF value IS NULL OR codec IS NULL OR octet_length(codec) NOT BETWEEN 1 AND 32 OR ttl <= interval '0' THEN
         RAISE EXCEPTION 'cache_set needs a value, a codec of 1 to 32 bytes and a ttl that is positive or NULL' USING ERRCODE = '22023';
     END IF;
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
-        VALUES (key, value, id, id, clock_timestamp() + ttl, codec)
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, seen)
+        VALUES (key, value, id, id, clock_timestamp() + ttl, codec, nullif(tags, '{}'),
+            CASE WHEN EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups) THEN /* TEMPLATE: prefix */cache_seen(key, tags) END)
         ON CONFLICT ON CONSTRAINT /* TEMPLATE: bare */cache_entries_pkey DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
             expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
             tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until;
@@ -44,7 +47,7 @@ BEGIN
 END $$;
 
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_check_key(text) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_set(text, bytea, interval, text), /* TEMPLATE: prefix */cache_delete(text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_set(text, bytea, interval, text, text[]), /* TEMPLATE: prefix */cache_delete(text) FROM PUBLIC;
 
 -- What runs with its owner's rights finds names in its own schema alone: what a session's search_path begins with, or may
 -- be written to by others, is no part of it. The caller's temporary schema comes last; else it would come first.
@@ -54,7 +57,7 @@ DECLARE
 BEGIN
     FOREACH f IN ARRAY ARRAY[
         '/* TEMPLATE: prefix */cache_guard_write()', '/* TEMPLATE: prefix */cache_guard_gone()', '/* TEMPLATE: prefix */cache_guard_empty()',
-        '/* TEMPLATE: prefix */cache_set(text, bytea, interval, text)', '/* TEMPLATE: prefix */cache_delete(text)'
+        '/* TEMPLATE: prefix */cache_set(text, bytea, interval, text, text[])', '/* TEMPLATE: prefix */cache_delete(text)'
     ]::regprocedure[] LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', f, (SELECT p.pronamespace::regnamespace FROM pg_proc p WHERE p.oid = f));
     END LOOP;

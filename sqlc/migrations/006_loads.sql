@@ -6,11 +6,14 @@
 --     commits, unlocks
 --                                                     ... gets the lock, and would load once more
 --
+-- snapshot says which removals of groups the load knows, '' where there is none: see 007.
+--
 -- got has a 1 for each lock that was taken. It is null, and nothing was done, if another backend than pid answers: a
 -- pooler is between.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_look(pid int, class int, ids int[], keys text[], largest int)
     RETURNS TABLE (n bigint, version bigint, codec text, value bytea, remaining_us bigint, server bigint,
-        incarnation bigint, now_us bigint, got text) LANGUAGE plpgsql VOLATILE AS $$
+        incarnation bigint, now_us bigint, got text,
+        tags text, snapshot text) LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     id int;
@@ -35,9 +38,11 @@ BEGIN
     my_now := date_part('epoch', clock_timestamp()) * 1000000;
     my_server := date_part('epoch', pg_postmaster_start_time()) * 1000000;
     RETURN QUERY SELECT k.n, e.version, CASE WHEN octet_length(e.value) > largest THEN 'too large' ELSE e.codec END,
-        CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= largest THEN e.value END,
+        CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= largest
+            AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END THEN e.value END,
         coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18)::bigint,
-        my_server, my_incarnation, my_now, my_got
+        my_server, my_incarnation, my_now, my_got,
+        to_json(e.tags)::text, CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN pg_current_snapshot()::text ELSE '' END
     FROM unnest(keys) WITH ORDINALITY AS k (key, n)
     LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C";
 END $$;

@@ -3,15 +3,17 @@
 -- planner that sees how short it is believes a new plan to be cheaper, every time.
 
 -- name: GetEntry :one
--- A row that is expired or a tombstone comes back without its value: its version is the fence of a load. So does one whose
+-- A row that is expired, a tombstone or dead (a group of it was removed: see 007) comes back without its value: its version is the fence of a load. So does one whose
 -- value is larger than this node takes, which another service or a node of other options wrote; codec says so. There is always
 -- an answer, so that a failover is noticed by misses too; version is NULL where there is no row.
 SELECT
     e.version,
     (CASE WHEN octet_length(e.value) > @largest::int THEN 'too large' ELSE e.codec END)::text AS codec,
-    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= @largest::int THEN e.value END)::bytea AS value,
+    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= @largest::int
+        AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
-    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
+    to_json(e.tags)::text AS tags
 FROM (SELECT 1) AS one
 LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = @key::text;
 
@@ -22,9 +24,11 @@ SELECT
     k.n,
     e.version,
     (CASE WHEN octet_length(e.value) > @largest::int THEN 'too large' ELSE e.codec END)::text AS codec,
-    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= @largest::int THEN e.value END)::bytea AS value,
+    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= @largest::int
+        AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
-    (SELECT (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint) AS server
+    (SELECT (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint) AS server,
+    to_json(e.tags)::text AS tags
 FROM (SELECT 1) AS one
 LEFT JOIN (unnest((SELECT (@keys::text)::text[])) WITH ORDINALITY AS k (key, n)
     JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C") ON true;
@@ -35,9 +39,10 @@ LEFT JOIN (unnest((SELECT (@keys::text)::text[])) WITH ORDINALITY AS k (key, n)
 -- No answer: the session is not READ COMMITTED, and nothing was written. A stricter level judges rows by a snapshot from
 -- before the statement waited.
 WITH w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, seen)
     SELECT @key::text, sqlc.narg('value')::bytea, @version::bigint, @version::bigint,
-        clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', @codec::text
+        clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', @codec::text,
+        CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen(@key::text, NULL) END
     WHERE current_setting('transaction_isolation') = 'read committed'
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
@@ -51,9 +56,10 @@ SELECT w.changed::boolean AS logged, (date_part('epoch', pg_postmaster_start_tim
 -- name: PutEntryAndPublish :one
 -- The same, but it publishes at once: only while somebody polls the change goes into the log all the same.
 WITH w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec)
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, seen)
     SELECT @key::text, sqlc.narg('value')::bytea, @version::bigint, @version::bigint,
-        clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', @codec::text
+        clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', @codec::text,
+        CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen(@key::text, NULL) END
     WHERE current_setting('transaction_isolation') = 'read committed'
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
@@ -84,10 +90,11 @@ WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', coalesce(nullif(@patience::text, ''), current_setting('lock_timeout')), true) AS was
     WHERE current_setting('transaction_isolation') = 'read committed'
 ), w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until)
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until, seen)
     SELECT i.key, CASE WHEN i.size >= 0 THEN substring(@vals::bytea FROM i.lo FOR i.size) END, i.version, i.version,
         CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec,
-        i.tags::text[], clock_timestamp() + (i.ttl_us + i.stale_us) * interval '1 microsecond'
+        i.tags::text[], clock_timestamp() + (i.ttl_us + i.stale_us) * interval '1 microsecond',
+        CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen(i.key, i.tags::text[]) END
     FROM patience, ROWS FROM (
         unnest((SELECT (@keys::text)::text[])), unnest((SELECT (@versions::text)::bigint[])), unnest((SELECT (@ttls_us::text)::bigint[])),
         unnest((SELECT (@codecs::text)::text[])), unnest((SELECT (@los::text)::int[])), unnest((SELECT (@sizes::text)::int[])),
@@ -111,10 +118,11 @@ WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', coalesce(nullif(@patience::text, ''), current_setting('lock_timeout')), true) AS was
     WHERE current_setting('transaction_isolation') = 'read committed'
 ), w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until)
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until, seen)
     SELECT i.key, CASE WHEN i.size >= 0 THEN substring(@vals::bytea FROM i.lo FOR i.size) END, i.version, i.version,
         CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec,
-        i.tags::text[], clock_timestamp() + (i.ttl_us + i.stale_us) * interval '1 microsecond'
+        i.tags::text[], clock_timestamp() + (i.ttl_us + i.stale_us) * interval '1 microsecond',
+        CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen(i.key, i.tags::text[]) END
     FROM patience, ROWS FROM (
         unnest((SELECT (@keys::text)::text[])), unnest((SELECT (@versions::text)::bigint[])), unnest((SELECT (@ttls_us::text)::bigint[])),
         unnest((SELECT (@codecs::text)::text[])), unnest((SELECT (@los::text)::int[])), unnest((SELECT (@sizes::text)::int[])),

@@ -5,8 +5,9 @@ SELECT coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)
 
 -- name: StoreLoaded :many
 -- Stores what a loader returned, unless the row is no longer the one that the load saw before it began (fence; 0: none)
--- or a Clear, a TRUNCATE or a crash came between (incarnation), or so much time
--- that the tombstone of a Delete may be gone (looked_us, by this clock: a suspended machine's own stands still). ON CONFLICT judges the newest row, not the statement's snapshot:
+-- or a Clear, a TRUNCATE or a crash came between (incarnation), or so much time that the tombstone of a Delete may be gone
+-- (looked_us, by this clock: a suspended machine's own stands still), or a group of the row was removed (snapshot: of the
+-- load's look, where there was any record of a removal). ON CONFLICT judges the newest row, not the statement's snapshot:
 --
 --     load reads row v1, loader runs        Set or Delete writes v2
 --                                           commit
@@ -14,22 +15,25 @@ SELECT coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)
 WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', '100ms', true) IS NOT NULL AS set -- callers share it: a row that somebody holds is not waited for
 ), input AS (
-    SELECT i.key, i.version, i.fence, i.ttl_us, i.codec, i.publish_new, i.incarnation, i.looked_us, i.size, i.tags::text[] AS tags, i.stale_us, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
+    SELECT i.key, i.version, i.fence, i.ttl_us, i.codec, i.publish_new, i.incarnation, i.looked_us, i.size, i.tags::text[] AS tags, i.stale_us, i.snapshot, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
     FROM ROWS FROM (
         unnest((SELECT (@keys::text)::text[])), unnest((SELECT (@versions::text)::bigint[])), unnest((SELECT (@fences::text)::bigint[])),
         unnest((SELECT (@ttls_us::text)::bigint[])), unnest((SELECT (@codecs::text)::text[])), unnest((SELECT (@publish_new::text)::boolean[])),
         unnest((SELECT (@incarnations::text)::bigint[])), unnest((SELECT (@looked_us::text)::bigint[])), unnest((SELECT (@sizes::text)::int[])),
-        unnest((SELECT nullif(@tags::text, '')::text[])), unnest((SELECT nullif(@stales_us::text, '')::bigint[]))
-    ) WITH ORDINALITY AS i (key, version, fence, ttl_us, codec, publish_new, incarnation, looked_us, size, tags, stale_us, n)
+        unnest((SELECT nullif(@tags::text, '')::text[])), unnest((SELECT nullif(@stales_us::text, '')::bigint[])),
+        unnest((SELECT nullif(@snapshots::text, '')::text[]))
+    ) WITH ORDINALITY AS i (key, version, fence, ttl_us, codec, publish_new, incarnation, looked_us, size, tags, stale_us, snapshot, n)
 ), w AS (
-    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until)
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until, seen)
     SELECT key, substring(@vals::bytea FROM lo::int + 1 FOR size), version, version,
         CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec,
-        tags, clock_timestamp() + (ttl_us + stale_us) * interval '1 microsecond'
+        tags, clock_timestamp() + (ttl_us + stale_us) * interval '1 microsecond',
+        CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen(key, tags) END
     FROM input
     WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = input.key AND e.version <> input.fence)
         AND incarnation = (SELECT c.id FROM /* TEMPLATE: prefix */cache_incarnation c)
         AND clock_timestamp() < timestamptz 'epoch' + (looked_us + @grace_us::bigint) * interval '1 microsecond'
+        AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_overtaken(key, tags, coalesce(snapshot, '')) ELSE false END
         AND (SELECT p.set FROM patience p) AND (SELECT /* TEMPLATE: prefix */cache_committed())
     ORDER BY key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
@@ -55,18 +59,22 @@ FROM w, published;
 -- name: LockAndRead :many
 SELECT coalesce(r.n, 0)::bigint AS n, coalesce(r.version, 0)::bigint AS version, coalesce(r.codec, '')::text AS codec, r.value::bytea AS value,
     coalesce(r.remaining_us, 0)::bigint AS remaining_us, coalesce(r.server, 0)::bigint AS server,
-    coalesce(r.incarnation, 0)::bigint AS incarnation, coalesce(r.now_us, 0)::bigint AS now_us, coalesce(r.got, '-')::text AS got
+    coalesce(r.incarnation, 0)::bigint AS incarnation, coalesce(r.now_us, 0)::bigint AS now_us, coalesce(r.got, '-')::text AS got,
+    coalesce(r.tags, '')::text AS tags, coalesce(r.snapshot, '')::text AS snapshot
 FROM /* TEMPLATE: prefix */cache_look(@pid::int, @class::int, (@ids::text)::int[], (@keys::text)::text[], @largest::int)
-    AS r (n, version, codec, value, remaining_us, server, incarnation, now_us, got);
+    AS r (n, version, codec, value, remaining_us, server, incarnation, now_us, got, tags, snapshot);
 
 -- name: Look :many
 -- The look of a load that has no lock, or one that a foreign guard gave it. Incarnation 0: see NewIncarnation.
 SELECT k.n, coalesce(e.version, 0)::bigint AS version, (CASE WHEN octet_length(e.value) > @largest::int THEN 'too large' ELSE coalesce(e.codec, '') END)::text AS codec,
-    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= @largest::int THEN e.value END)::bytea AS value,
+    (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= @largest::int
+        AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)::bigint AS incarnation,
-    (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us
+    (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us,
+    coalesce(to_json(e.tags)::text, '')::text AS tags,
+    (CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN pg_current_snapshot()::text ELSE '' END)::text AS snapshot
 FROM unnest((SELECT (@keys::text)::text[])) WITH ORDINALITY AS k (key, n)
 LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C";
 

@@ -11,8 +11,8 @@ UPDATE /* TEMPLATE: prefix */cache_state SET swept_at = clock_timestamp()
 WHERE swept_at < clock_timestamp() - (@every_us::bigint) * interval '1 microsecond';
 
 -- name: NoteEnded :exec
--- Which transactions have ended: those before the oldest that runs. What was noted grace ago is what cache_expire goes by.
-UPDATE /* TEMPLATE: prefix */cache_state SET ended_before = next_before, next_before = pg_snapshot_xmin(pg_current_snapshot()), next_at = clock_timestamp()
+-- Which transactions have ended, and are seen by whoever has a snapshot: those before the oldest that runs. What was noted grace ago is what cache_expire goes by.
+UPDATE /* TEMPLATE: prefix */cache_state SET ended_before = next_before, next_before = /* TEMPLATE: prefix */cache_horizon(), next_at = clock_timestamp()
 WHERE next_at < clock_timestamp() - (@grace_us::bigint) * interval '1 microsecond';
 
 -- name: Expire :one

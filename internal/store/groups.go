@@ -1,0 +1,69 @@
+package store
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	"github.com/pgcache/go/internal/dbsqlc"
+)
+
+// GroupKind says what the name of a group is.
+type GroupKind string
+
+// A tag, or what keys begin with.
+const (
+	Tag    GroupKind = "t"
+	Prefix GroupKind = "p"
+)
+
+// Removed is what came of a removal of groups.
+type Removed struct {
+	TxWritten
+	IDs []int64 // of the records, which the notification names
+}
+
+// Remove removes groups, whatever they hold, and publishes it. It waits for nobody.
+func (s *Store) Remove(ctx context.Context, kind GroupKind, names []string) (Removed, error) {
+	return retry(ctx, notDone, func() (Removed, error) { return remove(ctx, s.q, kind, names) })
+}
+
+// RemoveTx is the same in a transaction of the caller's.
+func (s *Store) RemoveTx(ctx context.Context, tx Querier, kind GroupKind, names []string) (Removed, error) {
+	return remove(ctx, dbsqlc.New(s.on(tx)), kind, names)
+}
+
+func remove(ctx context.Context, q *dbsqlc.Queries, kind GroupKind, names []string) (out Removed, err error) {
+	r, err := q.RemoveGroups(ctx, dbsqlc.RemoveGroupsParams{Kind: string(kind), Names: keyList(names)})
+	if err != nil {
+		return out, err
+	}
+	out.XID, out.Server = r.Xid, r.Server
+	for id := range strings.SplitSeq(strings.Trim(r.Ids, "{}"), ",") {
+		if n, err := strconv.ParseInt(id, 10, 64); err == nil {
+			out.IDs = append(out.IDs, n)
+		}
+	}
+	return out, nil
+}
+
+// Retiring returns up to which transaction the records of removals may be retired once no row of theirs is left; "0": none.
+func (s *Store) Retiring(ctx context.Context) (ended string, err error) {
+	return retry(ctx, lost, func() (string, error) { return s.q.RetiringGroups(ctx) })
+}
+
+// Bury removes at most batch rows of removed groups from the ExpireBlocks blocks that begin with first, and says how many of
+// those that it found are left, because somebody has locked them.
+func (s *Store) Bury(ctx context.Context, first int64, batch int) (removed, left int64, err error) {
+	r, err := retry(ctx, lost, func() (dbsqlc.BuryEntriesRow, error) {
+		return s.q.BuryEntries(ctx, dbsqlc.BuryEntriesParams{FirstBlock: first, Blocks: ExpireBlocks, Batch: int32(batch)})
+	})
+	return r.Removed, r.LeftOver, err
+}
+
+// Retire removes at most batch records of removals from before the transaction ended, see Retiring.
+func (s *Store) Retire(ctx context.Context, ended string, batch int) (int64, error) {
+	return retry(ctx, lost, func() (int64, error) {
+		return s.q.RetireGroups(ctx, dbsqlc.RetireGroupsParams{Ended: ended, Batch: int64(batch)})
+	})
+}

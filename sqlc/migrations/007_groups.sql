@@ -1,0 +1,219 @@
+-- Groups: all rows with a tag, all rows whose keys begin with a prefix, or one key. To remove a group is to write a record of
+-- it, whatever its size: no row is touched, so nobody waits for a row and no row's writer waits. A row is dead, and counts
+-- as none, if a record of one of its groups is visible that the statement which wrote the row did not see. What was seen stands
+-- in the row: snapshots decide, not the order of commits, so it holds for a record too whose transaction commits late:
+--
+--     transaction: removes the group        a loader reads old data, stores it: has not seen the record
+--     COMMIT: the row is dead
+
+-- Records are only inserted: two transactions that remove one group don't wait for each other. As persistent as cache_entries:
+-- a crash that left rows and lost records would bring dead rows back.
+CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_groups (
+    kind text COLLATE "C" NOT NULL CHECK (kind IN ('t', 'p', 'k')), -- a tag, a prefix ('': everything), a key
+    name text COLLATE "C" NOT NULL,
+    id bigint NOT NULL DEFAULT /* TEMPLATE: prefix */cache_random(),
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    PRIMARY KEY (kind, name, id)
+) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0, autovacuum_analyze_threshold = 1000, autovacuum_analyze_scale_factor = 0.1);
+
+-- cache_removals are the visible records of the groups of a row. STABLE: they are judged by the snapshot of the statement that
+-- asks, which is what it may know.
+--
+-- Prefixes are looked for from the end of the key: the record that sorts last before a bound is a prefix of the key, or else it
+-- shows how much of the key any further prefix can have at most. So the index is asked once for each that matches and a few
+-- times more, however many there are.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_removals(key text, tags text[]) RETURNS TABLE (id bigint, xid xid8) LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+#variable_conflict use_column
+DECLARE
+    bound text COLLATE "C" := $1;
+    found_name text COLLATE "C";
+BEGIN
+    RETURN QUERY SELECT g.id, g.xid FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 'k' AND g.name = $1;
+    IF $2 IS NOT NULL THEN
+        RETURN QUERY SELECT g.id, g.xid FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 't' AND g.name = ANY ($2);
+    END IF;
+    LOOP
+        SELECT g.name INTO found_name FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 'p' AND g.name <= bound ORDER BY g.name DESC LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        IF starts_with($1, found_name) THEN
+            RETURN QUERY SELECT g.id, g.xid FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 'p' AND g.name = found_name;
+            EXIT WHEN found_name = '';
+            bound := left(found_name, -1);
+        ELSE
+            bound := left($1, /* TEMPLATE: prefix */cache_common($1, found_name));
+        END IF;
+    END LOOP;
+END $$;
+
+-- cache_common is how many characters two texts have in common at their beginnings.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_common(a text, b text) RETURNS int LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    lo int := 0;
+    hi int := least(length(a), length(b));
+    mid int;
+BEGIN
+    WHILE lo < hi LOOP
+        mid := (lo + hi + 1) / 2;
+        IF left(a, mid) COLLATE "C" = left(b, mid) COLLATE "C" THEN
+            lo := mid;
+        ELSE
+            hi := mid - 1;
+        END IF;
+    END LOOP;
+    RETURN lo;
+END $$;
+
+-- cache_seen is what a row that is written notes of the records; NULL: there are none. Callers ask first whether there is any
+-- record at all, in an uncorrelated sub-select, which costs them nothing for each row.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_seen(key text, tags text[]) RETURNS bigint[] LANGUAGE sql STABLE PARALLEL SAFE
+AS $$ SELECT array_agg(r.id) FROM /* TEMPLATE: prefix */cache_removals($1, $2) r $$;
+
+-- cache_dead says that a group of the row has been removed since it was written.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_dead(key text, tags text[], seen bigint[]) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
+AS $$ SELECT NOT coalesce(/* TEMPLATE: prefix */cache_seen($1, $2) <@ coalesce($3, '{}'), true) $$;
+
+-- cache_overtaken says that a group of what a load brings has been removed since the load looked: looked is the snapshot of
+-- its look, '' if there was no record then.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_overtaken(key text, tags text[], looked text) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
+AS $$ SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_removals($1, $2) r
+    WHERE NOT coalesce(pg_visible_in_snapshot(r.xid, nullif($3, '')::pg_snapshot), false)) $$;
+
+-- cache_remove removes groups of one kind and publishes it, when the transaction commits. It returns the ids of the records.
+--
+-- Older records of a group that nobody holds go: what they say, the new one says too. Under a stricter isolation level one
+-- that another transaction has just replaced would be an error.
+--
+-- Where the records take more than 64 MiB everything is removed instead, which is one record.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_remove(kind text, names text[]) RETURNS bigint[] LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    my_kind text := kind;
+    my_names text[] := array(SELECT DISTINCT n COLLATE "C" FROM unnest(names) AS n);
+    ids bigint[];
+BEGIN
+    IF my_kind IS NULL OR cardinality(my_names) = 0 THEN
+        RETURN '{}';
+    END IF;
+    IF pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 64 * 1024 * 1024 THEN
+        my_kind := 'p';
+        my_names := '{""}';
+    END IF;
+    IF current_setting('transaction_isolation') = 'read committed' THEN
+        DELETE FROM /* TEMPLATE: prefix */cache_groups WHERE ctid = ANY (array(
+            SELECT g.ctid FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = my_kind AND g.name = ANY (my_names) FOR UPDATE SKIP LOCKED
+        ));
+    END IF;
+    WITH made AS (
+        INSERT INTO /* TEMPLATE: prefix */cache_groups (kind, name) SELECT my_kind, n FROM unnest(my_names) AS n RETURNING name, id
+    ), published AS (
+        SELECT /* TEMPLATE: prefix */cache_publish('2', '', array_agg(CASE
+            WHEN my_kind = 'p' AND (made.name = '' OR s.key_secret IS NOT NULL) THEN '*'
+            WHEN my_kind = 'k' THEN /* TEMPLATE: prefix */cache_item(made.name, s.key_secret, repeat('0', 16))
+            WHEN s.key_secret IS NULL THEN my_kind || octet_length(made.name) || ':' || made.name || lpad(to_hex(made.id), 16, '0') || ';'
+            ELSE 't' || /* TEMPLATE: prefix */cache_item('t' || made.name, s.key_secret, lpad(to_hex(made.id), 16, '0')) END)) AS n
+        FROM made, /* TEMPLATE: prefix */cache_state s
+    )
+    SELECT array_agg(made.id) INTO ids FROM made, published;
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
+        SELECT '', 0 FROM /* TEMPLATE: prefix */cache_state s WHERE s.poller_lease > clock_timestamp();
+    RETURN ids;
+END $$;
+
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_check_tags(tags text[]) RETURNS void LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF cardinality(tags) > 32 OR EXISTS (SELECT FROM unnest(tags) AS t WHERE coalesce(octet_length(t), 0) NOT BETWEEN 1 AND 256) THEN
+        RAISE EXCEPTION 'cache tags must have 1 to 256 bytes each, and be at most 32' USING ERRCODE = '22023';
+    END IF;
+END $$;
+
+-- cache_delete_tags removes every entry that has one of the tags.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_delete_tags(tags text[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM /* TEMPLATE: prefix */cache_check_tags(tags[i:i + 31]) FROM generate_series(1, cardinality(tags), 32) AS i;
+    PERFORM /* TEMPLATE: prefix */cache_remove('t', tags);
+END $$;
+
+-- cache_delete_prefix removes every entry whose key begins with prefix, which is no pattern.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_delete_prefix(prefix text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM /* TEMPLATE: prefix */cache_check_key(prefix);
+    PERFORM /* TEMPLATE: prefix */cache_remove('p', ARRAY[prefix]);
+END $$;
+
+-- cache_guard_seen notes for a foreign write what its statement saw: STABLE, so by that statement's snapshot. A change that
+-- leaves the value as it was brings no dead row back.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_guard_seen() RETURNS trigger LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    IF TG_OP = 'INSERT' OR NEW.value IS DISTINCT FROM OLD.value THEN
+        NEW.seen := CASE WHEN EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups) THEN /* TEMPLATE: prefix */cache_seen(NEW.key, NEW.tags) END;
+    END IF;
+    RETURN NEW;
+END $$;
+
+-- Triggers fire in the order of their names, and cache_guard_insert and cache_guard_update make the conditions false.
+CREATE OR REPLACE TRIGGER cache_guard_groups BEFORE INSERT ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
+    WHEN (NEW.stamp IS DISTINCT FROM NEW.version)
+    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_seen();
+
+CREATE OR REPLACE TRIGGER cache_guard_regroup BEFORE UPDATE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
+    WHEN (NEW.stamp IS DISTINCT FROM NEW.version OR NEW.version = OLD.version OR NEW.key <> OLD.key)
+    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_seen();
+
+ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_groups;
+ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_regroup;
+
+-- cache_bury removes at most batch dead rows from some blocks of the table, and leaves those that somebody has locked. left_over
+-- is how many dead rows of ended transactions are still there. Of a transaction that may have ended lately no row goes: a load
+-- may have begun before it.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_bury(first_block bigint, blocks int, batch int, OUT removed bigint, OUT left_over bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    found tid[];
+    ended bigint := (SELECT s.ended_before::text::bigint FROM /* TEMPLATE: prefix */cache_state s);
+BEGIN
+    found := array(
+        SELECT e.ctid FROM /* TEMPLATE: prefix */cache_entries e
+        WHERE e.ctid >= format('(%s,0)', first_block)::tid AND e.ctid < format('(%s,0)', first_block + blocks)::tid
+            AND CASE WHEN /* TEMPLATE: prefix */cache_xid8(e.xmin) < ended THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END
+        LIMIT batch
+    );
+    removed := 0;
+    IF cardinality(found) > 0 THEN
+        PERFORM set_config('pgcache.upkeep', 'on', true);
+        DELETE FROM /* TEMPLATE: prefix */cache_entries WHERE ctid = ANY (array(
+            SELECT e.ctid FROM /* TEMPLATE: prefix */cache_entries e WHERE e.ctid = ANY (found) AND /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) FOR UPDATE SKIP LOCKED
+        ));
+        GET DIAGNOSTICS removed = ROW_COUNT;
+        PERFORM set_config('pgcache.upkeep', '', true);
+    END IF;
+    left_over := cardinality(found) - removed;
+END $$;
+
+-- cache_horizon is such that whoever has a snapshot, or will have one, sees all transactions before it.
+--
+--     REPEATABLE READ: snapshot, no write so far       a group is removed
+--                                                      5 minutes, no transaction with an id is as old as that
+--                                                      the record goes, if snapshots were not looked at
+--     Set, of what its snapshot shows: not dead
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_horizon() RETURNS xid8 LANGUAGE sql STABLE
+AS $$ SELECT least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, min(/* TEMPLATE: prefix */cache_xid8(a.backend_xmin)))::text::xid8
+    FROM pg_stat_activity a WHERE a.datname = current_database() AND a.backend_xmin IS NOT NULL AND a.pid <> pg_backend_pid() $$;
+
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_removals(text, text[]), /* TEMPLATE: prefix */cache_common(text, text), /* TEMPLATE: prefix */cache_seen(text, text[]) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_dead(text, text[], bigint[]), /* TEMPLATE: prefix */cache_overtaken(text, text[], text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_remove(text, text[]), /* TEMPLATE: prefix */cache_check_tags(text[]), /* TEMPLATE: prefix */cache_horizon() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_delete_tags(text[]), /* TEMPLATE: prefix */cache_delete_prefix(text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_guard_seen(), /* TEMPLATE: prefix */cache_bury(bigint, int, int) FROM PUBLIC;
+
+-- As in 004: what runs with its owner's rights finds names in its own schema alone.
+DO $$
+DECLARE
+    f regprocedure;
+BEGIN
+    FOREACH f IN ARRAY ARRAY[
+        '/* TEMPLATE: prefix */cache_guard_seen()', '/* TEMPLATE: prefix */cache_delete_tags(text[])', '/* TEMPLATE: prefix */cache_delete_prefix(text)'
+    ]::regprocedure[] LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', f, (SELECT p.pronamespace::regnamespace FROM pg_proc p WHERE p.oid = f));
+    END LOOP;
+END $$;

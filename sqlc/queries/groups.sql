@@ -1,0 +1,20 @@
+-- name: RemoveGroups :one
+-- Removes groups of a kind (t: tags, p: prefixes), whatever they hold, and publishes it. In a transaction of the caller's its
+-- commit does both.
+SELECT /* TEMPLATE: prefix */cache_remove(@kind::text, (@names::text)::text[])::text AS ids, pg_current_xact_id()::text AS xid,
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server;
+
+-- name: RetiringGroups :one
+-- Up to which transaction records of removals are so old that nobody writes any more without seeing them; 0: there are none.
+SELECT coalesce((SELECT s.ended_before::text FROM /* TEMPLATE: prefix */cache_state s
+    WHERE EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups g WHERE g.xid < s.ended_before)), '0')::text AS ended;
+
+-- name: BuryEntries :one
+SELECT b.removed::bigint AS removed, b.left_over::bigint AS left_over
+FROM /* TEMPLATE: prefix */cache_bury(@first_block::bigint, @blocks::int, @batch::int) b;
+
+-- name: RetireGroups :execrows
+-- Forgets old removals, of which no row is left.
+DELETE FROM /* TEMPLATE: prefix */cache_groups WHERE ctid = ANY (array(
+    SELECT g.ctid FROM /* TEMPLATE: prefix */cache_groups g WHERE g.xid < (@ended::text)::xid8 LIMIT @batch::bigint FOR UPDATE SKIP LOCKED
+));
