@@ -152,7 +152,13 @@ func TestWatch_Bulk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tx.Rollback() //nolint:errcheck // after a Commit it does nothing
-	made := 0
+	made := func() (n int) {
+		t.Helper()
+		if err := tx.QueryRow("SELECT pg_stat_get_xact_tuples_inserted($1::text::regclass)", w.object("cache_groups")).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
 	for i, step := range []struct {
 		statement string
 		records   int
@@ -170,17 +176,13 @@ func TestWatch_Bulk(t *testing.T) {
 		{"UPDATE USERS SET name = 'z' WHERE id = 1", 2},
 		{"UPDATE USERS SET name = 'z' WHERE id = 1", 0},
 	} {
+		before := made()
 		if _, err := tx.Exec(strings.ReplaceAll(step.statement, "USERS", w.name("users"))); err != nil {
 			t.Fatal(err)
 		}
-		var n int
-		if err := tx.QueryRow("SELECT pg_stat_get_xact_tuples_inserted($1::text::regclass)", w.object("cache_groups")).Scan(&n); err != nil {
-			t.Fatal(err)
+		if n := made() - before; n != step.records {
+			t.Errorf("%d, %s: %d records, want %d", i, step.statement, n, step.records)
 		}
-		if n-made != step.records {
-			t.Errorf("%d, %s: %d records, want %d", i, step.statement, n-made, step.records)
-		}
-		made = n
 	}
 	if err := tx.Commit(); err != nil {
 		t.Fatal(err)

@@ -200,8 +200,8 @@ CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_horizon() RETURNS xid8 LA
 AS $$ SELECT least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, min(/* TEMPLATE: prefix */cache_xid8(a.backend_xmin)))::text::xid8
     FROM pg_stat_activity a WHERE a.datname = current_database() AND a.backend_xmin IS NOT NULL AND a.pid <> pg_backend_pid() $$;
 
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_removals(text, text[]), /* TEMPLATE: prefix */cache_common(text, text), /* TEMPLATE: prefix */cache_seen(text, text[]) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_dead(text, text[], bigint[]), /* TEMPLATE: prefix */cache_overtaken(text, text[], text) FROM PUBLIC;
+-- What reads call stays everybody's: cache_removals and what is made of it show nothing but records that the caller may SELECT.
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_overtaken(text, text[], text) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_remove(text, text[]), /* TEMPLATE: prefix */cache_check_tags(text[]), /* TEMPLATE: prefix */cache_horizon() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_delete_tags(text[]), /* TEMPLATE: prefix */cache_delete_prefix(text) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_guard_seen(), /* TEMPLATE: prefix */cache_bury(bigint, int, int) FROM PUBLIC;
