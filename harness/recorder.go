@@ -76,7 +76,7 @@ func (s *inner) Notify(payload string) {
 			raise(&s.recorder.applied, s.recorder.flush)
 			s.recorder.flush = versions[0]
 		}
-	}, func() {})
+	}, func(notify.Group) {}, func() {})
 }
 
 // StartPolling implements pgcache.Poller.

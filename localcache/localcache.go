@@ -58,6 +58,9 @@ func (e *Entry) Inherit(interest uint32) { e.interest = interest }
 
 // Cache keeps entries in memory. All methods are safe for concurrent use. A Get that starts after a Delete, a Set or a
 // Clear returned sees its effect; beyond that an entry may vanish at any time.
+//
+// A cache that also has a method Keys() iter.Seq[Key], of all entries that it has when the iteration begins and keeps, forgets just
+// the entries of a prefix that is removed; without it everything is forgotten then.
 type Cache interface {
 	// Get returns the entry under k, or nil.
 	Get(k Key) *Entry

@@ -2,6 +2,7 @@ package localcache
 
 import (
 	"fmt"
+	"iter"
 	"math"
 	"sync/atomic"
 
@@ -91,6 +92,9 @@ func (c *bounded) Delete(k Key) {
 	c.otter.Invalidate(k)
 	c.writing.Add(-1)
 }
+
+// Keys are the keys of all entries. What comes or goes meanwhile may be among them or not.
+func (c *bounded) Keys() iter.Seq[Key] { return c.otter.Keys() }
 
 func (c *bounded) Clear() { c.otter.InvalidateAll() }
 

@@ -24,6 +24,10 @@ var (
 	// has a NUL; before any SQL.
 	ErrInvalidKey = errors.New("invalid key")
 
+	// ErrInvalidTag is returned for a tag that is empty, longer than MaxTagBytes, not valid UTF-8, or has a NUL, and for more than
+	// MaxTags of an entry; before any SQL.
+	ErrInvalidTag = errors.New("invalid tag")
+
 	// ErrInvalidTTL is returned for a negative TTL other than NoExpiry.
 	ErrInvalidTTL = errors.New("invalid TTL")
 

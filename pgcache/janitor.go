@@ -136,7 +136,7 @@ func (c *Cache) sweep() error {
 	_, notices := bounded(ctx, c, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, c.store.DeleteNotices(ctx, c.db, keepNotices)
 	})
-	return errors.Join(ended, notices, c.expireAll(ctx), c.trim(ctx))
+	return errors.Join(ended, notices, c.expireAll(ctx), c.buryAll(ctx), c.trim(ctx))
 }
 
 // bounded sends one statement with the Timeout.
@@ -163,6 +163,48 @@ func (c *Cache) expireAll(ctx context.Context) error {
 		}
 		if n < int64(c.opts.CleanupBatch) {
 			first += store.ExpireBlocks
+		}
+	}
+	return nil
+}
+
+// buryAll goes through the table once for the rows of removed groups, if there are records of removals that are to be retired. A
+// record is retired when a whole pass that began after everybody who writes has seen it has left no row behind: a row that was
+// dead by it would be back.
+//
+//	pass: block 7, no dead row      a Set that has not seen the record commits in block 7      the record goes      it is back
+//
+// so the pass begins after the last transaction has ended that could write like that.
+func (c *Cache) buryAll(ctx context.Context) error {
+	ended, err := bounded(ctx, c, c.store.Retiring)
+	if err != nil || ended == "0" {
+		return err
+	}
+	blocks, err := bounded(ctx, c, c.store.Blocks)
+	if err != nil {
+		return err
+	}
+	clean := true
+	for first := int64(0); first < blocks && ctx.Err() == nil; {
+		var left int64
+		n, err := bounded(ctx, c, func(ctx context.Context) (n int64, err error) {
+			n, left, err = c.store.Bury(ctx, first, c.opts.CleanupBatch)
+			return n, err
+		})
+		if err != nil {
+			return err
+		}
+		c.stats.cleaned.Add(uint64(n))
+		clean = clean && left == 0
+		if n+left < int64(c.opts.CleanupBatch) || n == 0 {
+			clean = clean && n+left < int64(c.opts.CleanupBatch)
+			first += store.ExpireBlocks
+		}
+	}
+	for clean && ctx.Err() == nil {
+		n, err := bounded(ctx, c, func(ctx context.Context) (int64, error) { return c.store.Retire(ctx, ended, c.opts.CleanupBatch) })
+		if err != nil || n < int64(c.opts.CleanupBatch) {
+			return err
 		}
 	}
 	return nil

@@ -77,6 +77,7 @@ type fence struct {
 	usable      map[localcache.Key]bool // live, and decodes
 	incarnation int64
 	looked      time.Duration // by the database's clock
+	snapshot    string        // which removals of groups were known
 	read        time.Time     // by ours
 }
 
@@ -123,6 +124,7 @@ func (l *lookup) fence(ctx context.Context) (*fence, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.snapshot = l.looked.Snapshot
 	b.incarnation, b.looked = l.looked.Incarnation, time.Duration(l.looked.At)*time.Microsecond
 	if len(l.keys) > 0 {
 		c.checkServer(l.looked.Rows[0].Server)

@@ -48,11 +48,12 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 			continue
 		}
 		w := store.Write{
-			Key: l.Key.Row(), Value: data, Version: newVersion(), TTL: r.ttl, Codec: r.codecName,
+			Key: l.Key.Row(), Value: data, Version: newVersion(), TTL: r.ttl, Codec: r.codecName, Tags: r.tags,
 			PublishNew: time.Since(began) >= slowLoad,
 		}
 		if b != nil {
 			w.Fence, w.Incarnation, w.Looked = b.rows[l.Key].Version, b.incarnation, b.looked
+			w.Snapshot = b.snapshot
 		}
 		rows, stored = append(rows, w), append(stored, l)
 	}
@@ -109,7 +110,7 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 		} else if err == nil {
 			fenced = append(fenced, i)
 		}
-		w.Finish(e, done.Server)
+		w.Finish(e, done.Server, rows[i].Tags...)
 	}
 	c.endWrite(versions, done, err)
 	c.checkServer(done.Server)

@@ -228,6 +228,7 @@ type Option struct {
 	kind  optionKind
 	dur   time.Duration
 	codec codec.Codec
+	tags  []string
 }
 
 type optionKind uint8
@@ -236,6 +237,7 @@ const (
 	noOption optionKind = iota
 	optionTTL
 	optionCodec
+	optionTags
 )
 
 // A ViewOption changes all calls of a typed view: an Option, or what For alone takes, Namespace and Shared.
@@ -309,6 +311,12 @@ func (v *view) apply(opts []Option) (view, error) {
 				return out, err
 			}
 			out.use(o.codec)
+		case optionTags:
+			tags, err := withTags(out.tags, o.tags)
+			if err != nil {
+				return out, err
+			}
+			out.tags = tags
 		}
 	}
 	return out, nil

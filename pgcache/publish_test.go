@@ -134,7 +134,7 @@ func TestFewNotifications(t *testing.T) {
 			for _, v := range vs {
 				versions[v] = true
 			}
-		}, func() { t.Error("everything was to be forgotten") }); err != nil {
+		}, func(notify.Group) {}, func() { t.Error("everything was to be forgotten") }); err != nil {
 			t.Error(err)
 		}
 	}

@@ -88,9 +88,9 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 	versions := make([]int64, len(ws))
 	writers := make([]*coherence.Writer, len(ws))
 	for i, w := range ws {
-		rows[i] = store.Write{Key: w.key.Row(), Value: w.data, Version: newVersion(), TTL: v.ttl, Codec: v.codecName}
+		rows[i] = store.Write{Key: w.key.Row(), Value: w.data, Version: newVersion(), TTL: v.ttl, Codec: v.codecName, Tags: v.tags}
 		if w.data == nil {
-			rows[i].TTL, rows[i].PublishNew = tombstoneGrace, true
+			rows[i].TTL, rows[i].PublishNew, rows[i].Tags = tombstoneGrace, true, nil
 		}
 		writers[i], versions[i] = c.local.BeginWrite(w.key, rows[i].Version, nil), rows[i].Version
 	}
@@ -107,7 +107,7 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 					Value: rows[i].Value, Version: rows[i].Version, Codec: rows[i].Codec, Remaining: remaining(rows[i].TTL),
 				}, sent)
 			}
-			w.Finish(e, out.Server)
+			w.Finish(e, out.Server, rows[i].Tags...)
 		}
 		c.endWrite(versions, out, err)
 	}()

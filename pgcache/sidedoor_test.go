@@ -28,7 +28,7 @@ func parsed(t *testing.T, payloads []string) (keys []string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := m.Items(func(key string, _ []int64) { keys = append(keys, key) }, func() { keys = append(keys, "*") }); err != nil {
+		if err := m.Items(func(key string, _ []int64) { keys = append(keys, key) }, func(notify.Group) {}, func() { keys = append(keys, "*") }); err != nil {
 			t.Error(err)
 		}
 	}

@@ -18,6 +18,7 @@ type Stats struct {
 
 	Sets    uint64 // values stored by Set and SetMany
 	Deletes uint64 // keys deleted
+	Groups  uint64 // tags and prefixes removed by DeleteTags, DeletePrefix and the Clear of a view
 	Cleaned uint64 // rows removed by this node, expired or beyond the table's bounds
 
 	Refreshed     uint64 // keys fetched again because they changed while in use, see Options.Refresh
@@ -37,7 +38,7 @@ type counters struct {
 
 	remoteHits, misses, loads, loadErrors, coalesced, fenced, guardErrors atomic.Uint64
 	sets, deletes, cleaned, decodeErrors, flushes, messages, refreshed    atomic.Uint64
-	unknown, behind, notFound                                             atomic.Uint64
+	unknown, behind, notFound, groups                                     atomic.Uint64
 }
 
 const hitStripes = 16
@@ -56,7 +57,7 @@ func (c *Cache) Stats() Stats {
 		RemoteHits: c.stats.remoteHits.Load(), Misses: c.stats.misses.Load(),
 		Loads: c.stats.loads.Load(), LoadErrors: c.stats.loadErrors.Load(), NotFound: c.stats.notFound.Load(), Coalesced: c.stats.coalesced.Load(),
 		Fenced: c.stats.fenced.Load(), GuardErrors: c.stats.guardErrors.Load(),
-		Sets: c.stats.sets.Load(), Deletes: c.stats.deletes.Load(), Cleaned: c.stats.cleaned.Load(),
+		Sets: c.stats.sets.Load(), Deletes: c.stats.deletes.Load(), Groups: c.stats.groups.Load(), Cleaned: c.stats.cleaned.Load(),
 		Invalidations: c.local.Invalidations.Load(), LocalFlushes: c.local.Flushes.Load(),
 		DecodeErrors: c.stats.decodeErrors.Load(),
 		Flushes:      c.stats.flushes.Load(), Messages: c.stats.messages.Load(), Refreshed: c.stats.refreshed.Load(),

@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"slices"
 
-	"github.com/pgcache/go/internal/coherence"
 	"github.com/pgcache/go/internal/store"
 )
 
@@ -221,11 +220,11 @@ func (x txView) write(ctx context.Context, ws []write) error {
 		return err
 	}
 	rows := make([]store.Write, len(ws))
-	writes := make([]*coherence.TxWrite, len(ws))
+	writes := make([]txPart, len(ws))
 	for i, w := range ws {
-		rows[i] = store.Write{Key: w.key.Row(), Value: w.data, Version: newVersion(), TTL: x.ttl, Codec: x.codecName}
+		rows[i] = store.Write{Key: w.key.Row(), Value: w.data, Version: newVersion(), TTL: x.ttl, Codec: x.codecName, Tags: x.tags}
 		if w.data == nil {
-			rows[i].TTL = tombstoneGrace
+			rows[i].TTL, rows[i].Tags = tombstoneGrace, nil
 		}
 		writes[i] = c.local.BeginTxWrite(w.key, rows[i].Version)
 	}

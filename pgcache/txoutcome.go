@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pgcache/go/internal/coherence"
 	"github.com/pgcache/go/internal/sqlerr"
 )
 
@@ -15,19 +14,19 @@ import (
 // commit sends ends a write sooner; a rollback sends none.
 type openTxs struct {
 	mu     sync.Mutex
-	writes map[string][]*coherence.TxWrite // by the transaction's id
-	asking bool                            // a goroutine asks for their outcomes
+	writes map[string][]txPart // by the transaction's id
+	asking bool                // a goroutine asks for their outcomes
 }
 
 // txLook is how often the outcomes are asked for while there are some to be known.
 const txLook = time.Second
 
 // add notes writes of the transaction xid.
-func (o *openTxs) add(c *Cache, xid string, writes []*coherence.TxWrite) {
+func (o *openTxs) add(c *Cache, xid string, writes []txPart) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.writes == nil {
-		o.writes = make(map[string][]*coherence.TxWrite)
+		o.writes = make(map[string][]txPart)
 	}
 	o.writes[xid] = append(o.writes[xid], writes...)
 	if !o.asking {
@@ -68,7 +67,7 @@ func (o *openTxs) open() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for xid, writes := range o.writes {
-		if !slices.ContainsFunc(writes, func(w *coherence.TxWrite) bool { return !w.Done() }) {
+		if !slices.ContainsFunc(writes, func(w txPart) bool { return !w.Done() }) {
 			delete(o.writes, xid)
 		}
 	}

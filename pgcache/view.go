@@ -20,6 +20,7 @@ type view struct {
 	codecName string
 	codecID   unique.Handle[string] // the same, to be compared with an entry's at once
 	ttl       time.Duration         // store.Never for no expiry
+	tags      []string              // the groups of what is stored; not to be changed
 
 	// keep decodes a value into the form that hits hand out as it is. nil: keep the bytes and decode them at every hit.
 	keep func(codec.Codec, localcache.Key, []byte) (any, error)

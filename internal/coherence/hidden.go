@@ -70,6 +70,10 @@ func (t *Tracker) Hide(secret []byte) {
 		h.secret.Store(&secret)
 	}
 	h.mu.Unlock()
+	g := &t.groups
+	g.mu.Lock()
+	g.keys, g.size = nil, 0 // the names of tags have changed; what they had is forgotten below
+	g.mu.Unlock()
 	// An operation makes its key known and reads the epoch under one lock of its shard. After each was taken once, every
 	// operation of the old secret has read the old epoch, which Forget ends.
 	for i := range t.shards {

@@ -103,13 +103,13 @@ const (
 //	load 1 begins         Delete         100 callers come: they wait
 //	load 1 ends                          the first of them begins load 2, the others join it
 //
-// arrived is when the caller first asked, by Now. While a transaction of ours writes k, a caller joins only a load that began
+// arrived is when the caller first asked, by Now. While a transaction of ours writes k or removes a group, a caller joins only a load that began
 // after it had arrived: the transaction may have committed in between.
 func (t *Tracker) Join(k Key, run *Run, arrived int64) (l *Load, part Part, steps int) {
 	s := t.enter(k)
 	defer s.mu.Unlock()
 	if l := s.loads[k]; l != nil {
-		if !l.overtaken && (s.txs[k] == nil || l.began >= arrived) {
+		if !l.overtaken && (s.txs[k] == nil && t.groups.open.Load() == 0 || l.began >= arrived) {
 			if steps, ok := l.Run.join(); ok {
 				return l, Joins, steps
 			}

@@ -14,6 +14,7 @@ type Read struct {
 	key   Key
 	epoch uint32
 	began int64 // when, by the monotonic clock
+	turns turns
 
 	// Under the shard's lock.
 	older  *Read // begun before and still under way, of the same key
@@ -41,13 +42,13 @@ const joinable = int64(10 * time.Millisecond)
 func (t *Tracker) BeginRead(k Key) (f *Read, leader bool) {
 	s := t.enter(k)
 	defer s.mu.Unlock()
-	epoch := t.epoch.Load()
+	epoch, turns := t.epoch.Load(), t.groups.now()
 	live, now := t.keeps && t.current(epoch) && s.txs[k] == nil, mono.Now()
 	newest := s.reads[k]
-	if newest != nil && live && newest.epoch == epoch && !newest.closed && now-newest.began < joinable {
+	if newest != nil && live && newest.epoch == epoch && !newest.closed && now-newest.began < joinable && newest.turns == turns && t.groups.open.Load() == 0 {
 		return newest, false
 	}
-	f = &Read{t: t, key: k, epoch: epoch, began: now, dead: !live, done: make(chan struct{})}
+	f = &Read{t: t, key: k, epoch: epoch, began: now, turns: turns, dead: !live, done: make(chan struct{})}
 	if live {
 		// The older ones stay to be found and killed, and may fill the local cache. Were they given up, a key that is read
 		// faster than the database answers would never be kept.
@@ -61,7 +62,7 @@ func (t *Tracker) BeginRead(k Key) (f *Read, leader bool) {
 func (t *Tracker) BeginReadAlone(k Key) *Read {
 	s := t.enter(k)
 	defer s.mu.Unlock()
-	f := &Read{t: t, key: k, epoch: t.epoch.Load(), began: mono.Now(), done: make(chan struct{})}
+	f := &Read{t: t, key: k, epoch: t.epoch.Load(), began: mono.Now(), turns: t.groups.now(), done: make(chan struct{})}
 	// Only a read that can be found can be killed, and only what can be killed may fill the local cache.
 	if f.dead = s.reads[k] != nil || s.txs[k] != nil || !t.current(f.epoch); !f.dead {
 		s.reads[k] = f
@@ -74,9 +75,15 @@ func (f *Read) Finish(row store.Row, err error, e *localcache.Entry) {
 	t, s := f.t, f.t.shard(f.key)
 	s.mu.Lock()
 	if err == nil {
+		// A row whose group was removed keeps its version and has lost its value. That is another state of it, which the removal's
+		// message may not have brought to memory yet.
+		version := row.Version
+		if e == nil {
+			version = -version
+		}
 		// After a caller has seen a version no later hit or join may return an older one. And a
 		// Set of ours that is under way may be older than what was seen here.
-		t.evictOther(f.key, row.Version)
+		t.evictOther(f.key, version)
 		// The same goes for reads that are under way and may have seen what was there before this one looked:
 		//
 		//	Get: snapshot (v1)      v2 is committed, GetMany reads it and returns
@@ -85,16 +92,16 @@ func (f *Read) Finish(row store.Row, err error, e *localcache.Entry) {
 		// So they are closed to joiners. What they bring is dropped only if the versions differ: mostly both saw the same.
 		for other := s.reads[f.key]; other != nil; other = other.older {
 			other.closed = true
-			other.meets(row.Version)
+			other.meets(version)
 		}
-		f.meets(row.Version)
+		f.meets(version)
 		for _, w := range s.writers[f.key] {
-			if w.version != row.Version {
+			if w.version != version {
 				w.dead = true
 			}
 		}
 		if e != nil && !f.dead && !f.torn && t.current(f.epoch) {
-			t.store(f.key, e, f.epoch, row.Server)
+			t.store(f.key, e, f.epoch, row.Server, row.Tags, f.turns)
 		}
 	}
 	s.end(f)

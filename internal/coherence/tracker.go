@@ -8,7 +8,9 @@
 //
 // An insert of a new key is not published. So absence is never kept, and a read may be joined for 10 ms only.
 //
-// Locks are taken in this order: a shard's, then that of the hidden keys.
+// A removal of a group names a tag or a prefix, and no keys: see groups.
+//
+// Locks are taken in this order: a shard's, then that of the hidden keys or that of the groups.
 //
 // The same race, a fill that overtakes an invalidation, was reported in Hazelcast (issue 4671), lettuce (3481) and
 // FusionCache (613). internal/model checks these rules exhaustively, and shows that each of them is needed.
@@ -64,6 +66,7 @@ type Tracker struct {
 	seed   maphash.Seed
 	shards [shards]shard
 	hidden hidden
+	groups groups
 
 	// OnPublished, if not nil, is called for every key of a message with the versions that it lists, on the listener's goroutine.
 	// Set it before use.
@@ -194,7 +197,7 @@ func (t *Tracker) Apply(m notify.Message, key func(row string) Key) error {
 		if t.OnPublished != nil {
 			t.OnPublished(versions)
 		}
-	}, t.Forget)
+	}, func(g notify.Group) { t.removed(&m, g) }, t.Forget)
 	if err != nil {
 		t.Forget()
 	}
@@ -251,6 +254,9 @@ func (t *Tracker) enter(k Key) *shard {
 	if t.hidden.secret.Load() != nil {
 		t.dropHidden()
 	}
+	if t.groups.full.Load() {
+		t.dropTagged()
+	}
 	s := t.shard(k)
 	s.mu.Lock()
 	t.hidden.add(k)
@@ -262,10 +268,10 @@ func (t *Tracker) current(epoch uint32) bool {
 	return epoch != 0 && epoch == t.epoch.Load() && mono.Now() < t.trusted.Load()
 }
 
-// store keeps e under k, if it is of the server that the listener is connected to and no transaction of ours is writing k; else
-// it deletes what is there. The caller holds the shard's lock and has checked everything else.
-func (t *Tracker) store(k Key, e *localcache.Entry, epoch uint32, server int64) {
-	if own := t.server.Load(); e == nil || (own != 0 && server != own) || t.shard(k).txs[k] != nil {
+// store keeps e under k, if it is of the server that the listener is connected to, no transaction of ours is writing k, and no group
+// of it was removed since the turns began; else it deletes what is there. The caller holds the shard's lock and has checked everything else.
+func (t *Tracker) store(k Key, e *localcache.Entry, epoch uint32, server int64, tags []string, began turns) {
+	if own := t.server.Load(); e == nil || (own != 0 && server != own) || t.shard(k).txs[k] != nil || !t.admit(k, tags, began) {
 		t.local.Delete(k)
 		return
 	}

@@ -10,6 +10,7 @@ type Writer struct {
 	key     Key
 	version int64
 	epoch   uint32
+	turns   turns
 	load    *Load
 	dead    bool // under the shard's lock
 }
@@ -20,7 +21,7 @@ type Writer struct {
 func (t *Tracker) BeginWrite(k Key, version int64, load *Load) *Writer {
 	s := t.enter(k)
 	defer s.mu.Unlock()
-	w := &Writer{t: t, key: k, version: version, epoch: t.epoch.Load(), load: load}
+	w := &Writer{t: t, key: k, version: version, epoch: t.epoch.Load(), turns: t.groups.now(), load: load}
 	// Of two writes at once, nobody here knows which one the database takes last: neither is kept.
 	for _, other := range s.writers[k] {
 		other.dead, w.dead = true, true
@@ -31,8 +32,8 @@ func (t *Tracker) BeginWrite(k Key, version int64, load *Load) *Writer {
 }
 
 // Finish ends a write. e is the entry to keep: nil after a delete, an error or an unknown outcome. server is where the
-// row was written.
-func (w *Writer) Finish(e *localcache.Entry, server int64) {
+// row was written, tags are the groups it belongs to.
+func (w *Writer) Finish(e *localcache.Entry, server int64, tags ...string) {
 	t, s := w.t, w.t.shard(w.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -51,7 +52,7 @@ func (w *Writer) Finish(e *localcache.Entry, server int64) {
 	// A read begun while the write was under way may have seen the row before it, and would break read-your-writes.
 	s.kill(w.key, w.load)
 	if e != nil && !w.dead && t.current(w.epoch) {
-		t.store(w.key, e, w.epoch, server)
+		t.store(w.key, e, w.epoch, server, tags, w.turns)
 	} else {
 		t.local.Delete(w.key)
 	}

@@ -6,10 +6,13 @@
 //	cache   = 8 hex digits       the cache's id, made by Migrate; 00000000: all caches on the channel
 //	sender  = node window | ""   of a flush: who flushed, in 8 hex digits, and its window in ms, in 4; or nobody, all zeros
 //	item    = length ":" key version+ ";"      length of key in bytes, decimal; version in 16 hex digits, newest first
+//	        | "t" length ":" tag id ";"        all entries with the tag were removed; id of the removal in 16 hex digits
+//	        | "p" length ":" prefix id ";"     all entries whose keys begin with the prefix were
 //
 // "*" says: forget everything. Version 0 belongs to no write: it invalidates the key whatever version is held. A new format
 // gets new kinds: a node that does not know a kind forgets everything, so old and new releases may run together. The SQL side of
-// the format is cache_publish and cache_item in sqlc/migrations.
+// the format is cache_publish, cache_item and cache_remove in sqlc/migrations. Where keys are hidden a tag is a hash too, see
+// HiddenTag, and the removal of a prefix is "*".
 package notify
 
 import (
@@ -116,10 +119,11 @@ func Parse(payload string) (Message, error) {
 	return m, nil
 }
 
-// Items calls item for every key in the message with its versions, newest first, or all where everything is to be forgotten.
-// The slice of versions is reused from call to call. It may return an error after it has called item for some keys: then
+// Items calls item for every key in the message with its versions, newest first, group for every group that was removed, or all
+// where everything is to be forgotten.
+// The slice of versions is reused from call to call. It may return an error after it has called item or group: then
 // everything must be forgotten.
-func (m *Message) Items(item func(key string, versions []int64), all func()) error {
+func (m *Message) Items(item func(key string, versions []int64), group func(Group), all func()) error {
 	rest := m.Body
 	if rest == All {
 		all()
@@ -127,6 +131,15 @@ func (m *Message) Items(item func(key string, versions []int64), all func()) err
 	}
 	var buf [8]int64
 	for rest != "" {
+		if rest[0] == Tag || rest[0] == Prefix {
+			g, tail, err := cutGroup(rest)
+			if err != nil {
+				return err
+			}
+			group(g)
+			rest = tail
+			continue
+		}
 		head, tail, ok := strings.Cut(rest, ":")
 		n, err := strconv.ParseUint(head, 10, 16)
 		if !ok || err != nil || uint64(len(tail)) < n {

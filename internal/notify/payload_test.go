@@ -17,6 +17,7 @@ type item struct {
 	Versions []int64
 }
 
+// parse returns a group as an item whose key begins with a NUL and its kind.
 func parse(payload string) (items []item, all bool, err error) {
 	m, err := Parse(payload)
 	if err != nil {
@@ -24,6 +25,8 @@ func parse(payload string) (items []item, all bool, err error) {
 	}
 	err = m.Items(func(k string, vs []int64) {
 		items = append(items, item{k, append([]int64(nil), vs...)})
+	}, func(g Group) {
+		items = append(items, item{"\x00" + string(g.Kind) + g.Name, []int64{g.ID}})
 	}, func() { all = true })
 	return items, all, err
 }
@@ -53,6 +56,33 @@ func TestRoundTrip(t *testing.T) {
 	}
 	if len(inlineHead+one(strings.Repeat("k", 1024), 1<<63-1)) > MaxPayload {
 		t.Error("the largest key does not fit into a payload")
+	}
+}
+
+// Groups and keys may stand beside each other, and a tag may be called like anything.
+func TestGroups(t *testing.T) {
+	t.Parallel()
+	groups := []Group{{Tag, "org:7", 1}, {Prefix, "user:", 1<<63 - 1}, {Tag, "", 2}, {Tag, "p1:x0000000000000001;*", 3}}
+	b := []byte(inlineHead)
+	var want []item
+	for _, g := range groups {
+		b = AppendItem(AppendGroup(b, g), "k", 7)
+		want = append(want, item{"\x00" + string(g.Kind) + g.Name, []int64{g.ID}}, item{"k", []int64{7}})
+	}
+	got, all, err := parse(string(b))
+	if d := cmp.Diff(want, got); d != "" || all || err != nil {
+		t.Error(all, err, d)
+	}
+	for _, body := range []string{
+		"t", "p", "t:", "t1", "t1:", "t1:a", "t1:a;", "t1:a0000000000000001", "t1:a000000000000000;", "t1:a00000000000000010000000000000001;", "t1:a000000000000000g;",
+		"t1:affffffffffffffff;", "t-1:a0000000000000001;", "q1:a0000000000000001;", "t9:a0000000000000001;", "tt1:a0000000000000001;",
+	} {
+		if items, all, err := parse(inlineHead + body); err == nil || all || len(items) != 0 {
+			t.Errorf("%q was accepted: %v", body, items)
+		}
+	}
+	if HiddenTag([]byte("s"), "a") == HiddenKey([]byte("s"), "a") {
+		t.Error("a tag is hidden as a key of its name")
 	}
 }
 
@@ -130,7 +160,7 @@ func TestShortest(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{flushHead(1) + "*", flushHead(2) + "1:k0000000000000001;", inlineHead + one("user:1", 7), inlineHead, inlineHead + ":;", inlineHead + "3:ab"} {
+	for _, s := range []string{flushHead(1) + "*", flushHead(2) + "1:k0000000000000001;", inlineHead + one("user:1", 7), inlineHead, inlineHead + ":;", inlineHead + "3:ab", inlineHead + "t1:a0000000000000001;p0:0000000000000002;1:k0000000000000001;", inlineHead + "t1:a"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, p string) {
@@ -140,7 +170,11 @@ func FuzzParse(f *testing.F) {
 		}
 		b := []byte(inlineHead)
 		for _, i := range items {
-			b = AppendItem(b, i.Key, i.Versions...)
+			if len(i.Key) >= 2 && i.Key[0] == 0 && (i.Key[1] == Tag || i.Key[1] == Prefix) && len(i.Versions) == 1 {
+				b = AppendGroup(b, Group{i.Key[1], i.Key[2:], i.Versions[0]})
+			} else {
+				b = AppendItem(b, i.Key, i.Versions...)
+			}
 		}
 		again, _, err := parse(string(b))
 		if d := cmp.Diff(items, again); err != nil || d != "" {

@@ -69,7 +69,7 @@ func (h *published) add(t *testing.T, payload string) {
 			h.versions = map[string][]int64{}
 		}
 		h.versions[key] = append(h.versions[key], versions...)
-	}, func() { h.all = true })
+	}, func(notify.Group) {}, func() { h.all = true })
 	if err != nil {
 		t.Error(err)
 	}

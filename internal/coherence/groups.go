@@ -1,0 +1,286 @@
+package coherence
+
+import (
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/pgcache/go/internal/notify"
+)
+
+// groups is what a tracker knows of groups: which entries have which tags, and which removals of groups have come.
+//
+// A removal names a group, not its keys. So an entry of a tagged row enters the index before it enters memory, and an operation
+// that began before a removal keeps nothing that the removal may be about: it notes the turns when it begins, and each removal
+// ends a turn.
+//
+//	Get: turn 1, reads the row         removal: turn 2, takes the tag's keys out of the index, evicts them
+//	Get: turn is 2, keeps nothing      <- stale until it expires, if it were kept
+//
+// Its mutex is taken after a shard's. What it guards is only asked of tagged rows, and while a transaction of ours removes a group.
+type groups struct {
+	tagTurn, prefixTurn atomic.Uint64 // tagTurn changes under mu
+	open                atomic.Int32  // removals in transactions of ours whose outcome is not known; changes under mu
+
+	mu    sync.Mutex
+	keys  map[string]map[Key]struct{} // by the names that messages have for tags
+	size  int                         // keys of all tags
+	full  atomic.Bool                 // size has doubled since keys that are not kept were last dropped
+	clean int
+	txs   []*TxRemoval
+}
+
+// turns says which removals an operation has begun after.
+type turns struct{ tag, prefix uint64 }
+
+func (g *groups) now() turns { return turns{g.tagTurn.Load(), g.prefixTurn.Load()} }
+
+// tagName is what messages call a tag.
+func (t *Tracker) tagName(tag string) string {
+	if secret := t.hidden.secret.Load(); secret != nil {
+		return notify.HiddenTag(*secret, tag)
+	}
+	return tag
+}
+
+// admit says whether an entry of k with these tags may be kept by an operation that began with began, and indexes it. The caller
+// holds the shard's lock and keeps the entry before it gives it back: who takes a tag's keys out of the index evicts them under
+// that lock.
+func (t *Tracker) admit(k Key, tags []string, began turns) bool {
+	g := &t.groups
+	if g.prefixTurn.Load() != began.prefix {
+		return false
+	}
+	if len(tags) == 0 && g.open.Load() == 0 {
+		return true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(tags) > 0 && g.tagTurn.Load() != began.tag {
+		return false
+	}
+	for _, tx := range g.txs {
+		if tx.holds(k, tags) {
+			return false
+		}
+	}
+	if !t.keeps {
+		return true
+	}
+	for _, tag := range tags {
+		name := t.tagName(tag)
+		of := g.keys[name]
+		if of == nil {
+			if g.keys == nil {
+				g.keys, g.clean = map[string]map[Key]struct{}{}, leastClean
+			}
+			of = map[Key]struct{}{}
+			g.keys[name] = of
+		}
+		if _, ok := of[k]; !ok {
+			of[k] = struct{}{}
+			g.size++
+		}
+	}
+	if g.size >= g.clean && g.clean > 0 {
+		g.full.Store(true)
+	}
+	return true
+}
+
+// RemoveTags applies that everything with one of the tags was removed.
+func (t *Tracker) RemoveTags(tags []string) {
+	for _, tag := range tags {
+		t.removeTag(t.tagName(tag))
+	}
+}
+
+// removeTag is the same of the name that messages have for a tag.
+func (t *Tracker) removeTag(name string) {
+	g := &t.groups
+	g.mu.Lock()
+	g.tagTurn.Add(1)
+	keys := g.keys[name]
+	delete(g.keys, name)
+	g.size -= len(keys)
+	g.mu.Unlock()
+	for k := range keys {
+		s := t.shard(k)
+		s.mu.Lock()
+		t.local.Delete(k)
+		s.mu.Unlock()
+	}
+}
+
+// RemovePrefix applies that everything whose key begins with prefix was removed.
+func (t *Tracker) RemovePrefix(prefix string) {
+	t.groups.prefixTurn.Add(1)
+	// An operation looks at the turn and keeps its entry under one lock of its shard. After each was taken once, what an operation
+	// of the turn before has kept is in memory:
+	//
+	//	Get: turn 1 is current       removal: turn 2, looks through memory: no entry of the key
+	//	Get: keeps its entry         <- stale until it expires, if the removal had not waited
+	for i := range t.shards {
+		t.shards[i].wait()
+	}
+	all, ok := t.local.(interface{ Keys() iter.Seq[Key] })
+	if !ok {
+		t.Forget()
+		return
+	}
+	for k := range all.Keys() {
+		if begins(k, prefix) {
+			s := t.shard(k)
+			s.mu.Lock()
+			t.local.Delete(k)
+			s.mu.Unlock()
+		}
+	}
+}
+
+// begins says whether the row's key begins with prefix, without putting it together.
+func begins(k Key, prefix string) bool {
+	n := len(k.Namespace)
+	switch {
+	case n == 0:
+		return strings.HasPrefix(k.Name, prefix)
+	case len(prefix) <= n:
+		return strings.HasPrefix(k.Namespace, prefix)
+	}
+	return strings.HasPrefix(prefix, k.Namespace) && prefix[n] == ':' && strings.HasPrefix(k.Name, prefix[n+1:])
+}
+
+// removed applies a message's removal of a group.
+func (t *Tracker) removed(m *notify.Message, g notify.Group) {
+	t.Invalidations.Add(1)
+	switch {
+	case g.Kind == notify.Tag:
+		t.removeTag(g.Name)
+	case m.Hidden:
+		t.Forget() // a prefix says nothing of hashes; nobody sends one
+	default:
+		t.RemovePrefix(g.Name)
+	}
+	if t.groups.open.Load() > 0 {
+		t.groups.end(func(tx *TxRemoval) bool { return slices.Contains(tx.ids, g.ID) })
+	}
+}
+
+// dropTagged drops what is indexed of keys that are not kept any more: the local cache does not report what it evicts. The shard's
+// lock keeps an entry from being indexed and not kept yet.
+func (t *Tracker) dropTagged() {
+	g := &t.groups
+	g.mu.Lock()
+	g.full.Store(false)
+	g.clean = 0 // nobody else begins before this is done
+	all := make(map[string][]Key, len(g.keys))
+	for name, of := range g.keys {
+		all[name] = slices.Collect(maps.Keys(of))
+	}
+	g.mu.Unlock()
+	for name, keys := range all {
+		for _, k := range keys {
+			s := t.shard(k)
+			s.mu.Lock()
+			if t.local.Get(k) == nil {
+				g.drop(name, k)
+			}
+			s.mu.Unlock()
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.clean = max(leastClean, 2*g.size)
+}
+
+func (g *groups) drop(name string, k Key) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	of := g.keys[name]
+	if _, ok := of[k]; !ok {
+		return
+	}
+	delete(of, k)
+	g.size--
+	if len(of) == 0 {
+		delete(g.keys, name)
+	}
+}
+
+// A TxRemoval is a removal of groups in a transaction of the caller's: as with a TxWrite, until its outcome is known nothing of
+// the groups is kept in memory, and nobody joins a read or a load from before.
+type TxRemoval struct {
+	t      *Tracker
+	tags   []string
+	prefix string // "": none
+	ids    []int64
+	done   bool // under the mutex of groups
+}
+
+// BeginTxRemoval begins a removal of tags or, if there are none, of a prefix. The caller sends its statement after this call, gives
+// what it returned to Sent, and sees to it that End is called when the transaction has ended.
+func (t *Tracker) BeginTxRemoval(tags []string, prefix string) *TxRemoval {
+	tx := &TxRemoval{t: t, tags: slices.Clone(tags), prefix: prefix}
+	g := &t.groups
+	g.mu.Lock()
+	g.txs = append(g.txs, tx)
+	g.open.Add(1)
+	g.mu.Unlock()
+	tx.apply()
+	return tx
+}
+
+// apply applies the removal to memory.
+func (tx *TxRemoval) apply() {
+	if tx.prefix != "" {
+		tx.t.RemovePrefix(tx.prefix)
+	}
+	tx.t.RemoveTags(tx.tags)
+}
+
+// holds says whether an entry is of one of the groups. With the mutex of groups held.
+func (tx *TxRemoval) holds(k Key, tags []string) bool {
+	return tx.prefix != "" && begins(k, tx.prefix) || slices.ContainsFunc(tags, func(tag string) bool { return slices.Contains(tx.tags, tag) })
+}
+
+// Sent notes the ids by which the notification of the commit is known.
+func (tx *TxRemoval) Sent(ids []int64) {
+	g := &tx.t.groups
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	tx.ids = ids
+}
+
+// End says that the transaction has ended, either way. It may be called more than once.
+func (tx *TxRemoval) End() {
+	if tx.Done() {
+		return
+	}
+	// What began before the commit may have seen what was there before.
+	tx.apply()
+	tx.t.groups.end(func(other *TxRemoval) bool { return other == tx })
+}
+
+// Done reports whether it has ended.
+func (tx *TxRemoval) Done() bool {
+	g := &tx.t.groups
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return tx.done
+}
+
+// end ends the removals that match. Their groups have just been applied: what began before keeps nothing of them.
+func (g *groups) end(match func(*TxRemoval) bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.txs = slices.DeleteFunc(g.txs, func(tx *TxRemoval) bool {
+		tx.done = match(tx)
+		if tx.done {
+			g.open.Add(-1)
+		}
+		return tx.done
+	})
+}
