@@ -107,7 +107,6 @@ func TestWatch_LoadOvertaken(t *testing.T) {
 				if err := a.GetOrSet(t.Context(), "user:1", &got, w.nameOf(nil, nil)); err != nil || got != "new" {
 					t.Error(got, err)
 				}
-				want(t, b, "user:1", "new")
 			})
 		}
 	}
@@ -183,4 +182,40 @@ func TestWatch_OneTransaction(t *testing.T) {
 	want(t, w.c, "user:1", "a")
 	commit(in(func(tx *sql.Tx) { put(tx, "c"); update(tx, "d") }))
 	wantNone(t, w.c, "user:1")
+}
+
+// Entries that carry a tag go with the rows that name it, from memory too; others stay.
+func TestWatch_Tags(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	w.watch(pgcache.TableWatch{Tags: []string{"org:{org_id}"}})
+	a, b := w.node(nil), w.node(nil)
+	w.exec("INSERT INTO " + w.name("users") + " (id, org_id) VALUES (1, 7), (2, 8)")
+	put := func() {
+		t.Helper()
+		set(t, a, "seven", 7, pgcache.Tags("org:7"))
+		set(t, a, "eight", 8, pgcache.Tags("org:8", "x"))
+		for _, c := range []*pgcache.Cache{a, b} {
+			warm(t, c, "seven", 7)
+			warm(t, c, "eight", 8)
+		}
+	}
+	gone := func(key string) {
+		t.Helper()
+		for _, c := range []*pgcache.Cache{a, b} {
+			eventually(t, key+" is gone", func() bool { _, found := get[int](t, c, key); return !found })
+		}
+	}
+	put()
+	w.exec("UPDATE " + w.name("users") + " SET name = 'x' WHERE id = 1")
+	gone("seven")
+	want(t, b, "eight", 8)
+	put()
+	w.exec("UPDATE " + w.name("users") + " SET org_id = 8 WHERE id = 1") // where it was, and where it is
+	gone("seven")
+	gone("eight")
+	put()
+	w.exec("TRUNCATE " + w.name("users"))
+	gone("seven")
+	gone("eight")
 }

@@ -354,7 +354,7 @@ BEGIN
     -- Of a table of this name that was dropped.
     PERFORM /* TEMPLATE: prefix */cache_unwatch_id(w.id) FROM /* TEMPLATE: prefix */cache_watches w
         WHERE w.id <> id AND to_regclass(w.watched) = root AND NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_watch_triggers() t WHERE t.id = w.id);
-    EXECUTE format('CREATE OR REPLACE FUNCTION %1$I.%2$I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = %1$I, pg_temp AS %3$L',
+    EXECUTE format('CREATE OR REPLACE FUNCTION %1$I.%2$I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = %1$I, pg_temp SET plan_cache_mode = force_generic_plan AS %3$L',
         home.name, /* TEMPLATE: prefix */cache_watch_function(id), made.body);
     EXECUTE format('REVOKE EXECUTE ON FUNCTION %I.%I() FROM PUBLIC', home.name, /* TEMPLATE: prefix */cache_watch_function(id));
     EXECUTE format('ALTER FUNCTION %I.%I() OWNER TO %I', home.name, /* TEMPLATE: prefix */cache_watch_function(id), home.owner);
