@@ -108,7 +108,8 @@ func (h received) keys(item func(key string, versions []int64), all func()) {
 		all()
 		return
 	}
-	if err := h.message.Items(item, all); err != nil {
+	group := func(g notify.Group) { item(string(g.Kind)+" "+g.Name, []int64{g.ID}) } // "t org:7": all with this tag; "p user:": all that begin so
+	if err := h.message.Items(item, group, all); err != nil {
 		all() // as nodes do
 	}
 }

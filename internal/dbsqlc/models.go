@@ -59,3 +59,13 @@ type CacheState struct {
 	NextAt        time.Time
 	PollerLease   time.Time
 }
+
+type CacheWatch struct {
+	ID        string
+	Watched   string
+	Keys      []string
+	Tags      []string
+	Most      int32
+	Columns   []string
+	WatchedAt time.Time
+}

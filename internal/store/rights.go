@@ -44,6 +44,7 @@ func Rights() []Right {
 		{"cache_incarnation", "SELECT INSERT UPDATE"},
 		{"cache_groups", "SELECT INSERT UPDATE DELETE"},
 		{"cache_state", "SELECT"},
+		{"cache_watches", "SELECT"},
 	} {
 		for p := range strings.FieldsSeq(t.privileges) {
 			rights = append(rights, Right{ToWrite, p, t.table, "-", ""})
@@ -69,6 +70,10 @@ func Rights() []Right {
 		{"cache_remove", "text, text[]"},
 		{"cache_bury", "bigint, integer, integer"},
 		{"cache_horizon", ""},
+		{"cache_watch_function", "text"},
+		{"cache_watch_triggers", ""},
+		{"cache_watch_tree", "oid"},
+		{"cache_watch_faults", "text"},
 	} {
 		rights = append(rights, Right{ToWrite, "EXECUTE", f[0], f[1], ""})
 	}

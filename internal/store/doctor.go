@@ -1,0 +1,68 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/pgcache/go/internal/dbsqlc"
+)
+
+// What Doctor reads; the fields are as the statements name them.
+type (
+	// ServerHealth is of the server.
+	ServerHealth = dbsqlc.ServerHealthRow
+	// TableHealth is of one of the cache's tables.
+	TableHealth = dbsqlc.TableHealthRow
+	// OldSnapshot is of a transaction, or says how many sessions the role can't see.
+	OldSnapshot = dbsqlc.OldSnapshotsRow
+	// WatchFault is of a watched table.
+	WatchFault = dbsqlc.WatchFaultsRow
+)
+
+// ServerHealth reads settings and counts of the server.
+func (s *Store) ServerHealth(ctx context.Context) (ServerHealth, error) {
+	return retry(ctx, lost, func() (ServerHealth, error) { return s.q.ServerHealth(ctx) })
+}
+
+// TableHealth reads the statistics of the cache's tables.
+func (s *Store) TableHealth(ctx context.Context) ([]TableHealth, error) {
+	return retry(ctx, lost, func() ([]TableHealth, error) { return s.q.TableHealth(ctx) })
+}
+
+// OldSnapshots reads which transactions are older than longer.
+func (s *Store) OldSnapshots(ctx context.Context, longer time.Duration) ([]OldSnapshot, error) {
+	return retry(ctx, lost, func() ([]OldSnapshot, error) { return s.q.OldSnapshots(ctx, longer.Seconds()) })
+}
+
+// WatchFaults reads what is wrong with the watched tables.
+func (s *Store) WatchFaults(ctx context.Context) ([]WatchFault, error) {
+	return retry(ctx, lost, func() ([]WatchFault, error) { return s.q.WatchFaults(ctx) })
+}
+
+// Pooled says that a pooler is between: a connection whose server process another connection's transaction can take away.
+func (s *Store) Pooled(ctx context.Context) (bool, error) {
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	before, err := s.with(conn).Backend(ctx)
+	if err != nil {
+		return false, err
+	}
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return false, err
+	}
+	defer tx.Rollback() //nolint:errcheck // it has written nothing
+	q := s.with(tx)
+	if err := q.SetLocal(ctx, dbsqlc.SetLocalParams{Name: "idle_in_transaction_session_timeout", Setting: idleLimit}); err != nil {
+		return false, err
+	}
+	other, err := q.Backend(ctx)
+	if err != nil {
+		return false, err
+	}
+	after, err := s.with(conn).Backend(ctx)
+	return before.Pid == other.Pid || before.Pid != after.Pid, err
+}

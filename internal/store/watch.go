@@ -1,0 +1,69 @@
+package store
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pgcache/go/internal/dbsqlc"
+)
+
+// Watch is what the triggers of a table remove.
+type Watch struct {
+	Table      string // as it stands in SQL
+	Keys, Tags []string
+	Most       int // names that a transaction removes one by one
+}
+
+// watchPause is how long a table that is in use is left alone, at first; it doubles.
+const watchPause = 50 * time.Millisecond
+
+// WatchTable installs the triggers. Writers of the table may have to wait for 100 ms, again and again with growing pauses,
+// until a moment comes when nobody has written it and not committed yet, or ctx ends.
+func (s *Store) WatchTable(ctx context.Context, w Watch) (changed bool, err error) {
+	return untilFree(ctx, func() (bool, error) {
+		return s.q.WatchTable(ctx, dbsqlc.WatchTableParams{Watched: w.Table, Keys: textArray(w.Keys), Tags: textArray(w.Tags), Most: int32(w.Most)})
+	})
+}
+
+// UnwatchTable removes them, see WatchTable.
+func (s *Store) UnwatchTable(ctx context.Context, table string) (changed bool, err error) {
+	return untilFree(ctx, func() (bool, error) { return s.q.UnwatchTable(ctx, table) })
+}
+
+// untilFree sends a statement again while locks keep it from being done at once.
+func untilFree(ctx context.Context, send func() (bool, error)) (changed bool, err error) {
+	for pause := watchPause; ; pause = min(2*pause, 20*watchPause) {
+		changed, err = retry(ctx, notDone, send)
+		if !locked(err) {
+			return changed, err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return changed, err
+		}
+	}
+}
+
+func textArray(texts []string) string {
+	return arrayOf(len(texts), func(b *strings.Builder, i int) { quoteElement(b, texts[i]) })
+}
+
+// SQL is the statement that watches the table, for those who migrate with a tool of their own.
+func (w Watch) SQL(n Names) string {
+	array := func(texts []string) string { return quoteLiteral(textArray(texts)) }
+	return n.Render("SELECT /* TEMPLATE: prefix */cache_watch(") + quoteLiteral(w.Table) + ", " + array(w.Keys) + ", " + array(w.Tags) + ", " + strconv.Itoa(w.Most) + ");"
+}
+
+// quoteLiteral writes s as SQL does, whatever standard_conforming_strings says.
+func quoteLiteral(s string) string {
+	quoted := "'" + strings.ReplaceAll(strings.ReplaceAll(s, `\`, `\\`), "'", "''") + "'"
+	if strings.Contains(s, `\`) {
+		return "E" + quoted
+	}
+	return quoted
+}

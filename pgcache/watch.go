@@ -1,0 +1,123 @@
+package pgcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/pgcache/go/internal/sqlerr"
+	"github.com/pgcache/go/internal/store"
+)
+
+// DefaultMaxKeys is how many names a transaction that writes a watched table removes one by one.
+const DefaultMaxKeys = 1000
+
+// TableWatch says which entries a table's rows are in.
+//
+// A template is text in which {column} stands for the value of a column, as it was before a change and as it is after; {{ and
+// }} stand for braces. So "user:{id}" names the entry "user:42" of the row whose id is 42. Columns are named as the catalogs
+// have them, and are integers, numeric, text, uuid, boolean, date (as 2026-11-28) or enums. A NULL in a column that a template
+// names makes it name nothing for that row. Keys that HashKey has changed can't be named.
+type TableWatch struct {
+	Table string   // as it stands in SQL: public.users, or public."Users"
+	Keys  []string // templates of the keys of entries
+	Tags  []string // templates of tags, see Tags
+
+	// MaxKeys is how many keys, and how many tags, one transaction removes one by one: 1 to 10000, 0 for DefaultMaxKeys.
+	// Beyond it everything goes that begins with the text before the first column of a template of Keys, and for Tags the whole
+	// cache. So it is for TRUNCATE.
+	MaxKeys int
+}
+
+// WatchTable makes every change of a table, whoever makes it, remove the entries that w names, in the same commit: psql, COPY,
+// other services, migrations. What they removed stays removed as after a Delete: no loader that read the table before the
+// commit can store what it read. It installs triggers of statements; a watch that is there already is changed if it differs.
+//
+// It is for the role that migrates, which must own the table too. Writers of the table wait for a moment where it can be
+// installed at once, and it waits for a moment when it can, as long as ctx allows but at most half a minute.
+//
+// A partitioned table is watched with all its partitions; call it again after a partition was attached or created. ALTER TABLE,
+// DROP TABLE and DETACH PARTITION fire no triggers. See docs/watch.md.
+func (c *Cache) WatchTable(ctx context.Context, w TableWatch) error {
+	const op = "watch table"
+	if c.null || c.ctx.Err() != nil {
+		return c.closedErr(op)
+	}
+	watch, err := w.checked()
+	if err != nil {
+		return fail(op, w.Table, err)
+	}
+	if err := c.check(ctx); err != nil {
+		return fail(op, w.Table, err)
+	}
+	waiting, cancel := context.WithTimeout(ctx, watchTimeout)
+	defer cancel()
+	_, err = c.store.WatchTable(waiting, watch)
+	return fail(op, w.Table, c.explainWatch(ctx, err))
+}
+
+// UnwatchTable ends what WatchTable began and leaves nothing behind. A table that is not watched, or is gone, is no error.
+func (c *Cache) UnwatchTable(ctx context.Context, table string) error {
+	const op = "unwatch table"
+	if c.null || c.ctx.Err() != nil {
+		return c.closedErr(op)
+	}
+	if err := c.check(ctx); err != nil {
+		return fail(op, table, err)
+	}
+	waiting, cancel := context.WithTimeout(ctx, watchTimeout)
+	defer cancel()
+	_, err := c.store.UnwatchTable(waiting, table)
+	return fail(op, table, c.explainWatch(ctx, err))
+}
+
+// WatchSQL returns the statement that does what WatchTable does, for those who migrate with a tool of their own. It fails
+// rather than keep the table's writers waiting: try it again then. Only Schema and Prefix of opts count.
+func WatchSQL(opts Options, w TableWatch) (string, error) {
+	names, err := store.Names{Schema: opts.Schema, Prefix: opts.Prefix}.Resolve()
+	if err != nil {
+		return "", fmt.Errorf("pgcache: option %w", err)
+	}
+	watch, err := w.checked()
+	if err != nil {
+		return "", fail("watch table", w.Table, err)
+	}
+	return watch.SQL(names), nil
+}
+
+const watchTimeout = 30 * time.Second
+
+func (w TableWatch) checked() (store.Watch, error) {
+	for _, s := range append(append([]string{w.Table}, w.Keys...), w.Tags...) {
+		if s == "" || strings.IndexByte(s, 0) >= 0 || !utf8.ValidString(s) {
+			return store.Watch{}, fmt.Errorf("the table and its templates must be valid UTF-8 without NUL, and not empty: %q", s)
+		}
+	}
+	if len(w.Keys)+len(w.Tags) == 0 {
+		return store.Watch{}, errors.New("a watch needs Keys or Tags")
+	}
+	if w.MaxKeys < 0 || w.MaxKeys > 10000 {
+		return store.Watch{}, fmt.Errorf("MaxKeys is %d: must be 1 to 10000, or 0 for the default", w.MaxKeys)
+	}
+	if w.MaxKeys == 0 {
+		w.MaxKeys = DefaultMaxKeys
+	}
+	return store.Watch{Table: w.Table, Keys: w.Keys, Tags: w.Tags, Most: w.MaxKeys}, nil
+}
+
+// explainWatch says what keeps a table from being watched.
+func (c *Cache) explainWatch(ctx context.Context, err error) error {
+	switch {
+	case sqlerr.State(err) == lockNotAvailable:
+		return fmt.Errorf("transactions that write or read the table were open for as long as this waited: try again: %w", err)
+	case sqlerr.State(err) == denied:
+		return fmt.Errorf("tables are watched by the role that migrates, see docs/watch.md: %w", err)
+	}
+	return c.explain(ctx, err)
+}
+
+// lockNotAvailable is the SQLSTATE of a lock that was waited for in vain.
+const lockNotAvailable = "55P03"

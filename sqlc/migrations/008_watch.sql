@@ -1,0 +1,392 @@
+-- Watched tables: whoever changes such a table removes, in the same commit, the entries that its templates name.
+
+-- Logged: triggers on the watched tables outlive a crash too. A watch is found by its function, which its triggers call: a
+-- table may be renamed, or restored from a dump with another oid.
+CREATE TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_watches (
+    id text COLLATE "C" NOT NULL PRIMARY KEY, -- the names of its function and its triggers end with it
+    watched text NOT NULL,                    -- the table, as it was called when it was watched
+    keys text[] NOT NULL,
+    tags text[] NOT NULL,
+    most int NOT NULL,                        -- names a transaction removes one by one
+    columns text[] NOT NULL,                  -- those that the templates name, with their types
+    watched_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- cache_watch_function is the name of a watch's function, without its schema.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_function(id text) RETURNS text LANGUAGE sql IMMUTABLE
+AS $$ SELECT btrim('/* TEMPLATE: bare */cache_watch_', '"') || id $$;
+
+-- cache_watched removes what the triggers of a watch have found. '' among names stands for a name that is too long, or is not
+-- known: then, and beyond most names in one transaction, prefixes go instead.
+--
+-- A prefix that the transaction has removed need not be removed again: whoever writes an entry before the commit has not seen
+-- the record. Only what the transaction itself wrote since has, so the record is made anew where it wrote. (The counts of a
+-- backend grow, and start anew only between transactions.)
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watched(id text, kind text, names text[], prefixes text[], most int) RETURNS void LANGUAGE plpgsql AS $$
+#variable_conflict use_variable
+DECLARE
+    setting text := 'pgcache.watch_' || id || kind;
+    before text := coalesce(nullif(current_setting(setting, true), ''), '0');
+    entries oid;
+    wrote text;
+BEGIN
+    IF names = '{}' THEN
+        RETURN;
+    ELSIF before NOT LIKE 'all%' AND before::int + cardinality(names) <= most AND NOT '' = ANY (names) THEN
+        PERFORM set_config(setting, (before::int + cardinality(names))::text, true);
+        PERFORM /* TEMPLATE: prefix */cache_remove(kind, names);
+        RETURN;
+    END IF;
+    entries := to_regclass('/* TEMPLATE: prefix */cache_entries');
+    wrote := concat('all ', pg_stat_get_xact_tuples_inserted(entries) + pg_stat_get_xact_tuples_updated(entries));
+    IF before <> wrote OR current_setting('track_counts') = 'off' THEN
+        PERFORM set_config(setting, wrote, true);
+        PERFORM /* TEMPLATE: prefix */cache_remove('p', prefixes);
+    END IF;
+END $$;
+
+-- cache_template makes an expression over a row r of a template: {column} stands for the column's value, {{ and }} for braces.
+-- prefix is the text before the first column.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_template(template text, watched oid, OUT prefix text, OUT expression text, OUT columns text[])
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_variable
+DECLARE
+    token text[];
+    part text := '';
+    found_type oid;
+    base oid;
+    parts text[] := '{}';
+BEGIN
+    columns := '{}';
+    FOR token IN SELECT regexp_matches(template, '(\{\{|\}\}|[^{}]+)|\{([^{}]+)\}|(.)', 'g') LOOP
+        IF token[3] IS NOT NULL THEN
+            RAISE EXCEPTION 'template %: a brace that encloses no column''s name must be doubled', quote_literal(template) USING ERRCODE = 'PC002';
+        ELSIF token[1] IS NOT NULL THEN
+            part := part || CASE token[1] WHEN '{{' THEN '{' WHEN '}}' THEN '}' ELSE token[1] END;
+            CONTINUE;
+        END IF;
+        SELECT a.atttypid INTO found_type FROM pg_attribute a
+            WHERE a.attrelid = watched AND a.attname = token[2] AND a.attnum > 0 AND NOT a.attisdropped;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'template %: table % has no column %', quote_literal(template), watched::regclass, quote_ident(token[2]) USING ERRCODE = 'PC002';
+        END IF;
+        -- The text of a value must not depend on a session's settings, and must be made by nobody's function: it is made
+        -- with the rights of the cache's owner.
+        WITH RECURSIVE bases AS (
+            SELECT t.oid, t.typbasetype, t.typtype FROM pg_type t WHERE t.oid = found_type
+            UNION ALL SELECT t.oid, t.typbasetype, t.typtype FROM bases b JOIN pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd'
+        ) SELECT b.oid INTO base FROM bases b WHERE b.typtype <> 'd';
+        IF base NOT IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype, 'oid'::regtype, 'bool'::regtype, 'uuid'::regtype,
+                'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'name'::regtype, 'date'::regtype)
+            AND NOT EXISTS (SELECT FROM pg_type t WHERE t.oid = base AND t.typtype = 'e')
+            AND NOT EXISTS (
+                SELECT FROM pg_type t JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
+                    JOIN pg_extension x ON x.oid = d.refobjid WHERE t.oid = base AND x.extname = 'citext') THEN
+            RAISE EXCEPTION 'template %: column % is of type %, whose text is not fixed: use an integer, numeric, text, uuid, boolean, date or enum, or a generated column of such a type',
+                quote_literal(template), quote_ident(token[2]), format_type(found_type, NULL) USING ERRCODE = 'PC002';
+        END IF;
+        prefix := coalesce(prefix, part);
+        parts := parts || array_remove(ARRAY[CASE WHEN part <> '' THEN quote_literal(part) END,
+            format(CASE WHEN base = 'date'::regtype THEN '(CASE WHEN isfinite(r.%1$I) THEN to_char(r.%1$I, ''YYYY-MM-DD'') ELSE r.%1$I::text END)' ELSE 'r.%1$I::text' END
+                || ' COLLATE pg_catalog."C"', token[2])], NULL);
+        columns := columns || format('%I %s', token[2], format_type(found_type, NULL));
+        part := '';
+    END LOOP;
+    IF prefix IS NULL THEN
+        RAISE EXCEPTION 'template %: it names no column', quote_literal(template) USING ERRCODE = 'PC002';
+    ELSIF octet_length(prefix) > 1024 THEN
+        RAISE EXCEPTION 'template %: its text is longer than a key can be', quote_literal(template) USING ERRCODE = 'PC002';
+    END IF;
+    IF part <> '' THEN
+        parts := parts || quote_literal(part);
+    END IF;
+    expression := array_to_string(parts, ' || ');
+END $$;
+
+-- cache_watch_ready ends such a statement: there is something to remove from only if the cache's tables are there, and not
+-- emptied by hand.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_ready() RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT 'to_regclass(''/* TEMPLATE: prefix */cache_groups'') IS NOT NULL AND EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_state) INTO found_keys, found_tags, there;'
+$$;
+
+-- cache_watch_names is the statement that finds what some rows name. What is too long for a name becomes ''; a NULL names
+-- nothing, and neither does an empty text: there are no such entries.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_names(origin text, keys text[], tags text[], most int) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT 'SELECT ' || string_agg(CASE WHEN k.expressions = '{}' THEN '''{}''::text[]' ELSE format(
+        'array(SELECT DISTINCT CASE WHEN octet_length(x.name) <= %s THEN x.name ELSE '''' END FROM %s AS r CROSS JOIN LATERAL (VALUES (%s)) AS x (name) WHERE x.name <> '''' LIMIT %s)',
+        k.longest, origin, array_to_string(k.expressions, '), ('), most + 1) END, ', ' ORDER BY k.nth)
+        || ', ' || /* TEMPLATE: prefix */cache_watch_ready()
+    FROM (VALUES (1, keys, 1024), (2, tags, 256)) AS k (nth, expressions, longest)
+$$;
+
+-- cache_watch_body is the function of a watch. It never fails and never waits: where a column is gone, or is not what it
+-- was, everything goes; where the cache's own tables are gone or empty, there is nothing to do. What may fail is apart from
+-- what writes, in a block that costs no transaction id.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_body(watch text, watched oid, keys text[], tags text[], most int, OUT body text, OUT prefixes text[], OUT columns text[])
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_variable
+DECLARE
+    template record;
+    expressions text[] := '{}';
+    tagged text[] := '{}';
+    names text;
+    parts text[];
+BEGIN
+    prefixes := '{}';
+    columns := '{}';
+    FOR template IN SELECT t.* FROM unnest(keys) AS k, /* TEMPLATE: prefix */cache_template(k, watched) AS t LOOP
+        expressions := expressions || template.expression;
+        prefixes := prefixes || template.prefix;
+        columns := columns || template.columns;
+    END LOOP;
+    FOR template IN SELECT t.* FROM unnest(tags) AS k, /* TEMPLATE: prefix */cache_template(k, watched) AS t LOOP
+        tagged := tagged || template.expression;
+        columns := columns || template.columns;
+    END LOOP;
+    columns := array(SELECT DISTINCT c FROM unnest(columns) AS c ORDER BY c);
+    -- A prefix that begins with another goes with it.
+    prefixes := array(SELECT DISTINCT p FROM unnest(prefixes) AS p WHERE NOT EXISTS (
+        SELECT FROM unnest(prefixes) AS q WHERE q <> p AND starts_with(p, q)) ORDER BY p);
+    SELECT array_agg(DISTINCT format('%I', a.attname)) INTO parts FROM pg_attribute a
+        WHERE a.attrelid = watched AND a.attnum > 0 AND NOT a.attisdropped AND format('%I %s', a.attname, format_type(a.atttypid, NULL)) = ANY (columns);
+    body := format($body$
+#variable_conflict use_column
+DECLARE
+    found_keys text[];
+    found_tags text[];
+    there boolean;
+BEGIN
+    BEGIN
+        IF TG_OP = 'TRUNCATE' THEN
+            %1$s
+        ELSIF TG_LEVEL = 'ROW' THEN
+            %2$s
+        ELSIF TG_OP = 'INSERT' THEN
+            %3$s
+        ELSIF TG_OP = 'DELETE' THEN
+            %4$s
+        ELSE
+            %5$s
+        END IF;
+    EXCEPTION WHEN OTHERS THEN
+        IF to_regclass('/* TEMPLATE: prefix */cache_groups') IS NULL OR to_regclass('/* TEMPLATE: prefix */cache_state') IS NULL THEN
+            RETURN NULL;
+        END IF;
+        PERFORM /* TEMPLATE: prefix */cache_watched(%6$L, 'e', '{""}', '{""}', 0) FROM /* TEMPLATE: prefix */cache_state;
+        RETURN NULL;
+    END;
+    IF there AND found_keys <> '{}' THEN
+        PERFORM /* TEMPLATE: prefix */cache_watched(%6$L, 'k', found_keys, %7$L, %8$s);
+    END IF;
+    IF there AND found_tags <> '{}' THEN
+        PERFORM /* TEMPLATE: prefix */cache_watched(%6$L, 't', found_tags, '{""}', %8$s);
+    END IF;
+    RETURN NULL;
+END
+$body$,
+        format('SELECT %L::text[], %L::text[], %s', CASE WHEN tags <> '{}' THEN '{}' ELSE '{""}' END, CASE WHEN tags = '{}' THEN '{}' ELSE '{""}' END,
+            /* TEMPLATE: prefix */cache_watch_ready()),
+        /* TEMPLATE: prefix */cache_watch_names(format('(SELECT %s UNION ALL SELECT %s)',
+            array_to_string(array(SELECT format('OLD.%1$s AS %1$s', p) FROM unnest(parts) AS p), ', '),
+            array_to_string(array(SELECT format('NEW.%1$s', p) FROM unnest(parts) AS p), ', ')), expressions, tagged, most),
+        /* TEMPLATE: prefix */cache_watch_names('new_rows', expressions, tagged, most),
+        /* TEMPLATE: prefix */cache_watch_names('old_rows', expressions, tagged, most),
+        /* TEMPLATE: prefix */cache_watch_names(format('(SELECT %s FROM old_rows AS o UNION ALL SELECT %s FROM new_rows AS n)',
+            array_to_string(array(SELECT 'o.' || p FROM unnest(parts) AS p), ', '),
+            array_to_string(array(SELECT 'n.' || p FROM unnest(parts) AS p), ', ')), expressions, tagged, most),
+        watch, prefixes, most);
+    IF tags <> '{}' THEN
+        prefixes := '{""}';
+    END IF;
+END $$;
+
+-- cache_watch_tree is a table with its partitions, or the tables that inherit from it. A statement fires the triggers of the
+-- table that it names alone, so all of them have the same.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_tree(root oid) RETURNS SETOF oid LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE tree (rel) AS (SELECT root UNION SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.rel)
+    SELECT t.rel FROM tree t ORDER BY t.rel
+$$;
+
+-- cache_watch_triggers are the triggers of watches.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_triggers() RETURNS TABLE (id text, watched text, function oid, rel oid, name name, enabled "char", cloned boolean, kind text)
+LANGUAGE sql STABLE AS $$
+    SELECT w.id, w.watched, p.oid AS function, t.tgrelid AS rel, t.tgname AS name, t.tgenabled AS enabled, t.tgparentid <> 0 AS cloned, right(t.tgname, 1) AS kind
+    FROM /* TEMPLATE: prefix */cache_watches w
+    JOIN pg_proc p ON p.proname = /* TEMPLATE: prefix */cache_watch_function(w.id)
+        AND p.pronamespace = (SELECT c.relnamespace FROM pg_class c WHERE c.oid = '/* TEMPLATE: prefix */cache_watches'::regclass)
+    JOIN pg_trigger t ON t.tgfoid = p.oid
+$$;
+
+-- cache_watch_faults says what is wrong with a watch. Triggers of statements fire in ordinary sessions; in those that replay
+-- a replication's changes, which fire none of them, one of rows does.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_faults(watch text) RETURNS text[] LANGUAGE sql STABLE AS $$
+    WITH fired AS (
+        SELECT DISTINCT t.rel FROM /* TEMPLATE: prefix */cache_watch_triggers() t WHERE t.id = watch AND NOT t.cloned
+    ), tree AS (
+        SELECT DISTINCT x.rel FROM fired f, /* TEMPLATE: prefix */cache_watch_tree(f.rel) AS x (rel)
+    )
+    SELECT array(
+        SELECT 'the table is gone, or has none of the triggers' WHERE NOT EXISTS (SELECT FROM fired)
+        UNION ALL
+        SELECT * FROM (SELECT format('%s lacks its triggers, or they are disabled', x.rel::regclass) FROM tree x WHERE 5 <> (
+            SELECT count(*) FROM (VALUES ('i', 'O'), ('u', 'O'), ('d', 'O'), ('t', 'A'), ('r', 'R')) AS k (kind, enabled)
+            JOIN /* TEMPLATE: prefix */cache_watch_triggers() t ON t.id = watch AND t.rel = x.rel AND t.kind = k.kind AND t.enabled::text = k.enabled
+        ) ORDER BY x.rel) lacking
+        UNION ALL
+        SELECT format('column %s of %s is gone or has changed', c, f.rel::regclass)
+        FROM fired f, /* TEMPLATE: prefix */cache_watches w, unnest(w.columns) AS c
+        WHERE w.id = watch AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = f.rel AND a.attnum > 0 AND NOT a.attisdropped
+            AND format('%I %s', a.attname, format_type(a.atttypid, NULL)) = c)
+    )
+$$;
+
+-- cache_watch_of is the watch of a table, NULL if there is none. A partition that was detached still has the triggers of
+-- another table's watch, which is not its own.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_of(root oid) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT t.id FROM /* TEMPLATE: prefix */cache_watch_triggers() t
+    WHERE t.rel = root AND (to_regclass(t.watched) = root OR NOT EXISTS (
+        SELECT FROM /* TEMPLATE: prefix */cache_watch_triggers() o WHERE o.id = t.id AND o.rel = to_regclass(t.watched)))
+    LIMIT 1
+$$;
+
+-- cache_unwatch_id removes a watch with everything that it has made. It locks tables in one order, and waits for none.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_unwatch_id(watch text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    t record;
+BEGIN
+    FOR t IN SELECT DISTINCT x.rel FROM /* TEMPLATE: prefix */cache_watch_triggers() x WHERE x.id = watch ORDER BY x.rel LOOP
+        EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', t.rel::regclass);
+    END LOOP;
+    FOR t IN SELECT x.rel, x.name FROM /* TEMPLATE: prefix */cache_watch_triggers() x WHERE x.id = watch AND NOT x.cloned LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', t.name, t.rel::regclass);
+    END LOOP;
+    FOR t IN SELECT p.oid::regprocedure AS function FROM pg_proc p WHERE p.proname = /* TEMPLATE: prefix */cache_watch_function(watch)
+        AND p.pronamespace = (SELECT c.relnamespace FROM pg_class c WHERE c.oid = '/* TEMPLATE: prefix */cache_watches'::regclass) LOOP
+        EXECUTE format('DROP FUNCTION %s', t.function);
+    END LOOP;
+    DELETE FROM /* TEMPLATE: prefix */cache_watches w WHERE w.id = watch;
+END $$;
+
+-- cache_unwatch ends the watch of a table, also of one that is gone, and says whether there was one.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_unwatch(watched text) RETURNS boolean LANGUAGE plpgsql SET lock_timeout = '100ms' AS $$
+#variable_conflict use_variable
+DECLARE
+    root oid := to_regclass(watched);
+    ids text[];
+BEGIN
+    LOCK TABLE /* TEMPLATE: prefix */cache_watches IN SHARE ROW EXCLUSIVE MODE;
+    ids := array(SELECT w.id FROM /* TEMPLATE: prefix */cache_watches w
+        WHERE w.id = /* TEMPLATE: prefix */cache_watch_of(root)
+            OR (w.watched = watched OR to_regclass(w.watched) = root)
+                AND NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_watch_triggers() t WHERE t.id = w.id));
+    PERFORM /* TEMPLATE: prefix */cache_unwatch_id(u) FROM unnest(ids) AS u;
+    RETURN ids <> '{}';
+END $$;
+
+-- cache_watch watches a table, and says whether anything had to be changed. It is for the owner of the cache's tables, who must
+-- own the table too. Writers of the table are kept waiting for at most lock_timeout: behind a transaction that has written it
+-- they would queue, so this fails instead, and may be tried again.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch(watched text, keys text[], tags text[] DEFAULT '{}', most int DEFAULT 1000) RETURNS boolean
+LANGUAGE plpgsql SET lock_timeout = '100ms' AS $$
+#variable_conflict use_variable
+DECLARE
+    root regclass := to_regclass(watched);
+    home record;
+    class record;
+    id text;
+    made record;
+    rel regclass;
+    kind text;
+    full_name text;
+    trigger_name text;
+BEGIN
+    SELECT n.nspname AS name, pg_get_userbyid(c.relowner) AS owner, pg_has_role(c.relowner, 'USAGE') AS ours INTO STRICT home
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = '/* TEMPLATE: prefix */cache_watches'::regclass;
+    SELECT c.relkind, c.relpersistence, c.relnamespace::regnamespace AS schema, c.relname AS name INTO class FROM pg_class c WHERE c.oid = root;
+    IF root IS NULL THEN
+        RAISE EXCEPTION 'there is no table %', watched USING ERRCODE = 'PC002';
+    ELSIF class.relkind NOT IN ('r', 'p') THEN
+        RAISE EXCEPTION '% is %: only tables can be watched', root, CASE class.relkind WHEN 'v' THEN 'a view' WHEN 'm' THEN 'a materialized view'
+            WHEN 'f' THEN 'a foreign table' ELSE 'no table' END USING ERRCODE = 'PC002';
+    ELSIF class.relpersistence = 't' OR class.schema IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) THEN
+        RAISE EXCEPTION '% is a temporary or a system table: it can''t be watched', root USING ERRCODE = 'PC002';
+    ELSIF root IN ('/* TEMPLATE: prefix */cache_entries'::regclass, '/* TEMPLATE: prefix */cache_state'::regclass, '/* TEMPLATE: prefix */cache_incarnation'::regclass,
+        '/* TEMPLATE: prefix */cache_changes'::regclass, '/* TEMPLATE: prefix */cache_notices'::regclass, '/* TEMPLATE: prefix */cache_groups'::regclass,
+        '/* TEMPLATE: prefix */cache_watches'::regclass) THEN
+        RAISE EXCEPTION '% is the cache''s own', root USING ERRCODE = 'PC002';
+    ELSIF EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = root) THEN
+        RAISE EXCEPTION '% is a partition or inherits from another table: what is written through % would not be seen, watch that one', root,
+            (SELECT string_agg(i.inhparent::regclass::text, ', ') FROM pg_inherits i WHERE i.inhrelid = root) USING ERRCODE = 'PC002';
+    ELSIF EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_watch_tree(root) AS x (rel) JOIN pg_class c ON c.oid = x.rel WHERE c.relkind = 'f') THEN
+        RAISE EXCEPTION '% has a foreign table among its partitions: it can''t be watched', root USING ERRCODE = 'PC002';
+    ELSIF coalesce(cardinality(keys), 0) + coalesce(cardinality(tags), 0) = 0 THEN
+        RAISE EXCEPTION 'the watch of % names neither keys nor tags', root USING ERRCODE = 'PC002';
+    ELSIF most IS NULL OR most NOT BETWEEN 1 AND 10000 THEN
+        RAISE EXCEPTION 'at most % names of a transaction: want 1 to 10000', most USING ERRCODE = 'PC002';
+    ELSIF NOT home.ours THEN
+        RAISE EXCEPTION 'tables are watched by the role that migrates the cache, % or a member of it', home.owner USING ERRCODE = 'PC002';
+    END IF;
+    FOR rel IN SELECT x.rel::regclass FROM /* TEMPLATE: prefix */cache_watch_tree(root) AS x (rel) LOOP
+        IF NOT (SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class c WHERE c.oid = rel) THEN
+            RAISE EXCEPTION 'who watches % must be its owner, or a member of that role', rel USING ERRCODE = 'PC002';
+        END IF;
+    END LOOP;
+    keys := coalesce(keys, '{}');
+    tags := coalesce(tags, '{}');
+    full_name := format('%s.%I', class.schema, class.name);
+    id := /* TEMPLATE: prefix */cache_watch_of(root);
+    SELECT * INTO STRICT made FROM /* TEMPLATE: prefix */cache_watch_body(coalesce(id, left(replace(gen_random_uuid()::text, '-', ''), 8)), root, keys, tags, most);
+    -- As it should be: nothing is locked.
+    IF EXISTS (
+        SELECT FROM /* TEMPLATE: prefix */cache_watches w JOIN pg_proc p ON p.proname = /* TEMPLATE: prefix */cache_watch_function(w.id)
+        WHERE w.id = id AND p.pronamespace = home.name::regnamespace AND p.prosrc = made.body AND w.watched = full_name
+            AND w.keys = keys AND w.tags = tags AND w.columns = made.columns AND /* TEMPLATE: prefix */cache_watch_faults(w.id) = '{}') THEN
+        RETURN false;
+    END IF;
+
+    -- Two at once would both find no watch.
+    LOCK TABLE /* TEMPLATE: prefix */cache_watches IN SHARE ROW EXCLUSIVE MODE;
+    id := coalesce(/* TEMPLATE: prefix */cache_watch_of(root), left(replace(gen_random_uuid()::text, '-', ''), 8));
+    SELECT * INTO STRICT made FROM /* TEMPLATE: prefix */cache_watch_body(id, root, keys, tags, most);
+    FOR rel IN SELECT x.rel::regclass FROM /* TEMPLATE: prefix */cache_watch_tree(root) AS x (rel) LOOP
+        EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', rel);
+    END LOOP;
+    -- Of a table of this name that was dropped.
+    PERFORM /* TEMPLATE: prefix */cache_unwatch_id(w.id) FROM /* TEMPLATE: prefix */cache_watches w
+        WHERE w.id <> id AND to_regclass(w.watched) = root AND NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_watch_triggers() t WHERE t.id = w.id);
+    EXECUTE format('CREATE OR REPLACE FUNCTION %1$I.%2$I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = %1$I, pg_temp SET plan_cache_mode = force_generic_plan AS %3$L',
+        home.name, /* TEMPLATE: prefix */cache_watch_function(id), made.body);
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION %I.%I() FROM PUBLIC', home.name, /* TEMPLATE: prefix */cache_watch_function(id));
+    EXECUTE format('ALTER FUNCTION %I.%I() OWNER TO %I', home.name, /* TEMPLATE: prefix */cache_watch_function(id), home.owner);
+    FOR rel IN SELECT x.rel::regclass FROM /* TEMPLATE: prefix */cache_watch_tree(root) AS x (rel) LOOP
+        -- Of another watch, when this was another table's partition.
+        FOR trigger_name IN SELECT t.name FROM /* TEMPLATE: prefix */cache_watch_triggers() t WHERE t.rel = rel AND t.id <> id AND NOT t.cloned LOOP
+            EXECUTE format('DROP TRIGGER %I ON %s', trigger_name, rel);
+        END LOOP;
+        FOREACH kind IN ARRAY ARRAY['i', 'u', 'd', 't', 'r'] LOOP
+            trigger_name := concat(/* TEMPLATE: prefix */cache_watch_function(id), '_', kind);
+            -- Partitions get the trigger of rows from their parent.
+            CONTINUE WHEN kind = 'r' AND class.relkind = 'p' AND rel <> root;
+            EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s %s EXECUTE FUNCTION %I.%I()', trigger_name, CASE kind
+                    WHEN 'i' THEN 'INSERT' WHEN 'u' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' WHEN 't' THEN 'TRUNCATE' ELSE 'INSERT OR UPDATE OR DELETE' END, rel,
+                CASE kind WHEN 'i' THEN 'REFERENCING NEW TABLE AS new_rows' WHEN 'u' THEN 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'
+                    WHEN 'd' THEN 'REFERENCING OLD TABLE AS old_rows' ELSE '' END || CASE WHEN kind = 'r' THEN ' FOR EACH ROW' ELSE ' FOR EACH STATEMENT' END,
+                home.name, /* TEMPLATE: prefix */cache_watch_function(id));
+            EXECUTE format('ALTER TABLE %s%s ENABLE %s TRIGGER %I', CASE WHEN kind = 'r' THEN '' ELSE 'ONLY ' END, rel,
+                CASE kind WHEN 't' THEN 'ALWAYS' WHEN 'r' THEN 'REPLICA' ELSE '' END, trigger_name);
+        END LOOP;
+    END LOOP;
+    INSERT INTO /* TEMPLATE: prefix */cache_watches AS w (id, watched, keys, tags, most, columns) VALUES (id, full_name, keys, tags, most, made.columns)
+        ON CONFLICT ON CONSTRAINT /* TEMPLATE: bare */cache_watches_pkey DO UPDATE SET watched = EXCLUDED.watched, keys = EXCLUDED.keys,
+            tags = EXCLUDED.tags, most = EXCLUDED.most, columns = EXCLUDED.columns, watched_at = EXCLUDED.watched_at;
+    -- What was changed before is not seen any more: nothing that the templates can name remains from then.
+    PERFORM /* TEMPLATE: prefix */cache_remove('p', made.prefixes);
+    RETURN true;
+END $$;
+
+-- They are for the owner, but for what says how the watches are: see docs/rights.md.
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_watch(text, text[], text[], int), /* TEMPLATE: prefix */cache_unwatch(text), /* TEMPLATE: prefix */cache_unwatch_id(text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_watched(text, text, text[], text[], int), /* TEMPLATE: prefix */cache_template(text, oid) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_watch_body(text, oid, text[], text[], int), /* TEMPLATE: prefix */cache_watch_names(text, text[], text[], int) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_watch_function(text), /* TEMPLATE: prefix */cache_watch_ready(), /* TEMPLATE: prefix */cache_watch_tree(oid) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_watch_faults(text), /* TEMPLATE: prefix */cache_watch_of(oid), /* TEMPLATE: prefix */cache_watch_triggers() FROM PUBLIC;
