@@ -173,6 +173,7 @@ var importPaths = map[string]string{
 	"listener": "github.com/pgcache/go/listener", "localcache": "github.com/pgcache/go/localcache",
 	"codec": "github.com/pgcache/go/codec", "compress": "github.com/pgcache/go/codec/compress",
 	"encrypt": "github.com/pgcache/go/codec/encrypt", "msgpack": "github.com/pgcache/go/codec/msgpack",
+	"pgcacheui": "github.com/pgcache/go/pgcache/pgcacheui",
 }
 
 // marker stands where the lines of the block begin.

@@ -371,10 +371,10 @@ WITH patience AS MATERIALIZED (
     UPDATE /* TEMPLATE: prefix */cache_entries c SET value = $2::bytea, version = $3::bigint, stamp = $3::bigint,
         expires_at = clock_timestamp() + $4::bigint * interval '1 microsecond', codec = $5::text, written_at = clock_timestamp(),
         tags = nullif($6::text, '')::text[],
-        seen = CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen($7::text, nullif($6::text, '')::text[]) END,
-        stale_until = clock_timestamp() + ($4::bigint + $8::bigint) * interval '1 microsecond'
+        seen = CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen(c.key, nullif($6::text, '')::text[]) END,
+        stale_until = clock_timestamp() + ($4::bigint + $7::bigint) * interval '1 microsecond'
     FROM patience
-    WHERE c.key = $7::text AND c.version = $9::bigint
+    WHERE c.key = $8::text AND c.version = $9::bigint
         AND c.value IS NOT NULL AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(c.key, c.tags, c.seen) ELSE false END
     RETURNING c.key, c.version
 ), logged AS (
@@ -398,8 +398,8 @@ type ReplaceEntryParams struct {
 	TtlUs    sql.NullInt64
 	Codec    string
 	Tags     string
-	Key      string
 	StaleUs  sql.NullInt64
+	Key      string
 	Fence    int64
 	Inline   bool
 }
@@ -421,8 +421,8 @@ func (q *Queries) ReplaceEntry(ctx context.Context, arg ReplaceEntryParams) (Rep
 		arg.TtlUs,
 		arg.Codec,
 		arg.Tags,
-		arg.Key,
 		arg.StaleUs,
+		arg.Key,
 		arg.Fence,
 		arg.Inline,
 	)

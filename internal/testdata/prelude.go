@@ -11,7 +11,15 @@ var (
 	err   error
 	cache *pgcache.Cache
 	opts  pgcache.Options
+	mux   *http.ServeMux
+
+	u                           User
+	client, day, host, id, item string
+	errTooMany, errFull         error
+	baskets                     *pgcache.Typed[Basket]
 )
+
+type Basket struct{ Items []string }
 
 type User struct {
 	ID    int64

@@ -91,7 +91,7 @@ WITH patience AS MATERIALIZED (
     UPDATE /* TEMPLATE: prefix */cache_entries c SET value = @value::bytea, version = @version::bigint, stamp = @version::bigint,
         expires_at = clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', codec = @codec::text, written_at = clock_timestamp(),
         tags = nullif(@tags::text, '')::text[],
-        seen = CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen(@key::text, nullif(@tags::text, '')::text[]) END,
+        seen = CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen(c.key, nullif(@tags::text, '')::text[]) END,
         stale_until = clock_timestamp() + (sqlc.narg('ttl_us')::bigint + sqlc.narg('stale_us')::bigint) * interval '1 microsecond'
     FROM patience
     WHERE c.key = @key::text AND c.version = @fence::bigint
