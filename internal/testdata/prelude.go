@@ -23,6 +23,16 @@ var users *pgcache.Typed[User]
 
 func loadUser(ctx context.Context, db *sql.DB, id string) (User, error) { return User{}, nil }
 
+var (
+	client, day, host, id, item string
+	errTooMany, errFull         error
+	mux                         *http.ServeMux
+)
+
+type Basket struct{ Items []string }
+
+var baskets *pgcache.Typed[Basket]
+
 type Profile struct{ Name string }
 
 type Profiles struct{}
