@@ -22,7 +22,7 @@ import (
 
 // runElsewhere: pages whose Go is compiled with libraries that the root module does not have, and run there. Each block
 // stands word for word in a file of the folder.
-var runElsewhere = map[string]string{"docs/pools.md": "../examples/pools"}
+var runElsewhere = map[string]string{"docs/pools.md": "../examples/pools", "docs/observability.md": "../telemetry/*"}
 
 // A block is a fenced piece of a page.
 type block struct {
@@ -172,8 +172,8 @@ var importPaths = map[string]string{
 	"pgxdriver": "github.com/pgcache/go/driver/pgxdriver", "pqdriver": "github.com/pgcache/go/driver/pqdriver",
 	"listener": "github.com/pgcache/go/listener", "localcache": "github.com/pgcache/go/localcache",
 	"codec": "github.com/pgcache/go/codec", "compress": "github.com/pgcache/go/codec/compress",
-	"encrypt": "github.com/pgcache/go/codec/encrypt", "msgpack": "github.com/pgcache/go/codec/msgpack",
 	"pgcacheui": "github.com/pgcache/go/pgcache/pgcacheui",
+	"encrypt":   "github.com/pgcache/go/codec/encrypt", "msgpack": "github.com/pgcache/go/codec/msgpack",
 }
 
 // marker stands where the lines of the block begin.

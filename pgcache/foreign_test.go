@@ -191,7 +191,7 @@ func TestFunctions(t *testing.T) {
 	cl.opts.InvalidationWindow = pgcache.Immediate
 	c := cl.node(nil)
 	role := cl.opts.Schema + "_service"
-	cl.exec(fmt.Sprintf("CREATE ROLE %[1]s; GRANT USAGE ON SCHEMA %[2]s TO %[1]s; GRANT EXECUTE ON FUNCTION %[3]s(text, bytea, interval, text), %[4]s(text) TO %[1]s",
+	cl.exec(fmt.Sprintf("CREATE ROLE %[1]s; GRANT USAGE ON SCHEMA %[2]s TO %[1]s; GRANT EXECUTE ON FUNCTION %[3]s(text, bytea, interval, text, text[]), %[4]s(text) TO %[1]s",
 		role, cl.opts.Schema, cl.object("cache_set"), cl.object("cache_delete")))
 	defer cl.exec("DROP OWNED BY " + role + "; DROP ROLE " + role)
 	db := testdb.Open(t, "pgx", testdb.WithParam(testdb.DSN(t), "role", role))

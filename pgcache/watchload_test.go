@@ -107,6 +107,7 @@ func TestWatch_LoadOvertaken(t *testing.T) {
 				if err := a.GetOrSet(t.Context(), "user:1", &got, w.nameOf(nil, nil)); err != nil || got != "new" {
 					t.Error(got, err)
 				}
+				want(t, b, "user:1", "new") // a load that began after the removal is stored
 			})
 		}
 	}

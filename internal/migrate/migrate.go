@@ -217,7 +217,7 @@ func (e *PersistenceError) Error() string {
 	if e.Durable {
 		is, should = should, is
 	}
-	return fmt.Sprintf("%s is %s, and the option Durable asks for %s: run ALTER TABLE %s SET %s, which rewrites it and keeps everybody out meanwhile, and ALTER TABLE %s SET %s",
+	return fmt.Sprintf("%s is %s, and the option Durable asks for %s: run ALTER TABLE %s SET %s; ALTER TABLE %s SET %s, which rewrites them and keeps everybody out meanwhile",
 		e.Table, is, should, e.Table, should, e.Groups, should)
 }
 

@@ -49,7 +49,7 @@ func TestLockedRows(t *testing.T) {
 	m2 := queue(t, short, w.set(row("m", "w", 3)))
 	innocent := queue(t, t.Context(), w.set(row("innocent", "v", 4)))
 	innocent.get(t)
-	if took := time.Since(began); took > 300*time.Millisecond {
+	if took := time.Since(began); took > 900*time.Millisecond {
 		t.Errorf("a write of another row took %v", took)
 	}
 	if _, err := m2.both(t); !errors.Is(err, context.DeadlineExceeded) {
@@ -89,10 +89,10 @@ func TestManyLockedRows(t *testing.T) {
 		if _, err := w.set(row(fmt.Sprint("innocent", i), "v", int64(i+100)))(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if took := time.Since(began); took > 500*time.Millisecond {
+		if took := time.Since(began); took > 1500*time.Millisecond {
 			t.Errorf("write %d of another row took %v", i, took)
 		}
-		most = max(most, scan[int](w, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'", w.Names.Schema))
+		most = max(most, w.waitingSessions())
 	}
 	waitFor(t, "all places are taken", func() bool {
 		return scan[int](w, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'", w.Names.Schema) >= store.Waiting
@@ -147,7 +147,7 @@ func TestCrowdBesideLockedRows(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	if t.Log("worst:", worst); worst > 700*time.Millisecond {
+	if t.Log("worst:", worst); worst > 2*time.Second {
 		t.Errorf("a write of a row that nobody holds took %v", worst)
 	}
 }

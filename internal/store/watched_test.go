@@ -165,8 +165,14 @@ func (w *watched) logged() int {
 // waiting says whether a statement of the cache waits for a lock.
 func (w *watched) waiting() bool {
 	w.t.Helper()
+	return w.waitingSessions() > 0
+}
+
+// waitingSessions is how many sessions that write rows wait for a lock.
+func (w *watched) waitingSessions() int {
+	w.t.Helper()
 	return scan[int](w, `SELECT count(*) FROM pg_stat_activity a WHERE a.wait_event_type = 'Lock' AND EXISTS (
-		SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.relation = to_regclass($1))`, w.object("cache_entries")) > 0
+		SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.relation = to_regclass($1))`, w.object("cache_entries"))
 }
 
 // value is what is stored under key.

@@ -11,15 +11,7 @@ var (
 	err   error
 	cache *pgcache.Cache
 	opts  pgcache.Options
-	mux   *http.ServeMux
-
-	u                           User
-	client, day, host, id, item string
-	errTooMany, errFull         error
-	baskets                     *pgcache.Typed[Basket]
 )
-
-type Basket struct{ Items []string }
 
 type User struct {
 	ID    int64
@@ -30,6 +22,16 @@ type User struct {
 var users *pgcache.Typed[User]
 
 func loadUser(ctx context.Context, db *sql.DB, id string) (User, error) { return User{}, nil }
+
+var (
+	client, day, host, id, item string
+	errTooMany, errFull         error
+	mux                         *http.ServeMux
+)
+
+type Basket struct{ Items []string }
+
+var baskets *pgcache.Typed[Basket]
 
 type Profile struct{ Name string }
 
