@@ -44,8 +44,8 @@ Plug it into an existing *sql.DB, pick a codec, and wrap it for your types:
 What a Cache promises with its listener live, which means that the listener and the pulse are both trusted:
 
   - P1: after a node has applied an invalidation, no Get that starts later on it returns anything older.
-  - P2: usually a Get returns nothing that was replaced longer ago than the InvalidationWindow (25 ms, or none with
-    Immediate) and the notification take. Whatever goes wrong between a commit and a node, a node that dies, flushes that
+  - P2: usually a Get returns nothing that was replaced longer ago than the InvalidationWindow (25 ms, stretched
+    to MaxWindow at the most, or none with Immediate) and the notification take. Whatever goes wrong between a commit and a node, a node that dies, flushes that
     fail, a link that falls silent, a suspended machine: it returns nothing that was replaced more than 4 s ago:
     2 s from one pulse to the next, its timeout of 1 s, and the second that a change may lie in the log. The time for which
     a machine is suspended does not count. The one exception is a failover that leaves the old server alive: a node that only has hits in memory
