@@ -237,12 +237,12 @@ func TestCancel(t *testing.T) {
 // The server ends a session that a frozen process holds.
 func TestAbandoned(t *testing.T) {
 	t.Parallel()
-	dsn := testdb.WithParam(testdb.DSN(t), "idle_session_timeout", "100")
+	dsn := testdb.WithParam(testdb.DSN(t), "idle_session_timeout", "1000")
 	db, other := testdb.Open(t, "pgx", dsn), testdb.DB(t)
 	space := t.Name() + time.Now().String()
 	a := open(t, db, space)
 	try(t, a, "x")
-	time.Sleep(300 * time.Millisecond)
+	time.Sleep(1500 * time.Millisecond)
 	// It has a setting of its own, in place of the role's.
 	if n := held(t, other, space); n != 1 {
 		t.Error("the session was ended")
