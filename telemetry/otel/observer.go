@@ -87,9 +87,10 @@ func (o *observer) Begin(ctx context.Context, op pgcache.Op) (context.Context, f
 	switch op.Kind {
 	case pgcache.OpCall, pgcache.OpLoad, pgcache.OpWait:
 		attrs = append(attrs, attribute.String("pgcache.view", op.View))
-		if op.Kind == pgcache.OpLoad {
+		switch op.Kind {
+		case pgcache.OpLoad:
 			h = o.loads
-		} else if op.Kind == pgcache.OpWait {
+		case pgcache.OpWait:
 			h = o.waits
 		}
 	case pgcache.OpStatement:
