@@ -19,7 +19,7 @@ import (
 // forDrivers runs test over both drivers.
 func forDrivers(t *testing.T, test func(t *testing.T, driver string)) {
 	t.Helper()
-	for _, driver := range []string{"pgx", "postgres"} {
+	for _, driver := range testdb.Drivers(t) {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
 			test(t, driver)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pgcache/go/driver/pgxdriver"
+	"github.com/pgcache/go/internal/testdb"
 	"github.com/pgcache/go/listener"
 	"github.com/pgcache/go/pgcache"
 )
@@ -180,7 +181,7 @@ func TestRights_ReadyNamesEach(t *testing.T) {
 	forNames(t, func(t *testing.T, w *rightsWorld) {
 		w.migrated()
 		ctx, role := t.Context(), "app"+w.suffix
-		for _, driver := range []string{"pgx", "postgres"} {
+		for _, driver := range testdb.Drivers(t) {
 			db := w.as(driver, "app")
 			ready := func() error { return w.new(db, nil).Ready(ctx) }
 			if err := ready(); err != nil {
@@ -234,7 +235,7 @@ func TestRights_OtherService(t *testing.T) {
 		w.migrated()
 		app := w.as("pgx", "app")
 		c := w.on(app, func(o *pgcache.Options) { o.Listener = pgxdriver.Listener(app) })
-		for _, driver := range []string{"pgx", "postgres"} {
+		for _, driver := range testdb.Drivers(t) {
 			db := w.as(driver, "other_service")
 			set(t, c, "k", 0)
 			warm(t, c, "k", 0)

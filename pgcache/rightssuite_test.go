@@ -34,7 +34,7 @@ func TestRights_Exercise(t *testing.T) {
 	if err := admin.QueryRowContext(t.Context(), "SELECT current_database()").Scan(&database); err != nil {
 		t.Fatal(err)
 	}
-	for _, driver := range []string{"pgx", "postgres"} {
+	for _, driver := range testdb.Drivers(t) {
 		as := func(dsn string) string { // the role's, with the name that the suite gives the session
 			name := regexp.MustCompile(`application_name='?(\w+)`).FindStringSubmatch(dsn)[1]
 			if strings.HasSuffix(name, "_look") { // looks into everything

@@ -209,7 +209,7 @@ func TestSecretsOfTheDSN(t *testing.T) {
 		"no user":         "postgres:" + plantedPassword + "@127.0.0.1:x",
 		"no host":         "postgres://planted:" + plantedPassword + "/postgres",
 	} {
-		for _, driver := range []string{"pgx", "postgres"} {
+		for _, driver := range testdb.Drivers(t) {
 			t.Run(dsnName+" "+driver, func(t *testing.T) {
 				t.Parallel()
 				p := &plants{t: t}
@@ -240,7 +240,7 @@ func TestSecretsOfTheDSN(t *testing.T) {
 		}
 	}
 
-	for _, driver := range []string{"pgx", "postgres"} {
+	for _, driver := range testdb.Drivers(t) {
 		t.Run("right "+driver, func(t *testing.T) {
 			t.Parallel()
 			p := &plants{t: t}
@@ -287,7 +287,7 @@ func TestSecretsOfTheDSN(t *testing.T) {
 func TestSecretsOfNew(t *testing.T) {
 	t.Parallel()
 	dsn := "postgres://planted:" + plantedPassword + "@127.0.0.1:1/postgres"
-	for _, driver := range []string{"pgx", "postgres"} {
+	for _, driver := range testdb.Drivers(t) {
 		db := testdb.Open(t, driver, dsn)
 		for name, change := range map[string]func(o *pgcache.Options){
 			"Schema": func(o *pgcache.Options) { o.Schema = "a b" }, "Prefix": func(o *pgcache.Options) { o.Prefix = "'" },

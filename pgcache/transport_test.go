@@ -122,7 +122,7 @@ func TestPromises(t *testing.T) {
 
 func forDriversNamed(t *testing.T, name string, test func(t *testing.T, driver string)) {
 	t.Helper()
-	for _, driver := range []string{"pgx", "postgres"} {
+	for _, driver := range testdb.Drivers(t) {
 		t.Run(name+"/"+driver, func(t *testing.T) {
 			t.Parallel()
 			test(t, driver)

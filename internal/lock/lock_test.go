@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { testdb.Main(m) }
 
 func forDrivers(t *testing.T, test func(t *testing.T, open func() *sql.DB, space string)) {
 	t.Parallel()
-	for _, driver := range []string{"pgx", "postgres"} {
+	for _, driver := range testdb.Drivers(t) {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
 			test(t, func() *sql.DB { return testdb.Open(t, driver, testdb.DSN(t)) }, t.Name()+time.Now().String())

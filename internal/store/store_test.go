@@ -28,7 +28,7 @@ type table struct {
 
 func forDrivers(t *testing.T, test func(t *testing.T, s *table)) {
 	t.Parallel()
-	for _, driver := range []string{"pgx", "postgres"} {
+	for _, driver := range testdb.Drivers(t) {
 		for _, prepare := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/prepare=%v", driver, prepare), func(t *testing.T) {
 				t.Parallel()

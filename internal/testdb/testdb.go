@@ -15,6 +15,7 @@ package testdb
 import (
 	"database/sql"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"testing"
 
@@ -49,6 +50,19 @@ func Main(m *testing.M) {
 func DSN(tb testing.TB) string {
 	tb.Helper()
 	return testserver.Server(tb).DSN
+}
+
+// Drivers returns the drivers that a test runs over: both, or with -short one of them, always the same for a test. Of a whole suite
+// about half then runs over each.
+func Drivers(tb testing.TB) []string {
+	all := []string{"pgx", "postgres"}
+	if !testing.Short() {
+		return all
+	}
+	h := fnv.New32a()
+	h.Write([]byte(tb.Name()))
+	i := h.Sum32() % 2
+	return all[i : i+1]
 }
 
 // Schema creates an empty schema for the test, see testserver.Schema.
