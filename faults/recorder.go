@@ -25,9 +25,11 @@ type recorded struct {
 	by *recorder
 }
 
-// StartPolling implements pgcache.Poller.
+// StartPolling is what listener.Poll calls.
 func (s *recorded) StartPolling(ctx context.Context) (func(context.Context) ([]string, error), error) {
-	return s.Subscriber.(pgcache.Poller).StartPolling(ctx)
+	return s.Subscriber.(interface {
+		StartPolling(ctx context.Context) (func(context.Context) ([]string, error), error)
+	}).StartPolling(ctx)
 }
 
 // Trust notes it before the cache does, and Down after: in between the cache would be bound to more than it can know.

@@ -79,9 +79,11 @@ func (s *inner) Notify(payload string) {
 	}, func(notify.Group) {}, func() {})
 }
 
-// StartPolling implements pgcache.Poller.
+// StartPolling is what listener.Poll calls.
 func (s *inner) StartPolling(ctx context.Context) (func(context.Context) ([]string, error), error) {
-	return s.Subscriber.(pgcache.Poller).StartPolling(ctx)
+	return s.Subscriber.(interface {
+		StartPolling(ctx context.Context) (func(context.Context) ([]string, error), error)
+	}).StartPolling(ctx)
 }
 
 // Trust after a Down begins with nothing in memory: whatever is read from now on is newer than this moment.

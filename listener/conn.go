@@ -3,8 +3,6 @@ package listener
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 )
 
 // A Conn is one session with the server that can LISTEN. The Listener calls Listen, Wait and Ping from one goroutine,
@@ -41,14 +39,4 @@ func (e *permanentError) Unwrap() error { return e.error }
 func isPermanent(err error) bool {
 	var p *permanentError
 	return errors.As(err, &p)
-}
-
-// BadDSN is the Permanent error for a DSN that a driver's parser refused with err. What the parser says may quote the
-// very piece that is a password, so its words are passed on only when the DSN holds none.
-func BadDSN(dsn string, err error) error {
-	if strings.Contains(dsn, "://") || strings.Contains(dsn, "@") || strings.Contains(strings.ToLower(dsn), "pass") {
-		return Permanent(errors.New("the DSN cannot be parsed; it looks like postgres://user@host:5432/database, " +
-			"or host=name user=name dbname=name (why is not shown, as it may quote the password)"))
-	}
-	return Permanent(fmt.Errorf("the DSN cannot be parsed: %w", err))
 }

@@ -2,7 +2,6 @@ package listener
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"strings"
@@ -71,28 +70,6 @@ func TestBackoff(t *testing.T) {
 	b.reset()
 	if d := b.delay(); d > 8 {
 		t.Errorf("delay %v after reset, want at most 8ns", d)
-	}
-}
-
-func TestBadDSN(t *testing.T) {
-	t.Parallel()
-	cause := errors.New(`parser says: missing "=" after "secret"`)
-	for dsn, shown := range map[string]bool{
-		"postgres://me:secret@host/db":   false,
-		"postgres://me:sec/ret@host/db":  false,
-		"host=x PASSWORD=my secret":      false,
-		"host=x sslpassword=secret y":    false,
-		"postgres://host:nonsense/db":    false, // as it may be user:password, with the host forgotten
-		"host=x sslmode=perhaps":         true,
-		"host=x options='-c search_path": true,
-	} {
-		err := BadDSN(dsn, cause)
-		if !isPermanent(err) {
-			t.Errorf("the error for %q would be tried again", dsn)
-		}
-		if strings.Contains(err.Error(), cause.Error()) != shown || errors.Is(err, cause) != shown {
-			t.Errorf("error for %q: %q; cause shown: want %v", dsn, err, shown)
-		}
 	}
 }
 

@@ -28,9 +28,19 @@ func Poll(every time.Duration) pgcache.Listener {
 
 type poll struct{ every time.Duration }
 
+// A poller is a Subscriber that can be asked for changes. A Cache's is one.
+type poller interface {
+	pgcache.Subscriber
+
+	// StartPolling makes all changes that are committed from now on go through the change log, and returns next, which
+	// returns the payloads published since the call before. Pass each to Notify, in order. Call next from one goroutine, at
+	// least once a minute. After an error changes may have been missed: call Down, then StartPolling again.
+	StartPolling(ctx context.Context) (next func(ctx context.Context) (payloads []string, err error), err error)
+}
+
 // Listen polls until ctx ends. channel is not used: the subscriber knows where its changes are.
 func (p poll) Listen(ctx context.Context, _ string, sub pgcache.Subscriber) error {
-	source, ok := sub.(pgcache.Poller)
+	source, ok := sub.(poller)
 	if !ok {
 		return errors.New("pgcache: poll: the subscriber can't be polled")
 	}
@@ -53,7 +63,7 @@ func (p poll) Listen(ctx context.Context, _ string, sub pgcache.Subscriber) erro
 }
 
 // session polls until something is in doubt, and says whether a poll was answered until then.
-func (p poll) session(ctx context.Context, sub pgcache.Poller) (answered bool, err error) {
+func (p poll) session(ctx context.Context, sub poller) (answered bool, err error) {
 	sent := time.Now()
 	next, err := sub.StartPolling(ctx)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// polled is a Poller that answers by a script, and remembers what happens to it, and when.
+// polled is a poller that answers by a script, and remembers what happens to it, and when.
 type polled struct {
 	start func() error                                // of the nth StartPolling
 	next  func(ctx context.Context) ([]string, error) // nil: nothing is new

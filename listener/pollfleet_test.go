@@ -227,11 +227,17 @@ func TestPollRegisters(t *testing.T) {
 	f.get(poller, "k", 3)
 }
 
+// pollable is a Subscriber as a Cache's.
+type pollable interface {
+	pgcache.Subscriber
+	StartPolling(ctx context.Context) (func(context.Context) ([]string, error), error)
+}
+
 // handed is a Listener that hands its Subscriber to the test.
-type handed chan pgcache.Poller
+type handed chan pollable
 
 func (h handed) Listen(ctx context.Context, _ string, sub pgcache.Subscriber) error {
-	h <- sub.(pgcache.Poller)
+	h <- sub.(pollable)
 	<-ctx.Done()
 	return nil
 }

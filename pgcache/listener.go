@@ -37,15 +37,5 @@ type Subscriber interface {
 	Down(err error)
 }
 
-// A Poller is a Subscriber that can be asked for changes, for databases without LISTEN. A Cache's is one.
-type Poller interface {
-	Subscriber
-
-	// StartPolling makes all changes that are committed from now on go through the change log, and returns next, which
-	// returns the payloads published since the call before. Pass each to Notify, in order. Call next from one goroutine, at
-	// least once a minute. After an error changes may have been missed: call Down, then StartPolling again.
-	StartPolling(ctx context.Context) (next func(ctx context.Context) (payloads []string, err error), err error)
-}
-
 // ProbePrefix begins the payload of a probe's echo.
 const ProbePrefix = "p"

@@ -21,7 +21,7 @@ const (
 // errPolls is why a cache that may only read has no use for a Listener that polls.
 var errPolls = errors.New("a role that may only read can't poll, because who polls takes a lease and flushes: give it a Listener that listens, or the rights to write")
 
-// StartPolling implements Poller.
+// StartPolling is what listener.Poll calls.
 func (s subscriber) StartPolling(ctx context.Context) (func(context.Context) ([]string, error), error) {
 	c := s.c
 	if err := c.check(ctx); err != nil {

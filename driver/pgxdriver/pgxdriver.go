@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgcache/go/internal/redact"
 	"github.com/pgcache/go/listener"
 	"github.com/pgcache/go/pgcache"
 )
@@ -71,7 +72,7 @@ func DialDSN(dsn string) listener.Dial {
 	return func(ctx context.Context, on func(channel, payload string)) (listener.Conn, error) {
 		config, err := pgx.ParseConfig(dsn)
 		if err != nil {
-			return nil, listener.BadDSN(dsn, err)
+			return nil, listener.Permanent(redact.DSN(dsn, err))
 		}
 		if _, named := config.RuntimeParams["application_name"]; !named {
 			config.RuntimeParams["application_name"] = "pgcache listener"

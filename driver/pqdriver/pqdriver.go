@@ -14,6 +14,7 @@ import (
 
 	"github.com/lib/pq"
 
+	"github.com/pgcache/go/internal/redact"
 	"github.com/pgcache/go/listener"
 	"github.com/pgcache/go/pgcache"
 )
@@ -34,7 +35,7 @@ func DialDSN(dsn string) listener.Dial {
 	return func(ctx context.Context, on func(channel, payload string)) (listener.Conn, error) {
 		config, err := pq.NewConfig(dsn)
 		if err != nil {
-			return nil, listener.BadDSN(dsn, err)
+			return nil, listener.Permanent(redact.DSN(dsn, err))
 		}
 		if config.ApplicationName == "" {
 			config.ApplicationName = "pgcache listener"

@@ -4,6 +4,7 @@ package redact
 
 import (
 	"errors"
+	"fmt"
 	"net/url"
 	"reflect"
 	"strings"
@@ -132,4 +133,14 @@ func clean(s stater) stater {
 		set("Message", dataException)
 	}
 	return c.Interface().(stater)
+}
+
+// DSN is the error for a DSN that a driver's parser refused with err. What the parser says may quote the very piece that is a
+// password, so its words are passed on only when the DSN holds none.
+func DSN(dsn string, err error) error {
+	if strings.Contains(dsn, "://") || strings.Contains(dsn, "@") || strings.Contains(strings.ToLower(dsn), "pass") {
+		return errors.New("the DSN cannot be parsed; it looks like postgres://user@host:5432/database, " +
+			"or host=name user=name dbname=name (why is not shown, as it may quote the password)")
+	}
+	return fmt.Errorf("the DSN cannot be parsed: %w", err)
 }

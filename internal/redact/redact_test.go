@@ -137,3 +137,22 @@ func TestNew(t *testing.T) {
 		t.Errorf("%#v", err)
 	}
 }
+
+func TestUnparsableDSN(t *testing.T) {
+	t.Parallel()
+	cause := errors.New(`parser says: missing "=" after "secret"`)
+	for dsn, shown := range map[string]bool{
+		"postgres://me:secret@host/db":   false,
+		"postgres://me:sec/ret@host/db":  false,
+		"host=x PASSWORD=my secret":      false,
+		"host=x sslpassword=secret y":    false,
+		"postgres://host:nonsense/db":    false, // as it may be user:password, with the host forgotten
+		"host=x sslmode=perhaps":         true,
+		"host=x options='-c search_path": true,
+	} {
+		err := redact.DSN(dsn, cause)
+		if strings.Contains(err.Error(), cause.Error()) != shown || errors.Is(err, cause) != shown {
+			t.Errorf("error for %q: %q; cause shown: want %v", dsn, err, shown)
+		}
+	}
+}
