@@ -127,7 +127,7 @@ func (b *bench) runPlan(ctx context.Context, name string, p plan) (samples []Sam
 
 // backend is the backend called name; nil if it can't be had or was not asked for.
 func (b *bench) backend(name string) Backend {
-	if len(b.cfg.backends) > 0 && !slices.Contains(b.cfg.backends, name) {
+	if !b.wants(name) {
 		return nil
 	}
 	i := slices.IndexFunc(b.backends, func(o Backend) bool { return o.Name() == name })
@@ -135,6 +135,11 @@ func (b *bench) backend(name string) Backend {
 		return nil
 	}
 	return b.backends[i]
+}
+
+// wants says whether a backend was asked for.
+func (b *bench) wants(name string) bool {
+	return len(b.cfg.backends) == 0 || slices.Contains(b.cfg.backends, name)
 }
 
 // missing are the backends of a shape that can't be had on this machine: Redis'.
