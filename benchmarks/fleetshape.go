@@ -26,6 +26,7 @@ var fleetShape = shape{
 		count("flushes/s", "flushes"), inBytes("sent/s", "sent"), percent("server CPU, of a core", "server.cpu"),
 	},
 	plan: func(b *bench) (p plan) {
+		p.most = 3
 		for _, n := range b.cfg.sizes.sessions {
 			takes := b.cfg.duration + b.cfg.warmup + 3*time.Second + time.Duration(n)*5*time.Millisecond
 			p.steps = append(p.steps, b.each(listeningLine(n), fleetShapeBackends, takes, func(ctx context.Context, be Backend) (metrics, error) {

@@ -28,7 +28,7 @@ var groupsShape = shape{
 			return plan{}
 		}
 		g := &groupsRun{b: b, backend: be}
-		p := plan{setup: g.setup, cleanup: g.cleanup}
+		p := plan{most: 3, setup: g.setup, cleanup: g.cleanup}
 		for i, n := range b.cfg.sizes.groups {
 			p.takes += time.Second + time.Duration(n)*fillTime
 			for _, kind := range []string{"tag", "prefix"} {

@@ -57,7 +57,7 @@ var seedNetworkShape = shape{
 	backends: fleetBackends,
 	columns:  append(seedColumns[:len(seedColumns):len(seedColumns)], ms("round trip", "wire_us")),
 	plan: func(b *bench) plan {
-		return plan{steps: b.each("", fleetBackends, b.cfg.sizes.seed.takes(true), func(ctx context.Context, be Backend) (metrics, error) {
+		return plan{most: 3, steps: b.each("", fleetBackends, b.cfg.sizes.seed.takes(true), func(ctx context.Context, be Backend) (metrics, error) {
 			return b.seed(ctx, be, true)
 		})}
 	},

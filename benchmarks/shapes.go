@@ -123,7 +123,7 @@ var writeBackends = []string{pgCache, pgPerWrite, valkey, rueidisRaw}
 var writeShape = shape{
 	name: "write",
 	about: "4 nodes x 32 callers that overwrite 10,000 keys, every caller as fast as it can, while so many nodes listen (the writing ones " +
-		"included). For Redis the number is of no account: SET tells nobody.",
+		"included). For Redis the number is of no account: SET publishes nothing.",
 	backends: writeBackends,
 	columns: []column{
 		ops("writes/s", "write.ops"), ms("mean", "write.mean_us"), ms("p50", "write.p50_us"), ms("p95", "write.p95_us"), ms("p99", "write.p99_us"),

@@ -27,7 +27,7 @@ func (s *pgStore) tableFigures(ctx context.Context) (metrics, error) {
 	return m, err
 }
 
-// settled waits until the sessions that have ended have told the server's statistics what they did.
+// settled waits until the sessions that have ended have reported to the server's statistics what they did.
 func (s *pgStore) settled(ctx context.Context) (metrics, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -51,7 +51,7 @@ var hotShape = shape{
 		inBytes("table", "table.bytes"), inBytes("log", "log.bytes"),
 	},
 	plan: func(b *bench) plan {
-		return plan{steps: b.each("", []string{pgCache}, b.cfg.duration+3*time.Second, func(ctx context.Context, be Backend) (metrics, error) {
+		return plan{most: 1, steps: b.each("", []string{pgCache}, b.cfg.duration+3*time.Second, func(ctx context.Context, be Backend) (metrics, error) {
 			z := b.cfg.sizes
 			names := keys(z.keys)
 			return with(ctx, be, Setup{TTL: hour, Keys: z.keys}, same(z.nodes, z.callers), func(f *fleet) (metrics, error) {
@@ -76,7 +76,7 @@ var memoryShape = shape{
 	backends: []string{pgCache},
 	columns:  []column{count("entries", "memory.entries"), count("bytes per entry beyond key and value", "memory.beyond"), count("bytes per entry", "memory.whole")},
 	plan: func(b *bench) plan {
-		return plan{steps: []step{{pgCache, 5 * time.Second, func(ctx context.Context) ([]Sample, error) {
+		return plan{most: 1, steps: []step{{pgCache, 5 * time.Second, func(ctx context.Context) ([]Sample, error) {
 			m, err := b.memory(ctx)
 			return []Sample{{Backend: pgCache, Metrics: m}}, err
 		}}}}
@@ -178,7 +178,7 @@ var sizeShape = shape{
 			total += n
 		}
 		return plan{
-			setup: s.setup, cleanup: s.cleanup, takes: time.Duration(total) * fillTime,
+			most: 3, setup: s.setup, cleanup: s.cleanup, takes: time.Duration(total) * fillTime,
 			steps: []step{{"Get and Set", time.Duration(len(b.cfg.rows)) * b.cfg.duration * 2, s.turns}},
 		}
 	},
@@ -282,7 +282,7 @@ var soakShape = shape{
 		if be == nil {
 			return plan{}
 		}
-		return plan{once: true, steps: []step{{pgCache, b.cfg.soak, func(ctx context.Context) ([]Sample, error) { return b.soak(ctx, be) }}}}
+		return plan{most: 1, steps: []step{{pgCache, b.cfg.soak, func(ctx context.Context) ([]Sample, error) { return b.soak(ctx, be) }}}}
 	},
 }
 
