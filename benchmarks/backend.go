@@ -58,13 +58,14 @@ const (
 	pgTenIdle     = "postgres-ten-idle"
 	pgFixed       = "postgres-fixed-window"
 	pgBare        = "bare statement"
+	noCache       = "no cache"
 	valkey        = "valkey"
 	rueidisCSC    = "valkey-rueidis"
 	rueidisRaw    = "valkey-rueidis-no-cache"
 )
 
 var backendNames = []string{
-	pgCache, pgRefresh, pgNoLocal, pgNoNotify, pgPerWrite, pgCachePQ, pgNoLocPQ, pgDefaultPool, pgTenIdle, pgFixed, pgBare, valkey, rueidisCSC, rueidisRaw,
+	pgCache, pgRefresh, pgNoLocal, pgNoNotify, pgPerWrite, pgCachePQ, pgNoLocPQ, pgDefaultPool, pgTenIdle, pgFixed, pgBare, noCache, valkey, rueidisCSC, rueidisRaw,
 }
 
 // fleet is the nodes of one measurement.

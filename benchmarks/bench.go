@@ -30,7 +30,7 @@ type step struct {
 // plan is how a shape is measured.
 type plan struct {
 	steps   []step
-	once    bool                            // one repetition is enough
+	most    int                             // repetitions that are of use; 0: as many as asked for
 	setup   func(ctx context.Context) error // before the first step
 	cleanup func(ctx context.Context) error // after the last, also after an error
 	takes   time.Duration                   // of setup, about
@@ -64,18 +64,22 @@ func measure(ctx context.Context, cfg config, errs io.Writer) (results []Result,
 		todo = append(todo, sh)
 		plan := sh.plan(b)
 		plans[sh.name] = plan
-		p.total += plan.takes
+		total := plan.takes
 		for _, st := range plan.steps {
-			p.total += st.takes * time.Duration(b.reps(plan))
+			total += st.takes * time.Duration(b.reps(plan))
 		}
+		p.expect(sh.name, total)
 	}
 	p.start()
 	defer p.end()
 	for _, sh := range todo {
+		begun := time.Now()
 		r := Result{Shape: sh.name, Run: about, NotRun: b.missing(sh)}
+		r.Run.Reps = b.reps(plans[sh.name])
 		if r.Samples, err = b.runPlan(ctx, sh.name, plans[sh.name]); err != nil {
 			return results, fmt.Errorf("%s: %w", sh.name, err)
 		}
+		r.Took = time.Since(begun).Round(time.Second).String()
 		if err := r.save(cfg.out); err != nil {
 			return results, err
 		}
@@ -85,8 +89,8 @@ func measure(ctx context.Context, cfg config, errs io.Writer) (results []Result,
 }
 
 func (b *bench) reps(p plan) int {
-	if p.once {
-		return 1
+	if p.most > 0 {
+		return min(p.most, b.cfg.reps)
 	}
 	return b.cfg.reps
 }
@@ -127,7 +131,7 @@ func (b *bench) runPlan(ctx context.Context, name string, p plan) (samples []Sam
 
 // backend is the backend called name; nil if it can't be had or was not asked for.
 func (b *bench) backend(name string) Backend {
-	if len(b.cfg.backends) > 0 && !slices.Contains(b.cfg.backends, name) {
+	if !b.wants(name) {
 		return nil
 	}
 	i := slices.IndexFunc(b.backends, func(o Backend) bool { return o.Name() == name })
@@ -135,6 +139,11 @@ func (b *bench) backend(name string) Backend {
 		return nil
 	}
 	return b.backends[i]
+}
+
+// wants says whether a backend was asked for.
+func (b *bench) wants(name string) bool {
+	return len(b.cfg.backends) == 0 || slices.Contains(b.cfg.backends, name)
 }
 
 // missing are the backends of a shape that can't be had on this machine: Redis'.

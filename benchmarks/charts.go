@@ -153,7 +153,7 @@ func listeners(f figures, path string) error {
 		chart.Add(line, dots)
 		name := shortNames[backend]
 		if backend == valkey || backend == rueidisRaw {
-			name += " (no invalidation)"
+			name += " (publishes nothing)"
 		}
 		ends = append(ends, lineEnd{name, points[len(points)-1], colors[backend]})
 	}

@@ -69,12 +69,15 @@ func (b *bench) drive(ctx context.Context, nodes []Node, callers int, op operati
 		}
 	}
 	pause(ctx, b.cfg.warmup)
+	ps := b.servers.processes(nodes[0])
+	used := cpuOf(ps)
 	before, begun := sumStats(nodes), clock()
 	measuring.Store(true)
 	pause(ctx, b.cfg.duration)
 	measuring.Store(false)
 	elapsed := clock() - begun
 	after := sumStats(nodes)
+	used = cpuOf(ps) - used
 	stop.Store(true)
 	wg.Wait()
 	if err := context.Cause(ctx); err != nil {
@@ -90,7 +93,7 @@ func (b *bench) drive(ctx context.Context, nodes []Node, callers int, op operati
 	m := after.since(before, elapsed)
 	m.add(did[reading].metrics("read", elapsed)).add(did[writing].metrics("write", elapsed))
 	m["ops"] = float64(did[reading].n+did[writing].n) / elapsed.Seconds()
-	return m, nil
+	return m.add(perOperation(used, did[reading].n+did[writing].n)), nil
 }
 
 func sumStats(nodes []Node) Stats { return (&fleet{nodes: nodes}).stats() }
@@ -113,7 +116,7 @@ func (b *bench) takeTurns(ctx context.Context, nodes []Node, op operation) ([]me
 	for i, n := range nodes {
 		callers[i] = newCaller(i, n)
 	}
-	spent := make([]time.Duration, len(nodes))
+	spent, used := make([]time.Duration, len(nodes)), make([]time.Duration, len(nodes))
 	for range rounds {
 		for i, c := range callers {
 			// Flushes and invalidations of the turn before come to rest, and the first operation warms up.
@@ -121,6 +124,8 @@ func (b *bench) takeTurns(ctx context.Context, nodes []Node, op operation) ([]me
 			if _, err := op(ctx, c); err != nil {
 				return nil, err
 			}
+			ps := b.servers.processes(nodes[i])
+			cpu := cpuOf(ps)
 			begun := clock()
 			for last := begun; last < begun+turnTime; {
 				k, err := op(ctx, c)
@@ -132,11 +137,13 @@ func (b *bench) takeTurns(ctx context.Context, nodes []Node, op operation) ([]me
 				last = now
 			}
 			spent[i] += clock() - begun
+			used[i] += cpuOf(ps) - cpu
 		}
 	}
 	out := make([]metrics, len(nodes))
 	for i, c := range callers {
-		out[i] = c.did[reading].metrics("read", spent[i]).add(c.did[writing].metrics("write", spent[i]))
+		out[i] = c.did[reading].metrics("read", spent[i]).add(c.did[writing].metrics("write", spent[i])).
+			add(perOperation(used[i], c.did[reading].n+c.did[writing].n))
 	}
 	return out, ctx.Err()
 }

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,14 +19,14 @@ var fleetShape = shape{
 	name: "fleet",
 	about: "4 nodes x 32 callers that overwrite 10,000 keys, every caller as fast as it can, while so many sessions listen on the channel: the four " +
 		"nodes', and bare ones that read what comes and do nothing with it. The lag is from the acknowledgement of a Set, one every 20 ms, until one of " +
-		"the bare sessions has the next message that names its key, or everything. The server's processor time is all that this machine spends but for " +
-		"what this process does.",
+		"the bare sessions has the next message that names its key, or everything.",
 	backends: fleetShapeBackends,
 	columns: []column{
 		ops("writes/s", "write.ops"), ms("p50", "write.p50_us"), ms("p99", "write.p99_us"), ms("lag p50", "lag.p50_us"), ms("lag p99", "lag.p99_us"),
 		count("flushes/s", "flushes"), inBytes("sent/s", "sent"), percent("server CPU, of a core", "server.cpu"),
 	},
 	plan: func(b *bench) (p plan) {
+		p.most = 3
 		for _, n := range b.cfg.sizes.sessions {
 			takes := b.cfg.duration + b.cfg.warmup + 3*time.Second + time.Duration(n)*5*time.Millisecond
 			p.steps = append(p.steps, b.each(listeningLine(n), fleetShapeBackends, takes, func(ctx context.Context, be Backend) (metrics, error) {
@@ -70,7 +67,10 @@ func (b *bench) fleet(ctx context.Context, be Backend, sessions int) (metrics, e
 		var cpu, bytes float64
 		m, err = b.drive(ctx, f.nodes, z.callers, func(ctx context.Context, c *caller) (kind, error) {
 			if clock()-began >= b.cfg.warmup {
-				once.Do(func() { cpu, bytes = serverCPU(), float64(l.bytes.Load()); l.measuring.Store(true) })
+				once.Do(func() {
+					cpu, bytes = b.servers.pgProcess.cpu().Seconds(), float64(l.bytes.Load())
+					l.measuring.Store(true)
+				})
 			}
 			return set(ctx, c)
 		})
@@ -80,7 +80,7 @@ func (b *bench) fleet(ctx context.Context, be Backend, sessions int) (metrics, e
 		took := (clock() - began - b.cfg.warmup).Seconds()
 		stop()
 		probes.Wait()
-		m["server.cpu"], m["sent"] = (serverCPU()-cpu)/took, (float64(l.bytes.Load())-bytes)/took
+		m["server.cpu"], m["sent"] = (b.servers.pgProcess.cpu().Seconds()-cpu)/took, (float64(l.bytes.Load())-bytes)/took
 		return m.add(l.lag.metrics("lag", time.Duration(took*float64(time.Second)))), nil
 	})
 }
@@ -91,6 +91,7 @@ type bareSessions struct {
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
 	bytes     atomic.Int64
+	groups    atomic.Int64 // messages that name a group or everything, to the last session
 	measuring atomic.Bool
 
 	heard chan struct{} // a message that names the probe's key, or everything
@@ -129,6 +130,9 @@ func listenBare(ctx context.Context, s *pgStore, n int) (_ *bareSessions, err er
 					return
 				}
 				l.bytes.Add(int64(len(m.Payload)))
+				if i == len(l.conns)-1 && namesGroup(m.Payload) {
+					l.groups.Add(1)
+				}
 				if i == len(l.conns)-1 && (strings.HasSuffix(m.Payload, "*") || strings.Contains(m.Payload, probeKey)) {
 					select {
 					case l.heard <- struct{}{}:
@@ -172,26 +176,4 @@ func (l *bareSessions) close() error {
 		_ = conn.Close(ctx) // ended by its context already
 	}
 	return nil
-}
-
-// serverCPU is the processor time that this machine has spent, but for this process, in seconds; 0 where nobody says.
-func serverCPU() float64 {
-	data, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0
-	}
-	line, _, _ := strings.Cut(string(data), "\n")
-	fields := strings.Fields(line)
-	var busy float64
-	for _, i := range []int{1, 2, 3, 6, 7} { // user, nice, system, irq, softirq, in hundredths of a second
-		if i < len(fields) {
-			n, _ := strconv.ParseFloat(fields[i], 64)
-			busy += n / 100
-		}
-	}
-	var own syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &own) != nil {
-		return 0
-	}
-	return busy - time.Duration(own.Utime.Nano()+own.Stime.Nano()).Seconds()
 }

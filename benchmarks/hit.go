@@ -30,6 +30,7 @@ var hitShape = shape{
 	backends: []string{hitTyped, hitOtter, hitExpiry, rueidisCSC},
 	columns:  []column{nanos("ns", "hit.ns"), count("allocs", "hit.allocs"), count("bytes", "hit.bytes")},
 	plan: func(b *bench) (p plan) {
+		p.most = 3
 		n := b.cfg.sizes.hitKeys
 		for _, room := range []int{4 * n, n + n/4} {
 			line := fmt.Sprintf("%d of %d", n, room)

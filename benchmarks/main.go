@@ -56,11 +56,11 @@ func parse(args []string, errs io.Writer) (config, error) {
 	flags.StringVar(&c.out, "out", "", "folder for the raw figures (JSON), results.md and the charts (SVG); empty: print only")
 	flags.StringVar(&shapes, "shapes", "", "which tables to measure, of "+strings.Join(names, ",")+"; empty: all")
 	flags.StringVar(&backends, "backends", "", "only these backends, by the names in the tables; empty: all")
-	flags.IntVar(&c.reps, "reps", 5, "repetitions; the tables show medians")
+	flags.IntVar(&c.reps, "reps", 5, "repetitions at the most; the tables show medians")
 	flags.DurationVar(&c.duration, "duration", 1500*time.Millisecond, "how long one measurement takes, where it is not a count")
 	flags.IntVar(&c.valueBytes, "value", 256, "bytes of a value")
 	flags.StringVar(&rows, "rows", "10000,1000000,10000000", "table sizes for the shape size")
-	flags.DurationVar(&c.soak, "soak", 10*time.Minute, "how long the shape soak takes")
+	flags.DurationVar(&c.soak, "soak", 2*time.Minute, "how long the shape soak takes")
 	flags.DurationVar(&c.window, "window", 0, "invalidation window of postgres-cache; 0: the library's default")
 	flags.BoolVar(&c.quick, "quick", false, "a smoke run of seconds: the figures mean nothing")
 	flags.BoolVar(&c.report, "report", false, "measure nothing: print tables, targets and charts anew from the JSON in -out")
@@ -138,6 +138,9 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 			return err
 		}
 		return publish(results, cfg.out, out)
+	}
+	if err := cfg.spoils(); err != nil {
+		return err
 	}
 	if cfg.cpuProfile != "" {
 		file, err := os.Create(cfg.cpuProfile)

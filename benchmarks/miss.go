@@ -30,6 +30,7 @@ var missShape = shape{
 		ops("loads/s", "write.ops"), ms("mean", "write.mean_us"), ms("p50", "write.p50_us"), ms("p95", "write.p95_us"), ms("p99", "write.p99_us"),
 	},
 	plan: func(b *bench) (p plan) {
+		p.most = 3
 		for _, wire := range []bool{false, true} {
 			for _, n := range []int{1, b.cfg.sizes.missCallers} {
 				p.steps = append(p.steps, b.each(missLine(n, wire), missBackends, b.cfg.duration+b.cfg.warmup+time.Second,

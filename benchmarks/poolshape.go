@@ -21,7 +21,7 @@ var poolShape = shape{
 	},
 	plan: func(b *bench) plan {
 		callers := b.cfg.sizes.readCallers[min(2, len(b.cfg.sizes.readCallers)-1)]
-		return plan{steps: b.each("mixed load", poolBackends, b.cfg.duration+b.cfg.warmup+time.Second,
+		return plan{most: 3, steps: b.each("mixed load", poolBackends, b.cfg.duration+b.cfg.warmup+time.Second,
 			func(ctx context.Context, be Backend) (metrics, error) { return b.mixed(ctx, be, callers) })}
 	},
 }

@@ -15,6 +15,7 @@ type progress struct {
 	out      io.Writer
 	terminal bool
 	total    time.Duration // about, of all steps
+	shapes   []string      // and of each shape, in words
 
 	mu      sync.Mutex
 	done    time.Duration // of total, by the steps that have ended
@@ -33,9 +34,15 @@ func newProgress(out io.Writer) *progress {
 	return p
 }
 
+// expect says how long a shape will take, before start.
+func (p *progress) expect(shape string, takes time.Duration) {
+	p.total += takes
+	p.shapes = append(p.shapes, fmt.Sprintf("%s %v", shape, takes.Round(time.Second)))
+}
+
 func (p *progress) start() {
 	p.begun = time.Now()
-	p.say("about %v to go", p.total.Round(time.Second))
+	p.say("about %v to go: %s", p.total.Round(time.Second), strings.Join(p.shapes, ", "))
 }
 
 // begin ends the step before and begins one.

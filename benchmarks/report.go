@@ -154,8 +154,21 @@ func (r Result) write(out io.Writer) {
 	table(out, head, rows)
 }
 
-// publish prints the tables and the targets, and writes them and the charts into folder.
+// publish prints the tables and the targets of what was measured. Into folder it writes them, and the charts, of all shapes that
+// have figures there: a run of some shapes leaves the others as they are.
 func publish(results []Result, folder string, out io.Writer) error {
+	if _, err := io.WriteString(out, render(results)); err != nil || folder == "" {
+		return err
+	}
+	all, err := load(folder)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(filepath.Join(folder, "results.md"), []byte(render(all)), 0o644), writeCharts(all, folder))
+}
+
+// render is results.md.
+func render(results []Result) string {
 	var text strings.Builder
 	text.WriteString("# Figures\n\n")
 	text.WriteString(results[0].Run.String())
@@ -166,11 +179,5 @@ func publish(results []Result, folder string, out io.Writer) error {
 		}
 	}
 	writeTargets(&text, results)
-	if _, err := io.WriteString(out, text.String()); err != nil || folder == "" {
-		return err
-	}
-	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return err
-	}
-	return errors.Join(os.WriteFile(filepath.Join(folder, "results.md"), []byte(text.String()), 0o644), writeCharts(results, folder))
+	return text.String()
 }

@@ -238,3 +238,63 @@ func TestRunSaysWhere(t *testing.T) {
 		}
 	}
 }
+
+// TestOneShapeLeavesTheOthers: a run of some shapes changes nothing that the folder holds of others.
+func TestOneShapeLeavesTheOthers(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	var out strings.Builder
+	other := Result{Shape: "hot", Samples: []Sample{{Backend: pgCache, Metrics: metrics{"write.ops": 77_080, "table.hot": 1}}}}
+	for _, r := range []Result{readResult(), other} {
+		if err := r.save(folder); err != nil {
+			t.Fatal(err)
+		}
+		out.Reset()
+		if err := publish([]Result{r}, folder, &out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(folder, "results.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), "\n## read\n") || !strings.Contains(string(text), "77,080") {
+		t.Errorf("results.md lacks a shape:\n%s", text)
+	}
+	if strings.Contains(out.String(), "\n## read\n") {
+		t.Error("what was not measured is printed")
+	}
+}
+
+// TestNothingIsReplacedByLess: a run of some backends, or a smoke run, does not replace the figures of a whole one.
+func TestNothingIsReplacedByLess(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	if err := readResult().save(folder); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		c      config
+		spoils bool
+	}{
+		{config{out: folder}, false},
+		{config{out: folder, backends: []string{valkey}}, true},
+		{config{out: folder, quick: true}, true},
+		{config{out: folder, quick: true, shapes: []string{"read"}}, true},
+		{config{out: folder, quick: true, shapes: []string{"hot"}}, false},
+		{config{out: t.TempDir(), quick: true}, false},
+		{config{quick: true, backends: []string{valkey}}, false},
+	} {
+		if err := test.c.spoils(); (err != nil) != test.spoils {
+			t.Errorf("%+v: %v", test.c, err)
+		}
+	}
+	smoke := readResult()
+	smoke.Run.Quick = true
+	if err := smoke.save(folder); err != nil {
+		t.Fatal(err)
+	}
+	if err := (config{out: folder, quick: true}).spoils(); err != nil {
+		t.Errorf("one smoke run after another: %v", err)
+	}
+}

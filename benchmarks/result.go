@@ -14,6 +14,7 @@ import (
 type Result struct {
 	Shape   string
 	Run     Run
+	Took    string   `json:",omitempty"`
 	NotRun  []string `json:",omitempty"` // backends that could not be had
 	Samples []Sample
 }
@@ -109,6 +110,24 @@ func (r Result) save(folder string) error {
 		return err
 	}
 	return os.Rename(path+".new", path)
+}
+
+// spoils says whose figures a run would replace by less: those of all backends by those of some, or real ones by a smoke run's.
+func (c config) spoils() error {
+	if c.out == "" || len(c.backends) == 0 && !c.quick {
+		return nil
+	}
+	for _, name := range shapeNames() {
+		data, err := os.ReadFile(filepath.Join(c.out, name+".json"))
+		if err != nil || len(c.shapes) > 0 && !slices.Contains(c.shapes, name) {
+			continue
+		}
+		var r Result
+		if err := json.Unmarshal(data, &r); err != nil || len(c.backends) > 0 || !r.Run.Quick {
+			return fmt.Errorf("%s holds figures of %s, which -quick or -backends would replace by less: give another -out, or none", c.out, name)
+		}
+	}
+	return nil
 }
 
 // load reads what runs have saved in folder, in the order of the shapes.

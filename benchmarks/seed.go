@@ -35,7 +35,7 @@ var seedColumns = []column{
 	ms("read mean", "read.mean_us"), ms("p50", "read.p50_us"), ms("p95", "read.p95_us"), ms("p99", "read.p99_us"), ops("reads/s", "read.ops"),
 	percent("hits", "hits"), percent("local", "hit.local"),
 	percent("stale reads", "stale.share"), millis("staleness p99", "stale.p99_ms"), millis("of stale ones", "stale.behind_p99_ms"),
-	millis("largest", "stale.max_ms"),
+	millis("largest", "stale.max_ms"), cpuColumn,
 }
 
 const seedAbout = "16 writing and 32 reading nodes, each with its own pool and listener, 400 writes and 800 reads each on 64 keys, TTL 5 s, pauses " +
@@ -57,7 +57,7 @@ var seedNetworkShape = shape{
 	backends: fleetBackends,
 	columns:  append(seedColumns[:len(seedColumns):len(seedColumns)], ms("round trip", "wire_us")),
 	plan: func(b *bench) plan {
-		return plan{steps: b.each("", fleetBackends, b.cfg.sizes.seed.takes(true), func(ctx context.Context, be Backend) (metrics, error) {
+		return plan{most: 3, steps: b.each("", fleetBackends, b.cfg.sizes.seed.takes(true), func(ctx context.Context, be Backend) (metrics, error) {
 			return b.seed(ctx, be, true)
 		})}
 	},
@@ -71,7 +71,12 @@ func (b *bench) seed(ctx context.Context, be Backend, wire bool) (metrics, error
 		if _, err := l.part(10).round(ctx, f.nodes, h, b.cfg.valueBytes); err != nil {
 			return nil, err
 		}
+		ps := b.servers.processes(f.nodes[0])
+		used := cpuOf(ps)
 		m, err := l.round(ctx, f.nodes, h, b.cfg.valueBytes)
+		if err == nil {
+			m.add(perOperation(cpuOf(ps)-used, uint64(m["write.count"]+m["read.count"])))
+		}
 		if err != nil || !wire {
 			return m, err
 		}

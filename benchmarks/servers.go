@@ -43,6 +43,8 @@ type servers struct {
 	redis   *redisServer // nil: there is none
 	cleaner *redis.Client
 
+	pgProcess, redisProcess process
+
 	pgWire, redisWire *wire
 	wireDSN           string
 }
@@ -77,13 +79,18 @@ func startServers(ctx context.Context, say func(format string, args ...any)) (_ 
 		return s, err
 	}
 
-	if s.redis, err = startRedis(ctx, say); err != nil || s.redis == nil {
+	if s.redis, err = startRedis(ctx, say); err != nil {
 		return s, err
+	}
+	if s.redis == nil {
+		s.findProcesses(ctx)
+		return s, nil
 	}
 	s.cleaner = newGoRedis(s.redis.addr, 1)
 	if s.redisWire, err = newWire("tcp", s.redis.addr); err != nil {
 		return s, err
 	}
+	s.findProcesses(ctx)
 	return s, s.emptyRedis(ctx)
 }
 

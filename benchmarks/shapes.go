@@ -21,7 +21,8 @@ var shapes []shape
 
 func init() {
 	shapes = []shape{
-		seedShape, seedNetworkShape, serviceShape, writeShape, fleetShape, readShape, hitShape, pqShape, poolShape, missShape, hotShape, memoryShape, sizeShape, soakShape,
+		seedShape, seedNetworkShape, serviceShape, writeShape, fleetShape, readShape, hitShape, pqShape, poolShape, missShape, txShape, hotShape,
+		memoryShape, groupsShape, sizeShape, soakShape,
 	}
 }
 
@@ -44,6 +45,8 @@ type sizes struct {
 	missCallers    int
 	hitTime        time.Duration
 	memoryEntries  int
+	groups         []int // entries of each
+	txCallers      int
 }
 
 func fullSizes() sizes {
@@ -54,6 +57,7 @@ func fullSizes() sizes {
 		},
 		keys: 10_000, nodes: 4, callers: 32, listening: []int{4, 16, 48, 128}, sessions: []int{5, 48, 128, 512, 1000}, readCallers: []int{1, 8, 64, 256},
 		hitKeys: 1024, missCallers: 64, hitTime: time.Second, memoryEntries: 200_000,
+		groups: []int{1000, 1_000_000}, txCallers: 32,
 	}
 }
 
@@ -63,6 +67,7 @@ func quickSizes() sizes {
 	s.keys, s.nodes, s.callers = 200, 2, 4
 	s.listening, s.readCallers, s.sessions = []int{2, 4}, []int{1, 8}, []int{3, 8}
 	s.hitKeys, s.hitTime, s.memoryEntries, s.missCallers = 64, 5*time.Millisecond, 2000, 8
+	s.groups, s.txCallers = []int{50, 500}, 4
 	return s
 }
 
@@ -88,7 +93,7 @@ var serviceShape = shape{
 		ops("ops/s", "ops"), ops("reads/s", "read.ops"), ops("writes/s", "write.ops"),
 		ms("read mean", "read.mean_us"), ms("p50", "read.p50_us"), ms("p95", "read.p95_us"), ms("p99", "read.p99_us"),
 		ms("write mean", "write.mean_us"), ms("p50", "write.p50_us"), ms("p95", "write.p95_us"), ms("p99", "write.p99_us"),
-		percent("local hits", "hit.local"),
+		percent("local hits", "hit.local"), cpuColumn,
 	},
 	plan: func(b *bench) plan {
 		return plan{steps: b.each("", fleetBackends, b.cfg.duration+b.cfg.warmup+time.Second, b.service)}
@@ -118,11 +123,11 @@ var writeBackends = []string{pgCache, pgPerWrite, valkey, rueidisRaw}
 var writeShape = shape{
 	name: "write",
 	about: "4 nodes x 32 callers that overwrite 10,000 keys, every caller as fast as it can, while so many nodes listen (the writing ones " +
-		"included). For Redis the number is of no account: SET tells nobody.",
+		"included). For Redis the number is of no account: SET publishes nothing.",
 	backends: writeBackends,
 	columns: []column{
 		ops("writes/s", "write.ops"), ms("mean", "write.mean_us"), ms("p50", "write.p50_us"), ms("p95", "write.p95_us"), ms("p99", "write.p99_us"),
-		count("flushes/s", "flushes"), count("messages/s", "messages"),
+		count("flushes/s", "flushes"), count("messages/s", "messages"), cpuColumn,
 	},
 	plan: func(b *bench) (p plan) {
 		for _, n := range b.cfg.sizes.listening {
@@ -160,7 +165,7 @@ var readShape = shape{
 	backends: []string{pgNoLocal, valkey, rueidisRaw, pgBare, pgCache, pgPerWrite},
 	columns: []column{
 		ops("reads/s", "read.ops"), ms("mean", "read.mean_us"), ms("p50", "read.p50_us"), ms("p95", "read.p95_us"), ms("p99", "read.p99_us"),
-		ops("writes/s", "write.ops"), ms("mean", "write.mean_us"), ms("p50", "write.p50_us"), ms("p95", "write.p95_us"), ms("p99", "write.p99_us"),
+		ops("writes/s", "write.ops"), ms("mean", "write.mean_us"), ms("p50", "write.p50_us"), ms("p95", "write.p95_us"), ms("p99", "write.p99_us"), cpuColumn,
 	},
 	plan: func(b *bench) (p plan) {
 		for _, n := range b.cfg.sizes.readCallers {

@@ -102,7 +102,10 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 	asked := time.Now()
 	var p store.Pulse
 	err = c.onSession(ctx, pulseTimeout, func(ctx context.Context, conn *sql.Conn) (err error) {
-		p, err = c.store.Pulse(ctx, conn)
+		sent := time.Now()
+		if p, err = c.store.Pulse(ctx, conn); err == nil {
+			c.window.Took(time.Since(sent))
+		}
 		return err
 	})
 	if err != nil {

@@ -156,6 +156,7 @@ func (s subscriber) Probe(ctx context.Context, nonce string) error {
 func (s subscriber) Trust(trusted time.Time) {
 	s.c.local.TrustListener(trusted)
 	if wasLive := s.c.listening.set(true, nil, false); !wasLive {
+		s.c.window.Listening(!s.c.polling.Load())
 		s.c.wakePulse()
 		s.c.event(Event{Kind: EventListenerUp})
 		s.c.log.Debug("pgcache: listening", "channel", s.c.store.Names.Channel)
@@ -194,6 +195,7 @@ func (s subscriber) Notify(payload string) {
 
 func (s subscriber) Down(err error) {
 	s.c.local.Down()
+	s.c.window.Listening(false)
 	s.c.event(Event{Kind: EventListenerDown, Err: err})
 	if wasLive := s.c.listening.set(false, err, false); wasLive {
 		s.c.log.Warn("pgcache: listener lost, every Get asks the database until it is back", "channel", s.c.store.Names.Channel, "error", redact.Database(err))

@@ -4,9 +4,9 @@
 //	kind    = "1" | "2"          a flush of the change log | published by a writing statement or a trigger
 //	        | "3" | "4"          the same, and each key is a hash of the key: see HiddenKey
 //	cache   = 8 hex digits       the cache's id, made by Migrate; 00000000: all caches on the channel
-//	sender  = node window current | ""
+//	sender  = node window current number | ""
 //	                             of a flush: who flushed, in 8 hex digits; its window in ms, in 4; and how far that is stretched
-//	                             now, in 4; or nobody, all zeros
+//	                             now, in 4; the flush's number, in 4; or nobody, all zeros
 //	item    = length ":" key version+ ";"      length of key in bytes, decimal; version in 16 hex digits, newest first
 //	        | "t" length ":" tag id ";"        all entries with the tag were removed; id of the removal in 16 hex digits
 //	        | "p" length ":" prefix id ";"     all entries whose keys begin with the prefix were
@@ -39,11 +39,12 @@ const (
 	// AnyCache as the id of a message says that it is for every cache on the channel.
 	AnyCache = "00000000"
 	// Nobody is the sender of a flush in no node's name.
-	Nobody = "0000000000000000"
+	Nobody = "00000000000000000000"
 
 	cacheDigits   = 8
 	nodeDigits    = 8
 	windowDigits  = 4
+	numberDigits  = 4
 	versionDigits = 16
 	// MaxPayload is the largest payload that Postgres takes, in bytes.
 	MaxPayload = 7999
@@ -74,12 +75,12 @@ func HiddenKey(secret []byte, key string) string {
 const hiddenLength = 22
 
 // Sender is what a node puts behind the cache's id in its flushes, whose window is not stretched.
-func Sender(node uint32, window time.Duration) string { return Stretched(node, window, window) }
+func Sender(node uint32, window time.Duration) string { return Stretched(node, window, window, 0) }
 
-// Stretched is Sender with the window that the node flushes by now. Windows are cut to 65 s.
-func Stretched(node uint32, window, current time.Duration) string {
+// Stretched is Sender with the window that the node flushes by now, and the number of the flush. Windows are cut to 65 s.
+func Stretched(node uint32, window, current time.Duration, number uint16) string {
 	ms := func(d time.Duration) int64 { return min(max(d.Milliseconds(), 0), 1<<16-1) }
-	return fmt.Sprintf("%08x%04x%04x", node, ms(window), ms(current))
+	return fmt.Sprintf("%08x%04x%04x%04x", node, ms(window), ms(current), number)
 }
 
 // A Message is a payload taken apart.
@@ -90,6 +91,7 @@ type Message struct {
 	Node    uint32        // who flushed; 0: nobody who leads
 	Window  time.Duration // of that node
 	Current time.Duration // the same, as far as it is stretched now
+	Number  uint16        // of the flush: that node counts them
 	Body    string        // items, or All
 }
 
@@ -110,11 +112,11 @@ func Parse(payload string) (Message, error) {
 	if payload[0] == Inline || payload[0] == InlineHidden {
 		return m, nil
 	}
-	if len(m.Body) < nodeDigits+2*windowDigits {
+	if len(m.Body) < nodeDigits+2*windowDigits+numberDigits {
 		return bad()
 	}
-	var numbers [3]uint64
-	for i, digits := range []int{nodeDigits, windowDigits, windowDigits} {
+	var numbers [4]uint64
+	for i, digits := range []int{nodeDigits, windowDigits, windowDigits, numberDigits} {
 		n, err := strconv.ParseUint(m.Body[:digits], 16, 32)
 		if err != nil {
 			return bad()
@@ -123,6 +125,7 @@ func Parse(payload string) (Message, error) {
 	}
 	m.Flush, m.Node = true, uint32(numbers[0])
 	m.Window, m.Current = time.Duration(numbers[1])*time.Millisecond, time.Duration(numbers[2])*time.Millisecond
+	m.Number = uint16(numbers[3])
 	return m, nil
 }
 

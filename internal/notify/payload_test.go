@@ -99,10 +99,10 @@ func TestHead(t *testing.T) {
 	if all := (Message{Cache: AnyCache}); !all.For("00c0ffee") {
 		t.Error("a message for all caches is for each")
 	}
-	if m, err := Parse("100c0ffee" + Stretched(7, 25*time.Millisecond, 400*time.Millisecond)); err != nil || m.Node != 7 || m.Window != 25*time.Millisecond || m.Current != 400*time.Millisecond || m.Body != "" {
+	if m, err := Parse("100c0ffee" + Stretched(7, 25*time.Millisecond, 400*time.Millisecond, 65535)); err != nil || m.Node != 7 || m.Window != 25*time.Millisecond || m.Current != 400*time.Millisecond || m.Number != 65535 || m.Body != "" {
 		t.Error(m, err)
 	}
-	if Sender(1, 0) != "0000000100000000" || Sender(1, -time.Second) != "0000000100000000" || Sender(1, time.Hour) != "00000001ffffffff" {
+	if Sender(1, 0) != "00000001000000000000" || Sender(1, -time.Second) != "00000001000000000000" || Sender(1, time.Hour) != "00000001ffffffff0000" {
 		t.Error("a window is cut to what four digits hold")
 	}
 	if len(Sender(1, time.Hour)) != len(Nobody) {
@@ -122,8 +122,8 @@ func TestAll(t *testing.T) {
 func TestGarbage(t *testing.T) {
 	t.Parallel()
 	for _, p := range []string{
-		"", "*", "3*", "300c0ffee*", "000c0ffee0000000100190019*", "x", "1*", "1", "2*", "200c0ffe", "200c0ffe+*", "200c0ffeg*", "100c0ffee0000000g00190019*", "100c0ffee+000000100190019*", "100c0ffee0000000100g90019*", "100c0ffee0000000100190g19*",
-		"100c0ffee0000000100190019**", `{"key":"k"}`,
+		"", "*", "3*", "300c0ffee*", "000c0ffee00000001001900190000*", "x", "1*", "1", "2*", "200c0ffe", "200c0ffe+*", "200c0ffeg*", "100c0ffee0000000g001900190000*", "100c0ffee+0000001001900190000*", "100c0ffee0000000100g900190000*", "100c0ffee0000000100190g190000*", "100c0ffee00000001001900190g00*",
+		"100c0ffee00000001001900190000**", `{"key":"k"}`,
 	} {
 		if _, all, err := parse(p); err == nil || all {
 			t.Errorf("Parse(%q) was accepted", p)
@@ -152,7 +152,7 @@ func TestShortest(t *testing.T) {
 		}
 	}
 	// The node's id is eight digits, of which the last counts; a version may be as long as the rest of a payload.
-	if m, err := Parse("100c0ffee000000019fff9ffff*"); err != nil || m.Node != 1 || m.Window != 0x9fff*time.Millisecond || m.Body != "f*" {
+	if m, err := Parse("100c0ffee000000019fff9ffff00af*"); err != nil || m.Node != 1 || m.Window != 0x9fff*time.Millisecond || m.Number != 0xf00a || m.Body != "f*" {
 		t.Errorf("%+v, %v", m, err)
 	}
 	for _, body := range []string{"0:0000000000000001", "0:0000000000000001:", "0:0000000000000001x", "1:", "1:;", "x:k0000000000000001;", "1k0000000000000001;"} {

@@ -278,11 +278,11 @@ func TestPartitions(t *testing.T) {
 		run(t, 8, usual, func(f *fleet) {
 			silent := f.nodes[:2]
 			for _, n := range silent {
-				n.set(func(n *node) { n.silent = true })
+				n.mute(true)
 			}
 			f.traffic(time.Second, 5*time.Millisecond, f.nodes...)
 			for _, n := range silent {
-				n.set(func(n *node) { n.silent, n.since = false, time.Now() })
+				n.mute(false)
 			}
 			f.traffic(time.Second, 5*time.Millisecond, f.nodes...)
 			rest(time.Second)
@@ -308,11 +308,11 @@ func TestPartitions(t *testing.T) {
 		// Neither half receives the other's flushes, so each has a leader; when they receive each other, one of them goes on.
 		run(t, 8, usual, func(f *fleet) {
 			for _, n := range f.nodes[:4] {
-				n.set(func(n *node) { n.silent = true })
+				n.mute(true)
 			}
 			f.traffic(time.Second, 5*time.Millisecond, f.nodes...)
 			for _, n := range f.nodes[:4] {
-				n.set(func(n *node) { n.silent, n.since = false, time.Now() })
+				n.mute(false)
 			}
 			rest(time.Minute)
 			f.soFar()

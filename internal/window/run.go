@@ -128,9 +128,10 @@ func (w *Window) next() int64 {
 	return next
 }
 
-// busyTries and busyPause bound how long FlushNow waits for another flush: about 200 ms, then it returns ErrBusy.
+// busyTries and busyPause bound how long FlushNow waits for another flush: about 150 ms, then it returns ErrBusy. The pauses
+// double: where the server has stood still for a while the pulses of a whole fleet find old changes at once.
 const (
-	busyTries = 20
+	busyTries = 5
 	busyPause = 10 * time.Millisecond
 )
 
@@ -142,7 +143,7 @@ func (w *Window) FlushNow(ctx context.Context) error {
 		if !errors.Is(err, ErrBusy) || try == busyTries {
 			return err
 		}
-		timer := time.NewTimer(busyPause)
+		timer := time.NewTimer(busyPause << (try - 1))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -169,8 +170,13 @@ func (w *Window) flush(ctx context.Context) error {
 			acked = append(acked, v)
 		}
 	}
-	w.adapt(mono.Now())
-	sender := notify.Stretched(w.node, w.window, w.current)
+	began := mono.Now()
+	if !w.leading {
+		w.succeed(began)
+	}
+	w.adapt(began)
+	sender := notify.Stretched(w.node, w.window, w.announce(began), w.number)
+	number := w.number
 	w.mu.Unlock()
 
 	changes, bytes, err := w.log.Flush(ctx, sender)
@@ -178,6 +184,9 @@ func (w *Window) flush(ctx context.Context) error {
 	t := mono.Now()
 	w.mu.Lock()
 	w.flushed = t
+	if w.echo.number == number && !w.echo.came && (err != nil || changes == 0) {
+		w.echo = echo{} // it has published nothing
+	}
 	switch {
 	case errors.Is(err, ErrBusy):
 		// It will soon be over, and may or may not publish what is pending here.
@@ -186,6 +195,9 @@ func (w *Window) flush(ctx context.Context) error {
 		w.retry = min(max(2*w.retry, w.window), maxRetry)
 	}
 	if err != nil {
+		if !w.leading {
+			w.follow()
+		}
 		w.mu.Unlock()
 		return err
 	}
@@ -196,8 +208,9 @@ func (w *Window) flush(ctx context.Context) error {
 	quiet := false
 	if changes > 0 {
 		w.lead(t)
-	} else if w.empty++; w.leading && w.empty >= emptyFlushes {
-		w.leading, w.current, quiet = false, w.window, true
+	} else if w.empty++; !w.leading || w.empty >= emptyFlushes {
+		quiet = w.leading
+		w.follow()
 	}
 	w.mu.Unlock()
 	w.keepSmall(bytes, quiet)

@@ -49,7 +49,7 @@ func (w *Window) keepSmall(bytes int64, quiet bool) {
 	case bytes > drainAt && since(l.drained) >= drainEvery && l.vacuumed != 0,
 		quiet && bytes > quietAt && since(l.drained) >= vacuumEvery:
 		l.drained = t
-		sender := notify.Stretched(w.node, w.window, w.current)
+		sender := notify.Stretched(w.node, w.window, w.current, 0)
 		step = func(ctx context.Context) error { return w.log.Drain(ctx, sender) }
 	case bytes > vacuumAt && since(l.vacuumed) >= vacuumEvery:
 		l.vacuumed = t

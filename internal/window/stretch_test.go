@@ -62,16 +62,17 @@ func (d *database) slow(deliver time.Duration) {
 	d.lag.deliver = deliver
 }
 
-// echoed flushes, hears of it late, or not at all (below 0), and flushes again.
+// echoed flushes, receives the notification so late, or not at all (below 0), and flushes again.
 func echoed(t *testing.T, w *Window, late time.Duration) {
 	t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := mono.Now()
-	w.echo = echo{sent: now, heard: w.echo.heard}
+	w.echo = echo{}
+	w.adapt(now)
 	w.lead(now)
 	if late >= 0 {
-		w.echo.received(now + int64(late))
+		w.echo.received(w.number, now+int64(late))
 	}
 	w.adapt(now + int64(max(late, w.current)))
 }
@@ -85,8 +86,9 @@ func TestAdapt(t *testing.T) {
 			t.Errorf("%s: %v, want %v", what, w.current, want)
 		}
 	}
-	echoed(t, w, -1)
+	echoed(t, w, time.Second)
 	expect("no listener", win)
+	w.Listening(true)
 	echoed(t, w, win/lateAt)
 	expect("just in time", win)
 	echoed(t, w, win/lateAt+1)
@@ -97,9 +99,10 @@ func TestAdapt(t *testing.T) {
 	expect("nearly early", 2*win)
 	echoed(t, w, -1)
 	expect("none came", 4*win)
-	w.echo.heard -= int64(time.Minute)
+	w.Listening(false)
 	echoed(t, w, -1)
 	expect("the listener is lost", win)
+	w.Listening(true)
 	for range 10 {
 		echoed(t, w, time.Second)
 	}
@@ -110,16 +113,311 @@ func TestAdapt(t *testing.T) {
 		echoed(t, w, 0)
 	}
 	expect("early for long", win)
+	w.Took(100 * time.Millisecond)
+	echoed(t, w, 100*time.Millisecond+win/lateAt)
+	expect("in time, for a distant node", win)
+	echoed(t, w, 100*time.Millisecond+win/lateAt+1)
+	expect("late for a distant node", 2*win)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.echo = echo{}
 	w.adapt(mono.Now())
-	expect("nothing published", win)
-	w.lead(mono.Now())
-	w.echo.heard = mono.Now()
-	w.adapt(w.echo.sent + 1)
-	expect("a flush at once behind another", win)
-	if !w.echo.awaited {
+	sent := w.echo
+	w.adapt(sent.sent + 1)
+	if w.echo != sent {
 		t.Error("the first is not awaited any more")
+	}
+	w.adapt(sent.sent + int64(lostAt) + 1)
+	if w.echo.number == sent.number || w.current != 2*win {
+		t.Error("a notification that is lost is still awaited")
+	}
+}
+
+// TestLink: the shortest round trip of the last pulses counts, and is forgotten.
+func TestLink(t *testing.T) {
+	t.Parallel()
+	var l link
+	if l.shortest() != 0 {
+		t.Error("a way that nobody has measured takes time")
+	}
+	add := func(n int, d time.Duration) {
+		for range n {
+			l.add(d)
+		}
+	}
+	add(1, 3*time.Millisecond)
+	add(linkPulses-1, 9*time.Millisecond)
+	add(linkPulses, 5*time.Millisecond)
+	if d := l.shortest(); d != 3*time.Millisecond {
+		t.Errorf("got %v", d)
+	}
+	add(1, 9*time.Millisecond)
+	if d := l.shortest(); d != 5*time.Millisecond {
+		t.Errorf("got %v", d)
+	}
+	add(2*linkPulses, 7*time.Millisecond)
+	if d := l.shortest(); d != 7*time.Millisecond {
+		t.Errorf("got %v", d)
+	}
+}
+
+// leads lets one node alone write for a while, so that it leads, and gives it the lowest id: of two that lead it stays.
+func (f *fleet) leads(n *node, d time.Duration) {
+	n.node = 1
+	f.traffic(d, 5*time.Millisecond, n)
+}
+
+// atPresent is the longest window that a node of the fleet goes by.
+func (f *fleet) atPresent() (longest time.Duration) {
+	for _, n := range f.nodes {
+		if !n.is(dead) {
+			longest = max(longest, n.Current())
+		}
+	}
+	return longest
+}
+
+// TestDistantLeader: a node that is far away from the server does not stretch the window of the others by leading.
+func TestDistantLeader(t *testing.T) {
+	stretching(t, 8, quick, func(f *fleet) {
+		far := f.nodes[0]
+		far.set(func(n *node) { n.distance = 100 * time.Millisecond })
+		rest(linkPulses * 2 * pulseEvery)
+		f.leads(far, 2*time.Second)
+		if d := far.Current(); d > 2*win {
+			t.Errorf("alone it flushes by %v", d)
+		}
+		f.traffic(2*time.Second, 5*time.Millisecond, f.nodes...)
+		since := time.Now()
+		for _, n := range f.nodes {
+			n.set(func(n *node) { n.since = since })
+		}
+		f.traffic(5*time.Second, 5*time.Millisecond, f.nodes...)
+		if d := f.atPresent(); d > 2*win {
+			t.Errorf("the fleet goes by %v", d)
+		}
+		rest(time.Second)
+		f.within(4*win, 8*win, f.nodes[1:]...)
+	})
+}
+
+// TestSluggishLeader: one whose own notifications are late, because its process gets little time, stretches the window for a minute at
+// the most, and leads no more then. The others are not led by it again.
+func TestSluggishLeader(t *testing.T) {
+	stretching(t, 8, quick, func(f *fleet) {
+		f.nodes[0].set(func(n *node) { n.sluggish = 150 * time.Millisecond })
+		f.leads(f.nodes[0], 2*time.Second)
+		if d := f.nodes[0].Current(); d < 200*time.Millisecond {
+			t.Errorf("alone it flushes by %v", d)
+		}
+		f.traffic(handOver+5*time.Second, 5*time.Millisecond, f.nodes...)
+		f.soFar()
+		for range 10 {
+			f.traffic(time.Second, 5*time.Millisecond, f.nodes...)
+			if d := f.atPresent(); d > 2*win {
+				t.Errorf("the fleet goes by %v", d)
+			}
+		}
+		if n, windows := f.soFar().flushes, int(10*time.Second/win); n > 2*windows {
+			t.Errorf("%d flushes in %d windows", n, windows)
+		}
+	})
+}
+
+// TestHandOver: where the server is what is slow, a leader that invites others changes little, and one that nobody follows
+// leads on.
+func TestHandOver(t *testing.T) {
+	slow := quick
+	slow.deliver = most / 4
+	for name, writers := range map[string]int{"one writes": 1, "all write": 8} {
+		t.Run(name, func(t *testing.T) {
+			stretching(t, 8, slow, func(f *fleet) {
+				f.traffic(5*time.Second, 5*time.Millisecond, f.nodes[:writers]...)
+				f.soFar()
+				f.traffic(2*handOver, 5*time.Millisecond, f.nodes[:writers]...)
+				rest(2 * time.Second)
+				c := f.within(2*most, 5*most, f.nodes...)
+				if expected := int(2 * handOver / most); c.found > 4*expected {
+					t.Errorf("%d flushes have published something in %d of the longest windows", c.found, expected)
+				}
+			})
+		})
+	}
+}
+
+// TestLeaderDies: the next one goes on with the window that was found, however long that is, and does not go back to the
+// shortest.
+func TestLeaderDies(t *testing.T) {
+	for _, longest := range []time.Duration{most, 2 * time.Second} {
+		t.Run(longest.String(), func(t *testing.T) {
+			slow := quick
+			slow.deliver = longest / 4
+			runUpTo(t, 6, slow, longest, func(f *fleet) {
+				for _, n := range f.nodes {
+					n.set(func(n *node) { n.noPulse = true }) // it would flush what is older than a second
+				}
+				f.traffic(10*longest, 5*time.Millisecond, f.nodes...)
+				before := f.atPresent()
+				if before < longest/4 {
+					t.Fatalf("the window is %v", before)
+				}
+				for _, n := range f.nodes {
+					if n.leads() {
+						n.set(func(n *node) { n.dead = true })
+					}
+				}
+				least := before
+				for range 40 {
+					f.traffic(longest/8, 5*time.Millisecond, f.nodes...)
+					for _, n := range f.nodes {
+						if n.leads() && !n.is(dead) {
+							least = min(least, n.Current())
+						}
+					}
+				}
+				if least < before/4 {
+					t.Errorf("from %v it went back to %v", before, least)
+				}
+				rest(4 * longest) // the last leader's empty flushes
+				for _, n := range f.nodes {
+					n.set(func(n *node) { n.noPulse = false })
+				}
+			})
+		})
+	}
+}
+
+func (n *node) leads() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.leading
+}
+
+// TestStretchedOnce: what a leader had found when it stepped down counts no more when it leads again much later.
+func TestStretchedOnce(t *testing.T) {
+	t.Parallel()
+	w := New(win, most, false, nil)
+	w.node = 1000
+	w.Listening(true)
+	for range 10 {
+		echoed(t, w, time.Second)
+	}
+	w.Received(notify.Message{Flush: true, Node: 1, Window: win, Current: win})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.leading {
+		t.Fatal("it still leads")
+	}
+	if w.current != win {
+		t.Errorf("it would flush by %v", w.current)
+	}
+	w.leader = leader{seen: mono.Now(), window: win, current: 4 * win}
+	for late, want := range map[time.Duration]time.Duration{0: 4 * win, time.Hour: win} {
+		if w.succeed(w.leader.seen + int64(late)); w.current != want {
+			t.Errorf("%v after another it flushes by %v, want %v", late, w.current, want)
+		}
+	}
+}
+
+// TestLaterThanTheLongest: notifications that take a little longer than the longest window arrive just behind the next flush, and
+// are not taken for its.
+func TestLaterThanTheLongest(t *testing.T) {
+	stretching(t, 2, quick, func(f *fleet) {
+		f.nodes[0].set(func(n *node) { n.sluggish = most + 10*time.Millisecond })
+		f.leads(f.nodes[0], 3*time.Second)
+		for range 20 {
+			f.traffic(most, 5*time.Millisecond, f.nodes[0])
+			if d := f.nodes[0].Current(); d < most {
+				t.Errorf("it flushes by %v, want %v", d, most)
+			}
+		}
+	})
+}
+
+// TestStall: the server answers nobody for two seconds, in which every node's flush waits. Then all is as before.
+func TestStall(t *testing.T) {
+	stretching(t, 16, quick, func(f *fleet) {
+		f.traffic(time.Second, 5*time.Millisecond, f.nodes...)
+		f.soFar()
+		f.mu.Lock()
+		f.stalled = time.Now().Add(2 * time.Second)
+		f.mu.Unlock()
+		f.traffic(4*time.Second, 5*time.Millisecond, f.nodes...)
+		if n, windows := f.soFar().flushes, int(2*time.Second/win); n > 2*windows+6*len(f.nodes) {
+			t.Errorf("%d flushes in %d windows", n, windows)
+		}
+		if d := f.atPresent(); d > 2*win {
+			t.Errorf("two seconds later the fleet goes by %v", d)
+		}
+	})
+}
+
+// TestRecovery: when notifications come in time again the window is the configured one within five seconds.
+func TestRecovery(t *testing.T) {
+	stretching(t, 8, quick, func(f *fleet) {
+		f.slow(most)
+		f.traffic(5*time.Second, 5*time.Millisecond, f.nodes...)
+		if d := f.atPresent(); d < most/2 {
+			t.Errorf("the window is %v", d)
+		}
+		f.slow(quick.deliver)
+		f.traffic(5*time.Second, 5*time.Millisecond, f.nodes...)
+		if d := f.atPresent(); d > win {
+			t.Errorf("after five seconds it is still %v", d)
+		}
+	})
+}
+
+// TestSettles: where each flush keeps the server busy, more of them are sent than it can bear for a moment only, and the
+// window does not swing from end to end.
+func TestSettles(t *testing.T) {
+	heavy := quick
+	heavy.cost = 40 * time.Millisecond
+	stretching(t, 8, heavy, func(f *fleet) {
+		f.traffic(10*time.Second, 5*time.Millisecond, f.nodes...)
+		f.soFar()
+		least, longest := most, time.Duration(0)
+		for range 100 {
+			f.traffic(100*time.Millisecond, 5*time.Millisecond, f.nodes...)
+			d := f.atPresent()
+			least, longest = min(least, d), max(longest, d)
+		}
+		c := f.soFar()
+		if busy := time.Duration(c.found) * heavy.cost; busy > 6*time.Second {
+			t.Errorf("in ten seconds %d flushes have kept the server busy for %v", c.found, busy)
+		}
+		if longest > 4*least || longest == most {
+			t.Errorf("the window is from %v to %v long", least, longest)
+		}
+	})
+}
+
+// TestMixedMostWindows: a node whose window is not to be stretched flushes by its own where others are stretched further.
+func TestMixedMostWindows(t *testing.T) {
+	slow := quick
+	slow.deliver = most / 4
+	stretching(t, 8, slow, func(f *fleet) {
+		for i, n := range f.nodes[:4] {
+			n.most = win
+			n.node = uint32(i)<<30 + 1 // some below the others' ids, some above
+		}
+		f.traffic(10*time.Second, 5*time.Millisecond, f.nodes...)
+		rest(2 * time.Second)
+		f.within(slow.bound(win), slow.bound(win)+3*win, f.nodes...)
+		for _, n := range f.nodes[:4] {
+			if d := n.Current(); d > win {
+				t.Errorf("one goes by %v", d)
+			}
+		}
+	})
+}
+
+// TestImmediatePolled: where some node polls, changes of a node whose writes publish inline are logged too. It flushes them soon, and
+// not without a pause.
+func TestImmediatePolled(t *testing.T) {
+	t.Parallel()
+	if w := New(time.Millisecond, most, true, nil); w.window != immediateWindow {
+		t.Errorf("it flushes every %v", w.window)
 	}
 }
 

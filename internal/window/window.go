@@ -39,6 +39,9 @@ const (
 	// publishes "everything". The change was committed before those flushes, so one of them has published it.
 	overdue = 250 * time.Millisecond
 
+	// immediateWindow is the window of a node whose writes all publish inline. It goes by it only while some node polls.
+	immediateWindow = 5 * time.Millisecond
+
 	closeTimeout = time.Second // for what is still to be published when the cache is closed
 )
 
@@ -77,7 +80,12 @@ type Window struct {
 	flushed   int64             // when its last flush returned, with or without an error
 	leader    leader
 	current   time.Duration // what this node flushes by while it leads: window or longer
+	stretched int64         // since when; of a leader that has invited others to take over, when it last did
+	yields    bool          // it has: it steps down for any that flushes
+	listening bool
+	number    uint16 // of its last flush
 	echo      echo
+	link      link
 	full      bool // the log is larger than fullAt: writes publish inline until a flush finds it smaller
 	closing   bool // Run is ending: writes publish inline
 	wake      chan struct{}
@@ -104,6 +112,9 @@ type leader struct {
 // statement; the log is then written only while some node polls. New starts no goroutine: the caller must call Run.
 func New(window, most time.Duration, immediate bool, log Log) *Window {
 	window = max(window.Truncate(time.Millisecond), time.Millisecond) // as messages have it: else two could each step down
+	if immediate {
+		window = max(window, immediateWindow)
+	}
 	return &Window{
 		window: window, most: max(window, most), current: window, immediate: immediate, node: newNode(), log: log, flushing: make(chan struct{}, 1),
 		pending: map[int64]*change{}, wake: make(chan struct{}, 1),
@@ -190,7 +201,7 @@ func (w *Window) Received(m notify.Message) {
 	defer w.mu.Unlock()
 	w.published = t
 	if m.Flush && m.Node == w.node {
-		w.echo.received(t)
+		w.echo.received(m.Number, t)
 	}
 	if !m.Flush || m.Node == 0 || m.Node == w.node {
 		return
@@ -198,8 +209,8 @@ func (w *Window) Received(m notify.Message) {
 	other := max(m.Window, time.Millisecond)
 	current := max(m.Current, other)
 	w.leader = leader{seen: t, window: other, current: current, patience: patience(current)}
-	if w.leading && (other < w.window || other == w.window && m.Node < w.node) {
-		w.leading = false
+	if w.leading && (other < w.window || other == w.window && (w.yields || m.Node < w.node)) {
+		w.follow()
 	}
 }
 

@@ -24,7 +24,9 @@ type database struct {
 	commits map[int64]time.Time // of versions that have to be published
 	log     map[int64]time.Time // committed, not drained: when it was logged
 	nodes   []*node
-	broken  bool // every flush fails
+	broken  bool      // every flush fails
+	busy    time.Time // until then the server has other things to do
+	stalled time.Time // until then it answers nobody
 	counts
 }
 
@@ -40,6 +42,7 @@ type lag struct {
 	reply   time.Duration // from the commit to the writer
 	flush   time.Duration // a flush, without the wait for the lock
 	deliver time.Duration // a notification, from the commit to the node
+	cost    time.Duration // that a flush keeps the server busy: notifications wait until it has time
 }
 
 func newDatabase(seed uint64, l lag) *database {
@@ -61,7 +64,10 @@ type node struct {
 	silent   bool                // its listener is down
 	cut      bool                // none of its statements arrive
 	dead     bool
-	fails    float64 // the share of its statements of which it gets no reply
+	fails    float64       // the share of its statements of which it gets no reply
+	distance time.Duration // of a round trip to the server
+	sluggish time.Duration // that it takes to read a notification
+	noPulse  bool
 }
 
 type notification struct {
@@ -76,6 +82,7 @@ func (d *database) join(window time.Duration) *node { return d.joinUpTo(window, 
 func (d *database) joinUpTo(window, most time.Duration) *node {
 	n := &node{d: d, news: make(chan notification, 10_000), received: map[int64]time.Time{}, since: time.Now()}
 	n.Window = New(window, most, false, n)
+	n.Listening(true)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.nodes = append(d.nodes, n)
@@ -160,6 +167,8 @@ func (n *node) Flush(ctx context.Context, sender string) (changes, bytes int64, 
 		time.Sleep(d.random(d.lag.flush))
 		return 0, 0, errLost
 	}
+	defer n.travel()()
+	d.stall()
 	d.mu.Lock()
 	d.flushes++
 	broken := d.broken
@@ -209,11 +218,21 @@ func (*node) Drain(context.Context, string) error { return nil }
 
 // notify reaches everybody who listens.
 func (d *database) notify(out notification) {
+	d.mu.Lock()
+	now := time.Now()
+	if d.busy.Before(now) {
+		d.busy = now
+	}
+	if out.Flush {
+		d.busy = d.busy.Add(d.lag.cost)
+	}
+	wait := d.busy.Sub(now)
+	d.mu.Unlock()
 	for _, n := range d.nodes {
 		d.mu.Lock()
-		deliver := d.lag.deliver
+		deliver, own := d.lag.deliver, n.distance/2+n.sluggish
 		d.mu.Unlock()
-		out.due = time.Now().Add(d.random(deliver))
+		out.due = time.Now().Add(wait + d.random(deliver) + own)
 		d.mu.Lock()
 		silent := n.silent || n.dead
 		d.mu.Unlock()
@@ -262,8 +281,12 @@ func (n *node) pulse(ctx context.Context) {
 		for _, at := range n.d.log {
 			old = old || time.Since(at) > behind
 		}
-		able := !n.silent && !n.dead && !n.cut
+		able := !n.silent && !n.dead && !n.cut && !n.noPulse
+		took := n.distance + max(0, time.Until(n.d.busy)) + n.d.lag.reply
 		n.d.mu.Unlock()
+		if able {
+			n.Took(took)
+		}
 		if old && able {
 			_ = n.FlushNow(ctx) // a node whose flush fails forgets what it holds
 		}
@@ -281,6 +304,29 @@ func (d *database) soFar() counts {
 	c := d.counts
 	d.counts = counts{}
 	return c
+}
+
+// travel is a statement's way to the server; what it returns is the way back.
+func (n *node) travel() (back func()) {
+	n.d.mu.Lock()
+	half := n.distance / 2
+	n.d.mu.Unlock()
+	time.Sleep(half)
+	return func() { time.Sleep(half) }
+}
+
+// stall waits while the server answers nobody.
+func (d *database) stall() {
+	d.mu.Lock()
+	wait := time.Until(d.stalled)
+	d.mu.Unlock()
+	time.Sleep(wait)
+}
+
+// mute changes whether a node's listener is down.
+func (n *node) mute(yes bool) {
+	n.set(func(n *node) { n.silent, n.since = yes, time.Now() })
+	n.Listening(!yes)
 }
 
 // is asks how a node fares.
