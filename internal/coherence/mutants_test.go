@@ -23,6 +23,7 @@ func TestMutants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	checkMutants(t)
 	schedule := regexp.MustCompile(`schedule (\d+): (.*)`)
 	failed := regexp.MustCompile(`--- FAIL: (\S+)`)
 	for _, m := range mutants {
@@ -31,9 +32,6 @@ func TestMutants(t *testing.T) {
 			text, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
-			}
-			if n := strings.Count(string(text), m.old); n != 1 {
-				t.Fatalf("%s has %d times what the mutant replaces:\n%s", m.file, n, m.old)
 			}
 			mutant, overlay := filepath.Join(t.TempDir(), m.file), filepath.Join(t.TempDir(), "overlay.json")
 			if err := os.WriteFile(mutant, []byte(strings.Replace(string(text), m.old, m.new, 1)), 0o600); err != nil {
@@ -69,6 +67,32 @@ func TestMutants(t *testing.T) {
 	}
 }
 
+// TestMutantsMatch runs with every test: a change of the code that a mutant no longer fits would take its rule out of the proof
+// and nobody would see it.
+func TestMutantsMatch(t *testing.T) {
+	t.Parallel()
+	checkMutants(t)
+}
+
+// checkMutants fails unless each mutant has exactly one place to change, and changes it.
+func checkMutants(t *testing.T) {
+	t.Helper()
+	rules := map[string]bool{}
+	for _, m := range mutants {
+		if rules[m.rule] {
+			t.Errorf("two mutants are called %q", m.rule)
+		}
+		rules[m.rule] = true
+		text, err := os.ReadFile(m.file)
+		if err != nil {
+			t.Errorf("%s: %v", m.rule, err)
+		}
+		if n := strings.Count(string(text), m.old); n != 1 || m.old == m.new {
+			t.Errorf("%s: %s has %d times, not once, what the mutant replaces:\n%s", m.rule, m.file, n, m.old)
+		}
+	}
+}
+
 // mutants are the rules, and what takes them away.
 var mutants = []struct {
 	rule     string
@@ -84,7 +108,7 @@ var mutants = []struct {
 	{rule: "what is killed is not joined", file: "tracker.go", old: "\tdelete(s.reads, k)\n"},
 	{rule: "older reads are killed too", file: "tracker.go", old: "f != nil; f = f.older {", new: "f != nil; f = nil {"},
 	{rule: "versions are compared for being the same", file: "tracker.go", old: "e.Version == version {", new: "e.Version >= version {"},
-	{rule: "what is not understood forgets everything", file: "tracker.go", old: "\tif err != nil {\n\t\tt.Forget()\n\t}\n"},
+	{rule: "what is not understood forgets everything", file: "tracker.go", old: "\tcase err != nil:\n\t\tt.Forget()\n", new: "\tcase err != nil:\n"},
 	{rule: "Forget turns the epoch", file: "tracker.go", old: "CompareAndSwap(e, newEpoch())", new: "CompareAndSwap(e, e)"},
 	{rule: "Down ends the epoch", file: "tracker.go", old: "t.epoch.Swap(0) != 0", new: "t.epoch.Load() != 0"},
 	{rule: "Trust begins a new epoch after Down", file: "tracker.go", old: "== 0 {\n\t\tt.epoch.Store(newEpoch())", new: "== 0 {\n\t\tt.epoch.Store(1)"},
@@ -92,9 +116,9 @@ var mutants = []struct {
 		rule: "epochs are unique in the process", file: "tracker.go",
 		old: "== 0 {\n\t\tt.epoch.Store(newEpoch())", new: "== 0 {\n\t\tt.epoch.Store(1 + uint32(t.Flushes.Load()))", tests: "^TestSharedLocalCache$",
 	},
-	{rule: "a hit is of this epoch", file: "tracker.go", old: "e.Epoch != t.epoch.Load() || "},
+	{rule: "a hit is of this epoch", file: "tracker.go", old: "e.Epoch != t.epoch.Load() || now >= e.Deadline", new: "now >= e.Deadline"},
 	{rule: "a hit is before its deadline", file: "tracker.go", old: "now >= e.Deadline || "},
-	{rule: "a hit is within the trust", file: "tracker.go", old: " || now >= t.trusted.Load()"},
+	{rule: "a hit is within the trust", file: "tracker.go", old: "now >= e.Deadline || now >= t.trusted.Load()", new: "now >= e.Deadline"},
 	{rule: "a hit counts as use", file: "tracker.go", old: "\te.Use()\n", tests: "^TestHooks$"},
 	{rule: "current is within the trust", file: "tracker.go", old: " && mono.Now() < t.trusted.Load()\n}\n\n// store", new: "\n}\n\n// store"},
 	{rule: "rows of another server are not kept", file: "tracker.go", old: "(own != 0 && server != own)", new: "own < 0", tests: "^TestOtherServer$"},
@@ -109,8 +133,8 @@ var mutants = []struct {
 	{rule: "a read begun while not live is not stored", file: "read.go", old: "dead: !live, "},
 	{rule: "a read that cannot be killed is not stored", file: "read.go", old: "s.reads[k] != nil || s.txs[k] != nil || !t.current", new: "s.txs[k] != nil || !t.current"},
 	{rule: "older reads stay to be killed", file: "read.go", old: "f.older, s.reads[k] = newest, f", new: "s.reads[k] = f"},
-	{rule: "a read evicts another version", file: "read.go", old: "\t\tt.evictOther(f.key, row.Version)\n"},
-	{rule: "a read of another version kills writes", file: "read.go", old: "if w.version != row.Version {", new: "if false {"},
+	{rule: "a read evicts another version", file: "read.go", old: "\t\tt.evictOther(f.key, version)\n"},
+	{rule: "a read of another version kills writes", file: "read.go", old: "if w.version != version {", new: "if false {"},
 	{rule: "a read that another may have overtaken is not stored", file: "read.go", old: "!f.torn && "},
 	{rule: "reads that saw the same may be stored", file: "read.go", old: "f.met && f.seen != version", new: "f.met", tests: "^TestHotKeyIsKept$"},
 	{
@@ -136,7 +160,7 @@ var mutants = []struct {
 	{rule: "a killed load is not joined", file: "tracker.go", old: "l != nil && l != keep {", new: "l != nil && l == nil {", tests: "^TestOvertakenLoad$"},
 	{rule: "a load's own store does not kill it", file: "tracker.go", old: "l != nil && l != keep {", new: "l != nil {", tests: "^TestOwnStoreKeepsTheLoad$"},
 	{rule: "a transaction's write evicts the entry", file: "tx.go", old: "\tt.local.Delete(k)\n"},
-	{rule: "nothing is kept of a key that a transaction writes", file: "tracker.go", old: " || t.shard(k).txs[k] != nil {", new: " {"},
+	{rule: "nothing is kept of a key that a transaction writes", file: "tracker.go", old: " || t.shard(k).txs[k] != nil"},
 	{rule: "no read is joined while a transaction writes", file: "read.go", old: " && s.txs[k] == nil, mono.Now()", new: ", mono.Now()"},
 	{rule: "the end of a transaction kills reads", file: "tx.go", old: "\ts.kill(w.key, nil)\n"},
 	{rule: "the end of a transaction kills writes", file: "tx.go", old: "\t\tother.dead = true\n", new: "\t\t_ = other\n"},
@@ -145,7 +169,50 @@ var mutants = []struct {
 	{rule: "another secret forgets everything", file: "hidden.go", old: "\tt.Forget()\n}", new: "}", tests: "^TestHidden"},
 	{rule: "keys that are needed stay known", file: "hidden.go", old: " && t.local.Get(k) == nil", tests: "^TestHiddenBounds$"},
 	{rule: "reads that are under way stay known", file: "hidden.go", old: "s.reads[k] == nil && ", tests: "^TestHiddenBounds$"},
-	{rule: "a run that nobody waits for is not joined", file: "load.go", old: "\tif r.waiters == 0 {", new: "\tif false {", tests: "^TestLastLeaverEndsTheRun$"},
+	{rule: "a run that nobody waits for is not joined", file: "load.go", old: "\tif r.waiters == 0 && !r.kept {", new: "\tif false {", tests: "^TestLastLeaverEndsTheRun$"},
 	{rule: "the last leaver ends the run", file: "load.go", old: "r.cancel(context.Canceled)", new: "_ = context.Canceled", tests: "^TestLastLeaverEndsTheRun$"},
 	{rule: "a caller knows the steps that it missed", file: "load.go", old: "return r.steps, true", new: "return 0, true", tests: "^TestJoin$"},
+
+	{rule: "a removed tag's entries go", file: "groups.go", old: "\tfor k := range keys {\n\t\ts := t.shard(k)\n\t\ts.mu.Lock()\n\t\tt.local.Delete(k)\n", new: "\tfor k := range keys {\n\t\ts := t.shard(k)\n\t\ts.mu.Lock()\n"},
+	{rule: "a removed prefix' entries go", file: "groups.go", old: "\t\t\ts := t.shard(k)\n\t\t\ts.mu.Lock()\n\t\t\tt.local.Delete(k)\n", new: "\t\t\ts := t.shard(k)\n\t\t\ts.mu.Lock()\n"},
+	{rule: "what began before a tag was removed is not kept", file: "groups.go", old: "len(tags) > 0 && g.tagTurn.Load() != began.tag", new: "false"},
+	{rule: "what began before a prefix was removed is not kept", file: "groups.go", old: "g.prefixTurn.Load() != began.prefix", new: "false"},
+	{rule: "a removed tag ends a turn", file: "groups.go", old: "\tg.tagTurn.Add(1)\n"},
+	{rule: "a removed prefix ends a turn", file: "groups.go", old: "\tt.groups.prefixTurn.Add(1)\n"},
+	{rule: "a tagged entry is indexed", file: "groups.go", old: "\t\t\tof[k] = struct{}{}\n"},
+	{rule: "nothing is kept of what an open transaction removes", file: "groups.go", old: "\t\tif tx.holds(k, tags) {", new: "\t\tif false {"},
+	{rule: "untagged entries wait for open removals too", file: "groups.go", old: "if len(tags) == 0 && g.open.Load() == 0 {", new: "if len(tags) == 0 {"},
+	{rule: "a transaction's removal is applied when it begins", file: "groups.go", old: "\tg.mu.Unlock()\n\ttx.apply()\n", new: "\tg.mu.Unlock()\n"},
+	{rule: "a transaction's removal is applied when it ends", file: "groups.go", old: "\ttx.apply()\n\ttx.t.groups.end(", new: "\ttx.t.groups.end("},
+	{rule: "a commit's notification ends its removal", file: "groups.go", old: "slices.Contains(tx.ids, g.ID)", new: "false", tests: "^TestTxRemovalEnds$"},
+	{rule: "a notification ends only its own removal", file: "groups.go", old: "slices.Contains(tx.ids, g.ID)", new: "true"},
+	{rule: "no read is joined across a removal", file: "read.go", old: " && newest.turns == turns", new: ""},
+	{rule: "no read is joined while a transaction removes", file: "read.go", old: " && t.groups.open.Load() == 0 {", new: " {"},
+	{rule: "a read notes the turns", file: "read.go", old: "began: now, turns: turns,", new: "began: now,", tests: "^TestSimulate$|^TestGroupsAreKept$"},
+	{rule: "a read alone notes the turns", file: "read.go", old: "turns: t.groups.now(), done", new: "done", tests: "^TestSimulate$|^TestGroupsAreKept$"},
+	{rule: "a write notes the turns", file: "write.go", old: "turns: t.groups.now(), load", new: "load", tests: "^TestSimulate$|^TestGroupsAreKept$"},
+	{rule: "a removal waits for who keeps at the moment", file: "groups.go", old: "\t\tt.shards[i].wait()\n", tests: "^TestPrefixWaits$"},
+	{rule: "without Keys a prefix is everything", file: "groups.go", old: "\tif !ok {\n\t\tt.Forget()\n", new: "\tif !ok {\n", tests: "^TestPrefixWithoutKeys$"},
+	{rule: "a hidden prefix is everything", file: "groups.go", old: "\t\tt.Forget() // a prefix says", new: "\t\t// a prefix says", tests: "^TestHiddenGroups$"},
+	{rule: "another secret forgets tags", file: "hidden.go", old: "\tg.keys, g.size = nil, 0", new: "\tg.size = 0", tests: "^TestHiddenGroups$"},
+	{rule: "what is indexed is bounded", file: "groups.go", old: "\t\tg.full.Store(true)\n", tests: "^TestTagIndexIsBounded$"},
+	{rule: "what is kept stays indexed", file: "groups.go", old: "\t\t\tif t.local.Get(k) == nil {\n\t\t\t\tg.drop(name, k)", new: "\t\t\tif true {\n\t\t\t\tg.drop(name, k)", tests: "^TestTagIndexIsBounded$"},
+
+	{rule: "a transaction's write is ended by its own notification", file: "tracker.go", old: "slices.Contains(versions, w.version) })", new: "false })", tests: "^TestTxWriteEnds$"},
+	{rule: "a notification ends no other transaction's write", file: "tracker.go", old: "slices.Contains(versions, w.version) })", new: "true })"},
+	{rule: "the end of a write leaves other transactions' writes", file: "tx.go", old: "return other == w", new: "return other != nil"},
+	{rule: "a read alone keeps nothing that a transaction writes", file: "read.go", old: "s.reads[k] != nil || s.txs[k] != nil || !t.current", new: "s.reads[k] != nil || !t.current", spare: "what is kept is looked at again when the read ends, and the end of the transaction kills it"},
+	{rule: "Replace keeps nothing that a transaction writes", file: "read.go", old: "t.current(old.Epoch) && s.txs[k] == nil {", new: "t.current(old.Epoch) {", spare: "the entry to be replaced has gone when the transaction wrote, and none is kept until it has ended"},
+	{rule: "the end of a transaction wakes who waits", file: "tx.go", old: "\t\twatch.wake()\n", tests: "^TestTxWriteEnds$"},
+
+	{rule: "a load answers whom its proof came after", file: "load.go", old: "return l.out.Since > steps || l.began >= arrived", new: "return true", tests: "^TestAnswers$"},
+	{rule: "a step that had begun before proves nothing", file: "load.go", old: "return l.out.Since > steps || l.began >= arrived", new: "return l.out.Since >= steps || l.began >= arrived", tests: "^TestAnswers$"},
+	{rule: "a load answers who came before it", file: "load.go", old: "return l.out.Since > steps || l.began >= arrived", new: "return l.out.Since > steps", tests: "^TestAnswers$"},
+	{rule: "an offer answers whom its look came after", file: "load.go", old: "out != nil && (out.Since > steps || l.began >= arrived)", new: "out != nil", tests: "^TestAnswers$"},
+	{rule: "an older look does not replace a newer one", file: "load.go", old: "before != nil && before.Since > out.Since || ", tests: "^TestAnswers$"},
+	{rule: "no load is joined while a transaction writes", file: "load.go", old: "s.txs[k] == nil && t.groups.open", new: "t.groups.open", tests: "^TestJoinInTransactions$"},
+	{rule: "no load is joined while a transaction removes", file: "load.go", old: "s.txs[k] == nil && t.groups.open.Load() == 0", new: "s.txs[k] == nil", tests: "^TestJoinInTransactions$"},
+	{rule: "a load that began after a caller came is joined", file: "load.go", old: "t.groups.open.Load() == 0 || l.began >= arrived)", new: "t.groups.open.Load() == 0)", tests: "^TestJoinInTransactions$"},
+	{rule: "a stale entry is of this epoch", file: "tracker.go", old: "e.Epoch != t.epoch.Load() || now < e.Deadline", new: "now < e.Deadline", tests: "^TestStaleEntry$"},
+	{rule: "a stale entry is within the trust", file: "tracker.go", old: "now < e.Deadline || now >= t.trusted.Load()", new: "now < e.Deadline", tests: "^TestStaleEntry$"},
 }

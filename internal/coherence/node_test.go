@@ -16,12 +16,12 @@ func (w *world) entry(version int64, commit int, sent, remaining int64) *localca
 }
 
 // get begins a Get: a hit, a read of its own, or one that it joins.
-func (w *world) get(key int, floor [promises]int) {
+func (w *world) get(key int, floor floor) {
 	k := w.keys[key]
 	if e := w.tr.Hit(k, w.now); e != nil {
 		w.counts.hits++
 		w.trace("get key %d: hit, commit %d", key, e.Size)
-		w.returned(key, e.Version, e.Size, floor)
+		w.returned(key, true, e.Version, e.Size, floor)
 		return
 	}
 	f, leader := w.tr.BeginRead(k)
@@ -55,9 +55,10 @@ func (r *read) finish(w *world, err error) {
 	if err != nil {
 		r.f.Finish(store.Row{}, err, nil)
 	} else {
-		got := store.Row{Version: r.row.version, Server: int64(r.row.commit)}
+		got := store.Row{Version: r.row.version, Server: int64(r.row.commit), Tags: r.row.tags}
 		var e *localcache.Entry
 		if r.row.live(r.at) {
+			got.Value = []byte{}
 			remaining := int64(never)
 			if r.row.expires != never {
 				remaining = r.row.expires - r.at
@@ -68,7 +69,7 @@ func (r *read) finish(w *world, err error) {
 		if e != nil && w.local.Get(w.keys[r.key]) == e {
 			w.counts.kept++
 		}
-		w.returned(r.key, got.Version, r.row.commit, r.floor)
+		w.returned(r.key, e != nil, got.Version, r.row.commit, r.floor)
 	}
 	w.reads = remove(w.reads, r)
 	waiting := w.joiners
@@ -80,7 +81,7 @@ func (r *read) finish(w *world, err error) {
 		}
 		<-r.f.Done()
 		if row, err := r.f.Result(); err == nil {
-			w.returned(j.key, row.Version, int(row.Server), j.floor)
+			w.returned(j.key, row.Value != nil, row.Version, int(row.Server), j.floor)
 		} else {
 			w.get(j.key, j.floor)
 		}
@@ -90,10 +91,10 @@ func (r *read) finish(w *world, err error) {
 // finish ends a write of ours.
 func (o *ourWrite) finish(w *world, known bool) {
 	var e *localcache.Entry
-	if known && !o.remove {
-		e = w.entry(o.version, o.commit, o.sent, o.ttl)
+	if known && o.of.value {
+		e = w.entry(o.of.version, o.commit, o.sent, o.of.ttl)
 	}
-	o.w.Finish(e, 0)
+	o.w.Finish(e, 0, o.of.tags...)
 	if known {
 		w.raise(p3, o.key, o.commit)
 	}

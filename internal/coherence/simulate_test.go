@@ -50,9 +50,10 @@ func TestSimulate(t *testing.T) {
 func TestSimulateNotices(t *testing.T) {
 	t.Parallel()
 	for name, b := range map[string]bent{
-		"live before LISTEN":        {beatFirst: true},
-		"a Delete is not published": {silentDelete: true},
-		"a lost notification":       {lossy: true},
+		"live before LISTEN":         {beatFirst: true},
+		"a Delete is not published":  {silentDelete: true},
+		"a lost notification":        {lossy: true},
+		"a removal is not published": {silentGroup: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -121,7 +122,7 @@ func (s *simulation) run(seed uint64, traced func(string, ...any)) (err error) {
 		}
 	}()
 	w := s.begin(seed, traced)
-	for range 10 + w.rng.IntN(40) {
+	for range 12 + w.rng.IntN(44) {
 		s.step()
 		w.check()
 	}
@@ -137,7 +138,7 @@ func (s *simulation) begin(seed uint64, traced func(string, ...any)) *world {
 	*s.w = world{
 		rng: old.rng, bent: old.bent, tr: old.tr, local: old.local, counts: old.counts, traced: traced,
 		queue: old.queue[:0], expiry: append(old.expiry[:0], never), reads: old.reads[:0], joiners: old.joiners[:0], writes: old.writes[:0],
-		txs: old.txs[:0],
+		txs: old.txs[:0], tags: append(old.tags[:0], nil), saw: append(old.saw[:0], allRecords), records: old.records[:0], removals: old.removals[:0],
 	}
 	w := s.w
 	switch keys := w.rng.IntN(4); keys {
@@ -148,6 +149,7 @@ func (s *simulation) begin(seed uint64, traced func(string, ...any)) *world {
 	default:
 		w.keys = s.near[:1]
 	}
+	w.grouped = seed%3 == 0 // removals take the place of other steps, and schedules are short
 	w.gets, w.sets = 1+w.rng.IntN(3), w.rng.IntN(4)
 	w.rows, w.gone = make([]row, len(w.keys)), make([]int, len(w.keys))
 	for p := range w.floors {
@@ -161,11 +163,14 @@ func (s *simulation) begin(seed uint64, traced func(string, ...any)) *world {
 	w.beat()
 	for key := range w.keys {
 		if w.rng.IntN(4) > 0 {
-			w.put(key, w.version(), never, true)
+			w.put(key, w.value(w.version(), never))
 		}
 	}
 	s.enabled = s.enabled[:0]
 	for i, st := range steps {
+		if removal := strings.Contains(st.name, "remov"); removal && !w.grouped {
+			continue
+		}
 		if st.always || w.rng.IntN(3) == 0 {
 			for range st.weight {
 				s.enabled = append(s.enabled, i)
@@ -206,7 +211,13 @@ func (s *simulation) end() {
 		}
 	}
 	for _, x := range w.txs {
-		x.w.End()
+		if !x.ended {
+			x.rollback()
+		}
+		for _, p := range x.parts {
+			p.end()
+		}
+		w.check()
 	}
 	for len(w.queue) > 0 {
 		w.deliver(1, false)
@@ -217,6 +228,10 @@ func (s *simulation) end() {
 			w.wrong("the tracker still holds %d reads and %d writers of those that have ended", len(sh.reads), len(sh.writers))
 		}
 	}
+	if g := &w.tr.groups; len(g.txs) > 0 || g.open.Load() != 0 {
+		w.wrong("the tracker still holds %d removals of transactions that have ended", len(g.txs))
+	}
 	w.tr.Down()
 	w.local.Clear()
+	w.tr.groups.keys, w.tr.groups.size = nil, 0
 }

@@ -2,7 +2,6 @@ package coherence
 
 import (
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/pgcache/go/localcache"
@@ -51,7 +50,10 @@ var steps = []struct {
 	{"delete", 2, false, func(w *world) bool { return w.beginWrite(true) }},
 	{"a write commits", 4, true, func(w *world) bool {
 		return w.pickWrite(func(o *ourWrite) bool { return o.commit == 0 && !w.locked(o.key) }, func(o *ourWrite) {
-			o.commit = w.put(o.key, o.version, o.ttl, !o.remove)
+			if w.rng.IntN(2) == 0 {
+				o.of.seen = w.seenNow() // else its snapshot is as old as the write
+			}
+			o.commit = w.put(o.key, o.of)
 			w.trace("our write of key %d commits as %d", o.key, o.commit)
 			if o.gaveUp {
 				w.writes = remove(w.writes, o)
@@ -100,36 +102,99 @@ var steps = []struct {
 		return true
 	}},
 
-	{"a transaction writes", 1, false, func(w *world) bool {
-		key := w.rng.IntN(len(w.keys))
-		if len(w.txs) >= 2 || w.locked(key) {
+	{"a removal of ours", 2, false, func(w *world) bool {
+		records := w.anyGroups()
+		if len(w.removals) > 0 || records == nil {
 			return false
 		}
-		x := &ourTx{key: key, version: w.version(), remove: w.rng.IntN(2) == 0}
-		w.trace("a transaction of ours writes key %d", key)
-		x.w = w.tr.BeginTxWrite(w.keys[key], x.version)
-		w.txs = append(w.txs, x)
+		w.trace("our removal of %v begins", records)
+		w.forget(records)
+		w.removals = append(w.removals, &ourRemoval{records: records})
 		return true
 	}},
+	{"a removal commits", 3, true, func(w *world) bool {
+		return pick(w, w.removals, func(r *ourRemoval) bool { return !r.committed }, func(r *ourRemoval) {
+			w.trace("our removal of %v commits", r.records)
+			r.bits, r.committed = w.removeGroups(r.records), true
+			if r.gaveUp {
+				w.removals = remove(w.removals, r)
+			}
+		})
+	}},
+	{"a removal ends", 3, true, func(w *world) bool {
+		return pick(w, w.removals, func(r *ourRemoval) bool { return r.committed }, func(r *ourRemoval) {
+			w.trace("our removal of %v ends", r.records)
+			w.forget(r.records)
+			w.known |= r.bits
+			w.removals = remove(w.removals, r)
+		})
+	}},
+	{"a removal gives up", 1, false, func(w *world) bool {
+		return pick(w, w.removals, func(r *ourRemoval) bool { return !r.gaveUp }, func(r *ourRemoval) {
+			w.trace("our removal of %v gives up", r.records)
+			w.forget(r.records)
+			if r.gaveUp = true; r.committed {
+				w.removals = remove(w.removals, r)
+			}
+		})
+	}},
+	{"another removes", 2, false, func(w *world) bool {
+		records := w.anyGroups()
+		if records == nil {
+			return false
+		}
+		w.trace("another's removal of %v commits", records)
+		w.removeGroups(records)
+		return true
+	}},
+
+	{"a transaction begins", 1, false, func(w *world) bool {
+		if len(w.txs) >= 2 {
+			return false
+		}
+		x := &ourTx{fixed: w.rng.IntN(3) == 0, seen: w.seenNow()}
+		if w.rng.IntN(2) == 0 && w.txRemoves(x) || w.txWrites(x) {
+			w.trace("a transaction of ours %v", x.parts[0])
+			w.txs = append(w.txs, x)
+			return true
+		}
+		return false
+	}},
+	{"a transaction goes on", 2, true, func(w *world) bool {
+		done := false
+		pick(w, w.txs, func(x *ourTx) bool { return !x.ended && !x.bad && len(x.parts) < 3 }, func(x *ourTx) {
+			if done = w.rng.IntN(2) == 0 && w.txRemoves(x) || w.txWrites(x); done {
+				w.trace("a transaction of ours %v", x.parts[len(x.parts)-1])
+			}
+		})
+		return done
+	}},
+	{"a statement of a transaction fails", 1, false, func(w *world) bool {
+		return pick(w, w.txs, func(x *ourTx) bool { return !x.ended && !x.bad && len(x.parts) > 0 }, func(x *ourTx) {
+			last := x.parts[len(x.parts)-1]
+			w.trace("the statement of a transaction of ours that %v fails", last)
+			last.end()
+			x.bad = true
+		})
+	}},
 	{"a transaction commits", 2, true, func(w *world) bool {
-		return pick(w, w.txs, func(x *ourTx) bool { return !x.ended }, func(x *ourTx) {
-			commit, _ := w.write(x.key, x.version, w.ttl(), !x.remove)
-			w.publish(note{key: x.key, version: x.version, commit: commit})
-			w.trace("a transaction of ours commits key %d as %d", x.key, commit)
-			w.raise(p3, x.key, commit) // Commit has returned
-			x.ended = true
+		return pick(w, w.txs, func(x *ourTx) bool { return !x.ended && !x.bad }, func(x *ourTx) {
+			w.trace("a transaction of ours commits: %v", x.parts)
+			x.commit(w)
 		})
 	}},
 	{"a transaction rolls back", 1, true, func(w *world) bool {
 		return pick(w, w.txs, func(x *ourTx) bool { return !x.ended }, func(x *ourTx) {
-			w.trace("a transaction of ours that wrote key %d rolls back", x.key)
-			x.ended = true
+			w.trace("a transaction of ours rolls back: %v", x.parts)
+			x.rollback()
 		})
 	}},
 	{"the outcome of a transaction is known", 2, true, func(w *world) bool {
 		return pick(w, w.txs, func(x *ourTx) bool { return x.ended }, func(x *ourTx) {
-			w.trace("the outcome of our transaction on key %d is known", x.key)
-			x.w.End()
+			w.trace("the outcome of our transaction is known: %v", x.parts)
+			for _, p := range x.parts {
+				p.end()
+			}
 			w.txs = remove(w.txs, x)
 		})
 	}},
@@ -139,7 +204,7 @@ var steps = []struct {
 		if w.locked(key) {
 			return false
 		}
-		w.trace("another's Set of key %d commits as %d", key, w.put(key, w.version(), w.ttl(), true))
+		w.trace("another's Set of key %d commits as %d", key, w.put(key, w.value(w.version(), w.ttl())))
 		return true
 	}},
 	{"another deletes", 2, false, func(w *world) bool {
@@ -147,7 +212,7 @@ var steps = []struct {
 		if w.locked(key) {
 			return false
 		}
-		w.trace("another's Delete of key %d commits as %d", key, w.put(key, w.version(), never, false))
+		w.trace("another's Delete of key %d commits as %d", key, w.put(key, written{version: w.version(), ttl: never}))
 		return true
 	}},
 	{"another clears", 1, false, func(w *world) bool {
@@ -163,7 +228,7 @@ var steps = []struct {
 		if !w.rows[key].live(w.now) || w.locked(key) {
 			return false
 		}
-		commit := w.nextCommit(never)
+		commit := w.nextCommit(never, nil, allRecords)
 		w.rows[key], w.gone[key] = row{commit: commit}, commit
 		w.publish(note{key: key, commit: commit})
 		w.trace("key %d is deleted by hand as %d", key, commit)
@@ -271,11 +336,6 @@ var steps = []struct {
 	}},
 }
 
-// anyLocked says that a transaction is open that has written something: what locks the table waits.
-func (w *world) anyLocked() bool {
-	return slices.ContainsFunc(w.txs, func(x *ourTx) bool { return !x.ended })
-}
-
 var errTest = errors.New("the read failed")
 
 // hit is a Get that only looks at memory.
@@ -287,7 +347,7 @@ func (w *world) hit() bool {
 	}
 	w.counts.hits++
 	w.trace("get key %d: hit, commit %d", key, e.Size)
-	w.returned(key, e.Version, e.Size, w.floor(key))
+	w.returned(key, true, e.Version, e.Size, w.floor(key))
 	return true
 }
 
@@ -316,9 +376,12 @@ func (w *world) beginWrite(del bool) bool {
 	if len(w.writes) >= w.sets {
 		return false
 	}
-	o := &ourWrite{key: w.rng.IntN(len(w.keys)), version: w.version(), sent: w.now, ttl: w.ttl(), remove: del}
+	o := &ourWrite{key: w.rng.IntN(len(w.keys)), sent: w.now, of: w.value(w.version(), w.ttl())}
+	if del {
+		o.of.value, o.of.tags = false, nil
+	}
 	w.trace("our write of key %d begins", o.key)
-	o.w = w.tr.BeginWrite(w.keys[o.key], o.version, nil)
+	o.w = w.tr.BeginWrite(w.keys[o.key], o.of.version, nil)
 	w.writes = append(w.writes, o)
 	return true
 }

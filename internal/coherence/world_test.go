@@ -2,9 +2,10 @@ package coherence
 
 import (
 	"fmt"
+	"iter"
+	"maps"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/pgcache/go/internal/notify"
@@ -18,20 +19,25 @@ import (
 // Commits are numbered. The tracker sees versions, which say nothing about order; the checks see the numbers, which
 // travel in Entry.Size and Row.Server.
 type world struct {
-	rng    *rand.Rand
-	bent   bent
-	tr     *Tracker
-	local  memory
-	keys   []Key
-	gets   int    // reads under way at most
-	sets   int    // writes of ours under way at most
-	secret []byte // messages hash keys with it; nil: they don't
-	traced func(format string, args ...any)
+	rng     *rand.Rand
+	bent    bent
+	tr      *Tracker
+	local   memory
+	keys    []Key
+	gets    int    // reads under way at most
+	sets    int    // writes of ours under way at most
+	grouped bool   // groups are removed in this schedule
+	secret  []byte // messages hash keys with it; nil: they don't
+	traced  func(format string, args ...any)
 
 	now       int64 // ticks of the clock of all deadlines
 	rows      []row
-	gone      []int   // per key: the latest commit that left no row
-	expiry    []int64 // of each commit
+	gone      []int         // per key: the latest commit that left no row
+	expiry    []int64       // of each commit
+	tags      [][]string    // likewise
+	saw       []seenRecords // of each commit: which removals its statement had seen
+	known     seenRecords   // the removals that this node has done itself, or applied
+	records   []record      // of the removals of groups that are committed
 	queue     []note
 	listening bool // LISTEN is in force: what is committed is queued for us
 	up        bool // TrustListener has been called
@@ -41,6 +47,7 @@ type world struct {
 	joiners  []joiner
 	writes   []*ourWrite
 	txs      []*ourTx
+	removals []*ourRemoval
 	clearing int // of a Clear of ours: 0 none, 1 begun, 2 committed
 	cleared  []int
 	seen     seen
@@ -55,6 +62,7 @@ type world struct {
 type bent struct {
 	beatFirst    bool // the listener is called live before LISTEN
 	silentDelete bool // a Delete is not published
+	silentGroup  bool // the removal of a group is not published
 	lossy        bool // now and then a notification is lost in a connection that lives on
 }
 
@@ -73,6 +81,7 @@ func (m memory) Get(k Key) *localcache.Entry    { return m[k] }
 func (m memory) Set(k Key, e *localcache.Entry) { m[k] = e }
 func (m memory) Delete(k Key)                   { delete(m, k) }
 func (m memory) Clear()                         { clear(m) }
+func (m memory) Keys() iter.Seq[Key]            { return maps.Keys(m) }
 
 // row is a key as the database has it.
 type row struct {
@@ -81,6 +90,9 @@ type row struct {
 	version int64
 	commit  int // the latest of this key, also where there is no row any more
 	expires int64
+	tags    []string
+	seen    seenRecords
+	dead    bool // a record of one of its groups is committed that it has not seen
 }
 
 const never = math.MaxInt64
@@ -88,22 +100,30 @@ const never = math.MaxInt64
 // farAway is beyond the few ticks that a schedule takes, whenever it runs.
 const farAway = 24 * time.Hour
 
-func (r row) live(now int64) bool { return r.on && r.value && now < r.expires }
+func (r row) live(now int64) bool { return r.on && r.value && !r.dead && now < r.expires }
 
-// note is one notification under way. Version 0 drops the key whatever is held; key -1 is "forget everything".
+// note is one notification under way. Version 0 drops the key whatever is held; key everything is "forget everything", key
+// ofGroups removes groups.
 type note struct {
 	key     int
 	version int64
-	commits []int // for key -1: the latest commit of each key
+	groups  []record
+	removes seenRecords // the records of groups
+	commits []int       // for key everything: the latest commit of each key
 	commit  int
 }
+
+const (
+	everything = -1
+	ofGroups   = -2
+)
 
 // read is one statement of ours that reads.
 type read struct {
 	id      int // for the trace
 	f       *Read
 	key     int
-	floor   [promises]int
+	floor   floor
 	sent    int64
 	snapped bool
 	row     row
@@ -114,32 +134,17 @@ type read struct {
 type joiner struct {
 	f     *Read
 	key   int
-	floor [promises]int
+	floor floor
 }
 
 // ourWrite is one Set or Delete of ours.
 type ourWrite struct {
-	w         *Writer
-	key       int
-	version   int64
-	sent, ttl int64
-	remove    bool
-	commit    int  // 0: not yet
-	gaveUp    bool // the caller is gone, the statement may still be done
-}
-
-// ourTx is a transaction of ours that has written a key. Its row is locked until it ends.
-type ourTx struct {
-	w       *TxWrite
-	key     int
-	version int64
-	remove  bool
-	ended   bool // committed or rolled back
-}
-
-// locked says that a transaction that is open has written key: whoever writes it waits.
-func (w *world) locked(key int) bool {
-	return slices.ContainsFunc(w.txs, func(x *ourTx) bool { return x.key == key && !x.ended })
+	w      *Writer
+	key    int
+	of     written
+	sent   int64
+	commit int  // 0: not yet
+	gaveUp bool // the caller is gone, the statement may still be done
 }
 
 const (
@@ -168,11 +173,18 @@ func (w *world) trace(format string, args ...any) {
 	}
 }
 
-func (w *world) floor(key int) (floor [promises]int) {
-	for p := range floor {
-		floor[p] = w.floors[p][key]
+// floor is what a Get that begins now may return: no older commit, and nothing that these removals are about.
+type floor struct {
+	commits [promises]int
+	removed seenRecords
+}
+
+func (w *world) floor(key int) (f floor) {
+	for p := range f.commits {
+		f.commits[p] = w.floors[p][key]
 	}
-	return floor
+	f.removed = w.known
+	return f
 }
 
 func (w *world) raise(promise, key, commit int) {
@@ -180,11 +192,14 @@ func (w *world) raise(promise, key, commit int) {
 }
 
 // returned checks what a Get of key returned that began with floor.
-func (w *world) returned(key int, version int64, commit int, floor [promises]int) {
+func (w *world) returned(key int, value bool, version int64, commit int, floor floor) {
+	if i := w.removes(w.keys[key], commit, floor.removed); value && i >= 0 {
+		w.wrong("a Get of key %d returned commit %d, although the removal of %v was known here before it began", key, commit, w.records[i])
+	}
 	if version == 0 {
 		commit = max(commit, w.gone[key]) // no row is no row, whichever Delete it was
 	}
-	for p, least := range floor {
+	for p, least := range floor.commits {
 		if commit < least {
 			w.wrong("a Get of key %d returned commit %d, although "+promiseNames[p]+" before it began", key, commit, least)
 		}
@@ -207,16 +222,21 @@ func (w *world) check() {
 		if e == nil || e.Epoch != w.tr.epoch.Load() || w.now >= e.Deadline {
 			continue
 		}
-		if e.Size != w.rows[i].commit && !w.evicts(i, e.Version) {
+		if e.Size != w.rows[i].commit && !w.evicts(i, e) {
 			w.wrong("INV: key %d is served as of commit %d, it is at %d, and nothing is queued that evicts it", i, e.Size, w.rows[i].commit)
 		}
 	}
 }
 
-func (w *world) evicts(key int, version int64) bool {
+func (w *world) evicts(key int, e *localcache.Entry) bool {
 	for _, n := range w.queue {
-		if n.key == -1 || n.key == key && n.version != version {
+		if n.key == everything || n.key == key && n.version != e.Version {
 			return true
+		}
+		for _, r := range n.groups {
+			if r.holds(w.keys[key], w.tags[e.Size]) {
+				return true
+			}
 		}
 	}
 	return false
@@ -231,41 +251,59 @@ func (w *world) version() int64 {
 	}
 }
 
-func (w *world) nextCommit(expires int64) int {
-	w.expiry = append(w.expiry, expires)
+func (w *world) nextCommit(expires int64, tags []string, seen seenRecords) int {
+	w.expiry, w.tags, w.saw = append(w.expiry, expires), append(w.tags, tags), append(w.saw, seen)
 	return len(w.expiry) - 1
 }
 
+// written is what a statement writes, and what its snapshot shows of removals.
+type written struct {
+	version int64
+	ttl     int64
+	value   bool
+	tags    []string
+	seen    seenRecords
+}
+
+// value is what somebody writes by a statement whose snapshot is of now.
+func (w *world) value(version, ttl int64) written {
+	return written{version: version, ttl: ttl, value: true, tags: w.anyTags(), seen: w.seenNow()}
+}
+
 // put commits a row, and publishes it unless it is new.
-func (w *world) put(key int, version int64, ttl int64, value bool) (commit int) {
-	commit, changed := w.write(key, version, ttl, value)
-	if changed && (value || !w.bent.silentDelete) {
-		w.publish(note{key: key, version: version, commit: commit})
+func (w *world) put(key int, of written) (commit int) {
+	commit, changed := w.write(key, of)
+	if changed && (of.value || !w.bent.silentDelete) {
+		w.publish(note{key: key, version: of.version, commit: commit})
 	}
+	w.bury()
 	return commit
 }
 
 // write commits a row, and says whether there was one before.
-func (w *world) write(key int, version int64, ttl int64, value bool) (commit int, changed bool) {
+func (w *world) write(key int, of written) (commit int, changed bool) {
 	expires := int64(never)
-	if ttl != never {
-		expires = w.now + ttl
+	if of.ttl != never {
+		expires = w.now + of.ttl
+	}
+	if !of.value {
+		of.tags, of.seen = nil, allRecords // nothing is there to be removed
 	}
 	was := w.rows[key].on
-	commit = w.nextCommit(expires)
-	w.rows[key] = row{on: true, value: value, version: version, commit: commit, expires: expires}
-	return commit, was || !value
+	commit = w.nextCommit(expires, of.tags, of.seen)
+	w.rows[key] = row{on: true, value: of.value, version: of.version, commit: commit, expires: expires, tags: of.tags, seen: of.seen}
+	return commit, was || !of.value
 }
 
 // empty commits a Clear.
 func (w *world) empty() {
 	commits := make([]int, len(w.rows))
 	for i := range w.rows {
-		commits[i] = w.nextCommit(never)
+		commits[i] = w.nextCommit(never, nil, allRecords)
 		w.rows[i] = row{commit: commits[i]}
 		w.gone[i] = commits[i]
 	}
-	w.publish(note{key: -1, commits: commits})
+	w.publish(note{key: everything, commits: commits})
 }
 
 func (w *world) publish(n note) {
@@ -274,20 +312,30 @@ func (w *world) publish(n note) {
 	}
 }
 
-// deliver applies the first n notifications of the queue, as one payload if they are more than one and none is "forget
-// everything". A foreign one is in a format that this release does not know.
+// publishInline publishes n in the statement that writes. What others have left in the change log may come later.
+func (w *world) publishInline(n note) {
+	before := len(w.queue)
+	w.publish(n)
+	for i := before; i > 0 && len(w.queue) > before && w.queue[i-1].key >= 0 && w.rng.IntN(2) == 0; i-- {
+		w.queue[i-1], w.queue[i] = w.queue[i], w.queue[i-1]
+	}
+}
+
+// deliver applies the first n notifications of the queue, as one payload if they are more than one and all name keys. A foreign one is in a format that this release does not know.
 func (w *world) deliver(n int, foreign bool) {
 	batch := w.queue[:n]
 	for i, one := range batch {
-		if one.key == -1 {
+		if one.key < 0 {
 			batch = w.queue[:max(i, 1)]
 			break
 		}
 	}
 	var payload string
 	switch first := batch[0]; {
-	case first.key == -1:
+	case first.key == everything:
 		payload = notify.All
+	case first.key == ofGroups:
+		payload = w.groupItems(first.groups)
 	case len(batch) == 1:
 		payload = one(w.published(w.keys[first.key]), first.version)
 	default:
@@ -312,6 +360,7 @@ func (w *world) deliver(n int, foreign bool) {
 		w.wrong("Apply(%q): %v", payload, err)
 	}
 	for _, one := range batch {
+		w.known |= one.removes
 		for key, commit := range one.commits {
 			w.raise(p1, key, commit)
 		}
@@ -328,6 +377,7 @@ func (w *world) beat() {
 		for i, r := range w.rows {
 			w.raise(p2, i, r.commit)
 		}
+		w.known |= w.seenNow()
 	}
 	w.up, w.silent = true, false
 	w.tr.TrustListener(time.Now().Add(farAway))
