@@ -3,29 +3,28 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"database/sql"
 	"flag"
+	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 
+	"github.com/pgcache/go/internal/pgserver"
 	"github.com/pgcache/go/pgcachetest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
 func TestMain(m *testing.M) {
-	testscript.Main(pgcachetest.Main(m), map[string]func(){"pgcache": func() {
-		// A script interrupts what runs in the background at its end.
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-		code := run(ctx, &app{in: os.Stdin, out: os.Stdout, errs: os.Stderr, getenv: os.Getenv}, os.Args[1:])
-		stop()
-		os.Exit(code)
-	}})
+	testscript.Main(pgcachetest.Main(m), map[string]func(){"pgcache": main})
 }
 
 // TestScripts runs each script in a schema of its own, on a real Postgres.
@@ -34,19 +33,23 @@ func TestScripts(t *testing.T) {
 	if err != nil || len(scripts) == 0 {
 		t.Fatal("no scripts", err)
 	}
-	for _, script := range scripts {
-		t.Run(strings.TrimSuffix(filepath.Base(script), ".txtar"), func(t *testing.T) {
+	for _, file := range scripts {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
 			t.Parallel()
-			dsn := pgcachetest.DSN(t)
+			// Its sessions are told apart by their application_name, and what it publishes by its channel.
+			name := "script-" + strings.ToLower(rand.Text()[:12])
+			dsn := pgserver.WithParam(pgcachetest.DSN(t), "application_name", name)
+			s := &script{db: pgcachetest.DB(t), name: name}
 			testscript.Run(t, testscript.Params{
-				Files:         []string{script},
+				Files:         []string{file},
 				UpdateScripts: *update,
 				Setup: func(env *testscript.Env) error {
 					env.Setenv("PGCACHE_DSN", dsn)
+					env.Setenv("CHANNEL", strings.ReplaceAll(name, "-", "_"))
 					env.Setenv("PGCACHE_PG_BIN", os.Getenv("PGCACHE_PG_BIN"))
 					return nil
 				},
-				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code},
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "sql": s.sql, "listening": s.listening, "sessions": s.sessions},
 			})
 		})
 	}
@@ -63,6 +66,52 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Logf("%s%s", &out, &errs)
 	if want := args[0]; want != string(rune('0'+got)) {
 		ts.Fatalf("exit code %d, want %s", got, want)
+	}
+}
+
+// script is what the commands of a script know of the server.
+type script struct {
+	db   *sql.DB
+	name string // application_name of the sessions of its commands
+}
+
+// sql runs a statement in the schema of the script: sql 'DELETE FROM cache_entries'
+func (s *script) sql(ts *testscript.TestScript, neg bool, args []string) {
+	schema := regexp.MustCompile(`search_path=(\w+)`).FindStringSubmatch(ts.Getenv("PGCACHE_DSN"))
+	if len(args) != 1 || schema == nil {
+		ts.Fatalf("usage: sql STATEMENT")
+	}
+	conn, err := s.db.Conn(context.Background())
+	ts.Check(err)
+	defer conn.Close()
+	_, err = conn.ExecContext(context.Background(), "SET search_path = "+schema[1])
+	ts.Check(err)
+	for _, statement := range strings.Split(args[0], ";") {
+		_, err = conn.ExecContext(context.Background(), statement)
+		if neg != (err != nil) {
+			ts.Fatalf("%v", err)
+		}
+	}
+}
+
+// listening waits until so many sessions of the script listen: listening 2
+func (s *script) listening(ts *testscript.TestScript, _ bool, args []string) {
+	s.wait(ts, args, " AND query LIKE 'LISTEN %' AND state = 'idle'")
+}
+
+// sessions waits until the script has so many sessions: sessions 0
+func (s *script) sessions(ts *testscript.TestScript, _ bool, args []string) { s.wait(ts, args, "") }
+
+func (s *script) wait(ts *testscript.TestScript, args []string, which string) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		var n int
+		ts.Check(s.db.QueryRow("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1"+which, s.name).Scan(&n))
+		if fmt.Sprint(n) == args[0] {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("there are %d sessions", n)
+		}
 	}
 }
 

@@ -55,6 +55,20 @@ func printable(text string) string {
 	return strconv.Quote(text)
 }
 
+// harmless is a text of several lines with nothing in it that a terminal would obey.
+func harmless(text []byte) string {
+	var b strings.Builder
+	for _, r := range string(text) {
+		if unicode.IsPrint(r) || r == '\n' || r == '\t' {
+			b.WriteRune(r)
+		} else {
+			quoted := strconv.QuoteRune(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+	}
+	return b.String()
+}
+
 func quote(text string) string { return strconv.Quote(text) }
 
 // grid prints rows in columns. right says which are aligned to the right.
