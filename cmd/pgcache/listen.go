@@ -110,7 +110,7 @@ type item struct {
 	versions            []int64
 }
 
-// name is the item for people.
+// name is the item for people; it may have anything in it.
 func (i item) name(hidden bool) string {
 	mark := ""
 	if hidden {
@@ -118,11 +118,11 @@ func (i item) name(hidden bool) string {
 	}
 	switch {
 	case i.tag != "":
-		return "tag " + mark + printable(i.tag)
+		return "tag " + mark + i.tag
 	case i.beginning != "":
-		return "all that begin with " + printable(i.beginning)
+		return "all that begin with " + i.beginning
 	}
-	return mark + printable(i.key)
+	return mark + i.key
 }
 
 // concerns says whether keys that begin with some text may be among what the item names. Which keys a tag is about, nobody sees.

@@ -55,6 +55,8 @@ func run(ctx context.Context, a *app, args []string) (code int) {
 	switch {
 	case code == exitInterrupted:
 		text = "interrupted"
+	case canceled(err):
+		text = fmt.Sprintf("the statement took longer than --timeout %v, or an administrator canceled it", a.global.timeout)
 	case denied(err) && !strings.Contains(text, "docs/rights.md"):
 		text += "; docs/rights.md has the GRANTs, and pgcache doctor says what is lacking"
 	}
@@ -69,7 +71,7 @@ func (a *app) fail(text string, args []string, code int) {
 		writeJSON(a.errs, errorJSON{Error: text, Code: code}) //nolint:errcheck // there is nowhere else to say it
 		return
 	}
-	fmt.Fprintf(a.errs, "pgcache: %s\n", text)
+	fmt.Fprintf(a.errs, "pgcache: %s\n", harmless([]byte(text)))
 	if code == exitUsage {
 		fmt.Fprintln(a.errs, "See 'pgcache help'.")
 	}

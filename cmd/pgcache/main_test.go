@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -160,6 +162,8 @@ func TestPasswordsAreNotShown(t *testing.T) {
 		{"get", "k", "--timeout", "postgres://u:" + secret + "@h/db"},
 		{"postgres://u:" + secret + "@h/db"},
 		{"tail", "--dsn", "postgres://u:" + secret + "@127.0.0.1:1/db", "--json"},
+		{"doctor", "--dsn", "postgres://u:" + secret + "@127.0.0.1:1/db", "--json"},
+		{"watch", "t", "--key", "{id}", "--dsn", "postgres://u:" + secret + "@127.0.0.1:1/db"},
 		{"set", "k", "v", "--ttl", "password=" + secret},
 	} {
 		var out bytes.Buffer
@@ -167,6 +171,119 @@ func TestPasswordsAreNotShown(t *testing.T) {
 		code := run(t.Context(), a, args)
 		if code == exitOK || out.Len() == 0 || strings.Contains(out.String(), "hunter2") {
 			t.Errorf("%q: code %d, %s", args, code, &out)
+		}
+	}
+}
+
+// panics is an input that panics with a DSN.
+type panics struct{}
+
+func (panics) Read([]byte) (int, error) { panic("postgres://u:hunter2@h/db") }
+
+// TestPanics: a bug says that it is one, and shows no password.
+func TestPanics(t *testing.T) {
+	t.Parallel()
+	var out, errs bytes.Buffer
+	a := &app{in: panics{}, out: &out, errs: &errs, getenv: func(string) string { return "" }}
+	code := run(t.Context(), a, []string{"set", "k"})
+	if code != exitFailed || !strings.Contains(errs.String(), "a bug in pgcache") || !strings.Contains(errs.String(), ".Read(") || strings.Contains(errs.String(), "hunter2") {
+		t.Errorf("%d: %s", code, &errs)
+	}
+}
+
+// TestJSON: with --json every line of both outputs is a JSON document, whatever the command and whatever is wrong.
+func TestJSON(t *testing.T) {
+	t.Parallel()
+	dsn := pgcachetest.DSN(t)
+	for _, args := range [][]string{
+		{"get", "k"},
+		{"migrate", "status"},
+		{"doctor"},
+		{"migrate", "up"},
+		{"migrate", "up"},
+		{"migrate", "status"},
+		{"migrate", "sql"},
+		{"set", "k", "1", "--tag", "t"},
+		{"get", "k"},
+		{"inspect", "k"},
+		{"keys", "k"},
+		{"tags"},
+		{"watch"},
+		{"watch", "users", "--key", "user:{id}", "--sql"},
+		{"watch", "nope", "--key", "user:{id}"},
+		{"unwatch", "nope"},
+		{"doctor"},
+		{"del", "k"},
+		{"del", "--tag", "t", "--beginning", "a"},
+		{"get", "k"},
+		{"get", "\xff"},
+		{"clear", "--yes"},
+		{"clear"},
+		{"tail", "--for", "10ms"},
+		{"top", "--count", "1", "--interval", "100ms"},
+		{"bench", "--span", "10ms", "--callers", "2"},
+		{"demo", "--listen", "nowhere:nothing"},
+		{"nonsense"},
+		{"get", "--nonsense"},
+		{"get"},
+		{"set", "k", "1", "--ttl", "0"},
+		{"get", "k", "--timeout", "0"},
+		{"get", "k", "--dsn", "postgres://127.0.0.1:1/none"},
+	} {
+		var out bytes.Buffer
+		a := &app{in: strings.NewReader(""), out: &out, errs: &out, getenv: func(key string) string {
+			if key == "PGCACHE_DSN" {
+				return dsn
+			}
+			return ""
+		}}
+		code := run(t.Context(), a, append(args, "--json"))
+		if out.Len() == 0 && args[0] != "tail" {
+			t.Errorf("%q: code %d and no output", args, code)
+		}
+		for line := range strings.Lines(out.String()) {
+			if !json.Valid([]byte(line)) {
+				t.Errorf("%q: code %d, %s", args, code, line)
+			}
+		}
+	}
+}
+
+// TestInterrupted: what a command was doing on the server ends with it.
+func TestInterrupted(t *testing.T) {
+	t.Parallel()
+	tab := tableOf(t)
+	name := "interrupted-" + strings.ToLower(rand.Text()[:12])
+	dsn := pgserver.WithParam(tab.config.ConnString(), "application_name", name)
+	tx, err := tab.db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback() //nolint:errcheck // it holds a lock until then
+	if _, err := tx.Exec("LOCK TABLE cache_entries"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var errs bytes.Buffer
+	a := &app{in: strings.NewReader(""), out: io.Discard, errs: &errs, getenv: func(string) string { return "" }}
+	ended := make(chan int, 1)
+	go func() { ended <- run(ctx, a, []string{"tags", "--dsn", dsn, "--timeout", "1m"}) }()
+	running := func() (n int) {
+		if err := tab.db.QueryRow("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'", name).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for end := time.Now().Add(time.Minute); running() == 0 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	cancel()
+	if code := <-ended; code != exitInterrupted || errs.String() != "pgcache: interrupted\n" {
+		t.Errorf("%d: %s", code, &errs)
+	}
+	for end := time.Now().Add(10 * time.Second); running() > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the statement still waits on the server")
 		}
 	}
 }

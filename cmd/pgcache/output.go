@@ -26,6 +26,18 @@ func isTerminal(f any) bool {
 	return ok && term.IsTerminal(file.Fd())
 }
 
+// width is that of the terminal; 0: there is none.
+func (a *app) width() int {
+	if !isTerminal(a.out) {
+		return 0
+	}
+	w, _, err := term.GetSize(a.out.(*os.File).Fd()) //nolint:forcetypeassert // a terminal is a file
+	if err != nil {
+		return 0
+	}
+	return w
+}
+
 func (a *app) colors() bool {
 	return !a.global.noColor && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb" && isTerminal(a.out)
 }

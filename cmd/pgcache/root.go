@@ -51,7 +51,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitUsage
 	case errors.Is(err, errNoKey):
 		return exitNoKey
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || canceled(err)):
 		return exitInterrupted
 	case errors.As(err, new(connectError)):
 		return exitNoServer

@@ -17,25 +17,35 @@ func (f *follower) line(e eventJSON) (done bool) {
 	case e.Kind == "lost":
 		fmt.Fprintln(a.errs, s.red(e.Error))
 	default:
+		room := whoWidth(a.width())
 		if !f.headed {
 			f.headed = true
-			fmt.Fprintln(a.out, s.dim(fmt.Sprintf("%-12s  %8s  %-40s  %s", "TIME", "LATE", "WHO", "KEY")))
+			fmt.Fprintln(a.out, s.dim(fmt.Sprintf("%-12s  %8s  %-*s  %s", "TIME", "LATE", room, "WHO", "KEY")))
 		}
 		late := "-"
 		if e.LateMS != nil {
 			late = fmt.Sprintf("%.1fms", *e.LateMS)
 		}
-		key := e.name
+		key := printable(e.name)
 		if e.All {
 			key = s.yellow("* everything")
 		}
-		fmt.Fprintf(a.out, "%-12s  %8s  %s  %s\n", e.Time.Format("15:04:05.000"), late, s.cyan(fmt.Sprintf("%-40s", clip(who(e), 40))), key)
+		fmt.Fprintf(a.out, "%-12s  %8s  %s  %s\n", e.Time.Format("15:04:05.000"), late, s.cyan(fmt.Sprintf("%-*s", room, clip(who(e), room))), key)
 	}
 	if counts && f.left > 0 {
 		f.left--
 		return f.left == 0
 	}
 	return false
+}
+
+// whoWidth is how wide the column WHO is on a terminal of some width; 0: it is none. Keys have most of the room that is left.
+func whoWidth(terminal int) int {
+	const most, least, others = 40, 14, 12 + 2 + 8 + 2 + 2
+	if terminal == 0 {
+		return most
+	}
+	return min(most, max(least, (terminal-others)/2))
 }
 
 // who is who published, in a few words.

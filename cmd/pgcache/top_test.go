@@ -182,6 +182,10 @@ func TestTexts(t *testing.T) {
 		{spanText(50 * time.Hour), "2d2h"},
 		{printable("a\x1b[2Jb"), `"a\x1b[2Jb"`},
 		{printable("grün"), "grün"},
+		{fmt.Sprint(whoWidth(0), whoWidth(40), whoWidth(80), whoWidth(200)), "40 14 27 40"},
+		{harmless([]byte("a\x1b[2J\u009bb\tü\n")), "a\\x1b[2J\\u009bb\tü\n"},
+		{item{tag: "\x1b"}.name(true), "tag #\x1b"},
+		{fmt.Sprint(item{beginning: "user:4"}.concerns("user:"), item{beginning: "u"}.concerns("user:"), item{beginning: "v"}.concerns("user:")), "true true false"},
 		{sparkline([]float64{0, 1, 2, 4}, 3), "▃▅█"},
 	} {
 		if test[0] != test[1] {
