@@ -9,8 +9,11 @@ import (
 	"log/slog"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/pgcache/go/internal/migrate"
@@ -39,6 +42,10 @@ func (a *app) config() (*pgx.ConnConfig, error) {
 	a.secrets = append(a.secrets, config.Password)
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "pgcache-cli"
+	}
+	// What is interrupted, or takes too long, is ended on the server too: closing the connection does not end a statement.
+	config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: time.Second}
 	}
 	return config, nil
 }
@@ -72,13 +79,14 @@ func (a *app) names(channel string) (store.Names, error) {
 // table is the cache's tables as the commands see them that go past a Cache.
 type table struct {
 	*store.Store
-	db     *sql.DB
-	config *pgx.ConnConfig
-	state  store.State // Version 0: no tables
+	db      *sql.DB
+	config  *pgx.ConnConfig
+	timeout time.Duration // of a statement
+	state   store.State   // Version 0: no tables
 }
 
-// look connects and reads which version and channel the tables have, which may be none.
-func (a *app) look(ctx context.Context) (*table, error) {
+// connect connects, and reads nothing.
+func (a *app) connect(ctx context.Context) (*table, error) {
 	names, err := a.names("")
 	if err != nil {
 		return nil, err
@@ -87,22 +95,41 @@ func (a *app) look(ctx context.Context) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &table{Store: store.New(db, names, a.global.timeout, false), db: db, config: config}
-	statement, cancel := context.WithTimeout(ctx, a.global.timeout)
+	return &table{Store: store.New(db, names, a.global.timeout, false), db: db, config: config, timeout: a.global.timeout}, nil
+}
+
+// read reads which version and channel the tables have, which may be none.
+func (t *table) read(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
-	t.state, err = t.State(statement)
+	state, err := t.State(ctx)
 	if sqlerr.NoObject(err) || errors.Is(err, sql.ErrNoRows) {
-		t.state, err = store.State{}, nil
+		return nil
 	}
+	if err == nil && state.Channel != "" {
+		t.Names.Channel = state.Channel
+	}
+	t.state = state
+	return err
+}
+
+// look connects and reads.
+func (a *app) look(ctx context.Context) (*table, error) {
+	t, err := a.connect(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := t.read(ctx); err != nil {
 		t.close()
 		return nil, err
 	}
-	if t.state.Channel != "" {
-		t.Names.Channel = t.state.Channel
-	}
 	return t, nil
 }
+
+func denied(err error) bool { return sqlerr.State(err) == "42501" }
+
+// canceled says that the server ended the statement, which is what it does where a context of ours ends.
+func canceled(err error) bool { return sqlerr.State(err) == "57014" }
 
 // table connects to tables of this release's version.
 func (a *app) table(ctx context.Context) (*table, error) {
@@ -112,7 +139,7 @@ func (a *app) table(ctx context.Context) (*table, error) {
 	}
 	switch want := migrate.Latest(); {
 	case t.state.Version == 0:
-		err = fmt.Errorf("%w: pgcache migrate up; --schema and --prefix say where they are", pgcache.ErrNotMigrated)
+		err = errNoTables
 	case t.state.Version != want:
 		err = &pgcache.SchemaError{Have: t.state.Version, Want: want}
 	}

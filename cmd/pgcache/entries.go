@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -65,9 +66,6 @@ func valueOf(e store.Inspected) (v valueJSON) {
 
 // live reads an entry that a Get would find.
 func (a *app) live(ctx context.Context, t *table, key string) (store.Inspected, error) {
-	if err := checkKey(key); err != nil {
-		return store.Inspected{}, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, a.global.timeout)
 	defer cancel()
 	e, found, err := t.Inspect(ctx, key, largest)
@@ -83,8 +81,8 @@ func (a *app) live(ctx context.Context, t *table, key string) (store.Inspected, 
 }
 
 func checkKey(key string) error {
-	if key == "" || len(key) > pgcache.MaxKeyBytes || !utf8.ValidString(key) {
-		return fmt.Errorf("%w: 1 to %d bytes of UTF-8", pgcache.ErrInvalidKey, pgcache.MaxKeyBytes)
+	if key == "" || len(key) > pgcache.MaxKeyBytes || !utf8.ValidString(key) || strings.IndexByte(key, 0) >= 0 {
+		return fmt.Errorf("%w: 1 to %d bytes of UTF-8 without NUL", pgcache.ErrInvalidKey, pgcache.MaxKeyBytes)
 	}
 	return nil
 }
@@ -99,6 +97,9 @@ JSON and text are decompressed. Exits with 3 if there is no such entry. The key 
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeKeys,
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkKey(args[0]); err != nil {
+				return err
+			}
 			t, err := a.table(c.Context())
 			if err != nil {
 				return err
@@ -116,14 +117,15 @@ JSON and text are decompressed. Exits with 3 if there is no such entry. The key 
 				}{e.Key, e.Codec, valueOf(e)})
 			}
 			data, isJSON, ok := text(e)
-			switch {
-			case isJSON, ok && isTerminal(a.out):
-				if !isJSON && !utf8.Valid(data) {
-					return errors.New("the value is not text: redirect it into a file, or use --json")
-				}
-				_, err = fmt.Fprintf(a.out, "%s\n", data)
-			case !ok && isTerminal(a.out):
+			switch watched := isTerminal(a.out); {
+			case watched && !ok:
 				return fmt.Errorf("the value is of the codec %s, which this program can't read: redirect it into a file, or use --json", printable(e.Codec))
+			case watched && !utf8.Valid(data):
+				return errors.New("the value is not text: redirect it into a file, or use --json")
+			case watched:
+				_, err = fmt.Fprintln(a.out, harmless(data))
+			case isJSON:
+				_, err = fmt.Fprintf(a.out, "%s\n", data)
 			default:
 				_, err = a.out.Write(data)
 			}
@@ -135,6 +137,7 @@ JSON and text are decompressed. Exits with 3 if there is no such entry. The key 
 func setCommand(a *app) *cobra.Command {
 	var ttl, file string
 	var raw, str bool
+	var tags []string
 	c := &cobra.Command{
 		Use:   "set KEY [VALUE]",
 		Short: "Store an entry, and publish the change",
@@ -149,6 +152,9 @@ standard input, or from --file.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if raw && str {
 				return usageError{errors.New("--raw and --string exclude each other")}
+			}
+			if err := checkKey(args[0]); err != nil {
+				return err
 			}
 			lives, err := parseTTL(ttl)
 			if err != nil {
@@ -169,7 +175,7 @@ standard input, or from --file.`,
 				return usageError{errors.New("the value is not JSON; --string stores it as a JSON string, --raw as it is")}
 			}
 			return a.withCache(c.Context(), o, func(cache *pgcache.Cache, _ *table) error {
-				if err := cache.Set(c.Context(), args[0], value, pgcache.TTL(lives)); err != nil {
+				if err := cache.Set(c.Context(), args[0], value, pgcache.TTL(lives), pgcache.Tags(tags...)); err != nil {
 					return err
 				}
 				if a.global.json {
@@ -183,6 +189,8 @@ standard input, or from --file.`,
 	c.Flags().BoolVar(&raw, "raw", false, "store the bytes as they are, for the codec Raw")
 	c.Flags().BoolVar(&str, "string", false, "store the value as a JSON string")
 	c.Flags().StringVar(&file, "file", "", "read the value from a file")
+	c.Flags().StringArrayVar(&tags, "tag", nil, "put the entry into a group; may be given again")
+	noFileCompletion(c, "ttl", "tag")
 	return c
 }
 
@@ -218,62 +226,4 @@ func (a *app) value(args []string, file string) ([]byte, error) {
 		return nil, fmt.Errorf("%w: more than %d bytes", pgcache.ErrValueTooLarge, pgcache.DefaultMaxValueBytes)
 	}
 	return data, err
-}
-
-func delCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:               "del KEY...",
-		Short:             "Delete entries, and publish the change",
-		Long:              "Delete entries, and publish the change to all nodes in the same statement. A key without an entry is no error: nodes forget it all the same, and loads under way do not store it.",
-		Example:           "  pgcache del user:42 user:43",
-		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: a.completeKeys,
-		RunE: func(c *cobra.Command, args []string) error {
-			return a.withCache(c.Context(), pgcache.Options{}, func(cache *pgcache.Cache, _ *table) error {
-				if err := cache.Delete(c.Context(), args...); err != nil {
-					return err
-				}
-				if a.global.json {
-					return writeJSON(a.out, map[string]any{"deleted": args})
-				}
-				return nil
-			})
-		},
-	}
-}
-
-func clearCommand(a *app) *cobra.Command {
-	var yes bool
-	c := &cobra.Command{
-		Use:   "clear",
-		Short: "Remove all entries, and publish it",
-		Long:  "Remove all entries; every node forgets what it has in memory. It asks first, unless --yes is given.",
-		Args:  cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return a.withCache(c.Context(), pgcache.Options{}, func(cache *pgcache.Cache, t *table) error {
-				what := fmt.Sprintf("%s in the database %s", t.Names.Table(), quote(t.config.Database))
-				if !yes {
-					if !isTerminal(a.in) {
-						return usageError{errors.New("nobody can be asked here: give --yes to remove all entries of " + what)}
-					}
-					fmt.Fprintf(a.errs, "Remove all entries of %s? [y/N] ", what)
-					var answer string
-					fmt.Fscanln(a.in, &answer) //nolint:errcheck // no answer is no
-					if answer != "y" && answer != "yes" {
-						return errors.New("nothing was removed")
-					}
-				}
-				if err := cache.Clear(c.Context()); err != nil {
-					return err
-				}
-				if a.global.json {
-					return writeJSON(a.out, map[string]bool{"cleared": true})
-				}
-				fmt.Fprintln(a.out, "removed all entries of", what)
-				return nil
-			})
-		},
-	}
-	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	return c
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -102,14 +104,55 @@ func listenOnce(ctx context.Context, config *pgx.ConnConfig, channel, id string,
 	}
 }
 
-// keys takes the message apart.
-func (h received) keys(item func(key string, versions []int64), all func()) {
+// item is what a message names: a key, or a group that was removed.
+type item struct {
+	key, tag, beginning string
+	versions            []int64
+}
+
+// name is the item for people; it may have anything in it.
+func (i item) name(hidden bool) string {
+	mark := ""
+	if hidden {
+		mark = "#" // a hash
+	}
+	switch {
+	case i.tag != "":
+		return "tag " + mark + i.tag
+	case i.beginning != "":
+		return "all that begin with " + i.beginning
+	}
+	return mark + i.key
+}
+
+// concerns says whether keys that begin with some text may be among what the item names. Which keys a tag is about, nobody sees.
+func (i item) concerns(beginning string) bool {
+	switch {
+	case i.tag != "":
+		return true
+	case i.beginning != "":
+		return strings.HasPrefix(i.beginning, beginning) || strings.HasPrefix(beginning, i.beginning)
+	}
+	return strings.HasPrefix(i.key, beginning)
+}
+
+// items takes the message apart.
+func (h received) items(one func(item), all func()) {
 	if h.unknown {
 		all()
 		return
 	}
-	group := func(g notify.Group) { item(string(g.Kind)+" "+g.Name, []int64{g.ID}) } // "t org:7": all with this tag; "p user:": all that begin so
-	if err := h.message.Items(item, group, all); err != nil {
+	key := func(key string, versions []int64) { one(item{key: key, versions: slices.Clone(versions)}) }
+	group := func(g notify.Group) {
+		i := item{versions: []int64{g.ID}}
+		if g.Kind == notify.Tag {
+			i.tag = g.Name
+		} else {
+			i.beginning = g.Name
+		}
+		one(i)
+	}
+	if err := h.message.Items(key, group, all); err != nil {
 		all() // as nodes do
 	}
 }

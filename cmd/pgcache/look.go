@@ -16,7 +16,7 @@ import (
 // entryJSON is an entry for programs.
 type entryJSON struct {
 	Key       string   `json:"key"`
-	State     string   `json:"state"` // live, expired or deleted
+	State     string   `json:"state"` // live, expired, deleted, removed (with a tag or a prefix), or nothing (a loader found nothing)
 	Codec     string   `json:"codec"`
 	Bytes     int64    `json:"bytes"`
 	Stored    *int64   `json:"stored_bytes,omitempty"`
@@ -33,6 +33,10 @@ func state(e store.Inspected) string {
 	switch {
 	case e.Tombstone:
 		return "deleted"
+	case e.Dead:
+		return "removed"
+	case e.Negative() && (e.Forever || e.Remaining > 0):
+		return "nothing"
 	case e.Gone():
 		return "expired"
 	}
@@ -62,8 +66,8 @@ func inspectCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect KEY",
 		Short: "Show all that is stored of an entry",
-		Long: `Show all that is stored of an entry: its codec, sizes, version, age, expiry, and the beginning of its value. It shows deleted
-and expired rows too, which remain for some minutes. Exits with 3 if there is no row.`,
+		Long: `Show all that is stored of an entry: its codec, sizes, version, age, expiry, and the beginning of its value. It shows rows
+too that no Get returns, which remain for some minutes: expired, deleted, removed with a tag or a prefix. Exits with 3 if there is no row.`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeKeys,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -167,6 +171,9 @@ prints, but for those that have expired. --after continues where the last page e
 			if len(args) == 1 {
 				beginning = args[0]
 			}
+			if err := errors.Join(checkBeginning(beginning), checkBeginning(after)); err != nil {
+				return err
+			}
 			t, err := a.table(c.Context())
 			if err != nil {
 				return err
@@ -212,29 +219,7 @@ prints, but for those that have expired. --after continues where the last page e
 	}
 	c.Flags().IntVar(&limit, "limit", 100, "the most keys to list")
 	c.Flags().StringVar(&after, "after", "", "list what comes after this key")
-	c.Flags().BoolVar(&all, "all", false, "list deleted and expired rows too")
+	c.Flags().BoolVar(&all, "all", false, "list rows too that no Get returns: expired, deleted, removed with a tag or a prefix")
 	c.Flags().BoolVarP(&long, "long", "l", false, "show size, codec, age and expiry")
 	return c
-}
-
-// completeKeys offers keys to the shell.
-func (a *app) completeKeys(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
-	ctx, cancel := context.WithTimeout(c.Context(), 2*time.Second)
-	defer cancel()
-	t, err := a.table(ctx)
-	if err != nil || len(args) > 0 && c.Name() != "del" {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	defer t.close()
-	list, err := t.List(ctx, begun, "", false, 50)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	var keys []string
-	for _, e := range list {
-		if printable(e.Key) == e.Key {
-			keys = append(keys, e.Key)
-		}
-	}
-	return keys, cobra.ShellCompDirectiveNoFileComp
 }

@@ -10,6 +10,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -17,6 +19,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends what takes too long to end
 	code := run(ctx, &app{in: os.Stdin, out: os.Stdout, errs: os.Stderr, getenv: os.Getenv}, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -33,24 +36,53 @@ type app struct {
 }
 
 // run runs one command line and returns the exit code.
-func run(ctx context.Context, a *app, args []string) int {
+func run(ctx context.Context, a *app, args []string) (code int) {
+	defer func() {
+		// What a panic says could quote a DSN.
+		if p := recover(); p != nil {
+			code = exitFailed
+			a.fail(fmt.Sprintf("this is a bug in pgcache: %v\n%s", p, debug.Stack()), args, code)
+		}
+	}()
 	root := newRoot(a)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
 	}
-	code := exitCode(ctx, err)
-	text := a.scrub(strings.TrimPrefix(shown(err).Error(), "pgcache: "))
-	if a.global.json {
-		writeJSON(a.errs, errorJSON{Error: text, Code: code}) //nolint:errcheck // there is nowhere else to say it
-		return code
+	code = exitCode(ctx, err)
+	text := strings.TrimPrefix(shown(err).Error(), "pgcache: ")
+	switch {
+	case code == exitInterrupted:
+		text = "interrupted"
+	case canceled(err):
+		text = fmt.Sprintf("the statement took longer than --timeout %v, or an administrator canceled it", a.global.timeout)
+	case denied(err) && !strings.Contains(text, "docs/rights.md"):
+		text += "; docs/rights.md has the GRANTs, and pgcache doctor says what is lacking"
 	}
-	fmt.Fprintf(a.errs, "pgcache: %s\n", text)
+	a.fail(text, args, code)
+	return code
+}
+
+// fail prints an error.
+func (a *app) fail(text string, args []string, code int) {
+	text = a.scrub(text)
+	if a.global.json || wantsJSON(args) {
+		writeJSON(a.errs, errorJSON{Error: text, Code: code}) //nolint:errcheck // there is nowhere else to say it
+		return
+	}
+	fmt.Fprintf(a.errs, "pgcache: %s\n", harmless([]byte(text)))
 	if code == exitUsage {
 		fmt.Fprintln(a.errs, "See 'pgcache help'.")
 	}
-	return code
+}
+
+// wantsJSON looks for --json in a command line that could not be taken apart as far as there.
+func wantsJSON(args []string) bool {
+	if end := slices.Index(args, "--"); end >= 0 {
+		args = args[:end]
+	}
+	return slices.Contains(args, "--json") || slices.Contains(args, "--json=true")
 }
 
 type errorJSON struct {

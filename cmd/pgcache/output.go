@@ -26,6 +26,18 @@ func isTerminal(f any) bool {
 	return ok && term.IsTerminal(file.Fd())
 }
 
+// width is that of the terminal; 0: there is none.
+func (a *app) width() int {
+	if !isTerminal(a.out) {
+		return 0
+	}
+	w, _, err := term.GetSize(a.out.(*os.File).Fd()) //nolint:forcetypeassert // a terminal is a file
+	if err != nil {
+		return 0
+	}
+	return w
+}
+
 func (a *app) colors() bool {
 	return !a.global.noColor && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb" && isTerminal(a.out)
 }
@@ -53,6 +65,20 @@ func printable(text string) string {
 		return text
 	}
 	return strconv.Quote(text)
+}
+
+// harmless is a text of several lines with nothing in it that a terminal would obey.
+func harmless(text []byte) string {
+	var b strings.Builder
+	for _, r := range string(text) {
+		if unicode.IsPrint(r) || r == '\n' || r == '\t' {
+			b.WriteRune(r)
+		} else {
+			quoted := strconv.QuoteRune(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+	}
+	return b.String()
 }
 
 func quote(text string) string { return strconv.Quote(text) }

@@ -35,6 +35,9 @@ type connectError struct{ error }
 
 func (e connectError) Unwrap() error { return e.error }
 
+// errNoTables says it in the words of this command.
+var errNoTables = errors.New("the cache's tables are not in this database: 'pgcache migrate up' creates them; --schema and --prefix say where they are")
+
 var errNoKey = errors.New("no such entry")
 
 // errBehind is the error of `migrate status` where migrations are pending.
@@ -43,15 +46,16 @@ var errBehind = errors.New("the tables are not of the version that this release 
 func exitCode(ctx context.Context, err error) int {
 	var schema *pgcache.SchemaError
 	switch {
-	case errors.As(err, new(usageError)), errors.Is(err, pgcache.ErrInvalidKey), errors.Is(err, pgcache.ErrInvalidTTL), errors.Is(err, pgcache.ErrValueTooLarge):
+	case errors.As(err, new(usageError)), errors.Is(err, pgcache.ErrInvalidKey), errors.Is(err, pgcache.ErrInvalidTTL), errors.Is(err, pgcache.ErrInvalidTag),
+		errors.Is(err, pgcache.ErrValueTooLarge):
 		return exitUsage
 	case errors.Is(err, errNoKey):
 		return exitNoKey
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || canceled(err)):
 		return exitInterrupted
 	case errors.As(err, new(connectError)):
 		return exitNoServer
-	case errors.Is(err, pgcache.ErrNotMigrated), errors.Is(err, errBehind), errors.As(err, &schema):
+	case errors.Is(err, pgcache.ErrNotMigrated), errors.Is(err, errNoTables), errors.Is(err, errBehind), errors.As(err, &schema):
 		return exitNotMigrated
 	}
 	return exitFailed
@@ -99,14 +103,14 @@ A password belongs in the environment or in ~/.pgpass: what is on a command line
 
 	root.AddGroup(
 		&cobra.Group{ID: "entries", Title: "Entries:"},
-		&cobra.Group{ID: "watch", Title: "Watching:"},
+		&cobra.Group{ID: "look", Title: "Looking:"},
 		&cobra.Group{ID: "setup", Title: "Setting up:"},
 		&cobra.Group{ID: "try", Title: "Trying:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
-		"entries": {getCommand(a), setCommand(a), delCommand(a), inspectCommand(a), keysCommand(a), clearCommand(a)},
-		"watch":   {tailCommand(a), topCommand(a)},
-		"setup":   {migrateCommand(a)},
+		"entries": {getCommand(a), setCommand(a), delCommand(a), inspectCommand(a), keysCommand(a), tagsCommand(a), clearCommand(a)},
+		"look":    {tailCommand(a), topCommand(a), doctorCommand(a)},
+		"setup":   {migrateCommand(a), watchCommand(a), unwatchCommand(a)},
 		"try":     {benchCommand(a), demoCommand(a)},
 	} {
 		for _, c := range commands {

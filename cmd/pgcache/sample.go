@@ -77,11 +77,9 @@ func (s *sampler) receive(h received) {
 	default:
 		s.count.writes++
 	}
-	h.keys(func(key string, _ []int64) {
+	h.items(func(i item) {
 		s.count.invalidations++
-		if h.message.Hidden {
-			key = "#" + key
-		}
+		key := i.name(h.message.Hidden)
 		if _, known := s.hot[key]; known || len(s.hot) < mostHot {
 			s.hot[key]++
 		}

@@ -15,6 +15,7 @@ type screen struct {
 	s              *sampler
 	table          string
 	every, timeout time.Duration
+	colors         bool
 	paused         bool
 	width, height  int
 	now            sample
@@ -25,8 +26,8 @@ type screen struct {
 
 const remembered = 60 // samples
 
-func newScreen(s *sampler, table string, every, timeout time.Duration) *screen {
-	return &screen{s: s, table: table, every: every, timeout: timeout, width: 80, height: 24, past: map[string][]float64{}}
+func newScreen(s *sampler, table string, every, timeout time.Duration, colors bool) *screen {
+	return &screen{s: s, table: table, every: every, timeout: timeout, colors: colors, width: 80, height: 24, past: map[string][]float64{}}
 }
 
 type (
@@ -98,9 +99,9 @@ func (m *screen) View() tea.View {
 	return v
 }
 
-// draw fills the screen exactly. Bubble Tea takes colors out where the terminal has none.
+// draw fills the screen exactly.
 func (m *screen) draw() string {
-	s, n := style(true), m.now
+	s, n := style(m.colors), m.now
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 

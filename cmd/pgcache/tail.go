@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,8 +14,10 @@ import (
 type eventJSON struct {
 	Time        time.Time `json:"time"`
 	Key         string    `json:"key,omitempty"`
-	All         bool      `json:"all,omitempty"`    // everything is forgotten
-	Hidden      bool      `json:"hidden,omitempty"` // key is a hash
+	Tag         string    `json:"tag,omitempty"`       // all entries with it
+	Beginning   string    `json:"beginning,omitempty"` // all entries whose keys begin so
+	All         bool      `json:"all,omitempty"`       // everything is forgotten
+	Hidden      bool      `json:"hidden,omitempty"`    // key, or tag, is a hash
 	Versions    []string  `json:"versions,omitempty"`
 	LateMS      *float64  `json:"late_ms,omitempty"` // from the writing statement until here; absent: written again since
 	Kind        string    `json:"kind"`              // flush, write, unknown, lost or listening
@@ -27,12 +28,14 @@ type eventJSON struct {
 	Role        string    `json:"role,omitempty"`
 	Address     string    `json:"address,omitempty"`
 	Error       string    `json:"error,omitempty"`
+	name        string    // of what is invalidated, for people
 }
 
 const (
 	mostWaiting = 4096 // messages not shown yet; more are dropped, and counted
 	mostAsked   = 100  // keys of a message whose rows are asked for
 	mostKnown   = 256  // sessions that are remembered
+	askTimeout  = 5 * time.Second
 	clockEvery  = 30 * time.Second
 )
 
@@ -42,7 +45,7 @@ func tailCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "tail [BEGINNING]",
 		Short: "Show invalidations as they are published",
-		Long: `Show invalidations as they are published, of the keys that begin with BEGINNING, until interrupted. It listens on the cache's
+		Long: `Show invalidations as they are published, of the keys that begin with BEGINNING, of tags, and of everything, until interrupted. It listens on the cache's
 channel like a node, on a connection of its own.
 
 LATE is from the writing statement until the message was here, by the database's clock; it is "-" if the row has been
@@ -122,7 +125,7 @@ func (f *follower) follow(ctx context.Context, end context.CancelFunc) error {
 // measureClock compares the clocks. The answer that came soonest is the best.
 func (f *follower) measureClock(ctx context.Context) {
 	f.asked = time.Now()
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	best := time.Hour
 	for range 3 {
@@ -154,16 +157,15 @@ func (f *follower) print(ctx context.Context, h received, behind int) (done bool
 			e.Node = fmt.Sprintf("%08x", h.message.Node)
 		}
 	}
-	type item struct {
-		key      string
-		versions []int64
-	}
 	var items []item
 	var ask []string
-	h.keys(func(key string, versions []int64) {
-		if strings.HasPrefix(key, f.beginning) {
-			items = append(items, item{key, append([]int64(nil), versions...)})
-			ask = append(ask, key)
+	h.items(func(i item) {
+		if !i.concerns(f.beginning) {
+			return
+		}
+		items = append(items, i)
+		if i.key != "" {
+			ask = append(ask, i.key)
 		}
 	}, func() { e.All = true })
 	if len(items) == 0 && !e.All {
@@ -182,11 +184,11 @@ func (f *follower) print(ctx context.Context, h received, behind int) (done bool
 	}
 	for _, i := range items {
 		one := e
-		one.Key = i.key
+		one.Key, one.Tag, one.Beginning, one.name = i.key, i.tag, i.beginning, i.name(e.Hidden)
 		for _, v := range i.versions {
 			one.Versions = append(one.Versions, fmt.Sprintf("%016x", v))
 		}
-		if w, ok := written[i.key]; ok && w.Version == i.versions[0] {
+		if w, ok := written[i.key]; ok && i.key != "" && w.Version == i.versions[0] {
 			late := milliseconds(max(0, h.at.Add(f.offset).Sub(w.At)))
 			one.LateMS = &late
 		}
@@ -201,7 +203,7 @@ func (f *follower) written(ctx context.Context, keys []string) map[string]store.
 	if time.Since(f.asked) > clockEvery {
 		f.measureClock(ctx)
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	written, err := f.t.WrittenAt(ctx, keys)
 	if err != nil {
@@ -214,7 +216,7 @@ func (f *follower) written(ctx context.Context, keys []string) map[string]store.
 func (f *follower) who(ctx context.Context, e *eventJSON) {
 	s, ok := f.sessions[e.PID]
 	if !ok {
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		ctx, cancel := context.WithTimeout(ctx, askTimeout)
 		defer cancel()
 		var err error
 		if s, err = f.t.SessionOf(ctx, e.PID); err != nil {
@@ -226,68 +228,4 @@ func (f *follower) who(ctx context.Context, e *eventJSON) {
 		f.sessions[e.PID] = s
 	}
 	e.Application, e.Role, e.Address = s.Application, s.Role, s.Address
-}
-
-// line prints one line, and says whether it was the last.
-func (f *follower) line(e eventJSON) (done bool) {
-	a, s := f.a, style(f.a.colors())
-	counts := e.Kind != "listening" && e.Kind != "lost"
-	switch {
-	case a.global.json:
-		e.Time = e.Time.UTC()
-		writeJSON(a.out, e) //nolint:errcheck // the next one will fail too
-	case e.Kind == "listening":
-		fmt.Fprintln(a.errs, s.dim("listening on "+printable(f.t.Names.Channel)))
-	case e.Kind == "lost":
-		fmt.Fprintln(a.errs, s.red(e.Error))
-	default:
-		if !f.headed {
-			f.headed = true
-			fmt.Fprintln(a.out, s.dim(fmt.Sprintf("%-12s  %8s  %-40s  %s", "TIME", "LATE", "WHO", "KEY")))
-		}
-		late := "-"
-		if e.LateMS != nil {
-			late = fmt.Sprintf("%.1fms", *e.LateMS)
-		}
-		key := printable(e.Key)
-		switch {
-		case e.All:
-			key = s.yellow("* everything")
-		case e.Hidden:
-			key = "#" + key
-		}
-		fmt.Fprintf(a.out, "%-12s  %8s  %s  %s\n", e.Time.Format("15:04:05.000"), late, s.cyan(fmt.Sprintf("%-40s", clip(who(e), 40))), key)
-	}
-	if counts && f.left > 0 {
-		f.left--
-		return f.left == 0
-	}
-	return false
-}
-
-// who is who published, in a few words.
-func who(e eventJSON) string {
-	w := e.Kind
-	switch {
-	case e.Node != "":
-		w += fmt.Sprintf(" by %s (%d ms)", e.Node, e.WindowMS)
-	case e.Kind == "unknown":
-		w = "unknown format"
-	}
-	by := e.Application
-	if by == "" {
-		by = e.Role
-	}
-	if by == "" {
-		by = fmt.Sprint("pid ", e.PID)
-	}
-	return w + ", " + printable(by)
-}
-
-// clip cuts text at a number of characters.
-func clip(text string, most int) string {
-	if r := []rune(text); len(r) > most {
-		return string(r[:most-1]) + "…"
-	}
-	return text
 }

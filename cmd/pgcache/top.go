@@ -61,7 +61,7 @@ With --json, or into a pipe, it prints one sample a line, and ends after --count
 			if a.global.json || !isTerminal(a.out) {
 				err = a.samples(ctx, s, every, count)
 			} else {
-				m := newScreen(s, t.Names.Table(), every, a.global.timeout)
+				m := newScreen(s, t.Names.Table(), every, a.global.timeout, a.colors())
 				_, err = tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(a.in), tea.WithOutput(a.out)).Run()
 				if errors.Is(err, tea.ErrProgramKilled) || errors.Is(err, tea.ErrInterrupted) {
 					err = nil

@@ -74,7 +74,7 @@ func TestTopOnATerminal(t *testing.T) {
 	terminal := vt.NewSafeEmulator(80, 24)
 	go io.Copy(io.Discard, terminal) // what it answers to questions about itself
 	input, keys := io.Pipe()
-	p := tea.NewProgram(newScreen(s, tab.Names.Table(), 250*time.Millisecond, 10*time.Second),
+	p := tea.NewProgram(newScreen(s, tab.Names.Table(), 250*time.Millisecond, 10*time.Second, true),
 		tea.WithInput(input), tea.WithOutput(lines{terminal}), tea.WithWindowSize(80, 24), tea.WithContext(ctx), tea.WithEnvironment([]string{"TERM=xterm-256color"}))
 	ended := make(chan error, 1)
 	go func() {
@@ -122,7 +122,7 @@ func TestTopOnATerminal(t *testing.T) {
 func TestScreenFits(t *testing.T) {
 	t.Parallel()
 	for _, size := range [][2]int{{80, 24}, {40, 10}, {200, 60}, {10, 3}, {1, 1}} {
-		m := newScreen(nil, `"app"."cache_entries"`, time.Second, time.Second)
+		m := newScreen(nil, `"app"."cache_entries"`, time.Second, time.Second, true)
 		m.Update(tea.WindowSizeMsg{Width: size[0], Height: size[1]})
 		for i := range 100 {
 			one := sample{Time: time.Unix(int64(i+1), 0), Database: "app", Server: "15.1 (Debian)", Rows: 123456789, Updates: float64(i), Hot: 0.97}
@@ -182,6 +182,10 @@ func TestTexts(t *testing.T) {
 		{spanText(50 * time.Hour), "2d2h"},
 		{printable("a\x1b[2Jb"), `"a\x1b[2Jb"`},
 		{printable("grün"), "grün"},
+		{fmt.Sprint(whoWidth(0), whoWidth(40), whoWidth(80), whoWidth(200)), "40 14 27 40"},
+		{harmless([]byte("a\x1b[2J\u009bb\tü\n")), "a\\x1b[2J\\u009bb\tü\n"},
+		{item{tag: "\x1b"}.name(true), "tag #\x1b"},
+		{fmt.Sprint(item{beginning: "user:4"}.concerns("user:"), item{beginning: "u"}.concerns("user:"), item{beginning: "v"}.concerns("user:")), "true true false"},
 		{sparkline([]float64{0, 1, 2, 4}, 3), "▃▅█"},
 	} {
 		if test[0] != test[1] {

@@ -83,7 +83,8 @@ SELECT e.version, e.codec, (CASE WHEN octet_length(e.value) <= $1::int THEN e.va
     (e.expires_at IS NULL)::boolean AS forever, coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 0)::bigint AS remaining_us,
     (date_part('epoch', e.written_at) * 1000000)::bigint AS written_us, (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us,
     coalesce(to_json(e.tags)::text, '[]')::text AS tags,
-    coalesce(date_part('epoch', e.stale_until - clock_timestamp()) * 1000000, 0)::bigint AS stale_us
+    coalesce(date_part('epoch', e.stale_until - clock_timestamp()) * 1000000, 0)::bigint AS stale_us,
+    (CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END)::boolean AS dead
 FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = $2::text
 `
 
@@ -105,11 +106,13 @@ type InspectEntryRow struct {
 	NowUs       int64
 	Tags        string
 	StaleUs     int64
+	Dead        bool
 }
 
 // What people and monitoring look at: cmd/pgcache and pgcache/pgcacheui. Nothing here writes, and each statement is bounded by its
 // LIMIT or its list, beside the timeout of its caller.
-// One row as it lies there, also a tombstone or one that has expired. A value larger than largest is left where it is.
+// One row as it lies there, also one that no Get returns: a tombstone, an expired row, or one of a removed group. A value larger
+// than largest is left where it is.
 func (q *Queries) InspectEntry(ctx context.Context, arg InspectEntryParams) (InspectEntryRow, error) {
 	row := q.db.QueryRowContext(ctx, InspectEntry, arg.Largest, arg.Key)
 	var i InspectEntryRow
@@ -126,6 +129,7 @@ func (q *Queries) InspectEntry(ctx context.Context, arg InspectEntryParams) (Ins
 		&i.NowUs,
 		&i.Tags,
 		&i.StaleUs,
+		&i.Dead,
 	)
 	return i, err
 }
@@ -133,10 +137,12 @@ func (q *Queries) InspectEntry(ctx context.Context, arg InspectEntryParams) (Ins
 const ListEntries = `-- name: ListEntries :many
 SELECT e.key, e.codec, (e.value IS NULL)::boolean AS tombstone, coalesce(octet_length(e.value), 0)::bigint AS byte_count,
     (e.expires_at IS NULL)::boolean AS forever, coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 0)::bigint AS remaining_us,
-    (date_part('epoch', clock_timestamp() - e.written_at) * 1000000)::bigint AS age_us
+    (date_part('epoch', clock_timestamp() - e.written_at) * 1000000)::bigint AS age_us,
+    (CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END)::boolean AS dead
 FROM /* TEMPLATE: prefix */cache_entries e
 WHERE e.key >= $1::text AND e.key > $2::text AND ($3::text = '' OR e.key < $3::text)
-    AND ($4::boolean OR (e.value IS NOT NULL AND (e.expires_at IS NULL OR e.expires_at > clock_timestamp())))
+    AND ($4::boolean OR (e.value IS NOT NULL AND e.codec <> '!none' AND (e.expires_at IS NULL OR e.expires_at > clock_timestamp())
+        AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END))
 ORDER BY e.key LIMIT $5::int
 `
 
@@ -156,6 +162,7 @@ type ListEntriesRow struct {
 	Forever     bool
 	RemainingUs int64
 	AgeUs       int64
+	Dead        bool
 }
 
 // A page of keys in their order, along the primary key. until ” is no bound.
@@ -182,6 +189,95 @@ func (q *Queries) ListEntries(ctx context.Context, arg ListEntriesParams) ([]Lis
 			&i.Forever,
 			&i.RemainingUs,
 			&i.AgeUs,
+			&i.Dead,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const ListTags = `-- name: ListTags :many
+SELECT t.tag::text AS tag, count(*)::bigint AS entries, sum(octet_length(e.value))::bigint AS byte_count
+FROM /* TEMPLATE: prefix */cache_entries e CROSS JOIN LATERAL unnest(e.tags) AS t (tag)
+WHERE e.tags IS NOT NULL AND e.value IS NOT NULL AND e.codec <> '!none' AND (e.expires_at IS NULL OR e.expires_at > clock_timestamp())
+    AND starts_with(t.tag, $1::text) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END
+GROUP BY t.tag ORDER BY count(*) DESC, t.tag COLLATE "C" LIMIT $2::int
+`
+
+type ListTagsParams struct {
+	Beginning string
+	Most      int32
+}
+
+type ListTagsRow struct {
+	Tag       string
+	Entries   int64
+	ByteCount int64
+}
+
+// The tags that begin with a text, those of most entries first. It reads the rows of the whole table, but none of the values that
+// lie apart from their rows.
+func (q *Queries) ListTags(ctx context.Context, arg ListTagsParams) ([]ListTagsRow, error) {
+	rows, err := q.db.QueryContext(ctx, ListTags, arg.Beginning, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListTagsRow
+	for rows.Next() {
+		var i ListTagsRow
+		if err := rows.Scan(&i.Tag, &i.Entries, &i.ByteCount); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const ListWatches = `-- name: ListWatches :many
+SELECT w.watched, to_json(w.keys)::text AS keys, to_json(w.tags)::text AS tags, w.most::int AS most,
+    to_json(/* TEMPLATE: prefix */cache_watch_faults(w.id))::text AS faults
+FROM /* TEMPLATE: prefix */cache_watches w ORDER BY w.watched COLLATE "C"
+`
+
+type ListWatchesRow struct {
+	Watched string
+	Keys    string
+	Tags    string
+	Most    int32
+	Faults  string
+}
+
+// The watched tables with their templates, and what is wrong with each.
+func (q *Queries) ListWatches(ctx context.Context) ([]ListWatchesRow, error) {
+	rows, err := q.db.QueryContext(ctx, ListWatches)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListWatchesRow
+	for rows.Next() {
+		var i ListWatchesRow
+		if err := rows.Scan(
+			&i.Watched,
+			&i.Keys,
+			&i.Tags,
+			&i.Most,
+			&i.Faults,
 		); err != nil {
 			return nil, err
 		}

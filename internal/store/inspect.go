@@ -21,6 +21,7 @@ type Inspected struct {
 	Value     []byte // nil: a tombstone, or larger than was asked for
 	Version   int64
 	Tombstone bool
+	Dead      bool          // one of its groups has been removed since it was written
 	Bytes     int64         // of the value
 	Stored    int64         // what they take in the table, compressed as Postgres does it
 	Forever   bool          // it does not expire
@@ -31,8 +32,16 @@ type Inspected struct {
 	Stale     time.Duration // until a failing loader is no longer answered with it; 0: never is
 }
 
+// NoValue is the codec of a row that says that a loader found nothing: see NegativeTTL.
+const NoValue = "!none"
+
+// Negative says that the row is such a one.
+func (e Inspected) Negative() bool { return e.Codec == NoValue }
+
 // Gone says that no Get returns the row.
-func (e Inspected) Gone() bool { return e.Tombstone || !e.Forever && e.Remaining <= 0 }
+func (e Inspected) Gone() bool {
+	return e.Tombstone || e.Dead || e.Negative() || !e.Forever && e.Remaining <= 0
+}
 
 // Inspect reads the row of key, with its value if that is at most largest bytes. found is false where there is no row.
 func (s *Store) Inspect(ctx context.Context, key string, largest int) (e Inspected, found bool, err error) {
@@ -46,7 +55,7 @@ func (s *Store) Inspect(ctx context.Context, key string, largest int) (e Inspect
 	e = Inspected{
 		Key: key, Codec: r.Codec, Value: r.Value, Version: r.Version, Tombstone: r.Tombstone, Bytes: r.ByteCount, Stored: r.StoredBytes,
 		Forever: r.Forever, Remaining: micros(r.RemainingUs), Age: micros(r.NowUs - r.WrittenUs), Written: time.UnixMicro(r.WrittenUs),
-		Stale: max(0, micros(r.StaleUs)),
+		Stale: max(0, micros(r.StaleUs)), Dead: r.Dead,
 	}
 	return e, true, json.Unmarshal([]byte(r.Tags), &e.Tags)
 }
@@ -62,7 +71,7 @@ func (s *Store) List(ctx context.Context, prefix, after string, gone bool, most 
 	for i, r := range rows {
 		list[i] = Inspected{
 			Key: r.Key, Codec: r.Codec, Tombstone: r.Tombstone, Bytes: r.ByteCount, Forever: r.Forever,
-			Remaining: micros(r.RemainingUs), Age: micros(r.AgeUs),
+			Remaining: micros(r.RemainingUs), Age: micros(r.AgeUs), Dead: r.Dead,
 		}
 	}
 	return list, nil
@@ -83,6 +92,46 @@ func beyond(prefix string) string {
 		return prefix + string(r)
 	}
 	return ""
+}
+
+// TagCount is a tag with the live entries that have it.
+type TagCount struct {
+	Tag            string
+	Entries, Bytes int64
+}
+
+// ListTags returns at most most tags that begin with beginning, those of most entries first. It reads all rows of the table.
+func (s *Store) ListTags(ctx context.Context, beginning string, most int) ([]TagCount, error) {
+	rows, err := s.q.ListTags(ctx, dbsqlc.ListTagsParams{Beginning: beginning, Most: int32(most)})
+	if err != nil {
+		return nil, err
+	}
+	list := make([]TagCount, len(rows))
+	for i, r := range rows {
+		list[i] = TagCount{r.Tag, r.Entries, r.ByteCount}
+	}
+	return list, nil
+}
+
+// Watched is a watched table and what is wrong with it.
+type Watched struct {
+	Watch
+	Faults []string
+}
+
+// ListWatches returns the watched tables.
+func (s *Store) ListWatches(ctx context.Context) ([]Watched, error) {
+	rows, err := s.q.ListWatches(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Watched, len(rows))
+	for i, r := range rows {
+		w := &list[i]
+		w.Table, w.Most = r.Watched, int(r.Most)
+		err = errors.Join(err, json.Unmarshal([]byte(r.Keys), &w.Keys), json.Unmarshal([]byte(r.Tags), &w.Tags), json.Unmarshal([]byte(r.Faults), &w.Faults))
+	}
+	return list, err
 }
 
 // WrittenAt is when a version of a row was written, by the database's clock.
