@@ -26,7 +26,7 @@ func (v *view) conditional(ctx context.Context, k localcache.Key, version int64,
 		if done && row != nil {
 			e = v.entry(k, row, sent)
 		}
-		writer.Finish(e, out.Server)
+		writer.Finish(e, out.Server, v.tags...)
 		c.endWrite([]int64{version}, out, err)
 	}()
 	if out, err = send(inline); err != nil {

@@ -155,6 +155,22 @@ func ExampleTypedTx_DeleteTags() {
 	// user:2
 }
 
+func ExampleTypedTx_DeletePrefix() {
+	demo(func(ctx context.Context, db *sql.DB, cache *pgcache.Cache) error {
+		if err := tagged(ctx, cache); err != nil {
+			return err
+		}
+		users := pgcache.For[string](cache, pgcache.Namespace("user"))
+		if err := within(ctx, db, func(tx *sql.Tx) error { return users.WithTx(tx).DeletePrefix(ctx, "user:1") }); err != nil {
+			return err
+		}
+		return left(ctx, cache)
+	})
+	// Output:
+	// user:2
+	// user:3
+}
+
 func ExampleCache_WatchTable() {
 	demo(func(ctx context.Context, db *sql.DB, cache *pgcache.Cache) error {
 		if _, err := db.ExecContext(ctx, "CREATE TABLE members (id int PRIMARY KEY, name text)"); err != nil {

@@ -2,6 +2,7 @@ package pgcache
 
 import (
 	"context"
+	"errors"
 	"reflect"
 	"slices"
 	"sync"
@@ -50,9 +51,10 @@ type Load[T any] struct {
 	key  localcache.Key
 	old  store.Row
 
-	mu   sync.Mutex
-	said settings
-	err  error
+	mu      sync.Mutex
+	said    settings
+	ttlErr  error
+	tagsErr error
 }
 
 // settings are what a loader of Fetch says of its value.
@@ -81,14 +83,15 @@ func (l *Load[T]) Stale() (v T, ok bool) {
 func (l *Load[T]) SetTTL(d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.said.ttl, l.err = ttl(d)
+	l.said.ttl, l.ttlErr = ttl(d)
 }
 
-// SetTags says to which groups the value belongs, in place of those of the view.
+// SetTags says to which groups the value belongs, in place of those of the view. Tags that are not valid make Fetch return
+// ErrInvalidTag.
 func (l *Load[T]) SetTags(tags ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.said.tags = append([]string{}, tags...)
+	l.said.tags, l.tagsErr = withTags([]string{}, tags)
 }
 
 // DoNotStore lets the callers that wait have the value and keeps it nowhere. What is stored under the key stays, a stale value too.
@@ -104,7 +107,7 @@ func (l *Load[T]) settings() (settings, error) {
 	defer l.mu.Unlock()
 	s := l.said
 	s.tags = slices.Clone(s.tags)
-	return s, l.err
+	return s, errors.Join(l.ttlErr, l.tagsErr)
 }
 
 // Fetch is GetOrSet for those who want to know more: where the value came from and whether it is stale; and whose loader wants

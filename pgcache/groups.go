@@ -178,6 +178,12 @@ func (x *TypedTx[T]) DeleteTags(ctx context.Context, tags ...string) error {
 	return x.txView.remove(ctx, "delete tags", "", removal{tags: tags})
 }
 
+// DeletePrefix removes all entries whose keys, with their namespaces, begin with prefix when the transaction commits, of whatever
+// view. See Tx.DeletePrefix.
+func (x *TypedTx[T]) DeletePrefix(ctx context.Context, prefix string) error {
+	return x.txView.remove(ctx, "delete prefix", prefix, removal{prefix: prefix})
+}
+
 func (x txView) remove(ctx context.Context, op, key string, r removal) error {
 	c := x.c
 	if err := x.usable(op); err != nil {

@@ -159,12 +159,12 @@ WITH patience AS MATERIALIZED (
             SELECT CASE WHEN l.live THEN convert_to((encode(c.value, 'escape')::bigint + encode(EXCLUDED.value, 'escape')::bigint)::text, 'UTF8') ELSE EXCLUDED.value END,
                 CASE WHEN l.live THEN c.expires_at ELSE EXCLUDED.expires_at END,
                 CASE WHEN l.live THEN c.tags ELSE EXCLUDED.tags END,
-                CASE WHEN l.live THEN c.seen ELSE EXCLUDED.seen END,
+                CASE WHEN l.live THEN c.seen WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen_now(c.key, EXCLUDED.tags) END,
                 CASE WHEN l.live THEN c.stale_until ELSE EXCLUDED.stale_until END
-            FROM (SELECT c.value IS NOT NULL AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(c.key, c.tags, c.seen) ELSE false END AS live) l
+            FROM (SELECT c.value IS NOT NULL AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead_now(c.key, c.tags, c.seen) ELSE false END AS live) l
         )
     WHERE CASE
-        WHEN NOT (c.value IS NOT NULL AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(c.key, c.tags, c.seen) ELSE false END) THEN true
+        WHEN NOT (c.value IS NOT NULL AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead_now(c.key, c.tags, c.seen) ELSE false END) THEN true
         WHEN c.codec <> 'json' OR octet_length(c.value) > 20 THEN false
         WHEN encode(c.value, 'escape') !~ '^(0|-?[1-9][0-9]*)$' THEN false
         ELSE encode(c.value, 'escape')::numeric + encode(EXCLUDED.value, 'escape')::numeric BETWEEN -9223372036854775808 AND 9223372036854775807
@@ -206,6 +206,14 @@ type IncrementRow struct {
 // Writes that depend on what the row holds, and reads of whole entries. Each write judges the newest row, whatever the snapshot
 // of its statement: ON CONFLICT does, and so does UPDATE under READ COMMITTED. Under another level they answer nothing and write
 // nothing. What was not done leaves the row as it is.
+//
+// The row that such a write meets may be newer than the snapshot of its statement. Whether it is dead is asked of a new snapshot
+// (cache_dead_now), because the old one may show a record that another has replaced since:
+//
+//	SetIfAbsent: snapshot (record 1), waits for the row        transaction: replaces record 1 by record 2, sets the row
+//	                                                           COMMIT
+//	by its snapshot the row has not seen record 1: dead, and the SetIfAbsent would write over it
+//
 // Adds to counters, in the order of their keys so that two such statements can't deadlock. A counter is a whole number in JSON. A
 // row that is not live begins anew, with the TTL that the statement brings; a live one keeps its own. What is no counter, or
 // would leave the range of a bigint, is missing from the answer. A cast could fail the statement and quote the value in the
@@ -304,8 +312,8 @@ WITH patience AS MATERIALIZED (
     FROM patience
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
-        tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
-    WHERE NOT (c.value IS NOT NULL AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(c.key, c.tags, c.seen) ELSE false END)
+        tags = EXCLUDED.tags, seen = CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen_now(c.key, EXCLUDED.tags) END, stale_until = EXCLUDED.stale_until
+    WHERE NOT (c.value IS NOT NULL AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead_now(c.key, c.tags, c.seen) ELSE false END)
     RETURNING key, version, xmax <> 0 AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
@@ -446,7 +454,7 @@ WITH patience AS MATERIALIZED (
         stale_until = clock_timestamp() + $3::bigint * interval '1 microsecond' + (c.stale_until - c.expires_at)
     FROM patience
     WHERE c.key = $4::text
-        AND c.value IS NOT NULL AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(c.key, c.tags, c.seen) ELSE false END
+        AND c.value IS NOT NULL AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead_now(c.key, c.tags, c.seen) ELSE false END
     RETURNING c.key, c.version
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)

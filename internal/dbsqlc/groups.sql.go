@@ -78,11 +78,10 @@ func (q *Queries) RetireGroups(ctx context.Context, arg RetireGroupsParams) (int
 }
 
 const RetiringGroups = `-- name: RetiringGroups :one
-SELECT coalesce((SELECT s.ended_before::text FROM /* TEMPLATE: prefix */cache_state s
-    WHERE EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups g WHERE g.xid < s.ended_before)), '0')::text AS ended
+SELECT (/* TEMPLATE: prefix */cache_retiring())::text AS ended
 `
 
-// Up to which transaction records of removals are so old that nobody writes any more without seeing them; 0: there are none.
+// Up to which transaction records of removals are so old that nobody writes any more without having seen them; 0: there are none.
 func (q *Queries) RetiringGroups(ctx context.Context) (string, error) {
 	row := q.db.QueryRowContext(ctx, RetiringGroups)
 	var ended string

@@ -57,6 +57,8 @@ type CacheState struct {
 	EndedBefore   interface{}
 	NextBefore    interface{}
 	NextAt        time.Time
+	RetireBefore  interface{}
+	RetireAfter   interface{}
 	PollerLease   time.Time
 }
 

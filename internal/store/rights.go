@@ -50,7 +50,7 @@ func Rights() []Right {
 			rights = append(rights, Right{ToWrite, p, t.table, "-", ""})
 		}
 	}
-	rights = append(rights, Right{ToWrite, "UPDATE", "cache_state", "-", "swept_at, ended_before, next_before, next_at, poller_lease"})
+	rights = append(rights, Right{ToWrite, "UPDATE", "cache_state", "-", "swept_at, ended_before, next_before, next_at, retire_before, retire_after, poller_lease"})
 	for _, f := range [][2]string{
 		{"cache_random", ""},
 		{"cache_committed", ""},
@@ -67,9 +67,12 @@ func Rights() []Right {
 		{"cache_expire", "bigint, integer, timestamp with time zone, integer, boolean"},
 		{"cache_look", "integer, integer, integer[], text[], integer, boolean"},
 		{"cache_overtaken", "text, text[], text"},
+		{"cache_dead_now", "text, text[], bigint[]"},
+		{"cache_seen_now", "text, text[]"},
 		{"cache_remove", "text, text[]"},
 		{"cache_bury", "bigint, integer, integer"},
 		{"cache_horizon", ""},
+		{"cache_retiring", ""},
 		{"cache_watch_function", "text"},
 		{"cache_watch_triggers", ""},
 		{"cache_watch_tree", "oid"},

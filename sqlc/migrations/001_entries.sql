@@ -16,6 +16,7 @@ CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: pref
     tags text[],                     -- the groups it belongs to; NULL: none
     seen bigint[],                   -- which removals of groups that name it had been done when it was written: see 007; NULL: none
     stale_until timestamptz,         -- until then a loader that fails or is slow may be answered with it; NULL: it ends at expires_at
+    CONSTRAINT flat_tags CHECK (array_ndims(tags) = 1), -- nodes read them as one list
     CONSTRAINT codec_name CHECK (octet_length(codec) <= 32), -- every reader gets it with the value
     CONSTRAINT finite CHECK (expires_at IS NULL OR isfinite(expires_at))
 ) WITH (
@@ -35,6 +36,7 @@ CREATE TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_state (
     swept_at timestamptz NOT NULL DEFAULT '-infinity', -- when a node last took on removing expired rows
     ended_before xid8,                                 -- all transactions before it had ended long enough ago: see 005
     next_before xid8, next_at timestamptz NOT NULL DEFAULT '-infinity', -- what takes its place, and when it was read
+    retire_before xid8, retire_after xid8,             -- records before the one may be retired when no transaction before the other runs: see 007
     poller_lease timestamptz NOT NULL DEFAULT '-infinity' -- until then some node polls: see 002
 );
 

@@ -17,7 +17,7 @@ DECLARE
     id bigint := /* TEMPLATE: prefix */cache_random();
 BEGIN
     PERFORM /* TEMPLATE: prefix */cache_check_key(key);
-    PERFORM /* TEMPLATE: prefix */cache_check_tags(tags);
+    PERFORM /* TEMPLATE: prefix */cache_check_tags(tags, 32);
     IF value IS NULL OR codec IS NULL OR octet_length(codec) NOT BETWEEN 1 AND 32 OR ttl <= interval '0' THEN
         RAISE EXCEPTION 'cache_set needs a value, a codec of 1 to 32 bytes and a ttl that is positive or NULL' USING ERRCODE = '22023';
     END IF;

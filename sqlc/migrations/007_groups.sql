@@ -86,6 +86,14 @@ END $$;
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_dead(key text, tags text[], seen bigint[]) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
 AS $$ SELECT NOT coalesce(/* TEMPLATE: prefix */cache_seen($1, $2) <@ coalesce($3, '{}'), true) $$;
 
+-- cache_dead_now and cache_seen_now are the same by a snapshot of their own: VOLATILE. They are for a row that the statement
+-- has locked, which may be newer than the snapshot of the statement.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_dead_now(key text, tags text[], seen bigint[]) RETURNS boolean LANGUAGE plpgsql VOLATILE
+AS $$ BEGIN RETURN /* TEMPLATE: prefix */cache_dead($1, $2, $3); END $$;
+
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_seen_now(key text, tags text[]) RETURNS bigint[] LANGUAGE plpgsql VOLATILE
+AS $$ BEGIN RETURN /* TEMPLATE: prefix */cache_seen($1, $2); END $$;
+
 -- cache_overtaken says that a group of what a load brings has been removed since the load looked: looked is the snapshot of
 -- its look, '' if there was no record then.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_overtaken(key text, tags text[], looked text) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
@@ -133,10 +141,10 @@ BEGIN
     RETURN ids;
 END $$;
 
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_check_tags(tags text[]) RETURNS void LANGUAGE plpgsql IMMUTABLE AS $$
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_check_tags(tags text[], most int) RETURNS void LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-    IF cardinality(tags) > 32 OR EXISTS (SELECT FROM unnest(tags) AS t WHERE coalesce(octet_length(t), 0) NOT BETWEEN 1 AND 256) THEN
-        RAISE EXCEPTION 'cache tags must have 1 to 256 bytes each, and be at most 32' USING ERRCODE = '22023';
+    IF cardinality(tags) > most OR array_ndims(tags) > 1 OR EXISTS (SELECT FROM unnest(tags) AS t WHERE coalesce(octet_length(t), 0) NOT BETWEEN 1 AND 256) THEN
+        RAISE EXCEPTION 'cache tags must be a list of at most %, with 1 to 256 bytes each', most USING ERRCODE = '22023';
     END IF;
 END $$;
 
@@ -144,7 +152,7 @@ END $$;
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_delete_tags(tags text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-    PERFORM /* TEMPLATE: prefix */cache_check_tags(tags[i:i + 31]) FROM generate_series(1, cardinality(tags), 32) AS i;
+    PERFORM /* TEMPLATE: prefix */cache_check_tags(tags, 10000);
     PERFORM /* TEMPLATE: prefix */cache_remove('t', tags);
 END $$;
 
@@ -157,11 +165,31 @@ BEGIN
 END $$;
 
 -- cache_guard_seen notes for a foreign write what its statement saw: STABLE, so by that statement's snapshot. A change that
--- leaves the value as it was brings no dead row back.
+-- leaves the value of a live row as it was keeps what was noted, and adds what concerns the groups that the row comes to. Such a
+-- change of a dead row must not bring the value back, by taking it out of the group that was removed: it becomes a tombstone. OLD
+-- may be newer than the statement's snapshot, so cache_dead_now.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_guard_seen() RETURNS trigger LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    there boolean := EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups);
+    seen bigint[];
 BEGIN
+    IF there THEN
+        seen := /* TEMPLATE: prefix */cache_seen(NEW.key, NEW.tags);
+    END IF;
     IF TG_OP = 'INSERT' OR NEW.value IS DISTINCT FROM OLD.value THEN
-        NEW.seen := CASE WHEN EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups) THEN /* TEMPLATE: prefix */cache_seen(NEW.key, NEW.tags) END;
+        NEW.seen := seen;
+    ELSIF NEW.seen IS DISTINCT FROM OLD.seen THEN
+        NULL; -- a statement like the library's, which knows
+    ELSIF there AND /* TEMPLATE: prefix */cache_dead_now(OLD.key, OLD.tags, OLD.seen) THEN
+        NEW.value := NULL;
+        NEW.tags := NULL;
+        NEW.seen := NULL;
+        NEW.expires_at := clock_timestamp() + interval '5 minutes';
+        NEW.stale_until := NULL;
+    ELSIF NEW.key <> OLD.key OR NEW.tags IS DISTINCT FROM OLD.tags THEN
+        NEW.seen := OLD.seen || seen;
+    ELSE
+        NEW.seen := OLD.seen;
     END IF;
     RETURN NEW;
 END $$;
@@ -214,9 +242,34 @@ CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_horizon() RETURNS xid8 LA
 AS $$ SELECT least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, min(/* TEMPLATE: prefix */cache_xid8(a.backend_xmin)))::text::xid8
     FROM pg_stat_activity a WHERE a.datname = current_database() AND a.backend_xmin IS NOT NULL AND a.pid <> pg_backend_pid() $$;
 
+-- cache_retiring is the number before which records may be retired, when a pass over the table that begins now leaves no dead row;
+-- '0': none. Every snapshot shows the records before ended_before. But a transaction may still be open that wrote an entry under an
+-- earlier snapshot, and its entry would be dead:
+--
+--     transaction 1: removes the group
+--                                          transaction 2: Set, which has not seen the record
+--     COMMIT                               (stays open: the oldest that runs is now transaction 2)
+--                                          the pass does not see its row, the record of transaction 1 goes
+--                                          COMMIT: the row lives
+--
+-- So the records wait for every transaction that had begun when they came to be before ended_before.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_retiring() RETURNS xid8 LANGUAGE plpgsql AS $$
+DECLARE
+    state record;
+    oldest xid8 := pg_snapshot_xmin(pg_current_snapshot());
+BEGIN
+    SELECT s.ended_before, s.retire_before, s.retire_after, EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups g WHERE g.xid < s.ended_before) AS due
+        INTO STRICT state FROM /* TEMPLATE: prefix */cache_state s;
+    IF NOT state.due OR state.retire_after > oldest THEN
+        RETURN '0';
+    END IF;
+    UPDATE /* TEMPLATE: prefix */cache_state SET retire_before = state.ended_before, retire_after = pg_snapshot_xmax(pg_current_snapshot());
+    RETURN coalesce(state.retire_before, '0');
+END $$;
+
 -- What reads call stays everybody's: cache_removals and what is made of it show nothing but records that the caller may SELECT.
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_overtaken(text, text[], text) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_remove(text, text[]), /* TEMPLATE: prefix */cache_check_tags(text[]), /* TEMPLATE: prefix */cache_horizon() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_overtaken(text, text[], text), /* TEMPLATE: prefix */cache_dead_now(text, text[], bigint[]), /* TEMPLATE: prefix */cache_seen_now(text, text[]) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_remove(text, text[]), /* TEMPLATE: prefix */cache_check_tags(text[], int), /* TEMPLATE: prefix */cache_horizon(), /* TEMPLATE: prefix */cache_retiring() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_delete_tags(text[]), /* TEMPLATE: prefix */cache_delete_prefix(text) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_guard_seen(), /* TEMPLATE: prefix */cache_bury(bigint, int, int) FROM PUBLIC;
 

@@ -5,9 +5,8 @@ SELECT /* TEMPLATE: prefix */cache_remove(@kind::text, (@names::text)::text[])::
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server;
 
 -- name: RetiringGroups :one
--- Up to which transaction records of removals are so old that nobody writes any more without seeing them; 0: there are none.
-SELECT coalesce((SELECT s.ended_before::text FROM /* TEMPLATE: prefix */cache_state s
-    WHERE EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups g WHERE g.xid < s.ended_before)), '0')::text AS ended;
+-- Up to which transaction records of removals are so old that nobody writes any more without having seen them; 0: there are none.
+SELECT (/* TEMPLATE: prefix */cache_retiring())::text AS ended;
 
 -- name: BuryEntries :one
 SELECT b.removed::bigint AS removed, b.left_over::bigint AS left_over
