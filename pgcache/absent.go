@@ -20,7 +20,7 @@ func (t *Typed[T]) SetIfAbsent(ctx context.Context, key string, value T, opts ..
 	return t.setIfAbsent(ctx, key, value, opts)
 }
 
-func (v *view) setIfAbsent(ctx context.Context, key string, value any, opts []Option) (bool, error) {
+func (v *view) setIfAbsent(ctx context.Context, key string, value any, opts []Option) (done bool, err error) {
 	const op = "set if absent"
 	if err := v.enter(op, key); err != nil {
 		return false, err
@@ -37,8 +37,9 @@ func (v *view) setIfAbsent(ctx context.Context, key string, value any, opts []Op
 	if v.c.null {
 		return true, nil
 	}
+	defer with.observe(&ctx, op, 1).end(nil, &err)
 	w := with.row(k, data)
-	done, err := with.conditional(ctx, k, w.Version, storedRow(w), func(inline bool) (store.Written, error) {
+	done, err = with.conditional(ctx, k, w.Version, storedRow(w), func(inline bool) (store.Written, error) {
 		return v.c.store.PutAbsent(ctx, w, inline)
 	})
 	if done {
@@ -58,7 +59,7 @@ func (t *Typed[T]) Touch(ctx context.Context, key string, ttl time.Duration) (fo
 	return t.touch(ctx, key, ttl)
 }
 
-func (v *view) touch(ctx context.Context, key string, ttl time.Duration) (bool, error) {
+func (v *view) touch(ctx context.Context, key string, ttl time.Duration) (found bool, err error) {
 	const op = "touch"
 	if err := v.enter(op, key); err != nil {
 		return false, err
@@ -71,8 +72,9 @@ func (v *view) touch(ctx context.Context, key string, ttl time.Duration) (bool, 
 	if v.c.null {
 		return false, nil
 	}
+	defer with.observe(&ctx, op, 1).end(&found, &err)
 	w := with.row(k, nil)
-	found, err := with.conditional(ctx, k, w.Version, nil, func(inline bool) (store.Written, error) {
+	found, err = with.conditional(ctx, k, w.Version, nil, func(inline bool) (store.Written, error) {
 		return v.c.store.Touch(ctx, w, inline)
 	})
 	return found, fail(op, k.Row(), err)

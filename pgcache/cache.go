@@ -138,7 +138,10 @@ func (c *Cache) Close() error {
 	err := c.locks.Close()
 	c.closing.Do(func() {
 		if c.unobserve != nil {
-			c.unobserve()
+			func() {
+				defer c.survive()
+				c.unobserve()
+			}()
 		}
 		if c.release != nil {
 			c.release()

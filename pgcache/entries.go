@@ -28,7 +28,7 @@ func entryOf[T any](key string, row store.Entry) Entry[T] {
 
 // GetEntry returns the value under key with its tags and how long it lives, from the database, and whether there is one. Like Get
 // it says no of a value that does not decode as a T. It neither asks memory nor leaves anything there.
-func (t *Typed[T]) GetEntry(ctx context.Context, key string) (Entry[T], bool, error) {
+func (t *Typed[T]) GetEntry(ctx context.Context, key string) (_ Entry[T], found bool, err error) {
 	const op = "get entry"
 	if err := t.enter(op, key); err != nil {
 		return Entry[T]{}, false, err
@@ -40,6 +40,7 @@ func (t *Typed[T]) GetEntry(ctx context.Context, key string) (Entry[T], bool, er
 	if err := c.check(ctx); err != nil {
 		return Entry[T]{}, false, fail(op, k.Row(), err)
 	}
+	defer t.observe(&ctx, op, 1).end(&found, &err)
 	row, err := bounded(ctx, c, func(ctx context.Context) (store.Entry, error) { return c.store.Entry(ctx, k.Row()) })
 	if err != nil {
 		return Entry[T]{}, false, fail(op, k.Row(), c.explain(ctx, err))
@@ -123,7 +124,11 @@ func walk[T any](ctx context.Context, v *view, op, start string, page func(ctx c
 		if err := c.check(ctx); err != nil {
 			return fail(op, "", err)
 		}
-		p, err := bounded(ctx, c, func(ctx context.Context) (store.Page[T], error) { return page(ctx, start, after) })
+		// Of a page: the time that the caller takes between two of them is not the cache's.
+		reading := ctx
+		o := v.observe(&reading, op, 0)
+		p, err := bounded(reading, c, func(ctx context.Context) (store.Page[T], error) { return page(ctx, start, after) })
+		o.end(nil, &err)
 		if err != nil {
 			return fail(op, "", c.explain(ctx, err))
 		}

@@ -124,7 +124,7 @@ func (r *removal) count(c *Cache) {
 }
 
 // removeGroups removes groups.
-func (c *Cache) removeGroups(ctx context.Context, op, key string, r removal) error {
+func (c *Cache) removeGroups(ctx context.Context, op, key string, r removal) (err error) {
 	some, err := r.valid(op)
 	if err != nil {
 		return fail(op, key, err)
@@ -135,6 +135,7 @@ func (c *Cache) removeGroups(ctx context.Context, op, key string, r removal) err
 	if err := c.check(ctx); err != nil {
 		return fail(op, key, err)
 	}
+	defer c.base.observe(&ctx, op, 0).end(nil, &err)
 	// Before, so that no read that is under way stays; after, so that none that began meanwhile does; and also after an error,
 	// because the outcome may be unknown.
 	forget := func() {

@@ -31,7 +31,7 @@ var (
 //
 // After an error the outcome is unknown where the connection was lost or ctx ended: it is not tried again, because it could count
 // twice.
-func (c *Cache) Increment(ctx context.Context, key string, delta int64, opts ...Option) (int64, error) {
+func (c *Cache) Increment(ctx context.Context, key string, delta int64, opts ...Option) (n int64, err error) {
 	const op = "increment"
 	v := &c.base
 	if err := v.enter(op, key); err != nil {
@@ -50,8 +50,8 @@ func (c *Cache) Increment(ctx context.Context, key string, delta int64, opts ...
 	if c.null {
 		return delta, nil
 	}
-	n, err := with.increment(ctx, k, delta)
-	if err != nil {
+	defer with.observe(&ctx, op, 1).end(nil, &err)
+	if n, err = with.increment(ctx, k, delta); err != nil {
 		return 0, fail(op, k.Row(), err)
 	}
 	with.stats.sets.Add(1)

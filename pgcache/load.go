@@ -70,6 +70,11 @@ func (v *view) getOrSet(ctx context.Context, op, key string, dst any, load loadF
 			if errors.Is(err, ErrNotFound) {
 				return got{}, err
 			}
+			if errors.Is(err, ErrLoadTimeout) {
+				if g, ok := v.takeMemory(k, dst, err); ok {
+					return g, nil
+				}
+			}
 			return got{}, fail(op, name, err)
 		case found:
 			if row.Remaining < v.due && v.isDue(row.Version, row.Remaining) {
@@ -174,9 +179,10 @@ type loadRun struct {
 	many     bool         // the loader is one of many keys
 	degraded bool         // the database did not answer: load and return, no more
 
-	early bool                         // in the background, see RefreshAfter
-	fault error                        // what the loader of an early run returned, if it failed
-	old   map[localcache.Key]store.Row // values for the loader, of the last look
+	early  bool                         // in the background, see RefreshAfter
+	fault  error                        // why an early run has brought nothing, if it failed
+	unkept bool                         // the loader of an early run said that its value is not to be stored
+	old    map[localcache.Key]store.Row // values for the loader, of the last look
 }
 
 // start runs the loads in a goroutine that Close waits for.

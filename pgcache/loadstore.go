@@ -68,6 +68,9 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 		} else {
 			// Each key for itself: a value that can't be encoded fails alone.
 			if w.Value, err = r.encode(l.Key, value); err != nil {
+				if r.early {
+					r.fault = err
+				}
 				l.End(coherence.Loaded{Err: err})
 				continue
 			}
@@ -79,6 +82,7 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 			}
 			out.Found, out.Loader, out.Row = true, true, *storedRow(w)
 			if about.unkept || over && about.ttl == 0 {
+				r.unkept = true
 				l.End(out)
 				continue
 			}

@@ -14,13 +14,13 @@ import (
 // GetMany returns the values under keys; those without one are absent from the map. What is not in memory is read in
 // one statement, which sees all rows at one moment.
 func (t *Typed[T]) GetMany(ctx context.Context, keys []string) (map[string]T, error) {
-	found, _, _, err := t.getMany(ctx, "get many", keys, &t.view)
+	found, _, _, err := t.getMany(ctx, "get many", keys, &t.view, 0)
 	return found, err
 }
 
 // getMany also returns the keys without a value, each once and without those that are known to have none, and the keys that are due,
-// see RefreshAfter.
-func (t *Typed[T]) getMany(ctx context.Context, op string, keys []string, with *view) (found map[string]T, absent []string, due []localcache.Key, err error) {
+// see RefreshAfter. arrived is when a caller came that HardTimeout holds for; 0: it holds for none.
+func (t *Typed[T]) getMany(ctx context.Context, op string, keys []string, with *view, arrived int64) (found map[string]T, absent []string, due []localcache.Key, err error) {
 	found = make(map[string]T, len(keys))
 	var ask []localcache.Key
 	seen := make(map[string]bool, len(keys))
@@ -53,8 +53,17 @@ func (t *Typed[T]) getMany(ctx context.Context, op string, keys []string, with *
 	if op == "get many" {
 		defer t.observe(&ctx, op, len(ask)).end(nil, &err)
 	}
-	rows, err := t.readMany(ctx, ask, nil)
+	reading := ctx
+	if arrived != 0 {
+		var cancel context.CancelFunc
+		reading, cancel = with.inTime(ctx, arrived)
+		defer cancel()
+	}
+	rows, err := t.readMany(reading, ask, nil)
 	if err != nil {
+		if ctx.Err() == nil && reading.Err() != nil {
+			err = with.resilience.late(hardTimeout)
+		}
 		return found, absent, due, fail(op, "", err)
 	}
 	missing := absent[:0]
@@ -115,8 +124,9 @@ func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ct
 		}
 		return boxed, err
 	}
+	var late error
 	for tried := false; len(keys) > 0; {
-		found, missing, due, err := t.getMany(ctx, op, keys, &with)
+		found, missing, due, err := t.getMany(ctx, op, keys, &with, arrived)
 		if len(due) > 0 {
 			with.refreshBehind(ctx, due, reflect.TypeFor[T](), true, loader)
 		}
@@ -125,6 +135,17 @@ func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ct
 		}
 		if err != nil && (found == nil || ctx.Err() != nil || misconfigured(err)) {
 			return all, err
+		}
+		if err != nil && errors.Is(err, ErrLoadTimeout) {
+			for _, key := range missing {
+				var v T
+				if _, ok := with.takeMemory(t.key(key), &v, err); ok {
+					all[key] = v
+				} else {
+					late = err
+				}
+			}
+			return all, late
 		}
 		if len(missing) == 0 {
 			break

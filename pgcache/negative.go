@@ -2,7 +2,6 @@ package pgcache
 
 import (
 	"context"
-	"time"
 	"unique"
 
 	"github.com/pgcache/go/internal/coherence"
@@ -12,6 +11,7 @@ import (
 
 // A negative row says that there is nothing under its key. It is a row like any other, with an empty value: so a Set over it is an
 // update, which is published, and memory may keep it. No codec can have its codec's name.
+// atomic.sql names it too.
 const codecNone = "!none"
 
 var noneID = unique.Make(codecNone)
@@ -40,11 +40,11 @@ func (v *view) none() bool {
 }
 
 // absent makes w the row of a key that the loader of l found nothing under. Without a NegativeTTL there is one only where a stale
-// value is to end: it expires at once.
+// value is to end, or the value that a load in the background was to replace: it expires at once.
 //
 //	row v1, stale        loader: ErrNotFound        another loader fails: without that row, v1 again
 func (r *loadRun) absent(l *coherence.Load, w *store.Write) bool {
-	if r.negativeTTL() == 0 && !offersStale(l) {
+	if r.negativeTTL() == 0 && !r.early && !offersStale(l) {
 		return false
 	}
 	w.Value, w.Codec, w.TTL, w.Stale = []byte{}, codecNone, r.negativeTTL(), 0
@@ -64,12 +64,8 @@ func (v *view) readFirst(ctx context.Context, k localcache.Key, arrived int64, d
 	if _, yes := v.throttled(k); yes {
 		return row, false, nil
 	}
-	reading, hard := ctx, v.resilience.hard
-	if hard > 0 {
-		var cancel context.CancelFunc
-		reading, cancel = context.WithTimeout(ctx, hard-time.Duration(coherence.Now()-arrived))
-		defer cancel()
-	}
+	reading, cancel := v.inTime(ctx, arrived)
+	defer cancel()
 	row, err = v.read(reading, k)
 	switch {
 	case err != nil && ctx.Err() == nil && reading.Err() != nil:

@@ -3,6 +3,7 @@ package pgcache
 import (
 	"context"
 	"errors"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -12,7 +13,8 @@ import (
 // An Observer is shown what a Cache does, to make metrics and spans of it: see the modules telemetry/otel and
 // telemetry/prometheus. It is never shown a key or a value; only the callers' contexts and the errors that they get may hold
 // what the program has put there. Its methods are called on the callers' goroutines, several at once, and must not
-// block. A hit in memory calls none of them: hits are counted, for each view, in Stats, whether there is an Observer or not.
+// block. A panic is logged, and the operation goes on. A hit in memory calls none of them: hits are counted, for each view, in Stats,
+// whether there is an Observer or not.
 //
 // Types that it takes may get more fields, and more values of their kinds: skip what you don't know.
 type Observer interface {
@@ -32,7 +34,8 @@ type Observer interface {
 // An Op is an operation that begins.
 type Op struct {
 	Kind OpKind
-	// Name is for an OpCall what Error.Op says of it: "get", "set", "get or set" and so on. For an OpStatement it is
+	// Name is for an OpCall what Error.Op says of it: "get", "set", "get or set" and so on; "keys" and "entries" are shown once for
+	// each page. For an OpStatement it is
 	// "read", "write", or "store" for what was loaded; for an OpWait "read"; for an OpLoad "load"; for an OpUpkeep "flush",
 	// "pulse", "refresh" or "sweep".
 	Name string
@@ -122,32 +125,41 @@ func (c *Cache) openObserver() {
 	if o == nil {
 		return
 	}
-	c.unobserve = o.Open(c.Stats)
+	func() {
+		defer c.survive()
+		c.unobserve = o.Open(c.Stats)
+	}()
 	c.store.Observe(func(ctx context.Context, name string, callers []context.Context) (context.Context, func(error)) {
-		ctx, end := o.Begin(ctx, Op{Kind: OpStatement, Name: name, Callers: callers})
-		return ctx, func(err error) {
-			if end != nil {
-				end(Outcome{Layer: LayerDatabase, Err: err})
-			}
-		}
+		op := c.begin(&ctx, Op{Kind: OpStatement, Name: name, Callers: callers})
+		return ctx, func(err error) { op.end(nil, &err) }
 	})
 	c.late.at = map[int64]int64{}
 	c.local.OnPublished = func(versions []int64) {
 		c.window.Published(versions)
 		for _, late := range c.late.published(versions) {
-			o.Event(Event{Kind: EventPublished, Late: late})
+			c.event(Event{Kind: EventPublished, Late: late})
 		}
 	}
 }
 
 func (c *Cache) event(e Event) {
 	if c.opts.Observer != nil {
+		defer c.survive()
 		c.opts.Observer.Event(e)
+	}
+}
+
+// survive is deferred around each call of the Observer. Others wait for what the caller does: for a statement that they share, for the
+// listener, or for the flush. So a panic ends there. The log names its type, and its text only where the runtime has made it.
+func (c *Cache) survive() {
+	if p := recover(); p != nil {
+		c.warn("the Observer panicked", "panic", panicText(p), "stack", string(debug.Stack()))
 	}
 }
 
 // observation is an operation that is shown; nil: none is.
 type observation struct {
+	c      *Cache
 	finish func(Outcome)
 	out    Outcome
 }
@@ -156,10 +168,13 @@ func (c *Cache) begin(ctx *context.Context, op Op) *observation {
 	if c.opts.Observer == nil {
 		return nil
 	}
-	var o observation
-	*ctx, o.finish = c.opts.Observer.Begin(*ctx, op)
-	o.out.Layer = LayerDatabase
-	return &o
+	defer c.survive()
+	o := &observation{c: c, out: Outcome{Layer: LayerDatabase}}
+	with, finish := c.opts.Observer.Begin(*ctx, op)
+	if o.finish = finish; with != nil {
+		*ctx = with
+	}
+	return o
 }
 
 // observe begins to show a call. The call goes on with *ctx.
@@ -184,6 +199,7 @@ func (o *observation) end(found *bool, err *error) {
 	if o == nil || o.finish == nil {
 		return
 	}
+	defer o.c.survive()
 	o.out.Miss, o.out.Err = found != nil && !*found, *err
 	o.finish(o.out)
 }

@@ -93,7 +93,7 @@ func (v *view) refreshBehind(ctx context.Context, keys []localcache.Key, into re
 	r := &loadRun{view: *v, run: run, load: load, into: into, many: many, early: true}
 	ended := func() {
 		pause := r.pause()
-		if r.fault != nil {
+		if r.fault != nil || r.unkept {
 			pause = throttle(r.due)
 		}
 		for _, l := range loads {
@@ -124,7 +124,7 @@ func (r *loadRun) refresh(loads []*coherence.Load) {
 	l.lock(locking)
 	done()
 	// Who joined meanwhile, because the entry has expired, begins a load of its own.
-	skipped := coherence.Loaded{}
+	skipped := coherence.Loaded{Skipped: true}
 	if l.got == nil {
 		end(loads, skipped)
 		return

@@ -1,9 +1,12 @@
 package pgcache
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/pgcache/go/internal/coherence"
 )
 
 // resilience is what a view was asked to do where a loader fails, is slow or finds nothing. nil: none of it.
@@ -34,8 +37,8 @@ func HardTimeout(d time.Duration) Option { return Option{kind: optionHard, dur: 
 
 // RefreshAfter lets a hit of GetOrSet, GetOrSetMany or Fetch start a load in the background when the part f of the entry's TTL is over,
 // 0 < f < 1, or up to a tenth of the TTL later: at most one per key in a process and, with a Guard, in the fleet. Nobody waits for it. A
-// load that fails is tried again after a quarter of the time that was left, ten seconds at the most. Entries that nobody asks for are
-// not refreshed. The TTL is that of the call: entries which others wrote with a shorter one are refreshed early, or at every hit,
+// load that fails, or whose value is not stored, is tried again after a quarter of the time that was left, ten seconds at the most; one
+// that finds nothing (ErrNotFound) ends the entry. Entries that nobody asks for are not refreshed. The TTL is that of the call: entries which others wrote with a shorter one are refreshed early, or at every hit,
 // again and again. Where LocalTTL is shorter than the TTL, hits in memory start nothing, those in the database do. 0 turns it off.
 func RefreshAfter(f float64) Option { return Option{kind: optionRefresh, part: f} }
 
@@ -123,6 +126,14 @@ func (v *view) negativeTTL() time.Duration {
 // impatient says that callers may go before a load has ended.
 func (v *view) impatient() bool {
 	return v.resilience != nil && (v.resilience.soft > 0 || v.resilience.hard > 0)
+}
+
+// inTime is the context of a read for a caller that came at arrived: it ends with HardTimeout.
+func (v *view) inTime(ctx context.Context, arrived int64) (context.Context, context.CancelFunc) {
+	if v.resilience == nil || v.resilience.hard == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, v.resilience.hard-time.Duration(coherence.Now()-arrived))
 }
 
 // lateError says which timeout of the caller's was over. It is an ErrLoadTimeout.

@@ -116,6 +116,10 @@ func (v *view) lookAgain(l *coherence.Load, steps int, arrived int64) (done <-ch
 			return
 		}
 		step, sent := l.Run.Step(), coherence.Now()
+		if c.null {
+			w.offerMemory(l, nil, step)
+			return
+		}
 		statement, cancel := c.statement(c.ctx)
 		defer cancel()
 		looked, err := c.store.Look(statement, []string{l.Key.Row()}, true)
@@ -130,20 +134,44 @@ func (v *view) lookAgain(l *coherence.Load, steps int, arrived int64) (done <-ch
 	return ended
 }
 
-// offerMemory offers the entry in memory that has expired, where the database does not answer. What this process does not know the end
-// of is not handed out.
+// offerMemory offers the entry in memory that has expired, where the database does not answer.
 func (v *view) offerMemory(l *coherence.Load, into reflect.Type, step int) (row store.Row, stale bool) {
-	now := coherence.Now()
 	out := &coherence.Loaded{Since: step}
-	if e := v.c.local.Stale(l.Key, now); e != nil {
-		version, until, ok := v.c.staleness.get(l.Key, now)
-		if row, stale = v.rowOf(l.Key, e); ok && version == e.Version && stale &&
-			(into == nil || v.unmarshal(l.Key, row.Codec, row.Value, reflect.New(into).Interface()) == nil) {
-			out.Row, out.Found, out.Stale, out.Memory, out.Until = row, true, true, true, until
-		}
+	row, until, ok := v.oldInMemory(l.Key)
+	if ok && (into == nil || v.unmarshal(l.Key, row.Codec, row.Value, reflect.New(into).Interface()) == nil) {
+		out.Row, out.Found, out.Stale, out.Memory, out.Until = row, true, true, true, until
 	}
 	l.Offer(out)
 	return row, out.Found
+}
+
+// oldInMemory is the entry of k in memory that has expired, and until when it may be handed out. What this process does not know the
+// end of is not; and nothing is without a Listener, because nothing says then that another node has written the key.
+func (v *view) oldInMemory(k localcache.Key) (row store.Row, until int64, ok bool) {
+	now := coherence.Now()
+	if v.staleFor() == 0 || v.c.opts.Listener == nil {
+		return row, 0, false
+	}
+	e := v.c.local.Stale(k, now)
+	if e == nil {
+		return row, 0, false
+	}
+	version, until, known := v.c.staleness.get(k, now)
+	if !known || version != e.Version {
+		return row, 0, false
+	}
+	row, ok = v.rowOf(k, e)
+	return row, until, ok
+}
+
+// takeMemory gives a caller whom the database keeps waiting, because of why, the entry in memory that has expired.
+func (v *view) takeMemory(k localcache.Key, dst any, why error) (got, bool) {
+	row, _, ok := v.oldInMemory(k)
+	if !ok || v.unmarshal(k, row.Codec, row.Value, dst) != nil {
+		return got{}, false
+	}
+	v.c.stats.stale.Add(1)
+	return got{source: FromMemory, stale: true, err: why}, true
 }
 
 // rowOf is the row that an entry in memory was made of.

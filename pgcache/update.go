@@ -27,7 +27,7 @@ const (
 // has the TTL of opts or of the view, like one of Set, not what was left of the old one's.
 //
 // After another error the outcome is unknown where the connection was lost or ctx ended.
-func (t *Typed[T]) Update(ctx context.Context, key string, change func(old T, found bool) (T, error), opts ...Option) (T, error) {
+func (t *Typed[T]) Update(ctx context.Context, key string, change func(old T, found bool) (T, error), opts ...Option) (_ T, err error) {
 	const op = "update"
 	var none T
 	if change == nil {
@@ -41,6 +41,7 @@ func (t *Typed[T]) Update(ctx context.Context, key string, change func(old T, fo
 	if err != nil {
 		return none, fail(op, k.Row(), err)
 	}
+	defer with.observe(&ctx, op, 1).end(nil, &err)
 	for try := range updateTries {
 		if try > 0 {
 			// Random, so that those who met once do not meet again.

@@ -21,7 +21,7 @@ FROM (
         coalesce(sum(octet_length(e.value)) FILTER (WHERE e.live) OVER (ORDER BY e.key ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
     FROM (
         SELECT r.key, r.version, r.codec, r.expires_at, r.tags, r.value,
-            r.value IS NOT NULL AND (r.expires_at IS NULL OR r.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(r.key, r.tags, r.seen) ELSE false END AS live
+            r.value IS NOT NULL AND r.codec <> '!none' AND (r.expires_at IS NULL OR r.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(r.key, r.tags, r.seen) ELSE false END AS live
         FROM /* TEMPLATE: prefix */cache_entries r
         WHERE r.key >= $2::text AND r.key > $3::text
         ORDER BY r.key LIMIT $4::int
@@ -161,10 +161,10 @@ WITH patience AS MATERIALIZED (
                 CASE WHEN l.live THEN c.tags ELSE EXCLUDED.tags END,
                 CASE WHEN l.live THEN c.seen WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen_now(c.key, EXCLUDED.tags) END,
                 CASE WHEN l.live THEN c.stale_until ELSE EXCLUDED.stale_until END
-            FROM (SELECT c.value IS NOT NULL AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead_now(c.key, c.tags, c.seen) ELSE false END AS live) l
+            FROM (SELECT c.value IS NOT NULL AND c.codec <> '!none' AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead_now(c.key, c.tags, c.seen) ELSE false END AS live) l
         )
     WHERE CASE
-        WHEN NOT (c.value IS NOT NULL AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead_now(c.key, c.tags, c.seen) ELSE false END) THEN true
+        WHEN NOT (c.value IS NOT NULL AND c.codec <> '!none' AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead_now(c.key, c.tags, c.seen) ELSE false END) THEN true
         WHEN c.codec <> 'json' OR octet_length(c.value) > 20 THEN false
         WHEN encode(c.value, 'escape') !~ '^(0|-?[1-9][0-9]*)$' THEN false
         ELSE encode(c.value, 'escape')::numeric + encode(EXCLUDED.value, 'escape')::numeric BETWEEN -9223372036854775808 AND 9223372036854775807
@@ -205,7 +205,8 @@ type IncrementRow struct {
 
 // Writes that depend on what the row holds, and reads of whole entries. Each write judges the newest row, whatever the snapshot
 // of its statement: ON CONFLICT does, and so does UPDATE under READ COMMITTED. Under another level they answer nothing and write
-// nothing. What was not done leaves the row as it is.
+// nothing. What was not done leaves the row as it is. A row of the codec '!none' says that there is nothing (NegativeTTL): it is no
+// value here, except to ReplaceEntry, which goes by the version.
 //
 // The row that such a write meets may be newer than the snapshot of its statement. Whether it is dead is asked of a new snapshot
 // (cache_dead_now), because the old one may show a record that another has replaced since:
@@ -257,7 +258,7 @@ func (q *Queries) Increment(ctx context.Context, arg IncrementParams) ([]Increme
 }
 
 const KeysPage = `-- name: KeysPage :many
-SELECT e.key, (e.value IS NOT NULL AND (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END)::boolean AS live
+SELECT e.key, (e.value IS NOT NULL AND e.codec <> '!none' AND (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END)::boolean AS live
 FROM /* TEMPLATE: prefix */cache_entries e
 WHERE e.key >= $1::text AND e.key > $2::text
 ORDER BY e.key LIMIT $3::int
@@ -313,7 +314,7 @@ WITH patience AS MATERIALIZED (
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
         tags = EXCLUDED.tags, seen = CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen_now(c.key, EXCLUDED.tags) END, stale_until = EXCLUDED.stale_until
-    WHERE NOT (c.value IS NOT NULL AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead_now(c.key, c.tags, c.seen) ELSE false END)
+    WHERE NOT (c.value IS NOT NULL AND c.codec <> '!none' AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead_now(c.key, c.tags, c.seen) ELSE false END)
     RETURNING key, version, xmax <> 0 AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
@@ -454,7 +455,7 @@ WITH patience AS MATERIALIZED (
         stale_until = clock_timestamp() + $3::bigint * interval '1 microsecond' + (c.stale_until - c.expires_at)
     FROM patience
     WHERE c.key = $4::text
-        AND c.value IS NOT NULL AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead_now(c.key, c.tags, c.seen) ELSE false END
+        AND c.value IS NOT NULL AND c.codec <> '!none' AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead_now(c.key, c.tags, c.seen) ELSE false END
     RETURNING c.key, c.version
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)

@@ -36,12 +36,14 @@ func newEntry(key string, v []driver.Value) (e Entry, err error) {
 
 // Entry reads one row. A key without a row is the zero Row.
 func (s *Store) Entry(ctx context.Context, key string) (Entry, error) {
-	return retry(ctx, lost, func() (e Entry, err error) {
-		err = s.sql.query(ctx, dbsqlc.GetWholeEntry, func(v []driver.Value) (err error) {
-			e, err = newEntry(key, v)
-			return err
-		}, s.Largest, key)
-		return e, err
+	return observed(ctx, s, func(ctx context.Context) (Entry, error) {
+		return retry(ctx, lost, func() (e Entry, err error) {
+			err = s.sql.query(ctx, dbsqlc.GetWholeEntry, func(v []driver.Value) (err error) {
+				e, err = newEntry(key, v)
+				return err
+			}, s.Largest, key)
+			return e, err
+		})
 	})
 }
 
@@ -53,6 +55,10 @@ type Page[T any] struct {
 
 // KeysPage returns the next live keys that are at least start, after a key; after is "" for the first page.
 func (s *Store) KeysPage(ctx context.Context, start, after string) (Page[string], error) {
+	return observed(ctx, s, func(ctx context.Context) (Page[string], error) { return s.keysPage(ctx, start, after) })
+}
+
+func (s *Store) keysPage(ctx context.Context, start, after string) (Page[string], error) {
 	return retry(ctx, lost, func() (p Page[string], err error) {
 		looked := 0
 		err = s.sql.query(ctx, dbsqlc.KeysPage, func(v []driver.Value) error {
@@ -71,6 +77,10 @@ func (s *Store) KeysPage(ctx context.Context, start, after string) (Page[string]
 
 // EntriesPage is KeysPage with all that the rows have.
 func (s *Store) EntriesPage(ctx context.Context, start, after string) (Page[Entry], error) {
+	return observed(ctx, s, func(ctx context.Context) (Page[Entry], error) { return s.entriesPage(ctx, start, after) })
+}
+
+func (s *Store) entriesPage(ctx context.Context, start, after string) (Page[Entry], error) {
 	return retry(ctx, lost, func() (p Page[Entry], err error) {
 		got, looked := int64(0), int64(0)
 		err = s.sql.query(ctx, dbsqlc.EntriesPage, func(v []driver.Value) error {

@@ -15,10 +15,21 @@ func (s *Store) Observe(f func(ctx context.Context, name string, callers []conte
 			return f(ctx, name, callers)
 		}
 	}
-	s.reads.Observe = of("read")
+	s.observe = f
+	s.reads.Observe, s.atomic.Observe, s.increments.Observe = of("read"), of("write"), of("write")
 	for name, qs := range map[string][]*batch.Queue[write, Written]{"write": {&s.writes, &s.heavyWrites}, "store": {&s.loads, &s.heavyLoads}} {
 		for _, q := range qs {
 			q.Observe = of(name)
 		}
 	}
+}
+
+// observed shows a read that no callers share.
+func observed[T any](ctx context.Context, s *Store, read func(ctx context.Context) (T, error)) (v T, err error) {
+	if s.observe != nil {
+		var end func(error)
+		ctx, end = s.observe(ctx, "read", nil)
+		defer func() { end(err) }()
+	}
+	return read(ctx)
 }

@@ -89,6 +89,7 @@ type Store struct {
 	heavyWrites batch.Queue[write, Written] // of large values, each in a statement of its own
 	loads       batch.Queue[write, Written]
 	heavyLoads  batch.Queue[write, Written]
+	observe     func(ctx context.Context, name string, callers []context.Context) (context.Context, func(err error)) // nil: nobody does
 	atomic      batch.Queue[conditional, Written]
 	increments  batch.Queue[increment, Incremented]
 }
