@@ -30,7 +30,7 @@ func TestPgBouncer(t *testing.T) {
 				drivertest.Exercise(t, dsn, f)
 			}
 		})
-		t.Run("guard", func(t *testing.T) { guard(t, s, dsn, pgxModes[0], true) })
+		t.Run("guard", func(t *testing.T) { guard(t, s, dsn, pgxModes[0], pgcache.AdvisoryLock(), true) })
 	})
 	t.Run("transaction mode", func(t *testing.T) {
 		dsn := bouncer(t, s, "transaction")
@@ -46,7 +46,10 @@ func TestPgBouncer(t *testing.T) {
 		for _, f := range modes {
 			t.Run("no echo, "+f.Name, func(t *testing.T) { noEcho(t, dsn, f) })
 		}
-		t.Run("guard", func(t *testing.T) { guard(t, s, dsn, modes[0], false) })
+		t.Run("guard", func(t *testing.T) { guard(t, s, dsn, modes[0], pgcache.AdvisoryLock(), false) })
+		for _, f := range modes {
+			t.Run("lease, "+f.Name, func(t *testing.T) { guard(t, s, dsn, f, pgcache.Lease(), true) })
+		}
 	})
 }
 
@@ -100,12 +103,12 @@ func noEcho(t *testing.T, dsn string, f drivertest.Factory) {
 }
 
 // guard has two nodes load the same keys at the same time, many keys at a time, so that the pooler hands sessions around.
-// In session mode each key is loaded once. In transaction mode the guard can't work, but it must not be in the way: no
+// Where it works each key is loaded once. In transaction mode advisory locks can't work, but they must not be in the way: no
 // call waits for a lock that nobody holds any more, and none is left behind.
-func guard(t *testing.T, s *server, dsn string, f drivertest.Factory, works bool) {
+func guard(t *testing.T, s *server, dsn string, f drivertest.Factory, g pgcache.Guard, works bool) {
 	const keys, rounds = 20, 3
 	ctx := t.Context()
-	one := open(t, f.Open(t, dsn), nil)
+	one := open(t, f.Open(t, dsn), func(o *pgcache.Options) { o.Guard = g })
 	two := open(t, f.Open(t, dsn), func(o *pgcache.Options) { *o = one.options })
 	var loads atomic.Int32
 	var slowest atomic.Int64
@@ -137,6 +140,9 @@ func guard(t *testing.T, s *server, dsn string, f drivertest.Factory, works bool
 	}
 	errs := one.Stats().GuardErrors + two.Stats().GuardErrors
 	t.Logf("%d loads of %d, the slowest call took %v, %d guard errors", loads.Load(), keys*rounds, time.Duration(slowest.Load()), errs)
+	if works && errs != 0 {
+		t.Errorf("%d guard errors", errs)
+	}
 	if n := int(loads.Load()); works && n != keys*rounds || n > 2*keys*rounds {
 		t.Errorf("%d loads of %d keys", n, keys*rounds)
 	}

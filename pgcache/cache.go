@@ -134,8 +134,8 @@ func (c *Cache) Close() error {
 	if c.null {
 		return nil
 	}
+	err := c.locks.Close() // it may have statements of the store's to send
 	c.store.Close()
-	err := c.locks.Close()
 	c.closing.Do(func() {
 		if c.unobserve != nil {
 			func() {

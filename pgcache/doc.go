@@ -65,7 +65,7 @@ fleet by the harness (go run ./harness).
 
 # Loads
 
-GetOrSet runs a loader at most once per process and, guarded by an advisory lock, in one process of the fleet. The lock
+GetOrSet runs a loader at most once per process and, guarded by an advisory lock (or by a lease, see Lease), in one process of the fleet. The lock
 is there for efficiency alone: a process holds at most half of max_locks_per_transaction, 128 at the most, a call for
 more than 16 keys takes one lock, on the hash of all, and beyond that loads go without. That no old value is stored is the work of
 a fence: the loader's value is stored only if the row is still the one that was there before the loader began, and a Delete

@@ -224,7 +224,7 @@ func (d *doctor) pooler(ctx context.Context) error {
 	pooled, err := d.c.store.Pooled(ctx)
 	if pooled {
 		d.find("pooler", Note, "a pooler is between: statements of one connection go to several sessions",
-			"fine for the data; the listener and the locks need sessions: connect the listener past it, or use listener.Poll")
+			"fine for the data; the listener and advisory locks need sessions: connect the listener past it, or use listener.Poll, and set Options.Guard to Lease()")
 	}
 	return err
 }

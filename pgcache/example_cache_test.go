@@ -285,6 +285,27 @@ func ExampleAdvisoryLock() {
 	// Output: true
 }
 
+func ExampleLease() {
+	demo(func(ctx context.Context, db *sql.DB, _ *pgcache.Cache) error {
+		cache, err := pgcache.New(db, pgcache.Options{
+			Guard:  pgcache.Lease(), // db leads through a pooler in transaction mode; the Listener would not
+			Prefix: "leased_",
+		})
+		if err != nil {
+			return err
+		}
+		defer cache.Close()
+		if err := cache.Migrate(ctx); err != nil {
+			return err
+		}
+		var v int
+		err = cache.GetOrSet(ctx, "answer", &v, func(context.Context) (any, error) { return 42, nil })
+		fmt.Println(v)
+		return err
+	})
+	// Output: 42
+}
+
 func ExampleNoGuard() {
 	demo(func(ctx context.Context, db *sql.DB, _ *pgcache.Cache) error {
 		cache, err := pgcache.New(db, pgcache.Options{

@@ -11,8 +11,8 @@ import (
 // what may be stored is decided by a fence in the storing statement, so a guard that fails, or locks too much or too
 // little, costs a second load at worst.
 type Guard interface {
-	// Open is called once by New. space distinguishes the cache's keys from those of other caches in the same database. It must not
-	// touch the network.
+	// Open is called once by New. space distinguishes the cache's keys from those of other caches in the same database: it is
+	// Schema, a dot, Prefix, and "cache". It must not touch the network.
 	Open(db *sql.DB, space string) Locks
 }
 
@@ -35,6 +35,16 @@ func AdvisoryLock() Guard { return advisoryLock{} }
 type advisoryLock struct{}
 
 func (advisoryLock) Open(db *sql.DB, space string) Locks { return lock.Open(db, space) }
+
+// Lease is a Guard on rows of a table, cache_leases, for pools whose sessions are not their own, as behind PgBouncer in
+// transaction mode, and for those that have no connection to spare for AdvisoryLock's session. The statement that looks at the
+// row before a load takes the lease, and the one that stores ends it, so it takes no statement of its own. A lease lasts for
+// 10 seconds and is renewed while the loader runs: a process that dies or is frozen keeps a key from the others for no longer.
+func Lease() Guard { return leaseGuard{} }
+
+type leaseGuard struct{}
+
+func (leaseGuard) Open(db *sql.DB, space string) Locks { return lock.OpenLeases(db, space) }
 
 // NoGuard is no Guard: each process loads for itself, once however many callers it has.
 func NoGuard() Guard { return noGuard{} }

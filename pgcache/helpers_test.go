@@ -166,6 +166,29 @@ func (cl *cluster) locks() int {
 func (cl *cluster) noLocks() {
 	cl.t.Helper()
 	eventually(cl.t, "the advisory locks are released", func() bool { return cl.locks() == 0 })
+	eventually(cl.t, "the leases are released", func() bool { return cl.leases() == 0 })
+}
+
+// leases is the number of leases on keys of this cluster.
+func (cl *cluster) leases() int {
+	cl.t.Helper()
+	if cl.count("SELECT count(to_regclass($1))", cl.object("cache_leases")) == 0 {
+		return 0
+	}
+	return cl.count("SELECT count(*) FROM " + cl.object("cache_leases"))
+}
+
+// forGuards runs test over a cluster with each guard.
+func forGuards(t *testing.T, test func(t *testing.T, cl *cluster)) {
+	t.Helper()
+	for name, guard := range map[string]pgcache.Guard{"AdvisoryLock": pgcache.AdvisoryLock(), "Lease": pgcache.Lease()} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cl := newCluster(t)
+			cl.opts.Guard = guard
+			test(t, cl)
+		})
+	}
 }
 
 // get is Get of a value of type T that must not fail.

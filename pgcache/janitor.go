@@ -137,7 +137,8 @@ func (c *Cache) sweep() (err error) {
 	_, notices := bounded(ctx, c, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, c.store.DeleteNotices(ctx, c.db, keepNotices)
 	})
-	return errors.Join(ended, notices, c.expireAll(ctx), c.buryAll(ctx), c.trim(ctx))
+	_, leases := bounded(ctx, c, func(ctx context.Context) (int64, error) { return c.store.DropLeases(ctx, c.opts.CleanupBatch) })
+	return errors.Join(ended, notices, leases, c.expireAll(ctx), c.buryAll(ctx), c.trim(ctx))
 }
 
 // bounded sends one statement with the Timeout.

@@ -178,6 +178,7 @@ type loadRun struct {
 	into     reflect.Type // what callers decode into
 	many     bool         // the loader is one of many keys
 	degraded bool         // the database did not answer: load and return, no more
+	unusable bool         // a live row was found that does not answer the callers: it is to be locked all the same
 
 	early  bool                         // in the background, see RefreshAfter
 	fault  error                        // why an early run has brought nothing, if it failed
@@ -222,9 +223,13 @@ func (r *loadRun) rounds(pending []*coherence.Load) {
 	started := time.Now()
 	for pause := firstWait; len(pending) > 0; pause = min(pause*2, longWait) {
 		alone := r.degraded || r.c.null || time.Since(started) >= r.c.opts.LockTimeout
+		knew := r.unusable
 		pending = r.round(ctx, pending, alone, started)
 		if len(pending) == 0 {
 			return
+		}
+		if r.unusable && !knew {
+			continue // nobody may have the lock: a guard may not lock keys that have a live row
 		}
 		pauseFor(ctx, pause, invalidated)
 		if ctx.Err() != nil {

@@ -12,6 +12,17 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
+// looker are Locks that look at the rows in the statement that locks their keys: a load then takes a statement less.
+type looker interface {
+	LockAndLook(ctx context.Context, s *store.Store, keys []string, look lock.Look) (got []bool, looked store.Looked, err error)
+}
+
+// leaser are Locks that the statement which stores may give back.
+type leaser interface {
+	Lease(key string) store.Lease
+	Released(leases []store.Lease)
+}
+
 // lookup is what a round of loads does before the loader: it locks keys, and reads what their rows are.
 type lookup struct {
 	r     *loadRun
@@ -36,14 +47,15 @@ func (r *loadRun) look(pending []*coherence.Load) *lookup {
 	return l
 }
 
-// lock asks the guard. Ours looks in the same statement. A guard that fails stops nobody: then this process loads without
+// lock asks the guard. Ours look in the same statement. A guard that fails stops nobody: then this process loads without
 // a lock.
 func (l *lookup) lock(ctx context.Context) {
 	c := l.r.c
 	var err error
-	if ours, ok := c.locks.(*lock.Locks); ok {
+	if ours, ok := c.locks.(looker); ok {
 		var looked store.Looked
-		if l.got, looked, err = ours.LockAndLook(ctx, c.store, l.names, lock.Look{Stale: l.r.staleFor() > 0, Strict: l.r.early}); err == nil {
+		look := lock.Look{Stale: l.r.staleFor() > 0, Strict: l.r.early, Live: l.r.early || l.r.unusable}
+		if l.got, looked, err = ours.LockAndLook(ctx, c.store, l.names, look); err == nil {
 			l.looked = &looked
 		}
 	} else {
@@ -77,9 +89,10 @@ type fence struct {
 	rows        map[localcache.Key]store.Row
 	usable      map[localcache.Key]bool // live, and decodes
 	incarnation int64
-	looked      time.Duration // by the database's clock
-	snapshot    string        // which removals of groups were known
-	read        time.Time     // by ours
+	looked      time.Duration                  // by the database's clock
+	snapshot    string                         // which removals of groups were known
+	leases      map[localcache.Key]store.Lease // that the store ends; nil: none
+	read        time.Time                      // by ours
 
 	step int   // of the look
 	sent int64 // by the monotonic clock
@@ -127,6 +140,9 @@ func (l *lookup) fence(ctx context.Context) (*fence, error) {
 			b.rows[k] = row
 			// Bytes that do not decode are to be loaded anew, not found again.
 			b.usable[k] = negative(&row) && r.negativeTTL() > 0 || row.Live() && r.unmarshal(k, row.Codec, row.Value, reflect.New(r.into).Interface()) == nil
+			if row.Live() && !b.usable[k] {
+				r.unusable = true
+			}
 		} else if ctx.Err() != nil {
 			shared = errGivenUp
 		}
@@ -136,6 +152,14 @@ func (l *lookup) fence(ctx context.Context) (*fence, error) {
 		return nil, err
 	}
 	b.snapshot = l.looked.Snapshot
+	if ours, ok := c.locks.(leaser); ok {
+		b.leases = make(map[localcache.Key]store.Lease, len(l.keys))
+		for i, got := range l.got {
+			if got {
+				b.leases[l.keys[i]] = ours.Lease(l.names[i])
+			}
+		}
+	}
 	b.incarnation, b.looked = l.looked.Incarnation, time.Duration(l.looked.At)*time.Microsecond
 	if len(l.keys) > 0 {
 		c.checkServer(l.looked.Rows[0].Server)

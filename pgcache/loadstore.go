@@ -57,7 +57,7 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 		w.PublishNew = time.Since(began) >= slowLoad
 		if b != nil {
 			w.Fence, w.Incarnation, w.Looked = b.rows[l.Key].Version, b.incarnation, b.looked
-			w.Snapshot = b.snapshot
+			w.Snapshot, w.Lease = b.snapshot, b.leases[l.Key]
 		}
 		out := coherence.Loaded{Since: called}
 		if missing || !ok {
@@ -127,6 +127,9 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 	statement, cancel := c.statement(context.WithoutCancel(ctx))
 	defer cancel()
 	done, err := c.store.PutLoaded(statement, rows, inline)
+	if ours, ok := c.locks.(leaser); ok && err == nil && done.Released {
+		ours.Released(leasesOf(rows))
+	}
 	var fenced []int
 	for i, w := range writers {
 		var e *localcache.Entry
@@ -155,6 +158,15 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 		return
 	}
 	r.yield(statement, loads, out, fenced)
+}
+
+// leasesOf are the leases that ended with the store of rows.
+func leasesOf(rows []store.Write) []store.Lease {
+	leases := make([]store.Lease, len(rows))
+	for i := range rows {
+		leases[i] = rows[i].Lease
+	}
+	return leases
 }
 
 // yield gives way where a Set, a Delete or a Clear came between: callers get the newer value, if there is one.

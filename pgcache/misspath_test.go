@@ -21,6 +21,7 @@ func TestMissPath(t *testing.T) {
 		after  []string
 	}{
 		{"AdvisoryLock", pgcache.AdvisoryLock(), []string{"GetEntry", "LockAndRead", "StoreLoaded"}, []string{"Unlocks"}},
+		{"Lease", pgcache.Lease(), []string{"GetEntry", "LeaseAndRead", "StoreLoaded"}, nil},
 		{"NoGuard", pgcache.NoGuard(), []string{"GetEntry", "Look", "StoreLoaded"}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {

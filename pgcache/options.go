@@ -99,7 +99,7 @@ type Options struct {
 	// own. Without a Listener it is the bound of staleness.
 	LocalTTL time.Duration
 
-	// Guard lets one process of the fleet run the loader of a key. Defaults to AdvisoryLock.
+	// Guard lets one process of the fleet run the loader of a key. Defaults to AdvisoryLock; Lease is for pooled sessions.
 	Guard Guard
 
 	// LockTimeout is how long GetOrSet waits for another process's load before it loads by itself. Defaults to 5 s.
@@ -248,9 +248,9 @@ func (o Options) validate(db *sql.DB) (store.Names, error) {
 	refuse(o.CleanupInterval < 0 && (o.MaxRows > 0 || o.MaxBytes > 0), "CleanupInterval", o.CleanupInterval, "without the janitor nobody keeps to MaxRows and MaxBytes")
 	refuse(o.LocalTTL > 0 && o.Local == localcache.None(), "LocalTTL", o.LocalTTL, "there is no local cache to bound: Local is localcache.None()")
 	refuse(o.OnInvalidate != nil && o.Listener == nil, "OnInvalidate", "set", "without a Listener nothing would call it")
-	if limit := db.Stats().MaxOpenConnections; limit > 0 && limit < minConns && (o.Listener != nil || o.Guard != NoGuard()) {
+	if limit := db.Stats().MaxOpenConnections; limit > 0 && limit < minConns && (o.Listener != nil || o.Guard != NoGuard() && o.Guard != Lease()) {
 		err = fmt.Errorf("pgcache: the pool has MaxOpenConns %d, too few: the listener and the lock session keep one connection each, "+
-			"and a caller and its loader need two; call SetMaxOpenConns(%d) or more, or do without (Listener nil and Guard NoGuard())", limit, minConns)
+			"and a caller and its loader need two; call SetMaxOpenConns(%d) or more, or do without (Listener nil, and Guard Lease() or NoGuard())", limit, minConns)
 	}
 	return names, err
 }

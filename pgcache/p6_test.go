@@ -27,7 +27,7 @@ func TestP6_StaleSet(t *testing.T) {
 		"Delete many": func(ctx context.Context, c *pgcache.Cache, key string) error { return c.Delete(ctx, "x", key) },
 		"Clear":       func(ctx context.Context, c *pgcache.Cache, _ string) error { return c.Clear(ctx) },
 	} {
-		for guard, g := range map[string]pgcache.Guard{"AdvisoryLock": pgcache.AdvisoryLock(), "NoGuard": pgcache.NoGuard()} {
+		for guard, g := range map[string]pgcache.Guard{"AdvisoryLock": pgcache.AdvisoryLock(), "Lease": pgcache.Lease(), "NoGuard": pgcache.NoGuard()} {
 			t.Run(what+"/"+guard, func(t *testing.T) {
 				t.Parallel()
 				cl := newCluster(t)

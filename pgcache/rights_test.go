@@ -208,7 +208,7 @@ func TestRights_ReadyNamesEach(t *testing.T) {
 			// All at once, before the first statement gets through.
 			w.exec("REVOKE ALL ON ALL TABLES IN SCHEMA " + w.schema() + " FROM " + role + "; REVOKE USAGE ON SCHEMA " + w.schema() + " FROM " + role)
 			var e *pgcache.RightsError
-			if err := ready(); !errors.As(err, &e) || len(e.Lacks) != 23 || e.Lacks[0] != "USAGE on schema "+w.schema() {
+			if err := ready(); !errors.As(err, &e) || len(e.Lacks) != 27 || e.Lacks[0] != "USAGE on schema "+w.schema() {
 				t.Errorf("without any on tables: %v", err)
 			}
 			w.exec(w.blocks["app"])

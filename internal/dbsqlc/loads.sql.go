@@ -174,26 +174,27 @@ func (q *Queries) Look(ctx context.Context, arg LookParams) ([]LookRow, error) {
 
 const StoreLoaded = `-- name: StoreLoaded :many
 WITH patience AS MATERIALIZED (
-    SELECT set_config('lock_timeout', '100ms', true) IS NOT NULL AS set -- callers share it: a row that somebody holds is not waited for
+    SELECT set_config('lock_timeout', '100ms', true) IS NOT NULL -- callers share it: a row that somebody holds is not waited for
+        AND ($1::text = '' OR /* TEMPLATE: prefix */cache_release(nullif($1::text, '')::bigint[], nullif($2::text, '')::bigint[])) AS set
 ), input AS (
     SELECT i.key, i.version, i.fence, i.ttl_us, i.codec, i.publish_new, i.incarnation, i.looked_us, i.size, i.tags::text[] AS tags, i.stale_us, i.snapshot, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
     FROM ROWS FROM (
-        unnest((SELECT ($1::text)::text[])), unnest((SELECT ($2::text)::bigint[])), unnest((SELECT ($3::text)::bigint[])),
-        unnest((SELECT ($4::text)::bigint[])), unnest((SELECT ($5::text)::text[])), unnest((SELECT ($6::text)::boolean[])),
-        unnest((SELECT ($7::text)::bigint[])), unnest((SELECT ($8::text)::bigint[])), unnest((SELECT ($9::text)::int[])),
-        unnest((SELECT nullif($10::text, '')::text[])), unnest((SELECT nullif($11::text, '')::bigint[])),
-        unnest((SELECT nullif($12::text, '')::text[]))
+        unnest((SELECT ($3::text)::text[])), unnest((SELECT ($4::text)::bigint[])), unnest((SELECT ($5::text)::bigint[])),
+        unnest((SELECT ($6::text)::bigint[])), unnest((SELECT ($7::text)::text[])), unnest((SELECT ($8::text)::boolean[])),
+        unnest((SELECT ($9::text)::bigint[])), unnest((SELECT ($10::text)::bigint[])), unnest((SELECT ($11::text)::int[])),
+        unnest((SELECT nullif($12::text, '')::text[])), unnest((SELECT nullif($13::text, '')::bigint[])),
+        unnest((SELECT nullif($14::text, '')::text[]))
     ) WITH ORDINALITY AS i (key, version, fence, ttl_us, codec, publish_new, incarnation, looked_us, size, tags, stale_us, snapshot, n)
 ), w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until, seen)
-    SELECT key, substring($13::bytea FROM lo::int + 1 FOR size), version, version,
+    SELECT key, substring($15::bytea FROM lo::int + 1 FOR size), version, version,
         CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec,
         tags, clock_timestamp() + (ttl_us + stale_us) * interval '1 microsecond',
         CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen(key, tags) END
     FROM input
     WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = input.key AND e.version <> input.fence)
         AND incarnation = (SELECT c.id FROM /* TEMPLATE: prefix */cache_incarnation c)
-        AND clock_timestamp() < timestamptz 'epoch' + (looked_us + $14::bigint) * interval '1 microsecond'
+        AND clock_timestamp() < timestamptz 'epoch' + (looked_us + $16::bigint) * interval '1 microsecond'
         AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_overtaken(key, tags, coalesce(snapshot, '')) ELSE false END
         AND (SELECT p.set FROM patience p) AND (SELECT /* TEMPLATE: prefix */cache_committed())
     ORDER BY key COLLATE "C"
@@ -207,7 +208,7 @@ WITH patience AS MATERIALIZED (
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT key, version FROM changed
-    WHERE NOT $15::boolean OR (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    WHERE NOT $17::boolean OR (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
     RETURNING version
 ), published AS (
     SELECT /* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(changed.key, s.key_secret, lpad(to_hex(changed.version), 16, '0')))) AS n
@@ -219,6 +220,8 @@ FROM w, published
 `
 
 type StoreLoadedParams struct {
+	Leases       string
+	Owners       string
 	Keys         string
 	Versions     string
 	Fences       string
@@ -251,8 +254,12 @@ type StoreLoadedRow struct {
 //	load reads row v1, loader runs        Set or Delete writes v2
 //	                                      commit
 //	StoreLoaded(fence v1): row is v2 -> 0 rows
+//
+// leases, ” where there are none, end with it, also where nothing is stored: who gets one then sees the row.
 func (q *Queries) StoreLoaded(ctx context.Context, arg StoreLoadedParams) ([]StoreLoadedRow, error) {
 	rows, err := q.db.QueryContext(ctx, StoreLoaded,
+		arg.Leases,
+		arg.Owners,
 		arg.Keys,
 		arg.Versions,
 		arg.Fences,

@@ -41,6 +41,12 @@ type CacheIncarnation struct {
 	ID  int64
 }
 
+type CacheLease struct {
+	ID    int64
+	Owner int64
+	Until time.Time
+}
+
 type CacheNotice struct {
 	Seq         int64
 	Payload     string

@@ -1,4 +1,5 @@
-// Package lock holds the advisory locks on keys, all of a process on its one session of a pool.
+// Package lock holds the locks on keys: advisory locks, all of a process on its one session of a pool, or leases, which need no
+// session.
 //
 // A session lock belongs to its connection, and pg_try_advisory_lock never blocks: so one connection can hold the locks
 // of any number of loads, and no loader pins one. When the session is lost, the server has released all its locks.
@@ -51,6 +52,7 @@ type Locks struct {
 type Look struct {
 	Stale  bool // values that have expired and may still be handed out come too
 	Strict bool // a key for which this process has no lock to spare is not got
+	Live   bool // keys that have a live row are locked too; of leases only, locks always are
 }
 
 // ask is a request for the locks of keys, and for a look at them if store is set.

@@ -23,7 +23,7 @@ import (
 // the connection was taken, as it does until that is known.
 const (
 	keepFor = 5 * time.Millisecond
-	keepMax = readSlots + 4 // the slots of all queues
+	keepMax = readSlots + leaseSlots + 4 // the slots of all queues
 )
 
 // ErrNoConnection is for statements that were not sent because the pool had no connection in time.

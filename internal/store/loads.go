@@ -54,15 +54,20 @@ func (s *Store) loadMany(ctx context.Context, ws []write) ([]Written, error) {
 	}
 	p := pack(rows)
 	fences, incarnations, looked, publishNew, snapshots := packLoads(rows)
+	ids, owners := leasesOf(ws)
 	send := func() ([]dbsqlc.StoreLoadedRow, error) {
 		return committed(ctx, s, func(q *dbsqlc.Queries) ([]dbsqlc.StoreLoadedRow, error) {
 			return q.StoreLoaded(ctx, dbsqlc.StoreLoadedParams{
 				Keys: p.keys, Versions: p.versions, Fences: fences, Incarnations: incarnations, TtlsUs: p.ttls, Codecs: p.codecs,
-				LookedUs: looked, GraceUs: LoadGrace.Microseconds(), PublishNew: publishNew, Sizes: p.sizes, Tags: p.tags, StalesUs: p.stales, Vals: p.values, Snapshots: snapshots, Inline: inline,
+				LookedUs: looked, GraceUs: LoadGrace.Microseconds(), Leases: ids, Owners: owners, PublishNew: publishNew, Sizes: p.sizes, Tags: p.tags, StalesUs: p.stales, Vals: p.values, Snapshots: snapshots, Inline: inline,
 			})
 		})
 	}
 	done, err := retry(ctx, notDone, send)
+	if locked(err) && ids != "" {
+		ids, owners = "", "" // somebody may have locked the table of leases, which is no reason not to store
+		done, err = retry(ctx, notDone, send)
+	}
 	if sqlerr.State(err) == needsReadCommitted {
 		s.plainWrites.Store(false) // the sessions' isolation was changed
 		done, err = retry(ctx, notDone, send)
@@ -76,7 +81,7 @@ func (s *Store) loadMany(ctx context.Context, ws []write) ([]Written, error) {
 	}
 	out := make([]Written, len(ws))
 	for i, w := range ws {
-		out[i] = Written{Stored: make([]bool, len(w.rows)), Logged: make([]bool, len(w.rows))}
+		out[i] = Written{Stored: make([]bool, len(w.rows)), Logged: make([]bool, len(w.rows)), Released: ids != ""}
 		for j, row := range w.rows {
 			if r, ok := stored[row.Key]; ok && first[row.Key] == row.Version {
 				out[i].Server, out[i].Stored[j], out[i].Logged[j] = r.Server, true, r.Logged

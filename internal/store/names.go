@@ -66,8 +66,8 @@ func (n Names) Resolve() (Names, error) {
 func (n Names) Table() string { return n.object("cache_entries") }
 
 // Tables are the full quoted names of the tables beside State.
-func (n Names) Tables() [4]string {
-	return [4]string{n.object("cache_entries"), n.object("cache_changes"), n.object("cache_notices"), n.object("cache_groups")}
+func (n Names) Tables() [5]string {
+	return [5]string{n.object("cache_entries"), n.object("cache_changes"), n.object("cache_notices"), n.object("cache_groups"), n.object("cache_leases")}
 }
 
 // Groups is the full quoted name of the table of removed groups, which is as durable as that of the entries.
@@ -117,6 +117,14 @@ func (n Names) KeyClass() int32 { return KeyClass(n.Space()) }
 
 // Space names the cache in its database.
 func (n Names) Space() string { return n.Schema + "." + n.Prefix + "cache" }
+
+// NamesOf are the names of the cache that Space names. ok is false if there is none of that name.
+func NamesOf(space string) (n Names, ok bool) {
+	schema, table, ok := strings.Cut(space, ".")
+	prefix, whole := strings.CutSuffix(table, "cache")
+	n, err := Names{Schema: schema, Prefix: prefix}.Resolve()
+	return n, ok && whole && err == nil
+}
 
 // KeyClass is the class of the keys of a space.
 func KeyClass(space string) int32 { return Hash(space + " keys") }

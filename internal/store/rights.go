@@ -45,6 +45,7 @@ func Rights() []Right {
 		{"cache_groups", "SELECT INSERT UPDATE DELETE"},
 		{"cache_state", "SELECT"},
 		{"cache_watches", "SELECT"},
+		{"cache_leases", "SELECT INSERT UPDATE DELETE"},
 	} {
 		for p := range strings.FieldsSeq(t.privileges) {
 			rights = append(rights, Right{ToWrite, p, t.table, "-", ""})
@@ -66,6 +67,10 @@ func Rights() []Right {
 		{"cache_xid8", "xid"},
 		{"cache_expire", "bigint, integer, timestamp with time zone, integer, boolean"},
 		{"cache_look", "integer, integer, integer[], text[], integer, boolean"},
+		{"cache_lease", "bigint[], bigint[], bigint[], bigint"},
+		{"cache_renew", "bigint[], bigint[], bigint"},
+		{"cache_release", "bigint[], bigint[]"},
+		{"cache_look_leased", "text[], integer[], bigint[], bigint[], bigint[], bigint, integer, boolean"},
 		{"cache_overtaken", "text, text[], text"},
 		{"cache_dead_now", "text, text[], bigint[]"},
 		{"cache_seen_now", "text, text[]"},

@@ -69,6 +69,7 @@ type Write struct {
 	Incarnation int64
 	Looked      time.Duration // when, by the database's clock
 	Snapshot    string        // which removals of groups were visible, "" if there was none
+	Lease       Lease         // ends with the statement, whether the row is stored or not
 }
 
 // Store runs the statements of one cache. It is safe for concurrent use.
@@ -90,6 +91,7 @@ type Store struct {
 	loads       batch.Queue[write, Written]
 	heavyLoads  batch.Queue[write, Written]
 	observe     func(ctx context.Context, name string, callers []context.Context) (context.Context, func(err error)) // nil: nobody does
+	leases      batch.Queue[LeaseAsk, Leased]
 	atomic      batch.Queue[conditional, Written]
 	increments  batch.Queue[increment, Incremented]
 }
@@ -125,6 +127,7 @@ func New(db *sql.DB, n Names, timeout time.Duration, prepare bool) *Store {
 		q.Overlap, q.Weight, q.Late = write.overlaps, write.weight, s.sql.conns.late
 	}
 	s.atomic, s.increments = s.conditionals(timeout, patience), s.counters(timeout, patience)
+	s.leases = s.leaseQueue(timeout, patience)
 	return s
 }
 

@@ -36,6 +36,7 @@ type Written struct {
 	Stored    []bool // for each row: always, but for loads
 	Logged    []bool // for each row: left in the change log, for the next flush
 	Published bool   // by the statement itself
+	Released  bool   // leases have ended with it
 }
 
 // write is a request to write rows of different keys.
@@ -96,6 +97,7 @@ func inParts(ctx context.Context, rows []Write, inline bool, shared, heavy *batc
 		if out.Stored == nil && n == len(rows) {
 			return part, nil
 		}
+		out.Released = part.Released && (out.Stored == nil || out.Released)
 		out.Server, out.Published = part.Server, out.Published || part.Published
 		out.Stored, out.Logged = append(out.Stored, part.Stored...), append(out.Logged, part.Logged...)
 		rows = rows[n:]
@@ -203,7 +205,7 @@ func (s *Store) put(ctx context.Context, ws []write, patience string) ([]Written
 	stored, logged := slices.Repeat(yes, n), make([]bool, n)
 	for i, w := range ws {
 		m := len(w.rows)
-		out[i] = Written{a.server, stored[:m:m], logged[:m:m], a.published}
+		out[i] = Written{Server: a.server, Stored: stored[:m:m], Logged: logged[:m:m], Published: a.published}
 		stored, logged = stored[m:], logged[m:]
 		for j := range w.rows {
 			row := &w.rows[j]

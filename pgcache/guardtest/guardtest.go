@@ -25,6 +25,10 @@ type Config struct {
 	// Pool opens a pool as another process would, and closes it when the test ends.
 	Pool func(t testing.TB) *sql.DB
 
+	// Space returns the space of a cache that nobody else uses, whose tables are there. nil: any name will do, as for guards that
+	// need no tables of the cache's.
+	Space func(t testing.TB) string
+
 	// Excludes says that the guard keeps processes apart. Without it Run checks the rest alone: a guard that lets
 	// everybody load is correct, because the fence of the store decides what is stored.
 	Excludes bool
@@ -44,6 +48,14 @@ func Run(t *testing.T, c Config) {
 		t.Run("Excludes", c.excludes)
 		t.Run("Spaces", c.spaces)
 	}
+}
+
+func (c Config) space(t *testing.T) string {
+	t.Helper()
+	if c.Space == nil {
+		return rand.Text()
+	}
+	return c.Space(t)
 }
 
 // process opens the guard as a process with a pool of its own.
@@ -89,7 +101,7 @@ func free(t *testing.T, l pgcache.Locks, keys ...string) {
 func (c Config) network(t *testing.T) {
 	db := c.Pool(t)
 	before := db.Stats().OpenConnections
-	l := c.Guard.Open(db, rand.Text())
+	l := c.Guard.Open(db, c.space(t))
 	if n := db.Stats().OpenConnections; n != before {
 		t.Errorf("Open connects: %d connections, %d before", n, before)
 	}
@@ -100,7 +112,7 @@ func (c Config) network(t *testing.T) {
 
 // answers: one for each key, in order, and a key that was given back can be had again.
 func (c Config) answers(t *testing.T) {
-	l := c.process(t, rand.Text())
+	l := c.process(t, c.space(t))
 	try(t, l)
 	keys := []string{"a", "b", "ns:c", "ключ", "with space", "'; --"}
 	for range 2 {
@@ -117,12 +129,12 @@ func (c Config) answers(t *testing.T) {
 		t.Error("nobody else locks, but not all of many keys are to be had")
 	}
 	l.Unlock(many)
-	free(t, c.process(t, rand.Text()), "a")
+	free(t, c.process(t, c.space(t)), "a")
 }
 
 // cancelled: an ended context ends a TryLock soon, and takes no lock of others with it.
 func (c Config) cancelled(t *testing.T) {
-	space := rand.Text()
+	space := c.space(t)
 	a, b := c.process(t, space), c.process(t, space)
 	try(t, a, "kept")
 	ended, cancel := context.WithCancel(t.Context())
@@ -146,7 +158,7 @@ func (c Config) cancelled(t *testing.T) {
 // crowd: all methods may be called at once, and nothing stays locked.
 func (c Config) crowd(t *testing.T) {
 	const callers, rounds = 16, 10
-	space := rand.Text()
+	space := c.space(t)
 	a, b := c.process(t, space), c.process(t, space)
 	keys := make([]string, callers)
 	var wg sync.WaitGroup
@@ -176,7 +188,7 @@ func (c Config) crowd(t *testing.T) {
 
 // close gives back everything, and may be called again.
 func (c Config) close(t *testing.T) {
-	space := rand.Text()
+	space := c.space(t)
 	a, b := c.process(t, space), c.process(t, space)
 	try(t, a, "x", "y")
 	for range 2 {
@@ -189,7 +201,7 @@ func (c Config) close(t *testing.T) {
 
 // excludes: of two processes one has a key, until it gives it back.
 func (c Config) excludes(t *testing.T) {
-	space := rand.Text()
+	space := c.space(t)
 	a, b := c.process(t, space), c.process(t, space)
 	if got := try(t, a, "x", "y"); slices.Contains(got, false) {
 		t.Fatal(got)
@@ -210,7 +222,7 @@ func (c Config) excludes(t *testing.T) {
 
 // spaces: caches of other spaces are not in each other's way.
 func (c Config) spaces(t *testing.T) {
-	a, b := c.process(t, rand.Text()), c.process(t, rand.Text())
+	a, b := c.process(t, c.space(t)), c.process(t, c.space(t))
 	try(t, a, "x")
 	if !try(t, b, "x")[0] {
 		t.Error("a lock of another space is in the way")

@@ -17,7 +17,8 @@ SELECT c.oid::regclass::text AS name, c.relpersistence::text AS persistence, coa
     coalesce((SELECT string_agg(t.tgname::text, ', ' ORDER BY t.tgname) FROM pg_catalog.pg_trigger t
         WHERE t.tgrelid = c.oid AND starts_with(t.tgname::text, 'cache_guard_') AND t.tgenabled <> 'A'), '')::text AS disabled
 FROM (VALUES (to_regclass('/* TEMPLATE: prefix */cache_entries')), (to_regclass('/* TEMPLATE: prefix */cache_changes')),
-    (to_regclass('/* TEMPLATE: prefix */cache_notices')), (to_regclass('/* TEMPLATE: prefix */cache_groups'))) AS o (oid)
+    (to_regclass('/* TEMPLATE: prefix */cache_notices')), (to_regclass('/* TEMPLATE: prefix */cache_groups')),
+    (to_regclass('/* TEMPLATE: prefix */cache_leases'))) AS o (oid)
 JOIN pg_catalog.pg_class c ON c.oid = o.oid
 LEFT JOIN pg_catalog.pg_stat_user_tables s ON s.relid = c.oid;
 

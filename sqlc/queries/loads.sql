@@ -12,8 +12,11 @@ SELECT coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)
 --     load reads row v1, loader runs        Set or Delete writes v2
 --                                           commit
 --     StoreLoaded(fence v1): row is v2 -> 0 rows
+--
+-- leases, '' where there are none, end with it, also where nothing is stored: who gets one then sees the row.
 WITH patience AS MATERIALIZED (
-    SELECT set_config('lock_timeout', '100ms', true) IS NOT NULL AS set -- callers share it: a row that somebody holds is not waited for
+    SELECT set_config('lock_timeout', '100ms', true) IS NOT NULL -- callers share it: a row that somebody holds is not waited for
+        AND (@leases::text = '' OR /* TEMPLATE: prefix */cache_release(nullif(@leases::text, '')::bigint[], nullif(@owners::text, '')::bigint[])) AS set
 ), input AS (
     SELECT i.key, i.version, i.fence, i.ttl_us, i.codec, i.publish_new, i.incarnation, i.looked_us, i.size, i.tags::text[] AS tags, i.stale_us, i.snapshot, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
     FROM ROWS FROM (

@@ -1,0 +1,177 @@
+package store
+
+import (
+	"context"
+	"database/sql/driver"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pgcache/go/internal/batch"
+	"github.com/pgcache/go/internal/dbsqlc"
+	"github.com/pgcache/go/internal/sqlerr"
+)
+
+// LeaseTerm is how long a lease lasts that is not renewed.
+const LeaseTerm = 10 * time.Second
+
+// Lease is the right of one process to load a key, or a list of keys. The zero Lease is none.
+type Lease struct {
+	ID    int64 // a hash of the key or the list, never 0
+	Owner int64 // random, another one for each lease, never 0
+	Was   int64 // an earlier owner that it may replace, 0: none
+}
+
+// LeaseAsk asks for leases, and for a look at rows.
+type LeaseAsk struct {
+	Keys   []string
+	Leases []Lease // of different IDs
+	Of     []int   // for each key: 1 is the first of Leases, 0 none; -1 is the first too, and it is wanted even if the row is live
+	Stale  bool    // values that have expired and may still be handed out come too
+}
+
+// Leased is the answer.
+type Leased struct {
+	Got []bool // for each key: its lease was taken
+	Looked
+}
+
+// LeaseAndLook takes leases and then looks, in one statement that it shares with others who ask at the same time: so values may
+// come that have expired, also to who has not asked for them. After an error some of the leases may be held.
+func (s *Store) LeaseAndLook(ctx context.Context, ask LeaseAsk) (Leased, error) {
+	return s.leases.Do(ctx, ask)
+}
+
+func (s *Store) leaseQueue(timeout, patience time.Duration) batch.Queue[LeaseAsk, Leased] {
+	return batch.Queue[LeaseAsk, Leased]{
+		Slots: leaseSlots, Timeout: timeout, Patience: patience, Waiting: waiting, MaxWeight: maxRows,
+		Weight: func(a LeaseAsk) int { return len(a.Keys) },
+		// A locked table is nobody's own: each by itself would wait for it again.
+		Alone: func(err error) bool { return mayBeOne(err) && !locked(err) },
+		Late:  s.sql.conns.late,
+		One: func(ctx context.Context, a LeaseAsk) (Leased, error) {
+			out, err := s.leaseMany(ctx, []LeaseAsk{a})
+			if err != nil {
+				return Leased{}, err
+			}
+			return out[0], nil
+		},
+		Many: s.leaseMany,
+	}
+}
+
+// leaseSlots is how many statements of a node that take leases are under way at a time.
+const leaseSlots = 2
+
+func (s *Store) leaseMany(ctx context.Context, asks []LeaseAsk) ([]Leased, error) {
+	var keys []string
+	var leases []Lease
+	var of []int
+	stale := false
+	for _, a := range asks {
+		for _, n := range a.Of {
+			switch {
+			case n > 0:
+				n += len(leases)
+			case n < 0:
+				n -= len(leases)
+			}
+			of = append(of, n)
+		}
+		keys, leases, stale = append(keys, a.Keys...), append(leases, a.Leases...), stale || a.Stale
+	}
+	var all Leased
+	send := func() error {
+		all = Leased{Got: make([]bool, len(keys)), Looked: Looked{Rows: make([]Row, len(keys))}}
+		return s.readCommitted(ctx, func(r *rendered) error {
+			return r.query(ctx, dbsqlc.LeaseAndRead, func(v []driver.Value) error {
+				if n := asInt(v[0]) - 1; n >= 0 {
+					all.Got[n] = asString(v[8]) == "1"
+					all.add(keys, v, v[9:])
+				}
+				return nil
+			}, keyList(keys), arrayOf(len(of), func(b *strings.Builder, i int) { b.WriteString(strconv.Itoa(of[i])) }),
+				leaseIDs(leases), leaseOwners(leases), numbers(leases, func(l Lease) int64 { return l.Was }), LeaseTerm.Microseconds(), s.Largest, stale)
+		})
+	}
+	// Sent again it takes what it has taken: the owner is the same.
+	err := s.relaxed(ctx, lost, send)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Leased, len(asks))
+	for i, a := range asks {
+		n := len(a.Keys)
+		out[i] = Leased{all.Got[:n:n], Looked{all.Rows[:n:n], all.Incarnation, all.At, all.Snapshot}}
+		all.Got, all.Rows = all.Got[n:], all.Rows[n:]
+	}
+	return out, nil
+}
+
+// relaxed sends a statement, and again after errors of which again says so, or if the session is not READ COMMITTED after all.
+func (s *Store) relaxed(ctx context.Context, again func(error) bool, send func() error) error {
+	try := func() (struct{}, error) { return struct{}{}, send() }
+	_, err := retry(ctx, again, try)
+	if sqlerr.State(err) == needsReadCommitted {
+		s.plainWrites.Store(false) // the sessions' isolation was changed
+		_, err = retry(ctx, again, try)
+	}
+	return err
+}
+
+// RenewLeases makes leases last for a LeaseTerm from now, and returns the IDs of those that still were their owners'.
+func (s *Store) RenewLeases(ctx context.Context, leases []Lease) (kept []int64, err error) {
+	params := dbsqlc.RenewLeasesParams{Ids: leaseIDs(leases), Owners: leaseOwners(leases), TermUs: LeaseTerm.Microseconds()}
+	list, err := retry(ctx, lost, func() (string, error) {
+		return committed(ctx, s, func(q *dbsqlc.Queries) (string, error) { return q.RenewLeases(ctx, params) })
+	})
+	for id := range strings.SplitSeq(list, ",") {
+		if n, err := strconv.ParseInt(id, 10, 64); err == nil {
+			kept = append(kept, n)
+		}
+	}
+	return kept, err
+}
+
+// ReleaseLeases ends leases.
+func (s *Store) ReleaseLeases(ctx context.Context, leases []Lease) error {
+	params := dbsqlc.ReleaseLeasesParams{Ids: leaseIDs(leases), Owners: leaseOwners(leases)}
+	_, err := retry(ctx, lost, func() (struct{}, error) {
+		return committed(ctx, s, func(q *dbsqlc.Queries) (struct{}, error) { return struct{}{}, q.ReleaseLeases(ctx, params) })
+	})
+	return err
+}
+
+// DropLeases removes at most batch rows of leases that ended a minute ago.
+func (s *Store) DropLeases(ctx context.Context, batch int) (int64, error) {
+	return retry(ctx, lost, func() (int64, error) { return s.q.DropLeases(ctx, int64(batch)) })
+}
+
+func leaseIDs(leases []Lease) string {
+	return numbers(leases, func(l Lease) int64 { return l.ID })
+}
+
+func leaseOwners(leases []Lease) string {
+	return numbers(leases, func(l Lease) int64 { return l.Owner })
+}
+
+func numbers(leases []Lease, of func(l Lease) int64) string {
+	return arrayOf(len(leases), func(b *strings.Builder, i int) { b.WriteString(strconv.FormatInt(of(leases[i]), 10)) })
+}
+
+// leasesOf are the leases that end with the statement of ws.
+func leasesOf(ws []write) (ids, owners string) {
+	var leases []Lease
+	for _, w := range ws {
+		for i := range w.rows {
+			if l := w.rows[i].Lease; l.ID != 0 && !slices.Contains(leases, l) {
+				leases = append(leases, l)
+			}
+		}
+	}
+	if leases == nil {
+		return "", ""
+	}
+	return leaseIDs(leases), leaseOwners(leases)
+}
