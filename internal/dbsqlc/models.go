@@ -58,6 +58,10 @@ type CacheState struct {
 	NextBefore    interface{}
 	NextAt        time.Time
 	PollerLease   time.Time
+	ShardName     string
+	ShardEpoch    int64
+	ShardMap      string
+	ShardNext     string
 }
 
 type CacheWatch struct {
