@@ -165,5 +165,6 @@ func ended(ctx context.Context) error {
 func misconfigured(err error) bool {
 	var schema *SchemaError
 	var persistence *migrate.PersistenceError
-	return errors.Is(err, ErrClosed) || errors.Is(err, ErrNotMigrated) || errors.As(err, &schema) || errors.As(err, &persistence) || sqlerr.Config(err)
+	var shards *ShardMapError
+	return errors.As(err, &shards) || errors.Is(err, ErrClosed) || errors.Is(err, ErrNotMigrated) || errors.As(err, &schema) || errors.As(err, &persistence) || sqlerr.Config(err)
 }

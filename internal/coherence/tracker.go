@@ -58,9 +58,9 @@ type Tracker struct {
 	trusted atomic.Int64  // memory may be served until this moment of the monotonic clock
 	server  atomic.Int64  // the server that the listener is connected to; rows of another don't enter. 0: any
 
-	trust struct { // what trusted is the earlier of
+	trust struct { // what trusted is the earliest of
 		sync.Mutex
-		listener, pulse int64
+		listener, pulse, shard int64
 	}
 
 	seed   maphash.Seed
@@ -98,6 +98,7 @@ type shard struct {
 // listener and maxAge says how old an entry may get.
 func New(local localcache.Cache, maxAge time.Duration) *Tracker {
 	t := &Tracker{local: local, keeps: local != localcache.None(), maxAge: int64(maxAge), seed: maphash.MakeSeed()}
+	t.trust.shard = math.MaxInt64
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.reads, s.loads = map[Key]*Read{}, map[Key]*Load{}
@@ -108,7 +109,10 @@ func New(local localcache.Cache, maxAge time.Duration) *Tracker {
 
 // AlwaysOn makes the local cache live for good: no listener is there to be doubted, and maxAge bounds the staleness.
 func (t *Tracker) AlwaysOn() {
-	t.trusted.Store(math.MaxInt64)
+	t.trust.Lock()
+	t.trust.listener, t.trust.pulse = math.MaxInt64, math.MaxInt64
+	t.trusted.Store(t.trust.shard)
+	t.trust.Unlock()
 	t.epoch.Store(newEpoch())
 }
 
@@ -148,11 +152,15 @@ func (t *Tracker) TrustListener(trusted time.Time) {
 // while both the listener and the pulse are trusted.
 func (t *Tracker) TrustPulse(trusted time.Time) { t.extend(&t.trust.pulse, trusted) }
 
+// TrustShard says until when it is known that this cache's keys are the ones that its map of shards gives it. Of a cache that is no
+// shard it is not called, and nothing depends on it.
+func (t *Tracker) TrustShard(trusted time.Time) { t.extend(&t.trust.shard, trusted) }
+
 func (t *Tracker) extend(until *int64, trusted time.Time) {
 	t.trust.Lock()
 	defer t.trust.Unlock()
 	*until = mono.At(trusted)
-	t.trusted.Store(min(t.trust.listener, t.trust.pulse))
+	t.trusted.Store(min(t.trust.listener, t.trust.pulse, t.trust.shard))
 }
 
 // Listening says whether the listener is trusted, whatever the pulse says.

@@ -66,6 +66,10 @@ type CacheState struct {
 	RetireBefore  interface{}
 	RetireAfter   interface{}
 	PollerLease   time.Time
+	ShardName     string
+	ShardEpoch    int64
+	ShardMap      string
+	ShardNext     string
 }
 
 type CacheWatch struct {

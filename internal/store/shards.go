@@ -1,0 +1,43 @@
+package store
+
+import (
+	"context"
+
+	"github.com/pgcache/go/internal/dbsqlc"
+)
+
+// Shard is what a server knows of the shards that it is one of.
+type Shard struct {
+	Name  string // its own; "": it is in no map
+	Epoch int64  // even: the map is settled; odd: keys are moving from Map to Next
+	Map   string
+	Next  string
+}
+
+// Shard reads it.
+func (s *Store) Shard(ctx context.Context, db DB) (Shard, error) {
+	r, err := s.with(db).GetShard(ctx)
+	return Shard{Name: r.ShardName, Epoch: r.ShardEpoch, Map: r.ShardMap, Next: r.ShardNext}, err
+}
+
+// StepShard records to, if the epoch is from least to most now. Not done: it is another one, or the server has another name.
+func (s *Store) StepShard(ctx context.Context, to Shard, least, most int64) (done bool, err error) {
+	n, err := s.q.StepShard(ctx, dbsqlc.StepShardParams{Name: to.Name, Epoch: to.Epoch, Map: to.Map, Next: to.Next, Least: least, Most: most})
+	return n == 1, err
+}
+
+// ShardKeys returns at most most keys of rows with a value that come after a key, in their order.
+func (s *Store) ShardKeys(ctx context.Context, after string, most int) ([]string, error) {
+	return retry(ctx, lost, func() ([]string, error) {
+		return s.q.ShardKeys(ctx, dbsqlc.ShardKeysParams{After: after, Most: int32(most)})
+	})
+}
+
+// FenceLoads turns the incarnation and waits for the writing statements that are under way: no load that has begun before can store
+// any more. It waits until ctx ends.
+func (s *Store) FenceLoads(ctx context.Context) error {
+	if _, err := s.turn(ctx); err != nil {
+		return err
+	}
+	return s.waitForWriters(ctx)
+}

@@ -1,0 +1,286 @@
+package pgcache
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/pgcache/go/localcache"
+)
+
+// This file is what a call does to find its shard, and to be sure of it.
+//
+// A read asks once, when it comes: what the shard has then is as new as the call. A write asks again when it is done, before it is
+// acknowledged:
+//
+//	node 1: Set, by epoch 4              Move                      node 2
+//	sends the row to A
+//	                                     5, waits, 6
+//	                                                               Get: asks B, loads what is older
+//	the reply comes: Set returns     <-  node 2 would keep what is older
+//
+// What was done by an epoch that has ended counts as a value that was set and evicted at once: the key is deleted where it is now. It
+// is not set there again, because others may have written it and been read meanwhile.
+
+// reader returns the shard that answers for the key, or none where nobody does: the key is moving.
+func (s *Shards) reader(ctx context.Context, hash uint64) (i int, none bool, err error) {
+	var p place
+	r, bad, err := s.current(ctx, func(r *routes) []int {
+		if i, ok := r.settled(hash); ok {
+			return []int{i}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, false, err
+	}
+	if p = r.of(hash); p.from == p.to {
+		if int(p.from) >= len(s.shards) {
+			return 0, false, r.err
+		}
+		return int(p.from), false, bad[int(p.from)]
+	}
+	return 0, true, nil
+}
+
+// degraded says whether GetOrSet loads where reader has failed: the shard can't be reached, which may end by itself.
+func (s *Shards) degraded(ctx context.Context, err error) bool {
+	return ctx.Err() == nil && !misconfigured(err)
+}
+
+// exact does what depends on the present value.
+func (s *Shards) exact(ctx context.Context, op string, k localcache.Key, do func(i int) error) error {
+	hash := hashOf(k)
+	var at []int
+	r, bad, err := s.current(ctx, func(r *routes) []int {
+		at = nil
+		if i, ok := r.settled(hash); ok {
+			at = []int{i}
+		}
+		return at
+	})
+	switch {
+	case err != nil:
+	case at == nil && r.next != nil && r.of(hash).from != r.of(hash).to:
+		err = ErrMoving
+	case at == nil:
+		err = r.err
+	default:
+		err = bad[at[0]]
+	}
+	if err != nil {
+		return fail(op, k.Row(), err)
+	}
+	if err := do(at[0]); err != nil {
+		return err
+	}
+	in, err := s.still(ctx, r, at[0])
+	if err == nil && !in {
+		err = ErrMoving
+	}
+	return fail(op, k.Row(), err)
+}
+
+// changeTries bounds how often a write finds that the map has changed meanwhile. A step of a Move takes seconds.
+const changeTries = 4
+
+// change writes keys, each on its shard, with set, or removes them with del where they are moving or have been meanwhile. Keys of one
+// shard come together. check refuses what set would: it is called before anything is done where not all of it is set.
+func (s *Shards) change(ctx context.Context, op string, keys []string, keyOf func(string) localcache.Key, check func() error, set, del func(i int, keys []string) error) error {
+	hashes := make([]uint64, len(keys))
+	for i, key := range keys {
+		hashes[i] = hashOf(keyOf(key))
+	}
+	name := ""
+	if len(keys) == 1 {
+		name = keyOf(keys[0]).Row()
+	}
+	for range changeTries {
+		var sets, dels map[int][]string
+		var used []int
+		var lacking bool
+		r, bad, err := s.current(ctx, func(r *routes) []int {
+			sets, dels, used, lacking = s.split(r, keys, hashes)
+			return used
+		})
+		if err != nil {
+			return fail(op, name, err)
+		}
+		if len(dels) > 0 && check != nil {
+			if err := check(); err != nil {
+				return err
+			}
+		}
+		if lacking {
+			err = fail(op, name, r.err)
+		}
+		done := s.each(used, func(i int) error {
+			if bad[i] != nil {
+				return fail(op, name, bad[i])
+			}
+			var err error
+			if keys := sets[i]; keys != nil {
+				err = set(i, keys)
+			}
+			if keys := dels[i]; keys != nil {
+				err = errors.Join(err, del(i, keys))
+			}
+			return err
+		})
+		if err = errors.Join(err, done); err != nil {
+			return err
+		}
+		in, err := s.still(ctx, r, used...)
+		if in || err != nil {
+			return fail(op, name, err)
+		}
+		set = del
+	}
+	return fail(op, name, ErrMoving)
+}
+
+// split says what is to be done on which shard. A key that moves is removed from both of its shards: on the one nodes may still read, on the
+// other loads may have begun.
+func (s *Shards) split(r *routes, keys []string, hashes []uint64) (sets, dels map[int][]string, used []int, lacking bool) {
+	sets, dels = map[int][]string{}, map[int][]string{}
+	add := func(m map[int][]string, i uint8, key string) {
+		if int(i) >= len(s.shards) {
+			lacking = true
+			return
+		}
+		if sets[int(i)] == nil && dels[int(i)] == nil {
+			used = append(used, int(i))
+		}
+		m[int(i)] = append(m[int(i)], key)
+	}
+	for n, key := range keys {
+		if p := r.of(hashes[n]); p.from == p.to {
+			add(sets, p.from, key)
+		} else {
+			add(dels, p.from, key)
+			add(dels, p.to, key)
+		}
+	}
+	return sets, dels, used, lacking
+}
+
+// everywhere does on all shards of the map, and of the next one, what may be done twice.
+func (s *Shards) everywhere(ctx context.Context, op, key string, do func(i int) error) error {
+	for range changeTries {
+		r, bad, err := s.current(ctx, func(r *routes) []int { return r.members })
+		if err == nil {
+			err = r.err
+		}
+		if err != nil {
+			return fail(op, key, err)
+		}
+		if err := s.each(r.members, func(i int) error {
+			if bad[i] != nil {
+				return fail(op, key, bad[i])
+			}
+			return do(i)
+		}); err != nil {
+			return err
+		}
+		in, err := s.still(ctx, r, r.members...)
+		if in || err != nil {
+			return fail(op, key, err)
+		}
+	}
+	return fail(op, key, ErrMoving)
+}
+
+// Get reads the value under key into dst, like Cache.Get.
+func (s *Shards) Get(ctx context.Context, key string, dst any) (found bool, err error) {
+	if r := s.routes.Load(); r != nil {
+		// Memory is served only while the shard's lease lasts: see TrustShard.
+		if i, ok := r.settled(hashOf(keyOf(key))); ok && checkDst(dst) == nil {
+			if v := &s.shards[i].c.base; v.fromMemory(v.key(key), dst).e != nil {
+				return true, nil
+			}
+		}
+	}
+	i, none, err := s.reader(ctx, hashOf(keyOf(key)))
+	switch {
+	case err != nil:
+		return false, fail("get", key, err)
+	case none:
+		return s.null.Get(ctx, key, dst)
+	}
+	return s.shards[i].c.Get(ctx, key, dst)
+}
+
+// Set stores value under key, like Cache.Set.
+func (s *Shards) Set(ctx context.Context, key string, value any, opts ...Option) error {
+	return s.change(ctx, "set", []string{key}, keyOf,
+		func() error { return s.null.Set(ctx, key, value, opts...) },
+		func(i int, _ []string) error { return s.shards[i].c.Set(ctx, key, value, opts...) },
+		func(i int, _ []string) error { return s.shards[i].c.Delete(ctx, key) })
+}
+
+// Delete removes keys, like Cache.Delete, in one statement for each shard of theirs.
+func (s *Shards) Delete(ctx context.Context, keys ...string) error {
+	if len(keys) == 0 {
+		return s.null.Delete(ctx)
+	}
+	del := func(i int, keys []string) error { return s.shards[i].c.Delete(ctx, keys...) }
+	return s.change(ctx, "delete", keys, keyOf, nil, del, del)
+}
+
+// GetOrSet reads the value under key into dst, or calls load, like Cache.GetOrSet. While the key is moving, or its shard can't be
+// reached, it loads and does not store.
+func (s *Shards) GetOrSet(ctx context.Context, key string, dst any, load func(context.Context) (any, error), opts ...Option) error {
+	i, none, err := s.reader(ctx, hashOf(keyOf(key)))
+	switch {
+	case err != nil && !s.degraded(ctx, err):
+		return fail("get or set", key, err)
+	case err != nil || none:
+		return s.null.GetOrSet(ctx, key, dst, load, opts...)
+	}
+	return s.shards[i].c.GetOrSet(ctx, key, dst, load, opts...)
+}
+
+// SetIfAbsent stores value under key if there is no value, like Cache.SetIfAbsent. See ErrMoving.
+func (s *Shards) SetIfAbsent(ctx context.Context, key string, value any, opts ...Option) (stored bool, err error) {
+	err = s.exact(ctx, "set if absent", keyOf(key), func(i int) (err error) {
+		stored, err = s.shards[i].c.SetIfAbsent(ctx, key, value, opts...)
+		return err
+	})
+	return stored && err == nil, err
+}
+
+// Increment adds delta to the counter under key, like Cache.Increment. See ErrMoving; a counter that has moved begins at 0.
+func (s *Shards) Increment(ctx context.Context, key string, delta int64, opts ...Option) (n int64, err error) {
+	err = s.exact(ctx, "increment", keyOf(key), func(i int) (err error) {
+		n, err = s.shards[i].c.Increment(ctx, key, delta, opts...)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+// Touch changes how long the entry under key lives, like Cache.Touch. See ErrMoving.
+func (s *Shards) Touch(ctx context.Context, key string, ttl time.Duration) (found bool, err error) {
+	err = s.exact(ctx, "touch", keyOf(key), func(i int) (err error) {
+		found, err = s.shards[i].c.Touch(ctx, key, ttl)
+		return err
+	})
+	return found && err == nil, err
+}
+
+// DeleteTags removes all entries that have one of the tags from every shard, like Cache.DeleteTags.
+func (s *Shards) DeleteTags(ctx context.Context, tags ...string) error {
+	return s.everywhere(ctx, "delete tags", "", func(i int) error { return s.shards[i].c.DeleteTags(ctx, tags...) })
+}
+
+// DeletePrefix removes all entries whose keys begin with prefix from every shard, like Cache.DeletePrefix.
+func (s *Shards) DeletePrefix(ctx context.Context, prefix string) error {
+	return s.everywhere(ctx, "delete prefix", prefix, func(i int) error { return s.shards[i].c.DeletePrefix(ctx, prefix) })
+}
+
+// Clear removes every entry from every shard, like Cache.Clear.
+func (s *Shards) Clear(ctx context.Context) error {
+	return s.everywhere(ctx, "clear", "", func(i int) error { return s.shards[i].c.Clear(ctx) })
+}
