@@ -15,25 +15,26 @@ import (
 // The other node waits for the one that holds the lock, gets its value, and nothing more is loaded or stored.
 func TestTwoNodesOneLoad(t *testing.T) {
 	t.Parallel()
-	cl := newCluster(t)
-	a, b := cl.node(nil), cl.node(nil)
-	for i := range 10 {
-		key := strconv.Itoa(i)
-		l := newLoader("a's " + key)
-		var va, vb string
-		first := async(t, func() error { return a.GetOrSet(t.Context(), key, &va, l.load) })
-		l.wait(t)
-		before := b.Stats().Misses
-		second := async(t, func() error { return b.GetOrSet(t.Context(), key, &vb, noLoad(t)) })
-		if i%2 == 1 {
-			eventually(t, "b misses it", func() bool { return b.Stats().Misses == before+1 })
+	forGuards(t, func(t *testing.T, cl *cluster) {
+		a, b := cl.node(nil), cl.node(nil)
+		for i := range 10 {
+			key := strconv.Itoa(i)
+			l := newLoader("a's " + key)
+			var va, vb string
+			first := async(t, func() error { return a.GetOrSet(t.Context(), key, &va, l.load) })
+			l.wait(t)
+			before := b.Stats().Misses
+			second := async(t, func() error { return b.GetOrSet(t.Context(), key, &vb, noLoad(t)) })
+			if i%2 == 1 {
+				eventually(t, "b misses it", func() bool { return b.Stats().Misses == before+1 })
+			}
+			l.release()
+			if err := errors.Join(first(), second()); err != nil || va != "a's "+key || vb != va {
+				t.Fatal(va, vb, err)
+			}
+			cl.noLocks()
 		}
-		l.release()
-		if err := errors.Join(first(), second()); err != nil || va != "a's "+key || vb != va {
-			t.Fatal(va, vb, err)
-		}
-		cl.noLocks()
-	}
+	})
 }
 
 // The lock is on the numbers that package store makes of schema, prefix and key: a foreign holder of it is waited for no

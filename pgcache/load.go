@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"reflect"
 	"time"
 
@@ -231,7 +232,7 @@ func (r *loadRun) rounds(pending []*coherence.Load) {
 		if r.unusable && !knew {
 			continue // nobody may have the lock: a guard may not lock keys that have a live row
 		}
-		pauseFor(ctx, pause, invalidated)
+		pauseFor(ctx, pause*3/4+rand.N(pause/2), invalidated) // not all processes at once
 		if ctx.Err() != nil {
 			end(pending, coherence.Loaded{All: true, Err: context.Cause(ctx)})
 			return

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/pgcache/go/codec"
+	"github.com/pgcache/go/driver/pgxdriver"
 	"github.com/pgcache/go/internal/testdb"
 	"github.com/pgcache/go/localcache"
 	"github.com/pgcache/go/pgcache"
@@ -71,12 +72,17 @@ func TestOptionErrors(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "MaxOpenConns") || !strings.Contains(err.Error(), fmt.Sprint(limit)) || !strings.Contains(err.Error(), "SetMaxOpenConns(4)") {
 			t.Errorf("MaxOpenConns %d: %v", limit, err)
 		}
-		c, err := pgcache.New(small, pgcache.Options{Guard: pgcache.NoGuard()})
-		if err != nil {
-			t.Errorf("MaxOpenConns %d, neither listener nor guard: %v", limit, err)
-			continue
+		for _, guard := range []pgcache.Guard{pgcache.NoGuard(), pgcache.Lease()} {
+			c, err := pgcache.New(small, pgcache.Options{Guard: guard})
+			if err != nil {
+				t.Errorf("MaxOpenConns %d, no listener, %T: %v", limit, guard, err)
+				continue
+			}
+			c.Close()
+			if _, err := pgcache.New(small, pgcache.Options{Guard: guard, Listener: pgxdriver.Listener(small)}); err == nil || !strings.Contains(err.Error(), "Lease()") {
+				t.Errorf("MaxOpenConns %d with a listener, %T: %v", limit, guard, err)
+			}
 		}
-		c.Close()
 	}
 	if s := wire.statements(); len(s) != 0 {
 		t.Errorf("sent %q", s)

@@ -77,30 +77,31 @@ func TestP1_LoadsFromBefore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cl := newCluster(t)
-			cl.opts.InvalidationWindow = pgcache.Immediate // so that what is published comes in the order of the writes
-			a := cl.node(nil)
-			b, w := cl.wired(nil)
-			caughtUp := cl.follow(a, b, w)
-			held, own := looked(t, b, a, w, 1)
-			before := b.Stats().LocalFlushes
-			forget(cl, a)
-			if name != "Delete" {
-				eventually(t, "b forgets everything", func() bool { return b.Stats().LocalFlushes > before })
-			}
-			caughtUp()
-			got := outcome(2, nil)
-			_ = w.without(held, func() error {
-				got = joining(t, held, func() string { return outcome(loaded(b, "k", 2)) })
-				return nil
+			forGuards(t, func(t *testing.T, cl *cluster) {
+				cl.opts.InvalidationWindow = pgcache.Immediate // so that what is published comes in the order of the writes
+				a := cl.node(nil)
+				b, w := cl.wired(nil)
+				caughtUp := cl.follow(a, b, w)
+				held, own := looked(t, b, a, w, 1)
+				before := b.Stats().LocalFlushes
+				forget(cl, a)
+				if name != "Delete" {
+					eventually(t, "b forgets everything", func() bool { return b.Stats().LocalFlushes > before })
+				}
+				caughtUp()
+				got := outcome(2, nil)
+				_ = w.without(held, func() error {
+					got = joining(t, held, func() string { return outcome(loaded(b, "k", 2)) })
+					return nil
+				})
+				if got != outcome(2, nil) {
+					t.Errorf("a GetOrSet that began after the invalidation: %s", got)
+				}
+				if got := own(); got != outcome(1, nil) {
+					t.Errorf("the first GetOrSet: %s", got)
+				}
+				want(t, b, "k", 2)
 			})
-			if got != outcome(2, nil) {
-				t.Errorf("a GetOrSet that began after the invalidation: %s", got)
-			}
-			if got := own(); got != outcome(1, nil) {
-				t.Errorf("the first GetOrSet: %s", got)
-			}
-			want(t, b, "k", 2)
 		})
 	}
 }

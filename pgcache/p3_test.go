@@ -57,23 +57,24 @@ func TestP3_Loads(t *testing.T) {
 		} {
 			t.Run(name+" and "+when, func(t *testing.T) {
 				t.Parallel()
-				cl := newCluster(t)
-				other := cl.node(nil)
-				c, w := cl.wired(nil)
-				held, own := begin(t, c, other, w)
-				if err := write(t.Context(), c); err != nil {
-					t.Fatal(err)
-				}
-				_ = w.without(held, func() error {
-					if got := joining(t, held, func() string { return outcome(loaded(c, "k", 2)) }); got != outcome(2, nil) {
-						t.Errorf("a GetOrSet that began after it: %s", got)
+				forGuards(t, func(t *testing.T, cl *cluster) {
+					other := cl.node(nil)
+					c, w := cl.wired(nil)
+					held, own := begin(t, c, other, w)
+					if err := write(t.Context(), c); err != nil {
+						t.Fatal(err)
 					}
-					return nil
+					_ = w.without(held, func() error {
+						if got := joining(t, held, func() string { return outcome(loaded(c, "k", 2)) }); got != outcome(2, nil) {
+							t.Errorf("a GetOrSet that began after it: %s", got)
+						}
+						return nil
+					})
+					if got := own(); got != outcome(1, nil) && got != outcome(2, nil) {
+						t.Errorf("the first GetOrSet: %s", got)
+					}
+					want(t, c, "k", 2)
 				})
-				if got := own(); got != outcome(1, nil) && got != outcome(2, nil) {
-					t.Errorf("the first GetOrSet: %s", got)
-				}
-				want(t, c, "k", 2)
 			})
 		}
 	}

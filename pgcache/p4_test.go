@@ -117,25 +117,26 @@ func TestP4_LoadsFromBefore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cl := newCluster(t)
-			a := cl.node(nil)
-			b, w, link := cl.severable()
-			held, own := begin(t, b, a, w)
-			link.Freeze()
-			del(t, a, "k")
-			_ = w.without(held, func() error {
-				if m, err := pgcache.For[int](b).GetMany(t.Context(), []string{"k"}); err != nil || len(m) != 0 { // joins nothing
-					t.Error(m, err)
+			forGuards(t, func(t *testing.T, cl *cluster) {
+				a := cl.node(nil)
+				b, w, link := cl.severable()
+				held, own := begin(t, b, a, w)
+				link.Freeze()
+				del(t, a, "k")
+				_ = w.without(held, func() error {
+					if m, err := pgcache.For[int](b).GetMany(t.Context(), []string{"k"}); err != nil || len(m) != 0 { // joins nothing
+						t.Error(m, err)
+					}
+					if got := joining(t, held, func() string { return outcome(loaded(b, "k", 2)) }); got != outcome(2, nil) {
+						t.Errorf("a GetOrSet after the Delete was seen: %s", got)
+					}
+					return nil
+				})
+				if got := own(); got != outcome(1, nil) && got != outcome(2, nil) {
+					t.Errorf("the first GetOrSet: %s", got)
 				}
-				if got := joining(t, held, func() string { return outcome(loaded(b, "k", 2)) }); got != outcome(2, nil) {
-					t.Errorf("a GetOrSet after the Delete was seen: %s", got)
-				}
-				return nil
+				want(t, b, "k", 2)
 			})
-			if got := own(); got != outcome(1, nil) && got != outcome(2, nil) {
-				t.Errorf("the first GetOrSet: %s", got)
-			}
-			want(t, b, "k", 2)
 		})
 	}
 }

@@ -59,11 +59,12 @@ func joining(t *testing.T, held *stop, read func() string) string {
 // wrote after the first look. The load's own outcome is value.
 func looked(t *testing.T, c, other *pgcache.Cache, w *wire, value int) (held *stop, own func() string) {
 	t.Helper()
-	locking := w.before(named("LockAndRead"))
+	const look = "AndRead :many" // LockAndRead, or LeaseAndRead
+	locking := w.before(look)
 	own = async(t, func() string { return outcome(loaded(c, "k", -1)) })
 	locking.wait(t)
 	set(t, other, "k", value) // new, so nothing is published
-	held = w.after(named("LockAndRead"))
+	held = w.after(look)
 	locking.release()
 	held.wait(t)
 	return held, own
