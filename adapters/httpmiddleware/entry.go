@@ -21,15 +21,21 @@ type entry struct {
 	Stored   int64         `json:"stored,omitempty"` // when, in Unix milliseconds
 	Age      time.Duration `json:"age,omitempty"`    // that it had then
 	Lifetime time.Duration `json:"lifetime,omitempty"`
-	Body     []byte        `json:"-"`
+
+	StaleIfError time.Duration `json:"stale_if_error,omitempty"`
+
+	Pass  bool   `json:"pass,omitempty"`  // no response: it is not stored
+	Again bool   `json:"again,omitempty"` // no response: ask again
+	Body  []byte `json:"-"`
 }
 
 func (e *entry) age() time.Duration {
 	return e.Age + max(0, time.Duration(time.Now().UnixMilli()-e.Stored)*time.Millisecond)
 }
 
+// ttl is how long e may be stored from now on.
 func (e *entry) ttl(most time.Duration) time.Duration {
-	return min(e.Lifetime, most)
+	return min(e.Lifetime-e.age(), most)
 }
 
 // serve answers r with e.
@@ -43,6 +49,9 @@ func (e *entry) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	h.Set("Age", strconv.FormatInt(int64(e.age()/time.Second), 10))
 	h.Set("Cache-Status", "pgcache; hit")
+	if left := e.Lifetime - e.age(); left < 0 {
+		h.Set("Cache-Status", fmt.Sprintf("pgcache; hit; ttl=%d", int64(left/time.Second)))
+	}
 	if e.Status == http.StatusOK && notModified(r, e.Header) {
 		writeNotModified(w)
 		return

@@ -17,9 +17,11 @@
 //     its client while it is written. The others wait for it, for Options.MaxWait at most; once it turns out that it won't be stored (by its
 //     header, its size, a Flush or Hijack) they run the handler, too, and for ten seconds nobody waits for this resource.
 //   - The request's no-store, no-cache, max-age, min-fresh and only-if-cached are obeyed: a client can make the handler run. max-stale
-//     is not: nothing stale is served.
-//   - A successful POST, PUT, PATCH or DELETE invalidates the resource of the same URL before its response is sent, on every node; the
-//     response of a handler that began before is not stored for those who come later.
+//     is not.
+//   - What has expired is served only where the handler allows it by stale-if-error (RFC 5861) and fails: it panics or answers with 500, 502,
+//     503 or 504. It then runs once in ten seconds on each node at the most. must-revalidate, proxy-revalidate and Options.MaxStale forbid it.
+//   - A POST, PUT, PATCH or DELETE invalidates the resource of the same URL before its response is sent, on every node, unless it is
+//     refused with a 4xx; the response of a handler that began before is not stored for those who come later.
 //   - When the database can't be reached the handler runs. Where it neither answers nor fails, a request waits for MaxWait.
 //
 // Put it inside of middlewares whose headers differ from request to request (request IDs, CORS): headers that were set before it are
@@ -31,7 +33,6 @@ package httpmiddleware
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -52,6 +53,8 @@ type Options struct {
 	MaxBytes int
 	// MaxTTL bounds how long a response is stored. Defaults to a day.
 	MaxTTL time.Duration
+	// MaxStale bounds the stale-if-error of responses. Defaults to a day; negative: nothing stale is served.
+	MaxStale time.Duration
 	// MaxWait bounds how long a request waits for the cache, and for another request's handler. Defaults to 5 s.
 	MaxWait time.Duration
 	// Authorized lets requests with Authorization use the cache: responses to them are stored if they are public or have s-maxage or
@@ -79,6 +82,10 @@ func New(c *pgcache.Cache, o Options) func(http.Handler) http.Handler {
 	if o.MaxTTL <= 0 {
 		o.MaxTTL = 24 * time.Hour
 	}
+	if o.MaxStale == 0 {
+		o.MaxStale = 24 * time.Hour
+	}
+	o.MaxStale = max(0, o.MaxStale)
 	if o.MaxWait <= 0 {
 		o.MaxWait = 5 * time.Second
 	}
@@ -136,7 +143,7 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			m.refresh(w, r, p)
 			return
 		}
-		if m.miss(deadline, w, r, p) {
+		if m.miss(deadline, w, r, p, want) {
 			return
 		}
 	}
@@ -163,130 +170,8 @@ func (m *middleware) find(ctx context.Context, key string, r *http.Request) (p p
 	return p, found, err
 }
 
-var (
-	errPass  = errors.New("the response is not stored")
-	errAgain = errors.New("the handler was not finished")
-)
-
-// miss runs the handler for r, if nobody else does, and says whether r was answered. If not, the response may have been stored.
-//
-// The handler runs on the goroutine of its request, as it would without a cache. The load of pgcache, which holds the lock against a
-// stampede, runs beside it and waits for the response.
-//
-//	request  ---- handler, writes to the client and to the recorder ---->| done
-//	load     ---- waits ------------------------------------------------>| stores it; the waiters go on
-func (m *middleware) miss(ctx context.Context, w http.ResponseWriter, r *http.Request, p place) (answered bool) {
-	lead := make(chan struct{})
-	response := make(chan outcome, 1)
-	done := make(chan error, 1)
-	// Not r's context: net/http ends it when the request is answered, and the response would not be stored.
-	own, leave := context.WithCancel(context.WithoutCancel(r.Context()))
-	m.stores.Go(func() {
-		defer leave()
-		_, err := m.view.GetOrSet(own, p.row(), func(ctx context.Context) (*entry, error) {
-			select {
-			case lead <- struct{}{}:
-			case <-own.Done(): // the request went away before its turn came
-				return nil, errAgain
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
-			select {
-			case out := <-response:
-				return m.store(ctx, p, r, out)
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
-		})
-		done <- err
-	})
-	select {
-	case <-lead:
-		m.run(w, r, p, response)
-		return true
-	case err := <-done:
-		if errors.Is(err, errPass) {
-			m.next.ServeHTTP(w, r)
-			return true
-		}
-		if err != nil && !errors.Is(err, errAgain) {
-			report.Error(m.o.OnError, err)
-			m.next.ServeHTTP(w, r)
-			return true
-		}
-		return false
-	case <-ctx.Done():
-		leave()
-		m.next.ServeHTTP(w, r)
-		return true
-	}
-}
-
-// refresh runs the handler although a response is stored, or may be, because the client wants a newer one.
-func (m *middleware) refresh(w http.ResponseWriter, r *http.Request, p place) {
-	response := make(chan outcome, 1)
-	m.run(w, r, p, response)
-	if p.mark == nil {
-		return // without the fence of a load, what it read may be gone already
-	}
-	out := <-response
-	m.stores.Go(func() {
-		if _, err := m.store(context.WithoutCancel(r.Context()), p, r, out); err != nil && !errors.Is(err, errPass) && !errors.Is(err, errAgain) {
-			report.Error(m.o.OnError, err)
-		}
-	})
-}
-
-// outcome is the response of a handler, or why it is not stored.
-type outcome struct {
-	entry *entry
-	err   error
-}
-
-// run runs the handler, and gives its response to response, once, as soon as it is known whether it is stored.
-func (m *middleware) run(w http.ResponseWriter, r *http.Request, p place, response chan<- outcome) {
-	rec := &recorder{m: m, w: w, r: r, before: w.Header().Clone(), give: func(out outcome) {
-		if errors.Is(out.err, errPass) {
-			m.passes.add(p.row())
-		}
-		response <- out
-	}}
-	defer rec.decide(outcome{err: errAgain}) // a panic
-	m.next.ServeHTTP(rec.writer(), unconditional(r))
-	rec.finish()
-}
-
-// store keeps a response. What the load of p.row() stores is what it returns.
-//
-// A resource has two rows: a mark under its key, and each variant under a key that is made of the mark's random number and the fields that
-// vary. To invalidate the resource is to delete the mark: what a handler brings that began before is stored where nobody looks.
-//
-//	GET:  handler reads the old data ............... stores it: the load of the mark is fenced, a variant belongs to the old mark
-//	POST:                              changes, deletes the mark
-func (m *middleware) store(ctx context.Context, p place, r *http.Request, out outcome) (*entry, error) {
-	if out.err != nil {
-		return nil, out.err
-	}
-	mark := p.mark
-	if mark == nil {
-		mark = newMark(out.entry.Vary)
-	} else if union := merge(mark.Vary, out.entry.Vary); len(union) > len(mark.Vary) {
-		// A new mark is safe, a response under it would not be: the old mark may be deleted by now.
-		if err := m.view.Set(ctx, p.key, newMark(union)); err != nil {
-			return nil, err
-		}
-		return nil, errAgain
-	}
-	if err := m.view.Set(ctx, variant(p.key, mark, r), out.entry, pgcache.TTL(out.entry.ttl(m.o.MaxTTL))); err != nil {
-		return nil, err
-	}
-	if p.mark == nil {
-		return mark, nil
-	}
-	return out.entry, nil
-}
-
-// write runs the handler of a request that may change the resource, and invalidates it before a successful response is sent.
+// write runs the handler of a request that may change the resource, and invalidates it before the response is sent. After a 4xx
+// nothing has changed; after a 5xx or a panic nobody knows.
 func (m *middleware) write(w http.ResponseWriter, r *http.Request) {
 	key := m.keyOf(r)
 	switch r.Method {
@@ -299,13 +184,14 @@ func (m *middleware) write(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rec := &recorder{m: m, w: w, r: r, decided: true, header: func(status int) {
-		if status >= 400 {
+		if status >= 400 && status < 500 {
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), m.o.MaxWait)
 		defer cancel()
 		report.Error(m.o.OnError, m.view.Delete(ctx, key))
 	}}
+	defer rec.sent(http.StatusInternalServerError) // a panic
 	m.next.ServeHTTP(rec.writer(), r)
 	rec.finish()
 }

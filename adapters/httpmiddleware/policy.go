@@ -43,7 +43,7 @@ func (m *middleware) eligible(r *http.Request) bool {
 	switch {
 	case r.ContentLength != 0,
 		r.Header.Get("Authorization") != "" && !m.o.Authorized,
-		strings.Contains(r.Header.Get("Accept"), "text/event-stream"):
+		strings.Contains(strings.Join(r.Header.Values("Accept"), ","), "text/event-stream"):
 		return false
 	}
 	_, noStore := directives(r.Header)["no-store"]
@@ -122,6 +122,24 @@ func requestDirectives(h http.Header) (q request) {
 func (q request) accepts(e *entry) bool {
 	age := e.age()
 	return !q.noCache && (!q.hasMaxAge || age < q.maxAge) && (!q.hasMinFresh || e.Lifetime-age >= q.minFresh)
+}
+
+// acceptsStale says whether the client takes what has expired.
+func (q request) acceptsStale() bool { return !q.noCache && !q.hasMaxAge && !q.hasMinFresh }
+
+// failures are the statuses that stale-if-error is about.
+var failures = []int{500, 502, 503, 504}
+
+// staleIfError is for how long the response may be served beyond its lifetime where the handler fails.
+func (m *middleware) staleIfError(h http.Header) time.Duration {
+	d := directives(h)
+	for _, name := range []string{"must-revalidate", "proxy-revalidate"} {
+		if _, ok := d[name]; ok {
+			return 0
+		}
+	}
+	stale, _ := seconds(d, "stale-if-error")
+	return min(stale, m.o.MaxStale)
 }
 
 // cacheable are the statuses that RFC 9110 calls so, but for 206.
@@ -225,11 +243,12 @@ func variant(key string, mark *entry, r *http.Request) string {
 	return "v~" + hex.EncodeToString(hash.Sum(nil))
 }
 
-// unconditional returns r without the conditions that a 304 would answer: the response is stored for those that have none.
-func unconditional(r *http.Request) *http.Request {
-	if r.Header.Get("If-None-Match") == "" && r.Header.Get("If-Modified-Since") == "" {
-		return r
-	}
+// own returns r for the handler: without the conditions that a 304 would answer, as the response is stored for those that have none,
+// and with a header of its own. What a handler takes out of that, a cookie when it has seen who it is, still belongs to the
+// variant:
+//
+//	Cookie: ann        handler: Vary: Cookie, deletes Cookie        stored for requests without a cookie
+func own(r *http.Request) *http.Request {
 	u := new(http.Request)
 	*u = *r
 	u.Header = r.Header.Clone()

@@ -21,7 +21,8 @@ type recorder struct {
 	r      *http.Request
 	before http.Header      // what others had set before the handler ran
 	give   func(outcome)    // is told once what became of the response
-	header func(status int) // is called before the header is sent
+	header func(status int) // is called once, before the header is sent
+	stale  *entry           // what the client gets if the handler fails; nil: its failure
 
 	decided bool // nothing is kept any more
 	wrote   bool // the header
@@ -50,17 +51,20 @@ func (rec *recorder) WriteHeader(status int) {
 		return
 	}
 	rec.wrote = true
-	if rec.header != nil {
-		rec.header(status)
+	rec.sent(status)
+	if rec.stale != nil && slices.Contains(failures, status) {
+		rec.fail()
+		return
 	}
 	if rec.decided {
 		rec.w.WriteHeader(status)
 		return
 	}
 	h := rec.w.Header()
-	if life := rec.m.lifetime(rec.r, status, h); life > 0 {
+	if life := rec.m.lifetime(rec.r, status, h); life > 0 && !rec.tooLong() {
 		rec.entry = &entry{
 			Status: status, Header: rec.own(h), Vary: varyOf(h), Lifetime: life + ageOf(h), Age: ageOf(h), Stored: time.Now().UnixMilli(),
+			StaleIfError: rec.m.staleIfError(h),
 		}
 	} else {
 		rec.decide(outcome{err: errPass})
@@ -74,13 +78,44 @@ func (rec *recorder) WriteHeader(status int) {
 	rec.w.WriteHeader(status)
 }
 
+// sent is called when it is known what the handler answers with.
+func (rec *recorder) sent(status int) {
+	if header := rec.header; header != nil {
+		rec.header = nil
+		header(status)
+	}
+}
+
+// fail answers with what is stale, in place of what the handler has set and will write.
+func (rec *recorder) fail() {
+	rec.discard = true
+	rec.decide(outcome{err: errFailed})
+	h := rec.w.Header()
+	clear(h)
+	maps.Copy(h, rec.before.Clone())
+	rec.stale.serve(rec.w, rec.r)
+}
+
+// tooLong says that the handler has announced a body that is too long.
+func (rec *recorder) tooLong() bool {
+	n, err := strconv.ParseInt(rec.Header().Get("Content-Length"), 10, 64)
+	return err == nil && n > int64(rec.m.o.MaxBytes)
+}
+
+// untyped says that the server will find out the type of the body. A handler that sets the type to nil wants none.
+func (rec *recorder) untyped() bool {
+	h := rec.Header()
+	_, typed := h["Content-Type"]
+	return !typed && h.Get("Content-Encoding") == ""
+}
+
 // own returns what the handler has set of h, without what belongs to a connection.
 func (rec *recorder) own(h http.Header) http.Header {
 	own := h.Clone()
 	maps.DeleteFunc(own, func(name string, values []string) bool {
 		return slices.Equal(values, rec.before[name])
 	})
-	for _, name := range strings.Split(h.Get("Connection"), ",") {
+	for _, name := range strings.Split(strings.Join(h.Values("Connection"), ","), ",") {
 		own.Del(strings.TrimSpace(name))
 	}
 	for _, name := range []string{
@@ -97,8 +132,8 @@ func (rec *recorder) own(h http.Header) http.Header {
 
 func (rec *recorder) Write(b []byte) (int, error) {
 	if !rec.wrote {
-		if h := rec.Header(); h.Get("Content-Type") == "" && h.Get("Content-Encoding") == "" && len(b) > 0 {
-			h.Set("Content-Type", http.DetectContentType(b)) // as the server does
+		if len(b) > 0 && rec.untyped() {
+			rec.Header().Set("Content-Type", http.DetectContentType(b)) // as the server does
 		}
 		rec.WriteHeader(http.StatusOK)
 	}
@@ -130,10 +165,7 @@ func (rec *recorder) finish() {
 	if !rec.wrote && !rec.decided {
 		rec.WriteHeader(http.StatusOK)
 	}
-	if !rec.wrote && rec.header != nil {
-		rec.wrote = true // a handler that writes nothing sends a 200, or has hijacked the connection
-		rec.header(http.StatusOK)
-	}
+	rec.sent(http.StatusOK) // a handler that writes nothing sends a 200, or has hijacked the connection
 	e := rec.entry
 	if e == nil {
 		return
@@ -144,7 +176,13 @@ func (rec *recorder) finish() {
 		rec.decide(outcome{err: errAgain})
 		return
 	}
-	if len(e.Body) > 0 && e.Header.Get("Content-Type") == "" && e.Header.Get("Content-Encoding") == "" {
+	for name := range rec.Header() {
+		if strings.HasPrefix(name, http.TrailerPrefix) { // set after the header was sent, as is the custom
+			rec.decide(outcome{err: errPass})
+			return
+		}
+	}
+	if len(e.Body) > 0 && rec.untyped() {
 		e.Header.Set("Content-Type", http.DetectContentType(e.Body))
 	}
 	if e.Status == http.StatusOK && e.Header.Get("ETag") == "" {
@@ -162,7 +200,8 @@ func (rec *recorder) pass() {
 	rec.decide(outcome{err: errPass})
 }
 
-// The writer of a server can flush, or be hijacked, or both, and handlers ask for it: ours can do what the server's can.
+// The writer of a server can flush, or be hijacked, or both, and handlers ask for it: ours can do what the server's can, also where
+// another middleware has wrapped that. None of it goes past the recorder.
 type (
 	flusher  struct{ *recorder }
 	hijacker struct{ *recorder }
@@ -170,8 +209,8 @@ type (
 )
 
 func (rec *recorder) writer() http.ResponseWriter {
-	_, canFlush := rec.w.(http.Flusher)
-	_, canHijack := rec.w.(http.Hijacker)
+	canFlush := can[http.Flusher](rec.w) || can[interface{ FlushError() error }](rec.w)
+	canHijack := can[http.Hijacker](rec.w)
 	switch {
 	case canFlush && canHijack:
 		return both{rec}
@@ -183,14 +222,31 @@ func (rec *recorder) writer() http.ResponseWriter {
 	return rec
 }
 
-func (f flusher) Flush() { f.flush() }
-func (b both) Flush()    { b.flush() }
-func (rec *recorder) flush() {
+// can says whether w, or what it wraps, is an I: where http.ResponseController looks.
+func can[I any](w http.ResponseWriter) bool {
+	for {
+		if _, ok := w.(I); ok {
+			return true
+		}
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return false
+		}
+		w = wrapper.Unwrap()
+	}
+}
+
+func (f flusher) Flush()            { f.flush() } //nolint:errcheck // there is no place for it
+func (f flusher) FlushError() error { return f.flush() }
+func (b both) Flush()               { b.flush() } //nolint:errcheck // there is no place for it
+func (b both) FlushError() error    { return b.flush() }
+
+func (rec *recorder) flush() error {
 	rec.pass()
 	if !rec.wrote {
 		rec.WriteHeader(http.StatusOK)
 	}
-	rec.w.(http.Flusher).Flush()
+	return http.NewResponseController(rec.w).Flush()
 }
 
 func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) { return h.hijack() }
@@ -198,5 +254,5 @@ func (b both) Hijack() (net.Conn, *bufio.ReadWriter, error)     { return b.hijac
 
 func (rec *recorder) hijack() (net.Conn, *bufio.ReadWriter, error) {
 	rec.pass()
-	return rec.w.(http.Hijacker).Hijack()
+	return http.NewResponseController(rec.w).Hijack()
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,7 +62,7 @@ func (a *app) demo(ctx context.Context, address string, limit time.Duration) (er
 		nodes = append(nodes, node)
 	}
 	web := &http.Server{
-		Handler:           pgcacheui.Nodes(nodes, pgcacheui.Options{Title: "pgcache demo", AllowClear: true}),
+		Handler:           onlyOwnHost(ln.Addr(), pgcacheui.Nodes(nodes, pgcacheui.Options{Title: "pgcache demo", AllowClear: true})),
 		ReadHeaderTimeout: 10 * time.Second,
 	}
 	served := make(chan error, 1)
@@ -107,6 +108,25 @@ Ctrl-C ends it and leaves nothing behind.
 	case err := <-served:
 		return err
 	}
+}
+
+// onlyOwnHost refuses requests with a foreign Host where the page is for this machine alone: a site can let its own name lead here,
+// and would then be the same site for the browser.
+func onlyOwnHost(at net.Addr, h http.Handler) http.Handler {
+	if tcp, ok := at.(*net.TCPAddr); !ok || !tcp.IP.IsLoopback() {
+		return h
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.Host)
+		if err != nil {
+			host = r.Host
+		}
+		if ip := net.ParseIP(strings.Trim(host, "[]")); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			http.Error(w, "this page is for this machine alone", http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // startNode is what a service does when it starts.

@@ -5,6 +5,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -197,5 +200,25 @@ func TestTexts(t *testing.T) {
 	a.grid([]string{"N", "KEY"}, "rl", [][]string{{"1", "ä"}, {"100", "b"}})
 	if b.String() != "  N  KEY\n  1  ä\n100  b\n" {
 		t.Errorf("%q", &b)
+	}
+}
+
+// TestDemoHost: a page on a loopback address answers to its names alone.
+func TestDemoHost(t *testing.T) {
+	t.Parallel()
+	page := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	local := onlyOwnHost(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, page)
+	open := onlyOwnHost(&net.TCPAddr{IP: net.IPv4zero}, page)
+	for host, code := range map[string]int{
+		"127.0.0.1:8765": 200, "localhost:8765": 200, "[::1]:8765": 200, "localhost": 200, "evil.example:8765": 403, "": 403, "localhost.evil.example": 403, "10.0.0.1": 403,
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Host = host
+		w, all := httptest.NewRecorder(), httptest.NewRecorder()
+		local.ServeHTTP(w, r)
+		open.ServeHTTP(all, r)
+		if w.Code != code || all.Code != 200 {
+			t.Errorf("%q: %d, %d", host, w.Code, all.Code)
+		}
 	}
 }

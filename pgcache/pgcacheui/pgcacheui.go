@@ -13,14 +13,17 @@ package pgcacheui
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"embed"
 	"encoding/json"
 	"errors"
 	"html/template"
+	"maps"
 	"mime"
 	"net/http"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -158,6 +161,7 @@ type nodeJSON struct {
 	Reason string        `json:"reason,omitempty"` // why it is not live
 	Memory *memoryJSON   `json:"memory"`           // null: its localcache does not say
 	Stats  pgcache.Stats `json:"stats"`
+	Views  int           `json:"views"` // how many there are: stats has the busiest
 }
 
 type memoryJSON struct {
@@ -177,6 +181,8 @@ func (u *ui) data() any {
 
 func (n *node) data() nodeJSON {
 	j := nodeJSON{Name: n.Name, State: "null", Stats: n.Cache.Stats()}
+	j.Views = len(j.Stats.Views)
+	j.Stats.Views = busiest(j.Stats.Views)
 	if n.inside.State == nil {
 		return j
 	}
@@ -200,6 +206,25 @@ func (n *node) data() nodeJSON {
 		j.Memory = &memoryJSON{s.Memory.Entries, s.Memory.Full}
 	}
 	return j
+}
+
+// mostViews is how many views are sent to a page: a cache may have a thousand, and a page asks every second.
+const mostViews = 50
+
+// busiest are the views that most keys were asked of.
+func busiest(views map[string]pgcache.ViewStats) map[string]pgcache.ViewStats {
+	if len(views) <= mostViews {
+		return views
+	}
+	gets := func(name string) uint64 { v := views[name]; return v.LocalHits + v.RemoteHits + v.Misses }
+	names := slices.SortedFunc(maps.Keys(views), func(a, b string) int {
+		return cmp.Or(cmp.Compare(gets(b), gets(a)), cmp.Compare(a, b))
+	})
+	some := make(map[string]pgcache.ViewStats, mostViews)
+	for _, name := range names[:mostViews] {
+		some[name] = views[name]
+	}
+	return some
 }
 
 // tablesJSON are sizes of the tables, in bytes, and what the server counts.

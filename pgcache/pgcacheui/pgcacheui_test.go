@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -185,5 +186,44 @@ func TestClear(t *testing.T) {
 	}
 	if w := answer(open, "POST", "/clear?node=0", "X-Pgcache-Clear", "1", "Sec-Fetch-Site", "same-origin"); w.Code != 200 || there() {
 		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+// Names of views are a program's, or come from outside: they are data and nothing else, and a page is sent the busiest alone.
+func TestViews(t *testing.T) {
+	t.Parallel()
+	c := pgcachetest.New(t, pgcache.Options{})
+	ask := func(name string, times int) {
+		t.Helper()
+		for range times {
+			if _, _, err := pgcache.For[int](c, pgcache.Namespace(name)).Get(t.Context(), "k"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	const evil = "</script><img src=x onerror=alert(1)>"
+	ask(evil, 3)
+	ask(strings.Repeat("long", 100), 2)
+	for i := range 60 {
+		ask(fmt.Sprint("view ", i), 1)
+	}
+	h := pgcacheui.Nodes([]pgcacheui.Node{{evil, c}}, pgcacheui.Options{Title: evil})
+	w := answer(h, "GET", "/data.json")
+	var d struct {
+		Nodes []struct {
+			Name  string
+			Views int
+			Stats pgcache.Stats
+		}
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &d); err != nil {
+		t.Fatal(err)
+	}
+	n := d.Nodes[0]
+	if _, busy := n.Stats.Views[evil]; !busy || len(n.Stats.Views) != 50 || n.Views < 62 || n.Name != evil {
+		t.Errorf("%d of %d views, %q", len(n.Stats.Views), n.Views, n.Name)
+	}
+	if page := answer(h, "GET", "/").Body.String(); strings.Contains(w.Body.String()+page, "<img") || w.Header().Get("Content-Type") != "application/json" {
+		t.Error("a name is markup")
 	}
 }

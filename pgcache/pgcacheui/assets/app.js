@@ -22,7 +22,9 @@
     ["Loads", "loads"], ["LoadErrors", "loads that failed"], ["NotFound", "loads that found nothing"], ["Coalesced", "callers that shared a load"],
     ["Fenced", "loaded values not stored, as the key was written meanwhile"], ["GuardErrors", "loads without the lock, which could not be asked"],
     ["Unguarded", "keys loaded without a lock, as there were too many"],
-    ["Sets", "values stored"], ["Deletes", "keys deleted"], ["Cleaned", "rows removed by this node"],
+    ["Stale", "callers that got a stale value"], ["NegativeHits", "callers that were told that there is nothing"],
+    ["EarlyLoads", "loads in the background, before the expiry"], ["EarlyErrors", "of these that failed"],
+    ["Sets", "values stored"], ["Deletes", "keys deleted"], ["Groups", "tags and prefixes removed"], ["Cleaned", "rows removed by this node"],
     ["Refreshed", "keys fetched again after a change"], ["Flushes", "flushes of the change log"], ["Messages", "notifications of its flushes"],
     ["Invalidations", "keys invalidated"], ["LocalFlushes", "times everything in memory was forgotten"],
     ["DecodeErrors", "values that did not decode"], ["UnknownMessages", "messages that were not understood"],
@@ -90,6 +92,13 @@
       v.cells[key] = cell;
       return el("tr", {}, el("td", { textContent: label }), cell);
     });
+    v.views = el("tbody");
+    v.manyViews = el("p", { className: "said" });
+    v.viewsOpen = el("details", {}, el("summary", { textContent: "Views" }),
+      el("div", { className: "wide" }, el("table", { className: "views" },
+        el("thead", {}, el("tr", {}, ...["view", "Gets", "from memory", "in neither", "loads", "sets", "deletes"].map((text) => el("th", { textContent: text })))), v.views)),
+      v.manyViews);
+    v.viewsOpen.ontoggle = () => v.last && showViews(v, v.last);
     const said = el("p", { className: "said" });
     const figures = el("table");
     const look = el("button", { type: "button", textContent: "Sizes in Postgres" });
@@ -121,16 +130,26 @@
       actions.append(clear);
     }
     document.getElementById("nodes").append(el("section", {},
-      el("div", { className: "head" }, v.title, v.state, v.reason), bar, legend, grid, actions, said, figures,
+      el("div", { className: "head" }, v.title, v.state, v.reason), bar, legend, grid, actions, said, figures, v.viewsOpen,
       el("details", {}, el("summary", { textContent: "All counters" }), el("table", {}, ...rows))));
     return v;
   }
 
   async function ask(url, options) {
-    const r = await fetch(url, { cache: "no-store", ...options });
+    const r = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(15000), ...options });
     const body = await r.json().catch(() => ({}));
     if (!r.ok) throw new Error(body.error || "the server answered " + r.status);
     return body;
+  }
+
+  function showViews(v, n) {
+    if (!v.viewsOpen.open) return;
+    const gets = (s) => s.LocalHits + s.RemoteHits + s.Misses;
+    const views = Object.entries(n.stats.Views || {}).sort(([a, s], [b, t]) => gets(t) - gets(s) || (a < b ? -1 : 1));
+    v.views.replaceChildren(...views.map(([name, s]) => el("tr", {}, ...[
+      name || "(the cache's own methods)", count(gets(s)), gets(s) ? share(s.LocalHits / gets(s)) : "–", count(s.Misses), count(s.Loads), count(s.Sets), count(s.Deletes),
+    ].map((text) => el("td", { textContent: text })))));
+    v.manyViews.textContent = n.views > views.length ? `The busiest ${views.length} of ${count(n.views)}.` : "";
   }
 
   function show(v, n, at) {
@@ -139,8 +158,13 @@
     v.state.className = "state " + n.state;
     v.reason.textContent = n.reason || "";
     v.reason.hidden = !n.reason;
+    v.last = n;
+    showViews(v, n);
+    // Counters that have gone back are those of another process; a page that was hidden has no last minute.
+    const newest = v.samples[v.samples.length - 1];
+    if (newest && n.stats.LocalHits + n.stats.RemoteHits + n.stats.Misses < newest.s.LocalHits + newest.s.RemoteHits + newest.s.Misses) v.samples = [];
     v.samples.push({ at, s: n.stats });
-    v.samples = v.samples.slice(-keep);
+    v.samples = v.samples.filter((x) => at - x.at <= Math.max(60000, 2 * interval));
     const first = v.samples[0].s, last = n.stats;
     const parts = [last.LocalHits - first.LocalHits, last.RemoteHits - first.RemoteHits, last.Misses - first.Misses];
     const all = parts[0] + parts[1] + parts[2];
