@@ -197,12 +197,12 @@ func (m *move) record(ctx context.Context, to store.Shard) error {
 	for _, i := range m.list {
 		sh := m.s.shards[i]
 		to.Name = sh.name
-		ctx, cancel := sh.c.statement(ctx)
+		statement, cancel := sh.c.statement(ctx)
 		// A server that is not in the old map may have stayed behind; one that is in it has the epoch before.
-		_, err := sh.c.store.StepShard(ctx, to, 0, to.Epoch-1)
+		_, err := sh.c.store.StepShard(statement, to, 0, to.Epoch-1)
 		var have store.Shard
 		if err == nil {
-			have, err = sh.c.store.Shard(ctx, sh.c.db)
+			have, err = sh.c.store.Shard(statement, sh.c.db)
 		}
 		cancel()
 		if err != nil {

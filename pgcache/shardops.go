@@ -10,8 +10,7 @@ import (
 
 // This file is what a call does to find its shard, and to be sure of it.
 //
-// A read asks once, when it comes: what the shard has then is as new as the call. A write asks again when it is done, before it is
-// acknowledged:
+// A call asks when it comes, and again when it is done, before it returns. What was done in between was done by the map in force:
 //
 //	node 1: Set, by epoch 4              Move                      node 2
 //	sends the row to A
@@ -21,10 +20,12 @@ import (
 //
 // What was done by an epoch that has ended counts as a value that was set and evicted at once: the key is deleted where it is now. It
 // is not set there again, because others may have written it and been read meanwhile.
+//
+// What was read or loaded by an epoch that has ended counts for nothing, and the caller asks anew. It is as new as the call, but it may
+// be newer than what the key has where it is now: the next Get could be older.
 
 // reader returns the shard that answers for the key, or none where nobody does: the key is moving.
-func (s *Shards) reader(ctx context.Context, hash uint64) (i int, none bool, err error) {
-	var p place
+func (s *Shards) reader(ctx context.Context, hash uint64) (r *routes, i int, none bool, err error) {
 	r, bad, err := s.current(ctx, func(r *routes) []int {
 		if i, ok := r.settled(hash); ok {
 			return []int{i}
@@ -32,15 +33,16 @@ func (s *Shards) reader(ctx context.Context, hash uint64) (i int, none bool, err
 		return nil
 	})
 	if err != nil {
-		return 0, false, err
+		return nil, 0, false, err
 	}
-	if p = r.of(hash); p.from == p.to {
-		if int(p.from) >= len(s.shards) {
-			return 0, false, r.err
-		}
-		return int(p.from), false, bad[int(p.from)]
+	switch p := r.of(hash); {
+	case p.from != p.to:
+		return r, 0, true, nil
+	case int(p.from) >= len(s.shards):
+		return nil, 0, false, r.err
+	default:
+		return r, int(p.from), false, bad[int(p.from)]
 	}
-	return 0, true, nil
 }
 
 // degraded says whether GetOrSet loads where reader has failed: the shard can't be reached, which may end by itself.
@@ -200,14 +202,35 @@ func (s *Shards) Get(ctx context.Context, key string, dst any) (found bool, err 
 			}
 		}
 	}
-	i, none, err := s.reader(ctx, hashOf(keyOf(key)))
-	switch {
-	case err != nil:
-		return false, fail("get", key, err)
-	case none:
-		return s.null.Get(ctx, key, dst)
+	err = s.reads(ctx, "get", keyOf(key), func(i int) (err error) {
+		if i < 0 {
+			found, err = s.null.Get(ctx, key, dst)
+		} else {
+			found, err = s.shards[i].c.Get(ctx, key, dst)
+		}
+		return err
+	})
+	return found && err == nil, err
+}
+
+// reads calls read with the shard of k, or with -1 where k is held nowhere.
+func (s *Shards) reads(ctx context.Context, op string, k localcache.Key, read func(i int) error) error {
+	for range changeTries {
+		r, i, none, err := s.reader(ctx, hashOf(k))
+		switch {
+		case err != nil:
+			return fail(op, k.Row(), err)
+		case none:
+			return read(-1)
+		}
+		if err := read(i); err != nil {
+			return err
+		}
+		if in, err := s.still(ctx, r, i); in || err != nil {
+			return fail(op, k.Row(), err)
+		}
 	}
-	return s.shards[i].c.Get(ctx, key, dst)
+	return fail(op, k.Row(), ErrMoving)
 }
 
 // Set stores value under key, like Cache.Set.
@@ -230,14 +253,26 @@ func (s *Shards) Delete(ctx context.Context, keys ...string) error {
 // GetOrSet reads the value under key into dst, or calls load, like Cache.GetOrSet. While the key is moving, or its shard can't be
 // reached, it loads and does not store.
 func (s *Shards) GetOrSet(ctx context.Context, key string, dst any, load func(context.Context) (any, error), opts ...Option) error {
-	i, none, err := s.reader(ctx, hashOf(keyOf(key)))
-	switch {
-	case err != nil && !s.degraded(ctx, err):
-		return fail("get or set", key, err)
-	case err != nil || none:
-		return s.null.GetOrSet(ctx, key, dst, load, opts...)
+	return s.loads(ctx, "get or set", keyOf(key), func(c *Cache, _ int) error { return c.GetOrSet(ctx, key, dst, load, opts...) })
+}
+
+// loads calls load with the shard of k, or with s.null and -1 where k is held nowhere or its shard can't be reached.
+func (s *Shards) loads(ctx context.Context, op string, k localcache.Key, load func(c *Cache, i int) error) error {
+	for try := 1; ; try++ {
+		r, i, none, err := s.reader(ctx, hashOf(k))
+		switch {
+		case err != nil && !s.degraded(ctx, err):
+			return fail(op, k.Row(), err)
+		case err != nil || none:
+			return load(s.null, -1)
+		}
+		if err := load(s.shards[i].c, i); err != nil || try == changeTries {
+			return err
+		}
+		if in, err := s.still(ctx, r, i); in || err != nil {
+			return nil // as if it could not have been reached
+		}
 	}
-	return s.shards[i].c.GetOrSet(ctx, key, dst, load, opts...)
 }
 
 // SetIfAbsent stores value under key if there is no value, like Cache.SetIfAbsent. See ErrMoving.

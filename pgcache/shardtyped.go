@@ -52,25 +52,12 @@ func (t *TypedShards[T]) fromMemory(key string) (v T, _ hit) {
 	return v, hit{}
 }
 
-// at is the view to ask for key, and whether it may keep anything: the null view keeps nothing.
-func (t *TypedShards[T]) at(ctx context.Context, op, key string) (*Typed[T], error) {
-	i, none, err := t.s.reader(ctx, t.hash(key))
-	switch {
-	case err != nil:
-		return t.null, fail(op, t.null.key(key).Row(), err)
-	case none:
-		return t.null, nil
+// view is that of shard i, or the null view.
+func (t *TypedShards[T]) view(i int) *Typed[T] {
+	if i < 0 {
+		return t.null
 	}
-	return t.views[i], nil
-}
-
-// loader is at, for who loads: without a shard that can be reached it loads and does not store.
-func (t *TypedShards[T]) loader(ctx context.Context, op, key string) (*Typed[T], error) {
-	v, err := t.at(ctx, op, key)
-	if err != nil && t.s.degraded(ctx, err) {
-		return t.null, nil
-	}
-	return v, err
+	return t.views[i]
 }
 
 // Get returns the value under key and whether there is one, like Typed.Get.
@@ -78,39 +65,52 @@ func (t *TypedShards[T]) Get(ctx context.Context, key string) (v T, found bool, 
 	if v, h := t.fromMemory(key); h.e != nil {
 		return v, true, nil
 	}
-	view, err := t.at(ctx, "get", key)
+	return t.fromShard(ctx, key)
+}
+
+// fromShard is the miss, apart: here the value goes to the heap.
+func (t *TypedShards[T]) fromShard(ctx context.Context, key string) (v T, found bool, err error) {
+	err = t.s.reads(ctx, "get", t.null.key(key), func(i int) (err error) {
+		v, found, err = t.view(i).Get(ctx, key)
+		return err
+	})
 	if err != nil {
-		return v, false, err
+		return *new(T), false, err
 	}
-	return view.Get(ctx, key)
+	return v, found, nil
 }
 
 // GetEntry returns the value under key with what the database knows of it, like Typed.GetEntry.
-func (t *TypedShards[T]) GetEntry(ctx context.Context, key string) (Entry[T], bool, error) {
-	view, err := t.at(ctx, "get entry", key)
+func (t *TypedShards[T]) GetEntry(ctx context.Context, key string) (e Entry[T], found bool, err error) {
+	err = t.s.reads(ctx, "get entry", t.null.key(key), func(i int) (err error) {
+		e, found, err = t.view(i).GetEntry(ctx, key)
+		return err
+	})
 	if err != nil {
 		return Entry[T]{}, false, err
 	}
-	return view.GetEntry(ctx, key)
+	return e, found, nil
 }
 
 // GetOrSet returns the value under key, or calls load and stores what it returns, like Typed.GetOrSet. While the key is moving, or its
 // shard can't be reached, it loads and does not store.
 func (t *TypedShards[T]) GetOrSet(ctx context.Context, key string, load func(context.Context) (T, error), opts ...Option) (T, error) {
-	view, err := t.loader(ctx, "get or set", key)
-	if err != nil {
-		return *new(T), err
-	}
-	return view.GetOrSet(ctx, key, load, opts...)
+	var v T
+	err := t.s.loads(ctx, "get or set", t.null.key(key), func(_ *Cache, i int) (err error) {
+		v, err = t.view(i).GetOrSet(ctx, key, load, opts...)
+		return err
+	})
+	return v, err
 }
 
 // Fetch is GetOrSet with a loader that sees and says more, like Typed.Fetch.
 func (t *TypedShards[T]) Fetch(ctx context.Context, key string, load func(context.Context, *Load[T]) (T, error), opts ...Option) (Result[T], error) {
-	view, err := t.loader(ctx, "fetch", key)
-	if err != nil {
-		return Result[T]{}, err
-	}
-	return view.Fetch(ctx, key, load, opts...)
+	var r Result[T]
+	err := t.s.loads(ctx, "fetch", t.null.key(key), func(_ *Cache, i int) (err error) {
+		r, err = t.view(i).Fetch(ctx, key, load, opts...)
+		return err
+	})
+	return r, err
 }
 
 // Set stores value under key, like Typed.Set.
@@ -203,6 +203,24 @@ func (t *TypedShards[T]) many(ctx context.Context, op string, keys []string, do 
 	if len(keys) == 0 {
 		return do(t.null, nil)
 	}
+	for try := 1; ; try++ {
+		r, list, all, err := t.manyOnce(ctx, op, keys, do, loads)
+		if err != nil || r == nil {
+			return all, err
+		}
+		switch in, err := t.s.still(ctx, r, list...); {
+		case in || err != nil && loads:
+			return all, nil
+		case err != nil:
+			return nil, fail(op, "", err)
+		case try == changeTries:
+			return nil, fail(op, "", ErrMoving)
+		}
+	}
+}
+
+// manyOnce is many by one map. list are the shards that were asked.
+func (t *TypedShards[T]) manyOnce(ctx context.Context, op string, keys []string, do func(v *Typed[T], keys []string) (map[string]T, error), loads bool) (_ *routes, list []int, all map[string]T, _ error) {
 	split := func(r *routes) (parts map[int][]string, list []int, nowhere, lacking []string) {
 		parts = map[int][]string{}
 		for _, key := range keys {
@@ -226,17 +244,18 @@ func (t *TypedShards[T]) many(ctx context.Context, op string, keys []string, do 
 		return list
 	})
 	if err != nil && loads && t.s.degraded(ctx, err) {
-		return do(t.null, keys)
+		all, err = do(t.null, keys)
+		return nil, nil, all, err
 	}
 	if err != nil {
-		return nil, fail(op, "", err)
+		return nil, nil, nil, fail(op, "", err)
 	}
 	parts, list, nowhere, lacking := split(r)
 	var errs []error
 	if lacking != nil {
 		errs = append(errs, fail(op, "", r.err))
 	}
-	good := list[:0]
+	var good []int
 	for _, i := range list {
 		switch {
 		case bad[i] == nil:
@@ -247,24 +266,21 @@ func (t *TypedShards[T]) many(ctx context.Context, op string, keys []string, do 
 			errs = append(errs, fail(op, "", bad[i]))
 		}
 	}
+	list = slices.Clone(good)
 	if nowhere != nil {
-		parts[len(t.views)] = nowhere
-		good = append(good, len(t.views))
+		parts[-1] = nowhere
+		good = append(good, -1)
 	}
-	all := make(map[string]T, len(keys))
+	all = make(map[string]T, len(keys))
 	var mu sync.Mutex
 	errs = append(errs, t.s.each(good, func(i int) error {
-		v := t.null
-		if i < len(t.views) {
-			v = t.views[i]
-		}
-		found, err := do(v, parts[i])
+		found, err := do(t.view(i), parts[i])
 		mu.Lock()
 		defer mu.Unlock()
 		maps.Copy(all, found)
 		return err
 	}))
-	return all, errors.Join(errs...)
+	return r, list, all, errors.Join(errs...)
 }
 
 // Entries are the entries of the view's namespace, in the order of their keys, like Typed.Entries, without those that are moving.

@@ -1,0 +1,77 @@
+package shards
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/pgcache/go/internal/model"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestAlgorithm(t *testing.T) {
+	t.Parallel()
+	effort := model.EffortOf(t)
+	for name, a := range map[string]algorithm{
+		"a node that reads":                   {moves: 1, loads: 1, nodes: 1},
+		"two nodes that read, and crashes":    {moves: 1, loads: 1, nodes: 2, crashes: true},
+		"two nodes that read, there and back": {moves: 2, loads: 2, nodes: 2, crashes: true},
+		"a row is left from before":           {moves: 1, nodes: 1, left: row},
+		"a load is left from before":          {moves: 1, nodes: 1, left: load},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			limit := effort.Limit()
+			switch {
+			case effort == model.Full:
+				limit = 30_000_000
+			case limit == 0:
+				limit = 600_000
+			}
+			r := model.Explore(a, limit)
+			t.Logf("%d states, %d steps, depth %d, capped: %v", r.States, r.Steps, r.Depth, r.Capped)
+			if r.Wrong != "" {
+				t.Error(r.Counterexample())
+			}
+		})
+	}
+}
+
+// TestEveryRuleIsNeeded: without it, the walk must find what goes wrong.
+func TestEveryRuleIsNeeded(t *testing.T) {
+	t.Parallel()
+	for missing, says := range map[rule]string{
+		noWait:     "Move does not wait",
+		noMoving:   "Move goes from one place to the other in one step",
+		noAsk:      "a write does not ask whether its epoch has ended",
+		keepsLoad:  "a load returns what it has, also where its epoch has ended",
+		keepsGet:   "a Get returns what it has, also where its epoch has ended",
+		noLease:    "leases do not end",
+		oldOnly:    "while the key moves a write goes to the old place only",
+		newOnly:    "while the key moves a write goes to the new place only",
+		readsOld:   "while the key moves nodes read the old place",
+		readsNew:   "while the key moves nodes read the new place",
+		noPurge:    "the new place keeps what it had of the key",
+		noFence:    "loads that have begun can still store",
+		lateFence:  "the rows go before the loads are fenced",
+		noTomb:     "a delete leaves no tombstone",
+		someServer: "a step is not recorded everywhere",
+	} {
+		t.Run(says, func(t *testing.T) {
+			t.Parallel()
+			for _, a := range []algorithm{
+				{missing: missing, moves: 1, nodes: 1, left: row},
+				{missing: missing, moves: 1, nodes: 1, left: load},
+				{missing: missing, moves: 1, loads: 1, nodes: 1},
+			} {
+				r := model.Explore(a, 3_000_000)
+				if r.Wrong != "" {
+					t.Logf("%d states: %s", r.States, r.Counterexample())
+					return
+				}
+			}
+			t.Errorf("nothing goes wrong although %s", says)
+		})
+	}
+}
