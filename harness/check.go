@@ -30,6 +30,7 @@ type read struct {
 
 	found bool
 	value value
+	none  bool // a loader was asked, and had said that there is nothing
 }
 
 // verdict is what one read shows.
@@ -65,7 +66,14 @@ func (h *history) judge(r read) verdict {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if r.found && !h.written(r.value, r.end) {
-		return verdict{breach: h.breach("P7", r, "a value that somebody wrote under this key")}
+		promise, wants := "P7", "a value that somebody wrote under this key"
+		if n := r.value.N; n >= 0 && n < len(h.writes) && h.writes[n].inTx {
+			promise, wants = "P8", "nothing of a transaction that has not committed"
+		}
+		return verdict{breach: h.breach(promise, r, wants)}
+	}
+	if !r.found && !r.none && h.source != nil {
+		return verdict{} // entries come and go with the loads
 	}
 	if !r.found {
 		// A new row is not published, because nobody can hold it, and a read that was under way then may be joined.

@@ -26,7 +26,11 @@ func (v *view) conditional(ctx context.Context, k localcache.Key, version int64,
 		if done && row != nil {
 			e = v.entry(k, row, sent)
 		}
-		writer.Finish(e, out.Server)
+		var tags []string
+		if e != nil {
+			tags = row.Tags
+		}
+		writer.Finish(e, out.Server, tags...)
 		c.endWrite([]int64{version}, out, err)
 	}()
 	if out, err = send(inline); err != nil {
@@ -56,5 +60,5 @@ func (v *view) row(k localcache.Key, data []byte) store.Write {
 
 // storedRow is the row that w has become.
 func storedRow(w store.Write) *store.Row {
-	return &store.Row{Key: w.Key, Value: w.Value, Version: w.Version, Codec: w.Codec, Remaining: remaining(w.TTL)}
+	return &store.Row{Key: w.Key, Value: w.Value, Version: w.Version, Codec: w.Codec, Remaining: remaining(w.TTL), Tags: w.Tags}
 }

@@ -326,3 +326,29 @@ func TestGroups_Misuse(t *testing.T) {
 		}
 	}
 }
+
+// TestGroups_Conditional: what SetIfAbsent and Update have left in memory is found by its tags.
+func TestGroups_Conditional(t *testing.T) {
+	t.Parallel()
+	overTransports(t, func(t *testing.T, _ *cluster, _ *sql.DB, a, b *pgcache.Cache) {
+		view := pgcache.For[int](a, pgcache.Tags("g"))
+		if stored, err := view.SetIfAbsent(t.Context(), "absent", 1); err != nil || !stored {
+			t.Fatal(stored, err)
+		}
+		if _, err := view.Update(t.Context(), "updated", func(old int, _ bool) (int, error) { return old + 1, nil }); err != nil {
+			t.Fatal(err)
+		}
+		deleteTags(t, b, "g")
+		for _, key := range []string{"absent", "updated"} {
+			eventually(t, key+" is gone on the node that wrote it", func() bool {
+				_, found := get[int](t, a, key)
+				return !found
+			})
+		}
+		if _, err := view.SetIfAbsent(t.Context(), "absent", 2); err != nil {
+			t.Fatal(err)
+		}
+		deleteTags(t, a, "g")
+		wantNone(t, a, "absent")
+	})
+}
