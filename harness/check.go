@@ -75,7 +75,7 @@ func (h *history) judge(r read) verdict {
 	if !r.found && !r.none && h.source != nil {
 		return verdict{} // entries come and go with the loads
 	}
-	if !r.found {
+	if !r.found && !r.none {
 		// A new row is not published, because nobody can hold it, and a read that was under way then may be joined.
 		r.applied = 0
 	}
@@ -183,6 +183,7 @@ type book struct {
 	mu       sync.Mutex
 	breaches []*breach // the first of them
 	counts   map[string]int
+	of       map[[2]string]bool // key and promise
 	errors   int
 	first    []error
 }
@@ -196,8 +197,9 @@ func (b *book) breach(v *breach) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.counts == nil {
-		b.counts = map[string]int{}
+		b.counts, b.of = map[string]int{}, map[[2]string]bool{}
 	}
+	b.of[[2]string{v.key, v.promise}] = true
 	b.counts[v.promise]++
 	if len(b.breaches) < keepBreaches {
 		b.breaches = append(b.breaches, v)
@@ -208,7 +210,7 @@ func (b *book) breach(v *breach) {
 func (b *book) has(key, promise string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.ContainsFunc(b.breaches, func(v *breach) bool { return v.key == key && v.promise == promise })
+	return b.of[[2]string{key, promise}]
 }
 
 // fail notes an operation that returned an error. None may: nothing but listeners is ever disturbed here.

@@ -331,6 +331,8 @@ func TestGroups_Misuse(t *testing.T) {
 func TestGroups_Conditional(t *testing.T) {
 	t.Parallel()
 	overTransports(t, func(t *testing.T, _ *cluster, _ *sql.DB, a, b *pgcache.Cache) {
+		set(t, a, "live", 1)
+		warm(t, a, "live", 1) // memory is in use
 		view := pgcache.For[int](a, pgcache.Tags("g"))
 		if stored, err := view.SetIfAbsent(t.Context(), "absent", 1); err != nil || !stored {
 			t.Fatal(stored, err)
