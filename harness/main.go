@@ -1,5 +1,5 @@
 // Command harness lets a fleet of nodes work on one cache and checks every answer that any of them gives against the
-// promises that the library makes (P1 to P7 in the README). It exits with 1 if one was broken.
+// promises that the library makes (P1 to P8 in docs/promises.md). It exits with 1 if one was broken.
 //
 //	go run ./harness                          16 writing and 32 reading nodes, 30 s
 //	go run ./harness -driver pq -kill 200ms   ... over lib/pq, while somebody ends a listener's session five times a second

@@ -203,7 +203,7 @@ var mutants = []struct {
 	{rule: "the end of a write leaves other transactions' writes", file: "tx.go", old: "return other == w", new: "return other != nil"},
 	{rule: "a read alone keeps nothing that a transaction writes", file: "read.go", old: "s.reads[k] != nil || s.txs[k] != nil || !t.current", new: "s.reads[k] != nil || !t.current", spare: "what is kept is looked at again when the read ends, and the end of the transaction kills it"},
 	{rule: "Replace keeps nothing that a transaction writes", file: "read.go", old: "t.current(old.Epoch) && s.txs[k] == nil {", new: "t.current(old.Epoch) {", spare: "the entry to be replaced has gone when the transaction wrote, and none is kept until it has ended"},
-	{rule: "the end of a transaction wakes who waits", file: "tx.go", old: "\t\twatch.wake()\n", tests: "^TestTxWriteEnds$"},
+	{rule: "the end of a transaction wakes who waits", file: "tx.go", old: "\t\twatch.wake()\n", new: "\t\t_ = watch\n", tests: "^TestTxWriteEnds$"},
 
 	{rule: "a load answers whom its proof came after", file: "load.go", old: "return l.out.Since > steps || l.began >= arrived", new: "return true", tests: "^TestAnswers$"},
 	{rule: "a step that had begun before proves nothing", file: "load.go", old: "return l.out.Since > steps || l.began >= arrived", new: "return l.out.Since >= steps || l.began >= arrived", tests: "^TestAnswers$"},
