@@ -74,6 +74,9 @@ func (h *history) judge(r read) verdict {
 		return verdict{seen: seen, lag: max(0, r.start-since)}
 	}
 	n := r.value.N
+	if n >= rolledBack {
+		return bad("P8", "it was rolled back")
+	}
 	if n < 0 || n >= len(h.writes) || r.value != h.value(n) || h.writes[n].begun > r.end || h.writes[n].gone {
 		return bad("P7", "nobody had written that")
 	}

@@ -58,7 +58,7 @@ func startFleet(ctx context.Context, name, dsn string, specs []spec, keys int, q
 		var own []*history
 		for i := range keys {
 			h := &history{
-				name: fmt.Sprintf("%skey-%d", prefix, i), kind: []kind{hot, cold, sourced, hot, cold, hot}[i%6], owner: nodes[i%len(nodes)],
+				name: fmt.Sprintf("%skey-%d.", prefix, i), kind: []kind{hot, cold, sourced, hot, cold, hot}[i%6], owner: nodes[i%len(nodes)],
 			}
 			if quiet {
 				h.kind, h.owner = cold, nodes[0]

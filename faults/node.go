@@ -97,13 +97,15 @@ func (l *local) GetMany(ctx context.Context, keys []string) (map[string]value, e
 }
 
 func (l *local) GetOrSet(ctx context.Context, key string, load func(context.Context) (value, error)) (value, error) {
-	return l.Typed.GetOrSet(ctx, key, load)
+	return l.Typed.GetOrSet(ctx, key, load, tagOf(key))
 }
 
-func (l *local) Set(ctx context.Context, key string, v value) error { return l.Typed.Set(ctx, key, v) }
-func (l *local) Delete(ctx context.Context, key string) error       { return l.c.Delete(ctx, key) }
-func (l *local) Clear(ctx context.Context) error                    { return l.c.Clear(ctx) }
-func (l *local) Ready(ctx context.Context) error                    { return l.c.Ready(ctx) }
+func (l *local) Set(ctx context.Context, key string, v value) error {
+	return l.Typed.Set(ctx, key, v, tagOf(key))
+}
+func (l *local) Delete(ctx context.Context, key string) error { return l.c.Delete(ctx, key) }
+func (l *local) Clear(ctx context.Context) error              { return l.c.Clear(ctx) }
+func (l *local) Ready(ctx context.Context) error              { return l.c.Ready(ctx) }
 
 func (l *local) Close() error {
 	err := l.c.Close()

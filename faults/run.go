@@ -231,7 +231,7 @@ func (f *fleet) rows(ctx context.Context, prefix string) (_ map[string]value, st
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	start = clock()
-	rows, err := f.data.Load().QueryContext(ctx, "SELECT key, value FROM "+f.schema+"."+prefix+"cache_entries WHERE value IS NOT NULL")
+	rows, err := f.data.Load().QueryContext(ctx, "SELECT key, value FROM "+f.schema+"."+prefix+"cache_entries WHERE value IS NOT NULL AND NOT "+f.schema+"."+prefix+"cache_dead(key, tags, seen)")
 	if err != nil {
 		return nil, start, err
 	}

@@ -13,6 +13,7 @@ var planted = []scenario{
 	{name: "P4: a node goes back", lie: onKey(1, everySecond)},
 	{name: "P5: a node answers from memory although its listener is down", inject: terminate(listeners), pause: often, lie: stale},
 	{name: "P7: a value that nobody wrote", lie: onKey(1, func(h *history, q *read) int { return 1_000_000 })},
+	{name: "P8: a rollback leaves a trace", lie: onKey(1, func(*history, *read) int { return rolledBack })},
 	{name: "P6: an old value is stored over a newer one", inject: storeOld, pause: often},
 	{name: "P2: a write that is never published", inject: writeUnseen, hold: 12 * sec1, pause: often, least: 8 * sec1},
 }
@@ -54,7 +55,7 @@ func everySecond(_ *history, q *read) int {
 const silently = "value = $2, version = version + 1, stamp = version + 1"
 
 func (r *run) silently(ctx context.Context, h *history, n int) error {
-	res, err := r.admin.ExecContext(ctx, "UPDATE "+r.table("entries")+" SET "+silently+" WHERE key = $1 AND value IS NOT NULL", h.name, h.value(n).encoded())
+	res, err := r.admin.ExecContext(ctx, "UPDATE "+r.table("entries")+" SET "+silently+" WHERE key = $1 AND value IS NOT NULL AND NOT "+r.table("dead")+"(key, tags, seen)", h.name, h.value(n).encoded())
 	if err == nil {
 		if done, _ := res.RowsAffected(); done == 0 {
 			err = errors.New("there is no row")

@@ -27,16 +27,14 @@ func (r *run) write(h *history) {
 	n := h.begin(gone)
 	start := clock()
 	var err error
-	name := "Set"
+	name := "by hand"
 	switch {
 	case byHand:
-		name = "by hand"
 		err = r.hand(ctx, r, h, n)
 	case gone || h.kind == sourced:
-		name = "Delete"
-		err = h.owner.Delete(ctx, h.name)
+		name, err = r.remove(ctx, h)
 	default:
-		err = h.owner.Set(ctx, h.name, h.value(n))
+		name, err = r.set(ctx, h, n)
 	}
 	r.operation(h.owner, name, start, err)
 	if err != nil {

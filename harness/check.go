@@ -30,6 +30,7 @@ type read struct {
 
 	found bool
 	value value
+	none  bool // a loader was asked, and had said that there is nothing
 }
 
 // verdict is what one read shows.
@@ -65,9 +66,16 @@ func (h *history) judge(r read) verdict {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if r.found && !h.written(r.value, r.end) {
-		return verdict{breach: h.breach("P7", r, "a value that somebody wrote under this key")}
+		promise, wants := "P7", "a value that somebody wrote under this key"
+		if n := r.value.N; n >= 0 && n < len(h.writes) && h.writes[n].inTx {
+			promise, wants = "P8", "nothing of a transaction that has not committed"
+		}
+		return verdict{breach: h.breach(promise, r, wants)}
 	}
-	if !r.found {
+	if !r.found && !r.none && h.source != nil {
+		return verdict{} // entries come and go with the loads
+	}
+	if !r.found && !r.none {
 		// A new row is not published, because nobody can hold it, and a read that was under way then may be joined.
 		r.applied = 0
 	}
@@ -175,6 +183,7 @@ type book struct {
 	mu       sync.Mutex
 	breaches []*breach // the first of them
 	counts   map[string]int
+	of       map[[2]string]bool // key and promise
 	errors   int
 	first    []error
 }
@@ -188,8 +197,9 @@ func (b *book) breach(v *breach) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.counts == nil {
-		b.counts = map[string]int{}
+		b.counts, b.of = map[string]int{}, map[[2]string]bool{}
 	}
+	b.of[[2]string{v.key, v.promise}] = true
 	b.counts[v.promise]++
 	if len(b.breaches) < keepBreaches {
 		b.breaches = append(b.breaches, v)
@@ -200,7 +210,7 @@ func (b *book) breach(v *breach) {
 func (b *book) has(key, promise string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.ContainsFunc(b.breaches, func(v *breach) bool { return v.key == key && v.promise == promise })
+	return b.of[[2]string{key, promise}]
 }
 
 // fail notes an operation that returned an error. None may: nothing but listeners is ever disturbed here.

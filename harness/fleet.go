@@ -34,6 +34,10 @@ type fleet struct {
 	book    book
 	ops     atomic.Int64
 	kills   atomic.Int64
+
+	counters  []*counter
+	plantedAt int // the first key that the selftest spoils
+	did       done
 }
 
 // node is one process of a fleet: a pool, a listener and a cache of its own.
@@ -45,6 +49,7 @@ type node struct {
 
 	typed   *pgcache.Typed[value] // with the full names of keys, as the cache itself has them
 	sourced *pgcache.Typed[value] // in the namespace of the keys that are loaded
+	views   views
 
 	// Of every key: the latest begin of a write of this node that was acknowledged, and of a write that it has shown.
 	own, seen []atomic.Int64
@@ -60,15 +65,27 @@ func (f *fleet) nodes() []*node {
 func start(ctx context.Context, cfg config, dsn string) (f *fleet, err error) {
 	f = &fleet{cfg: cfg, name: "harness_" + strings.ToLower(rand.Text()[:12])}
 	for i := range cfg.keys {
-		h := &history{name: fmt.Sprint(kindOf(i), ":", i)}
+		h := &history{name: fmt.Sprint(kindOf(i), ":", i), kind: kindOf(i)}
 		if kindOf(i) == sourced {
 			h.source = &source{}
 		}
 		f.keys = append(f.keys, h)
 	}
+	if cfg.more {
+		f.keys = append(f.keys, f.more()...)
+	}
+	f.plantedAt = len(f.keys)
 	if cfg.selftest {
-		for i := range plants {
-			f.keys = append(f.keys, &history{name: fmt.Sprint("planted:", i)})
+		for i, p := range f.plants() {
+			h := &history{name: fmt.Sprint("planted:", i)}
+			if p.kind != "" {
+				h.name = fmt.Sprint(p.kind, ":planted", i)
+				h.kind, h.team = p.kind, -1-i
+			}
+			if p.kind == fromTable || p.kind == resilient {
+				h.source = &source{}
+			}
+			f.keys = append(f.keys, h)
 		}
 	}
 	if f.db, err = sql.Open("pgx", named(dsn, f.name)); err != nil {
@@ -95,6 +112,11 @@ func start(ctx context.Context, cfg config, dsn string) (f *fleet, err error) {
 	}
 	if err := f.writers[0].cache.Migrate(ctx); err != nil {
 		return f, err
+	}
+	if cfg.more {
+		if err := f.watchTable(ctx); err != nil {
+			return f, fmt.Errorf("watch a table: %w", err)
+		}
 	}
 	return f, f.ready(ctx)
 }
@@ -138,6 +160,7 @@ func (f *fleet) newNode(id int, dsn string, conns int) (*node, error) {
 	}
 	n.typed = pgcache.For[value](n.cache)
 	n.sourced = pgcache.For[value](n.cache, pgcache.Namespace(string(sourced)))
+	n.views = f.viewsOf(n.cache)
 	return n, nil
 }
 

@@ -44,6 +44,8 @@ var letters = func() string {
 //	                                              [ row: c ]   a look at the table: now b is gone too, since it is not there
 type history struct {
 	name   string
+	kind   kind
+	team   int     // of a grouped key
 	source *source // not nil: values come from loaders, and what is written is the source
 
 	mu     sync.Mutex
@@ -60,6 +62,9 @@ type write struct {
 	node         int
 	begun, acked time.Duration // acked is never until it is
 	gone         bool          // it was a Delete
+	inTx         bool          // it is of a transaction,
+	from         time.Duration // whose COMMIT began then; never until it does, and if it is rolled back
+	void         bool          // it was not done: SetIfAbsent found a value
 	ttl          time.Duration // 0: does not expire
 	expires      time.Duration // at the latest; never until it is known
 	loads        int           // loader runs that may still store it
@@ -86,6 +91,37 @@ func (h *history) begin(node int, gone bool, ttl time.Duration) int {
 	h.writes = append(h.writes, write{node: node, begun: clock(), acked: never, gone: gone, ttl: ttl, expires: never})
 	h.open = append(h.open, n)
 	return n
+}
+
+// prepare notes what a transaction writes whose snapshot is from begun on, and returns its number. start is called before the
+// COMMIT. A removal begins with the COMMIT: what was acknowledged before has not seen it. A value begins with its snapshot:
+//
+//	transaction: snapshot      a group is removed, acknowledged
+//	             Set, COMMIT                                       the value has not seen the removal and is dead
+func (h *history) prepare(node int, gone bool, begun time.Duration) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.writes = append(h.writes, write{node: node, begun: begun, acked: never, gone: gone, expires: never, inTx: true, from: never})
+	return len(h.writes) - 1
+}
+
+// start notes that a transaction is about to commit.
+func (h *history) start(n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w := &h.writes[n]
+	if w.from = clock(); w.gone {
+		w.begun = w.from
+	}
+	h.open = append(h.open, n)
+}
+
+// undone notes that a write was answered, and not done.
+func (h *history) undone(n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.writes[n].void = true
+	h.open = slices.DeleteFunc(h.open, func(o int) bool { return o == n })
 }
 
 // done notes that a write was acknowledged, and returns when it began.
@@ -128,6 +164,23 @@ func (h *history) load() value {
 	return h.value(n)
 }
 
+// loadedAs notes that a loader has found write n in its source.
+func (h *history) loadedAs(n int) value {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.writes[n].loaded = true
+	return h.value(n)
+}
+
+// nothing says whether the source has nothing, for a loader; else what it has.
+func (h *history) lookUp() (v value, gone bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := int(h.source.current.Load())
+	h.writes[n].loaded = true
+	return h.value(n), h.writes[n].gone
+}
+
 // stored notes that the call which ran the loader has returned: what it loaded is stored by now or never will be.
 func (h *history) stored(n int) {
 	h.mu.Lock()
@@ -153,7 +206,7 @@ func (h *history) written(v value, by time.Duration) bool {
 		return false
 	}
 	w := h.writes[v.N]
-	return !w.gone && w.begun <= by && (h.source == nil || w.loaded)
+	return !w.gone && !w.void && max(w.begun, w.from) <= by && (h.source == nil || w.loaded)
 }
 
 // saw notes that the row was that of write n at some moment between the two.
@@ -195,8 +248,8 @@ func (h *history) overwritten(acked time.Duration) time.Duration {
 // absence looks for what explains that there was nothing: a Delete or a value that had expired, begun by the end of the
 // read and not surely overwritten (acknowledged before floor). first is the earliest begin of those that do.
 func (h *history) absence(floor, end time.Duration) (first time.Duration, explained bool) {
-	if floor == 0 || h.source != nil {
-		return 0, true // nobody had to see any write; or entries come and go with the loads
+	if floor == 0 {
+		return 0, true // nobody had to see any write
 	}
 	first = never
 	look := func(n int) {

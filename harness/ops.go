@@ -108,7 +108,7 @@ func (w *worker) get(ctx context.Context, key int) {
 		var v value
 		var found bool
 		var err error
-		if name := w.keys[key].name; kindOf(key) == shared {
+		if name := w.keys[key].name; w.keys[key].kind == shared {
 			found, err = w.cache.Get(ctx, name, &v)
 		} else {
 			v, found, err = w.typed.Get(ctx, name)

@@ -104,6 +104,10 @@ checked      %d answers of nodes, %d rows
 		f.kills.Load(), gaps, 100*r.live,
 		b.n, r.rows)
 
+	if d := &f.did; f.cfg.more {
+		say(out, "groups       %d removals; transactions %d committed, %d rolled back; a watched table changed %d times\n", d.removals.Load(), d.commits.Load(), d.rollbacks.Load(), d.updates.Load())
+		say(out, "resilience   %d stale answers, %d that there is nothing; %d counted, %d touched\n", d.stale.Load(), d.nones.Load(), d.counted.Load(), d.touched.Load())
+	}
 	breaches, errors := f.book.total()
 	say(out, "errors       %d\nviolations   %d", errors, breaches)
 	if breaches > 0 {

@@ -56,6 +56,11 @@ func (f *fleet) run(ctx context.Context, progress func(share float64)) (result, 
 			return err
 		})
 	})
+	updates, still := context.WithCancel(background)
+	defer still()
+	if f.cfg.more {
+		others.Go(func() { f.every(updates, updateEvery, f.updateSource) })
+	}
 	kills, peace := context.WithCancel(work)
 	defer peace()
 	if f.cfg.kill > 0 {
@@ -79,6 +84,7 @@ func (f *fleet) run(ctx context.Context, progress func(share float64)) (result, 
 		progress(min(1, float64(clock()-began)/float64(f.cfg.duration)))
 	}
 	peace()
+	still()
 	close(stop)
 	workers.Wait()
 	res.took, res.live = clock()-began, float64(live)/float64(max(1, looks))
@@ -109,6 +115,10 @@ func (f *fleet) seed(ctx context.Context) {
 			w.set(ctx, key)
 		}
 	}
+	for _, key := range f.of(resilient, nil) {
+		w := &worker{fleet: f, node: f.writers[0]}
+		w.changeSource(ctx, key)
+	}
 }
 
 // settle waits until every node listens and has applied everything.
@@ -135,6 +145,13 @@ func (f *fleet) readAll(ctx context.Context, n *node) {
 			w.getOrSet(ctx, key)
 		}
 		w.get(ctx, key)
+	}
+	for key := f.cfg.keys; key < f.plantedAt; key++ {
+		w.lookMore(ctx, key)
+		w.get(ctx, key)
+	}
+	for _, c := range f.counters {
+		w.readCounter(ctx, c)
 	}
 }
 
@@ -182,7 +199,8 @@ func (f *fleet) killListener(ctx context.Context) error {
 func (f *fleet) judgeRows(ctx context.Context, judged *int) error {
 	r := read{node: table, op: "SELECT", start: clock(), down: true}
 	rows, err := f.db.QueryContext(ctx, `SELECT key, value FROM `+f.table()+`
-		WHERE value IS NOT NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())`)
+		WHERE value IS NOT NULL AND codec <> '!none' AND NOT `+f.name+`.cache_dead(key, tags, seen)
+			AND (expires_at IS NULL OR expires_at > clock_timestamp()) AND NOT starts_with(key, 'counter:')`)
 	if err != nil {
 		return err
 	}

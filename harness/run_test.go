@@ -16,7 +16,7 @@ func TestMain(m *testing.M) { testdb.Main(m) }
 func small(driver, codec string) config {
 	return config{
 		duration: 2 * time.Second, ttl: 2 * time.Second, pause: 4 * time.Millisecond,
-		keys: 16, writers: 4, readers: 4, driver: driver, codec: codec, transport: windowed,
+		keys: 16, writers: 4, readers: 4, driver: driver, codec: codec, transport: windowed, more: true,
 	}
 }
 
@@ -83,8 +83,8 @@ func TestSelftest(t *testing.T) {
 			if code := onServer(t.Context(), cfg, testdb.DSN(t), "PostgreSQL", &out, &out); code != fine {
 				t.Errorf("exit code %d", code)
 			}
-			if n := strings.Count(out.String(), "noticed"); n != len(plants) {
-				t.Errorf("%d of %d noticed", n, len(plants))
+			if n := strings.Count(out.String(), "noticed"); n != len(plain)+len(more) {
+				t.Errorf("%d of %d noticed", n, len(plain)+len(more))
 			}
 			t.Log(out.String())
 		})
@@ -97,7 +97,7 @@ func TestSelftestNeedsPlants(t *testing.T) {
 	cfg := small("pgx", "json")
 	cfg.selftest, cfg.writers, cfg.readers = true, 1, 1
 	f := fleetOf(t, cfg)
-	harmless := []plant{{"all is well", "P1", func(p *plot) error { p.set(0); return nil }}}
+	harmless := []plant{{"all is well", "", "P1", func(p *plot) error { p.set(0); return nil }}}
 	err := f.selftest(t.Context(), harmless, 200*time.Millisecond, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "planted that all is well: not noticed") {
 		t.Errorf("got %v", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -15,12 +16,21 @@ import (
 // node comes and reads it. A row with a new version and a stamp passes for a write of the library: nothing is published.
 type plant struct {
 	name    string
+	kind    kind // of its key; "": one that no worker uses
 	promise string
 	put     func(p *plot) error
 }
 
-var plants = []plant{
-	{"a node keeps what was overwritten", "P1", func(p *plot) error {
+func (f *fleet) plants() []plant {
+	if f.cfg.more {
+		return append(slices.Clone(plain), more...)
+	}
+	return plain
+}
+
+// plain are of single keys.
+var plain = []plant{
+	{"a node keeps what was overwritten", "", "P1", func(p *plot) error {
 		p.set(0)
 		p.reader.get(p.ctx, p.key) // and keeps it
 		n := p.history().begin(p.writer.id, false, 0)
@@ -28,36 +38,36 @@ var plants = []plant{
 		p.history().done(n)
 		return err
 	}},
-	{"a node does not find its own write", "P3", func(p *plot) error {
+	{"a node does not find its own write", "", "P3", func(p *plot) error {
 		p.set(0)
 		p.set(0)
 		err := p.spoil("value = $2", p.history().valueOf(0))
 		p.asked = p.writer
 		return err
 	}},
-	{"a node goes back", "P4", func(p *plot) error {
+	{"a node goes back", "", "P4", func(p *plot) error {
 		p.set(0)
 		p.set(0)
 		p.reader.get(p.ctx, p.key)
 		return p.spoil("value = $2", p.history().valueOf(0))
 	}},
-	{"a value is lost", "P4", func(p *plot) error {
+	{"a value is lost", "", "P4", func(p *plot) error {
 		p.set(0)
 		p.reader.get(p.ctx, p.key)
 		return p.exec("DELETE FROM " + p.table() + " WHERE key = $1")
 	}},
-	{"an old value is stored over a newer one", "P6", func(p *plot) error {
+	{"an old value is stored over a newer one", "", "P6", func(p *plot) error {
 		p.set(0)
 		p.set(0)
 		return p.spoil("value = $2, version = version + 1, stamp = version + 1", p.history().valueOf(0))
 	}},
-	{"a value that nobody wrote", "P7", func(p *plot) error {
+	{"a value that nobody wrote", "", "P7", func(p *plot) error {
 		p.set(0)
 		v := p.history().valueOf(0)
 		v.N++
 		return p.spoil("value = $2", v)
 	}},
-	{"a value outlives its expiry", "P7", func(p *plot) error {
+	{"a value outlives its expiry", "", "P7", func(p *plot) error {
 		p.set(time.Second)
 		err := p.spoil("value = $2, expires_at = NULL", p.history().valueOf(0))
 		time.Sleep(time.Second + 2*drift)
@@ -72,6 +82,7 @@ type plot struct {
 	key            int
 	writer, reader *worker
 	asked          *worker // until it is noticed
+	ask            func()  // how, if not by Get
 }
 
 func (p *plot) history() *history { return p.keys[p.key] }
@@ -114,7 +125,7 @@ func (f *fleet) selftest(ctx context.Context, plants []plant, patience time.Dura
 	var missed error
 	for i, plant := range plants {
 		p := &plot{
-			fleet: f, ctx: ctx, key: f.cfg.keys + i,
+			fleet: f, ctx: ctx, key: f.plantedAt + i,
 			writer: &worker{fleet: f, node: f.writers[0]}, reader: &worker{fleet: f, node: f.readers[0]},
 		}
 		p.asked = p.reader
@@ -145,7 +156,11 @@ func (f *fleet) selftest(ctx context.Context, plants []plant, patience time.Dura
 // noticed reads the key until the checker says of it what it should.
 func (p *plot) noticed(promise string, patience time.Duration) error {
 	for deadline := clock() + patience; clock() < deadline && p.ctx.Err() == nil; time.Sleep(timeEvery) {
-		p.asked.get(p.ctx, p.key)
+		if p.ask != nil {
+			p.ask()
+		} else {
+			p.asked.get(p.ctx, p.key)
+		}
 		if p.book.has(p.history().name, promise) {
 			return nil
 		}
@@ -154,7 +169,7 @@ func (p *plot) noticed(promise string, patience time.Duration) error {
 }
 
 func (f *fleet) planted(key string) bool {
-	for _, h := range f.keys[f.cfg.keys:] {
+	for _, h := range f.keys[f.plantedAt:] {
 		if h.name == key {
 			return true
 		}

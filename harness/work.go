@@ -24,7 +24,11 @@ func (f *fleet) owner(key int) int { return key / 2 % len(f.writers) }
 // resting keys are left alone for a while, in turns: what is stale in some memory must not be saved by the next write.
 func (f *fleet) resting(key int) bool {
 	const rest = 5 * time.Second
-	return (int(clock()/rest)+key/4)%4 == 0
+	turn := key / 4
+	if h := f.keys[key]; h.kind == grouped {
+		turn = h.team // removed together
+	}
+	return (int(clock()/rest)+turn)%4 == 0
 }
 
 // worker is one goroutine that uses a node.
@@ -47,7 +51,9 @@ func (w *worker) work(ctx context.Context, stop <-chan struct{}) {
 			return
 		case <-pause.C:
 		}
-		if writes && rand.N(4) > 0 {
+		if w.cfg.more && rand.N(3) == 0 {
+			w.mores(ctx)
+		} else if writes && rand.N(4) > 0 {
 			w.change(ctx, mine[rand.N(len(mine))])
 		} else {
 			w.look(ctx, rand.N(w.cfg.keys))

@@ -56,5 +56,5 @@ func (v *view) row(k localcache.Key, data []byte) store.Write {
 
 // storedRow is the row that w has become.
 func storedRow(w store.Write) *store.Row {
-	return &store.Row{Key: w.Key, Value: w.Value, Version: w.Version, Codec: w.Codec, Remaining: remaining(w.TTL)}
+	return &store.Row{Key: w.Key, Value: w.Value, Version: w.Version, Codec: w.Codec, Remaining: remaining(w.TTL), Tags: w.Tags}
 }

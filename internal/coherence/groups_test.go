@@ -98,8 +98,14 @@ func TestTxWriteEnds(t *testing.T) {
 	if !x.Done() || !fill(tr, k1, 5, 0) {
 		t.Error("its notification does not end it")
 	}
+	// A write of ours was done before the transaction locked the row, and is answered only now.
+	w := tr.BeginWrite(k1, 7, nil)
 	y := tr.BeginTxWrite(k1, 6)
 	y.End()
+	w.Finish(&localcache.Entry{Version: 7, Deadline: math.MaxInt64}, 0)
+	if hit(tr, k1) != 0 {
+		t.Error("a write from before the transaction is kept after it")
+	}
 	select {
 	case <-woken:
 	default:
@@ -197,7 +203,7 @@ func TestTagIndexIsBounded(t *testing.T) {
 	tr := newTracker(local)
 	fillTagged(tr, k1, 1, "t")
 	for i := range 5 * leastClean {
-		k := Key{Name: fmt.Sprint("k", i)}
+		k := Key{Name: fmt.Sprint("x", i)}
 		fillTagged(tr, k, 1, "t", fmt.Sprint(i))
 		local.Delete(k)
 	}

@@ -1,5 +1,6 @@
 // Package model walks through everything that a small system can do, in every order, and looks for the one that breaks
-// a promise. What the system is, its packages say: immediate and window model how a local cache learns of a change.
+// a promise. What the system is, its packages say: immediate and window model how a local cache learns of a change, stretch who
+// publishes it, loads and groups what may be stored and what counts.
 //
 // The tests of those packages walk through everything, up to a few million states in a few seconds. Two settings change
 // how much that is:

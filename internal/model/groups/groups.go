@@ -1,0 +1,256 @@
+// Package groups is a model of how groups of entries are removed: by a record, of which each row notes whether the statement
+// that wrote it had seen it. Its test walks through everything that can happen, in every order, and then once more with each rule
+// taken away, to see that it is needed.
+//
+// One key of a group. Around it happen, each once: a removal, a removal in a transaction that commits or is rolled back and may store
+// the key after it, a Set with its snapshot and its commit, a Set in a transaction whose snapshot is old (REPEATABLE READ), a load,
+// and the janitor, who removes dead rows and then records.
+//
+// What is checked: what was stored without having seen a removal that has committed counts as none, and what had seen all of them
+// lives. And a load stores over nothing that came after its look.
+//
+// What each rule prevents, with the shortest way that the walk finds, is printed by go test -v:
+//
+//   - A row notes what its statement had seen. Else what is stored after a removal is dead as well.
+//   - It notes what the snapshot showed, not what is there at the commit. Else a Set from before lives.
+//   - A transaction sees its own removal. Else what it stores after it is dead.
+//   - A removal counts from its commit, and a rollback leaves none.
+//   - The store of a load asks whether there is a record that its look had not seen. Else it stores what it read before.
+//   - A record stays while there is a dead row. Else the row is alive again.
+//   - A record stays while there is a snapshot that had not seen it. Else what is written by that snapshot lives.
+//   - A record stays as long as a load may take. Else the load finds no record.
+//   - A dead row stays as long as a load may take. Else the load, of another group now, finds no row to be fenced by.
+package groups
+
+// removals is a set of the two removals.
+type removals uint8
+
+const (
+	plain removals = 1 << iota // in a statement of its own
+	inTx                       // in a transaction
+)
+
+type content int8
+
+const (
+	absent content = iota
+	initial
+	setByOne
+	setByOld
+	setByTx
+	loaded
+)
+
+type phase int8
+
+const (
+	idle phase = iota
+	snapped
+	storing
+	ended
+)
+
+type state struct {
+	row    content
+	tagged bool
+	seen   removals // what the row notes
+	knew   removals // which removals had committed when what it holds was known: what it must be judged by
+
+	committed removals // ever
+	records   removals // that are there and visible
+
+	tx       phase // of the transaction that removes: snapped after its removal
+	txStored bool  // it has also stored the key, with its row locked
+	one      phase // of the Set
+	oneSaw   removals
+	old      phase // of the transaction with an old snapshot
+	oldSaw   removals
+
+	load     phase
+	fence    content  // the row of its look
+	looked   removals // the records that its look had seen
+	loadKnew removals
+	loadSaw  removals // by the snapshot of its store
+	allowed  bool
+	changed  bool // the row has changed since it looked
+	late     bool // as much time has gone by since it looked as a load may take
+	wrong    bool // it has stored over a change
+}
+
+type rule int
+
+const (
+	none rule = iota
+	noSeen
+	seenAtCommit
+	ownUnseen
+	countsAtOnce
+	rollbackLeaves
+	noOvertaken
+	retireDead
+	retireUnderSnapshot
+	retireUnderLoad
+	burySoon
+)
+
+type algorithm struct {
+	missing  rule
+	untagged bool // what the load stores is of no group
+}
+
+func (a algorithm) Start() state { return state{row: initial, tagged: true} }
+
+func (s *state) dead() bool { return s.row != absent && s.tagged && s.records&^s.seen != 0 }
+
+func (s *state) locked() bool { return s.tx == snapped && s.txStored || s.old == storing }
+
+// put commits a row.
+func (a algorithm) put(s *state, c content, tagged bool, seen, knew removals) {
+	if a.missing == noSeen {
+		seen = 0
+	}
+	if a.missing == seenAtCommit {
+		seen = s.records
+	}
+	s.row, s.tagged, s.seen, s.knew = c, tagged, seen, knew
+	s.changed = s.load != idle
+}
+
+func (a algorithm) Next(s *state, emit func(string, state)) {
+	if s.committed&plain == 0 {
+		n := *s
+		n.committed |= plain
+		n.records |= plain
+		emit("a removal", n)
+	}
+	a.nextTx(s, emit)
+	a.nextSets(s, emit)
+	a.nextLoad(s, emit)
+	a.nextJanitor(s, emit)
+}
+
+func (a algorithm) nextTx(s *state, emit func(string, state)) {
+	switch s.tx {
+	case idle:
+		n := *s
+		n.tx = snapped
+		if a.missing == countsAtOnce {
+			n.records |= inTx
+		}
+		emit("a transaction removes", n)
+	case snapped:
+		if !s.txStored && !s.locked() {
+			n := *s
+			n.txStored = true
+			emit("the transaction stores", n)
+		}
+		n := *s
+		n.tx = ended
+		n.committed |= inTx
+		n.records |= inTx
+		if s.txStored {
+			own := inTx
+			if a.missing == ownUnseen {
+				own = 0
+			}
+			// It has seen what had committed by then, at least.
+			a.put(&n, setByTx, true, s.records|own, s.committed|inTx)
+		}
+		emit("the transaction commits", n)
+		n = *s
+		if n.tx = ended; a.missing == rollbackLeaves {
+			n.records |= inTx
+		}
+		emit("the transaction is rolled back", n)
+	}
+}
+
+func (a algorithm) nextSets(s *state, emit func(string, state)) {
+	n := *s
+	switch {
+	case s.one == idle:
+		n.one, n.oneSaw = snapped, s.committed
+		emit("Set begins", n)
+	case s.one == snapped && !s.locked():
+		n.one = ended
+		a.put(&n, setByOne, true, s.oneSaw&s.records, s.oneSaw)
+		emit("Set commits", n)
+	}
+	n = *s
+	switch {
+	case s.old == idle:
+		n.old, n.oldSaw = snapped, s.committed
+		emit("a transaction takes its snapshot", n)
+	case s.old == snapped && !s.locked() && s.row != setByOne && s.row != setByTx && s.row != loaded: // else it fails: the row is newer
+		n.old = ended
+		a.put(&n, setByOld, true, s.oldSaw, s.oldSaw)
+		emit("it stores and commits", n)
+	}
+}
+
+func (a algorithm) nextLoad(s *state, emit func(string, state)) {
+	n := *s
+	switch s.load {
+	case idle:
+		n.load, n.fence, n.looked, n.loadKnew = snapped, s.row, s.records, s.committed
+		emit("the load looks", n)
+	case snapped:
+		n.load, n.loadSaw = storing, s.records
+		overtaken := !a.untagged && s.records&^s.looked != 0 && a.missing != noOvertaken
+		n.allowed = !overtaken && !s.late && (s.row == s.fence || s.row == absent)
+		emit("the store of the load begins", n)
+	case storing:
+		if s.locked() {
+			return
+		}
+		n.load = ended
+		if s.allowed && (s.row == s.fence || s.row == absent) {
+			a.put(&n, loaded, !a.untagged, s.loadSaw, s.loadKnew)
+			n.wrong = s.changed
+		}
+		emit("the store of the load ends", n)
+	}
+	if s.load != idle && !s.late {
+		n = *s
+		n.late = true
+		emit("time goes by", n)
+	}
+}
+
+func (a algorithm) nextJanitor(s *state, emit func(string, state)) {
+	loading := s.load == storing || s.load == snapped && !s.late
+	if s.dead() && !s.locked() && (!loading || a.missing == burySoon) {
+		n := *s
+		n.row, n.seen, n.knew, n.tagged = absent, 0, 0, false
+		emit("the janitor removes the row", n)
+	}
+	for _, r := range []removals{plain, inTx} {
+		// A snapshot of a statement or a transaction that is under way.
+		held := s.one == snapped && s.oneSaw&r == 0 || s.old == snapped && s.oldSaw&r == 0 || s.load == storing && s.loadSaw&r == 0
+		switch {
+		case s.records&r == 0 || s.committed&r == 0:
+		case s.dead() && a.missing != retireDead:
+		case held && a.missing != retireUnderSnapshot:
+		case loading && a.missing != retireUnderLoad:
+		default:
+			n := *s
+			n.records = s.records &^ r
+			emit("the janitor retires a record", n)
+		}
+	}
+}
+
+func (a algorithm) Check(s *state) string {
+	switch unseen := s.tagged && s.committed&^s.knew != 0; {
+	case s.row == absent:
+	case s.wrong:
+		return "what was loaded before is stored over a change"
+	case unseen && !s.dead():
+		return "what had not seen a removal lives"
+	case !unseen && s.dead():
+		return "what no removal was about is dead"
+	}
+	return ""
+}
+
+func (a algorithm) CheckEnd(*state) string { return "" }

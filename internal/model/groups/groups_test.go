@@ -1,0 +1,55 @@
+package groups
+
+import (
+	"fmt"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/pgcache/go/internal/model"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestAlgorithm(t *testing.T) {
+	t.Parallel()
+	for _, untagged := range []bool{false, true} {
+		t.Run(fmt.Sprintf("untagged=%v", untagged), func(t *testing.T) {
+			t.Parallel()
+			r := model.Explore(algorithm{untagged: untagged}, 0)
+			t.Logf("%d states, %d steps, depth %d", r.States, r.Steps, r.Depth)
+			if r.Wrong != "" {
+				t.Error(r.Counterexample())
+			}
+		})
+	}
+}
+
+// TestEveryRuleIsNeeded: without it, the walk must find what goes wrong.
+func TestEveryRuleIsNeeded(t *testing.T) {
+	t.Parallel()
+	for missing, says := range map[rule]string{
+		noSeen:              "a row does not note what its statement had seen",
+		seenAtCommit:        "a row notes what is there at its commit",
+		ownUnseen:           "a transaction does not see its own removal",
+		countsAtOnce:        "a removal counts before its commit",
+		rollbackLeaves:      "a rollback leaves the record",
+		noOvertaken:         "a load does not ask for records",
+		retireDead:          "a record is retired beside a dead row",
+		retireUnderSnapshot: "a record is retired under a snapshot",
+		retireUnderLoad:     "a record is retired under a load",
+		burySoon:            "a dead row goes under a load",
+	} {
+		t.Run(says, func(t *testing.T) {
+			t.Parallel()
+			for _, untagged := range []bool{false, true} {
+				r := model.Explore(algorithm{missing: missing, untagged: untagged}, 0)
+				if r.Wrong != "" {
+					t.Logf("%d states: %s", r.States, r.Counterexample())
+					return
+				}
+			}
+			t.Errorf("nothing goes wrong although %s", says)
+		})
+	}
+}

@@ -1,0 +1,49 @@
+package stretch
+
+import (
+	"fmt"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/pgcache/go/internal/model"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestAlgorithm(t *testing.T) {
+	t.Parallel()
+	for _, both := range []bool{false, true} {
+		t.Run(fmt.Sprintf("both=%v", both), func(t *testing.T) {
+			t.Parallel()
+			r := model.Explore(algorithm{both: both}, 0)
+			t.Logf("%d states, %d steps, depth %d", r.States, r.Steps, r.Depth)
+			if r.Wrong != "" {
+				t.Error(r.Counterexample())
+			}
+		})
+	}
+}
+
+// TestEveryRuleIsNeeded: without it, the walk must find what goes wrong.
+func TestEveryRuleIsNeeded(t *testing.T) {
+	t.Parallel()
+	for missing, says := range map[rule]string{
+		byConfigured: "silence is judged by the configured window",
+		saysLast:     "a message says the window before it",
+		foreverLed:   "a silent leader leads for ever",
+		noStepDown:   "nobody steps down",
+	} {
+		t.Run(says, func(t *testing.T) {
+			t.Parallel()
+			for _, both := range []bool{false, true} {
+				r := model.Explore(algorithm{missing: missing, both: both}, 0)
+				if r.Wrong != "" {
+					t.Logf("%d states: %s", r.States, r.Counterexample())
+					return
+				}
+			}
+			t.Errorf("nothing goes wrong although %s", says)
+		})
+	}
+}
