@@ -9,7 +9,8 @@
 //	                             now, in 4; the flush's number, in 4; or nobody, all zeros
 //	item    = length ":" key version+ ";"      length of key in bytes, decimal; version in 16 hex digits, newest first
 //	        | "t" length ":" tag id ";"        all entries with the tag were removed; id of the removal in 16 hex digits
-//	        | "p" length ":" prefix id ";"     all entries whose keys begin with the prefix were
+//	        | "p" length ":" prefix id ";"     all entries whose keys begin with the prefix were, or too many to name have changed; then
+//	                                           id is 0
 //
 // "*" says: forget everything. Version 0 belongs to no write: it invalidates the key whatever version is held. A new format
 // gets new kinds: a node that does not know a kind forgets everything, so old and new releases may run together. The SQL side of

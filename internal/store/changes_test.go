@@ -45,6 +45,7 @@ type published struct {
 	messages int
 	longest  int
 	all      bool // "forget everything"
+	prefixes []string
 	items    []item
 	versions map[string][]int64 // of each key, in the order received
 }
@@ -69,7 +70,7 @@ func (h *published) add(t *testing.T, payload string) {
 			h.versions = map[string][]int64{}
 		}
 		h.versions[key] = append(h.versions[key], versions...)
-	}, func(notify.Group) {}, func() { h.all = true })
+	}, func(g notify.Group) { h.prefixes = append(h.prefixes, g.Name) }, func() { h.all = true })
 	if err != nil {
 		t.Error(err)
 	}

@@ -210,7 +210,7 @@ func TestSluggishLeader(t *testing.T) {
 		if d := f.nodes[0].Current(); d < 200*time.Millisecond {
 			t.Errorf("alone it flushes by %v", d)
 		}
-		f.traffic(handOver+5*time.Second, 5*time.Millisecond, f.nodes...)
+		f.traffic(handOver+5*time.Second, 20*time.Millisecond, f.nodes...)
 		f.soFar()
 		for range 10 {
 			f.traffic(time.Second, 5*time.Millisecond, f.nodes...)
@@ -232,9 +232,9 @@ func TestHandOver(t *testing.T) {
 	for name, writers := range map[string]int{"one writes": 1, "all write": 8} {
 		t.Run(name, func(t *testing.T) {
 			stretching(t, 8, slow, func(f *fleet) {
-				f.traffic(5*time.Second, 5*time.Millisecond, f.nodes[:writers]...)
+				f.traffic(5*time.Second, 40*time.Millisecond, f.nodes[:writers]...)
 				f.soFar()
-				f.traffic(2*handOver, 5*time.Millisecond, f.nodes[:writers]...)
+				f.traffic(2*handOver, 40*time.Millisecond, f.nodes[:writers]...)
 				rest(2 * time.Second)
 				c := f.within(2*most, 5*most, f.nodes...)
 				if expected := int(2 * handOver / most); c.found > 4*expected {

@@ -86,17 +86,32 @@ BEGIN
         PERFORM set_config('lock_timeout', '20ms', true);
         LOCK TABLE /* TEMPLATE: prefix */cache_changes IN ACCESS EXCLUSIVE MODE;
     END IF;
-    -- An item names the newest 16 versions of its key. More than 1024 keys are "everything", and no item is made of them.
+    -- An item names the newest 16 versions of its key. More items than cache_publish takes, or than 1024, are not made: of a namespace
+    -- that has many keys among them the whole is named, and where that is not enough, everything.
     WITH d AS (
         DELETE FROM /* TEMPLATE: prefix */cache_changes RETURNING key, version, seq
     ), many AS MATERIALIZED (
-        SELECT count(*) > 1024 OR coalesce(bool_or(k.key = ''), false) AS yes FROM (SELECT d.key FROM d GROUP BY d.key) k
+        SELECT count(*) > 1024 OR coalesce(sum(k.bytes), 0) > 50000 AS yes, coalesce(bool_or(k.key = ''), false) AS everything
+        FROM (SELECT d.key, octet_length(d.key) + 8 + 16 * least(count(*), 16) AS bytes FROM d GROUP BY d.key) k
+    ), ns AS MATERIALIZED (
+        SELECT k.name, count(*) > 64 AND k.name <> ':' AND (SELECT s.key_secret IS NULL FROM /* TEMPLATE: prefix */cache_state s) AS large,
+            count(*) AS keys, sum(k.bytes) AS bytes
+        FROM (SELECT CASE WHEN strpos(d.key, ':') > 0 THEN split_part(d.key, ':', 1) ELSE '' END || ':' AS name,
+                octet_length(d.key) + 8 + 16 * least(count(*), 16) AS bytes
+            FROM d WHERE (SELECT many.yes AND NOT many.everything FROM many) GROUP BY d.key) k
+        GROUP BY k.name
+    ), all_of AS MATERIALIZED (
+        SELECT many.everything OR coalesce((SELECT sum(ns.keys) > 1024 OR sum(ns.bytes) > 50000 FROM ns WHERE NOT ns.large), false) AS yes FROM many
     ), i AS (
         SELECT /* TEMPLATE: prefix */cache_item(k.key, s.key_secret, k.versions) AS item FROM (
             SELECT d.key, left(string_agg(lpad(to_hex(d.version), 16, '0'), '' ORDER BY d.seq DESC), 256) AS versions
-            FROM d WHERE NOT (SELECT many.yes FROM many) GROUP BY d.key
+            FROM d WHERE NOT (SELECT all_of.yes FROM all_of)
+                AND CASE WHEN (SELECT many.yes FROM many) AND strpos(d.key, ':') > 0
+                    THEN split_part(d.key, ':', 1) || ':' <> ALL (ARRAY(SELECT ns.name FROM ns WHERE ns.large)) ELSE true END
+            GROUP BY d.key
         ) k, /* TEMPLATE: prefix */cache_state s
-        UNION ALL SELECT '*' FROM many WHERE many.yes
+        UNION ALL SELECT 'p' || octet_length(ns.name) || ':' || ns.name || repeat('0', 16) || ';' FROM ns WHERE ns.large AND NOT (SELECT all_of.yes FROM all_of)
+        UNION ALL SELECT '*' FROM all_of WHERE all_of.yes
     )
     SELECT (SELECT count(*) FROM d), (SELECT array_agg(i.item) FROM i) INTO changes, items;
     messages := 0;
