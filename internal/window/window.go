@@ -75,6 +75,9 @@ type Window struct {
 	retry     time.Duration     // after a flush that failed
 	published int64             // when this node last received, or made, a notification
 	flushed   int64             // when its last flush returned, with or without an error
+	watching  int64             // until then this node looks at the log once a window: see Watch
+	looked    int64             // when it last did, and found nothing
+	lookNext  bool              // what Run has planned is a look
 	leader    leader
 	current   time.Duration // what this node flushes by while it leads: window or longer
 	echo      echo

@@ -53,6 +53,8 @@ func (s *script) turn() {
 	defer s.mu.Unlock()
 }
 
+func (s *script) Pending(context.Context) (bool, error) { return true, nil }
+
 func (s *script) Flush(ctx context.Context, _ string) (changes, bytes int64, err error) {
 	s.turn()
 	s.flushes = append(s.flushes, time.Since(s.began))
