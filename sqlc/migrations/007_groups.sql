@@ -143,12 +143,14 @@ END $$;
 --     transaction 1: record a      transaction 2: record b, COMMIT      a row is written: notes b
 --     COMMIT: the row is dead      <- it would live again if a were removed because b has the higher number
 --
--- A transaction's own id is visible in its snapshots.
+-- A transaction's own id is visible in its snapshots. Records of another server, which a dump brought, may have snapshots of the
+-- future: they say nothing.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_compact(records text[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM /* TEMPLATE: prefix */cache_groups WHERE ctid = ANY (array(
         SELECT o.ctid FROM unnest(records) AS r CROSS JOIN LATERAL (
             SELECT g.after, g.xid FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = left(r, 1) AND g.name = substr(r, 2)
+                AND pg_snapshot_xmax(g.after) <= pg_snapshot_xmax(pg_current_snapshot())
             ORDER BY pg_snapshot_xmax(g.after) DESC LIMIT 1
         ) newest CROSS JOIN LATERAL (
             SELECT g.ctid FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = left(r, 1) AND g.name = substr(r, 2)
