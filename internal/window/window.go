@@ -112,8 +112,14 @@ func New(window, most time.Duration, immediate bool, log Log) *Window {
 		pending: map[int64]*change{}, wake: make(chan struct{}, 1),
 		published: mono.Now() - int64(time.Hour), // so that the first write publishes inline
 		planned:   math.MaxInt64,
+		flushed:   longAgo,
+		looked:    longAgo,
+		watching:  longAgo,
 	}
 }
+
+// longAgo is before any time that mono.Now returns, far enough from the end of its range for sums.
+const longAgo = math.MinInt64 / 2
 
 // newNode draws an id. 0 is nobody's: see notify.Nobody.
 func newNode() uint32 {
