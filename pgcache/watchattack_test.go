@@ -128,9 +128,23 @@ func TestWatch_Compact(t *testing.T) {
 	}
 	flush()
 	wantNone(t, w.c, "user:1")
-	// A record of its own transaction, which had its id before its snapshot, stays.
+	// A transaction that has its id when others still commit has that id in its snapshots: its record is not older than itself.
 	set(t, w.c, "user:1", "again")
-	w.exec("UPDATE " + w.name("users") + " SET name = 'a' WHERE id = 2; UPDATE " + w.name("users") + " SET name = 'b' WHERE id = 1")
+	late, err := w.db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Rollback() //nolint:errcheck // after a Commit it does nothing
+	for _, query := range []string{"SELECT pg_current_xact_id()", "", "UPDATE " + w.name("users") + " SET name = 'b' WHERE id = 1"} {
+		if query == "" {
+			w.exec("UPDATE " + w.name("users") + " SET name = 'a' WHERE id = 2")
+		} else if _, err := late.Exec(query); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := late.Commit(); err != nil {
+		t.Fatal(err)
+	}
 	flush()
 	wantNone(t, w.c, "user:1")
 }
