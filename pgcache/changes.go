@@ -53,6 +53,15 @@ func (c *Cache) flush(ctx context.Context, sender string) (done store.Flushed, e
 	return done, err
 }
 
+// Pending runs on the node's own session too. It is no operation that an Observer sees: a node looks forty times a second.
+func (l changeLog) Pending(ctx context.Context) (pending bool, err error) {
+	err = l.c.onSession(ctx, flushTimeout, func(ctx context.Context, conn *sql.Conn) (err error) {
+		pending, err = l.c.store.Pending(ctx, conn)
+		return err
+	})
+	return pending, err
+}
+
 func (l changeLog) Vacuum(ctx context.Context) error { return l.c.store.VacuumLog(ctx) }
 
 func (l changeLog) Drain(ctx context.Context, sender string) error {

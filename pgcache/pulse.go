@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -48,6 +49,9 @@ type heartbeat struct {
 
 	last store.Pulse
 	at   time.Time // when last was asked for; zero: never
+
+	node        int64 // by which this node claims to flush for watched tables; 0: not drawn yet
+	mayNotFlush bool  // the role may not
 
 	looking atomic.Bool  // the server behind the pool is being looked at
 	poolAt  atomic.Int64 // when a statement over the pool was last answered by the listener's server, by coherence.Now
@@ -124,11 +128,41 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 			c.warn("changes older than a second could not be published: memory is forgotten every few seconds until they are", "error", err)
 		}
 	}
+	if p.Watches {
+		c.flushForWatches(ctx)
+	}
 	if err := c.lookAtPool(); err != nil {
 		return err
 	}
 	c.local.TrustPulse(asked.Add(pulseEvery + pulseTimeout))
 	return nil
+}
+
+// flushLease is how long a node that flushes for watched tables does so without a pulse that renews its claim.
+const flushLease = 5 * time.Second
+
+// flushForWatches has one node of the fleet look at the change log once a window: triggers of watched tables leave their changes
+// there and notify nobody. Where that node is lost, the pulses of the others flush what is older than a second, and one of them
+// takes over when its lease has ended.
+func (c *Cache) flushForWatches(ctx context.Context) {
+	h := &c.heartbeat
+	if h.mayNotFlush {
+		return
+	}
+	for h.node == 0 {
+		h.node = rand.Int64()
+	}
+	asked, mine := time.Now(), false
+	err := c.onSession(ctx, pulseTimeout, func(ctx context.Context, conn *sql.Conn) (err error) {
+		mine, err = c.store.ClaimFlushing(ctx, conn, h.node, flushLease)
+		return err
+	})
+	switch {
+	case sqlerr.State(err) == denied:
+		h.mayNotFlush = true
+	case mine:
+		c.window.Watch(flushLease - time.Since(asked))
+	}
 }
 
 // verify compares a pulse with the last one and with what the node knows. Whatever has changed makes it forget what it

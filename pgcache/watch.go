@@ -56,6 +56,9 @@ func (c *Cache) WatchTable(ctx context.Context, w TableWatch) error {
 	waiting, cancel := context.WithTimeout(ctx, watchTimeout)
 	defer cancel()
 	_, err = c.store.WatchTable(waiting, watch)
+	if err == nil && c.opts.Listener != nil {
+		c.wakePulse()
+	}
 	return fail(op, w.Table, c.explainWatch(ctx, err))
 }
 

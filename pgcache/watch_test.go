@@ -62,7 +62,7 @@ func (w *watched) removed() (names []string) {
 		w.t.Fatal(err)
 	}
 	slices.Sort(names)
-	return names
+	return slices.Compact(names) // a transaction that changes a row twice has two records
 }
 
 // does runs a statement and says what must have been removed by it.
@@ -289,7 +289,7 @@ func TestWatch_NeverFails(t *testing.T) {
 	w.does("SET session_replication_role = replica; INSERT INTO USERS (id) VALUES (3); RESET session_replication_role", "p ")
 	w.exec("CREATE TABLE " + w.name("kept") + " AS SELECT * FROM " + w.object("cache_state"))
 	w.exec("TRUNCATE " + w.object("cache_state"))
-	w.does("INSERT INTO USERS (id) VALUES (4)")
+	w.does("INSERT INTO USERS (id) VALUES (4)", "p ")
 	w.exec("INSERT INTO " + w.object("cache_state") + " SELECT * FROM " + w.name("kept"))
 	w.exec("ALTER TABLE " + w.name("users") + " ADD COLUMN name text")
 	w.does("INSERT INTO USERS (id, name) VALUES (5, 'x')", "k user:5:x")

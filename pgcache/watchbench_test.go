@@ -7,12 +7,34 @@ import (
 	"log/slog"
 	"testing"
 
+	"github.com/pgcache/go/internal/pgserver"
 	"github.com/pgcache/go/internal/testdb"
 	"github.com/pgcache/go/pgcache"
 )
 
-// What a watch costs a statement that updates one row by its primary key, each in a transaction of its own.
+// What a watch costs a statement that updates one row by its primary key, each in a transaction of its own, where a commit waits
+// for the disk and where it does not.
 func BenchmarkWatch_Update(b *testing.B) {
+	for _, fsync := range []string{"on", "off"} {
+		b.Run("fsync="+fsync, func(b *testing.B) {
+			s, err := pgserver.StartWith(b.Context(), pgserver.Config{Settings: map[string]string{
+				"fsync": fsync, "synchronous_commit": fsync, "full_page_writes": fsync,
+			}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() {
+				if err := s.Close(); err != nil {
+					b.Error(err)
+				}
+			}()
+			benchmarkWatch(b, s.DSN)
+		})
+	}
+}
+
+func benchmarkWatch(b *testing.B, dsn string) {
+	b.Helper()
 	for _, bench := range []struct {
 		name  string
 		watch *pgcache.TableWatch
@@ -22,7 +44,7 @@ func BenchmarkWatch_Update(b *testing.B) {
 		{"key and tag", &pgcache.TableWatch{Keys: []string{"user:{id}"}, Tags: []string{"org:{org_id}"}}},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
-			ctx, db, schema := context.Background(), testdb.DB(b), testdb.Schema(b)
+			ctx, db, schema := context.Background(), testdb.Open(b, "pgx", dsn), "watched"
 			c, err := pgcache.New(db, pgcache.Options{Schema: schema, Logger: slog.New(slog.DiscardHandler), CleanupInterval: -1})
 			if err != nil {
 				b.Fatal(err)
@@ -37,6 +59,7 @@ func BenchmarkWatch_Update(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
+			exec(db, "DROP SCHEMA IF EXISTS watched CASCADE; CREATE SCHEMA watched")
 			if err := c.Migrate(ctx); err != nil {
 				b.Fatal(err)
 			}

@@ -10,6 +10,25 @@ import (
 	"database/sql"
 )
 
+const ClaimFlushing = `-- name: ClaimFlushing :execrows
+UPDATE /* TEMPLATE: prefix */cache_state SET flusher = $1::bigint, flusher_lease = clock_timestamp() + ($2::bigint) * interval '1 microsecond'
+WHERE flusher = $1::bigint OR flusher_lease < clock_timestamp()
+`
+
+type ClaimFlushingParams struct {
+	Node  int64
+	ForUs int64
+}
+
+// Who flushes for watched tables: one node, until its lease ends. Where another is, this writes nothing.
+func (q *Queries) ClaimFlushing(ctx context.Context, arg ClaimFlushingParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, ClaimFlushing, arg.Node, arg.ForUs)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const DeleteNotices = `-- name: DeleteNotices :execrows
 DELETE FROM /* TEMPLATE: prefix */cache_notices WHERE published_at < clock_timestamp() - ($1::bigint) * interval '1 microsecond'
 `
@@ -84,6 +103,17 @@ func (q *Queries) MayVacuum(ctx context.Context) (bool, error) {
 	var may bool
 	err := row.Scan(&may)
 	return may, err
+}
+
+const Pending = `-- name: Pending :one
+SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_changes)::boolean AS pending
+`
+
+func (q *Queries) Pending(ctx context.Context) (bool, error) {
+	row := q.db.QueryRowContext(ctx, Pending)
+	var pending bool
+	err := row.Scan(&pending)
+	return pending, err
 }
 
 const Poll = `-- name: Poll :many

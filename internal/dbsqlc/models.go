@@ -13,6 +13,7 @@ type CacheChange struct {
 	Seq      int64
 	Key      string
 	Version  int64
+	Kind     string
 	LoggedAt time.Time
 }
 
@@ -30,10 +31,11 @@ type CacheEntry struct {
 }
 
 type CacheGroup struct {
-	Kind string
-	Name string
-	ID   int64
-	Xid  interface{}
+	Kind  string
+	Name  string
+	ID    int64
+	Xid   interface{}
+	After interface{}
 }
 
 type CacheIncarnation struct {
@@ -66,6 +68,8 @@ type CacheState struct {
 	RetireBefore  interface{}
 	RetireAfter   interface{}
 	PollerLease   time.Time
+	Flusher       int64
+	FlusherLease  time.Time
 	ShardName     string
 	ShardEpoch    int64
 	ShardMap      string

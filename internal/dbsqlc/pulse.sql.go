@@ -18,7 +18,8 @@ SELECT
     EXISTS (
         SELECT FROM /* TEMPLATE: prefix */cache_changes c WHERE c.logged_at < clock_timestamp() - interval '1 second'
     ) AS behind,
-    (s.poller_lease > clock_timestamp())::boolean AS polled
+    (s.poller_lease > clock_timestamp())::boolean AS polled,
+    EXISTS (SELECT w.id FROM /* TEMPLATE: prefix */cache_watches w) AS watches
 FROM /* TEMPLATE: prefix */cache_state s
 `
 
@@ -32,6 +33,7 @@ type PulseRow struct {
 	NowUs         int64
 	Behind        bool
 	Polled        bool
+	Watches       bool
 }
 
 // What a node must see every few seconds to go on trusting its memory: see pgcache/pulse.go. It reads a page or two and
@@ -49,6 +51,7 @@ func (q *Queries) Pulse(ctx context.Context) (PulseRow, error) {
 		&i.NowUs,
 		&i.Behind,
 		&i.Polled,
+		&i.Watches,
 	)
 	return i, err
 }

@@ -57,6 +57,15 @@ func (s *Store) flush(ctx context.Context, db beginner, sender string, emptied b
 	return Flushed{max(r.Changes, 0), r.Messages, r.Bytes}, err
 }
 
+// Pending reports whether the change log holds anything.
+func (s *Store) Pending(ctx context.Context, db DB) (bool, error) { return s.with(db).Pending(ctx) }
+
+// ClaimFlushing makes node, for lease, the one that flushes for watched tables. It reports whether it is: another may be.
+func (s *Store) ClaimFlushing(ctx context.Context, db DB, node int64, lease time.Duration) (bool, error) {
+	n, err := s.with(db).ClaimFlushing(ctx, dbsqlc.ClaimFlushingParams{Node: node, ForUs: lease.Microseconds()})
+	return n > 0, err
+}
+
 // VacuumLog removes the log's dead rows. It blocks nobody, and does nothing where the role has not the rights of the table's
 // owner.
 func (s *Store) VacuumLog(ctx context.Context) error {

@@ -14,6 +14,7 @@ type Pulse struct {
 	Now         time.Duration // since 1970, by the database's clock
 	Behind      bool          // the change log holds a change that is older than a second
 	Polled      bool          // a poller lease is in force
+	Watches     bool          // some table is watched
 }
 
 // Pulse looks.
@@ -27,6 +28,7 @@ func (s *Store) Pulse(ctx context.Context, db DB) (Pulse, error) {
 		Now:         time.Duration(r.NowUs) * time.Microsecond,
 		Behind:      r.Behind,
 		Polled:      r.Polled,
+		Watches:     r.Watches,
 	}, err
 }
 

@@ -36,6 +36,7 @@ func Rights() []Right {
 		{ToListen, "SELECT", "cache_state", "-", "poller_lease"},
 		{ToListen, "SELECT", "cache_incarnation", "-", "id"},
 		{ToListen, "SELECT", "cache_changes", "-", "logged_at"},
+		{ToListen, "SELECT", "cache_watches", "-", "id"},
 	}
 	for _, t := range []struct{ table, privileges string }{
 		{"cache_entries", "SELECT INSERT UPDATE DELETE TRUNCATE"},
@@ -51,11 +52,12 @@ func Rights() []Right {
 			rights = append(rights, Right{ToWrite, p, t.table, "-", ""})
 		}
 	}
-	rights = append(rights, Right{ToWrite, "UPDATE", "cache_state", "-", "swept_at, ended_before, next_before, next_at, retire_before, retire_after, poller_lease"})
+	rights = append(rights, Right{ToWrite, "UPDATE", "cache_state", "-", "swept_at, ended_before, next_before, next_at, retire_before, retire_after, poller_lease, flusher, flusher_lease"})
 	for _, f := range [][2]string{
 		{"cache_random", ""},
 		{"cache_committed", ""},
 		{"cache_item", "text, bytea, text"},
+		{"cache_group_item", "text, text, bytea, bigint"},
 		{"cache_head", "text, text, bytea"},
 		{"cache_publish", "text, text, text[]"},
 		{"cache_flush", "text, integer, integer, boolean"},
@@ -75,6 +77,7 @@ func Rights() []Right {
 		{"cache_dead_now", "text, text[], bigint[]"},
 		{"cache_seen_now", "text, text[]"},
 		{"cache_remove", "text, text[]"},
+		{"cache_compact", "text[]"},
 		{"cache_bury", "bigint, integer, integer"},
 		{"cache_horizon", ""},
 		{"cache_retiring", ""},

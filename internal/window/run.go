@@ -16,6 +16,8 @@ type Log interface {
 	// it was sent has been published. It returns how many changes it found and how many bytes the log takes. ErrBusy says
 	// that another flush is under way and that nothing was done.
 	Flush(ctx context.Context, sender string) (changes, bytes int64, err error)
+	// Pending reports whether there is anything to flush.
+	Pending(ctx context.Context) (bool, error)
 	// Vacuum removes the log's dead rows.
 	Vacuum(ctx context.Context) error
 	// Drain locks the log, publishes its rows and truncates it. Writers wait for some milliseconds.
@@ -41,7 +43,11 @@ func (w *Window) Run(ctx context.Context) {
 		}
 		next := w.next()
 		for next <= mono.Now() && ctx.Err() == nil {
-			_ = w.flush(ctx) // flush has set w.retry
+			if w.lookNext {
+				_ = w.look(ctx)
+			} else {
+				_ = w.flush(ctx) // flush has set w.retry
+			}
 			next = w.next()
 		}
 		if next == math.MaxInt64 {
@@ -121,6 +127,9 @@ func (w *Window) next() int64 {
 	if w.full {
 		next = min(next, w.flushed+int64(vacuumEvery)) // only a flush measures the log
 	}
+	look := w.nextLook(t)
+	w.lookNext = look < next
+	next = min(next, look)
 	if w.retry > 0 {
 		next = max(next, w.flushed+int64(w.retry))
 	}

@@ -78,6 +78,9 @@ type Window struct {
 	retry     time.Duration     // after a flush that failed
 	published int64             // when this node last received, or made, a notification
 	flushed   int64             // when its last flush returned, with or without an error
+	watching  int64             // until then this node looks at the log once a window: see Watch
+	looked    int64             // when it last did, and found nothing
+	lookNext  bool              // what Run has planned is a look
 	leader    leader
 	current   time.Duration // what this node flushes by while it leads: window or longer
 	stretched int64         // since when; of a leader that has invited others to take over, when it last did
@@ -120,8 +123,14 @@ func New(window, most time.Duration, immediate bool, log Log) *Window {
 		pending: map[int64]*change{}, wake: make(chan struct{}, 1),
 		published: mono.Now() - int64(time.Hour), // so that the first write publishes inline
 		planned:   math.MaxInt64,
+		flushed:   longAgo,
+		looked:    longAgo,
+		watching:  longAgo,
 	}
 }
+
+// longAgo is before any time that mono.Now returns, far enough from the end of its range for sums.
+const longAgo = math.MinInt64 / 2
 
 // newNode draws an id. 0 is nobody's: see notify.Nobody.
 func newNode() uint32 {

@@ -31,6 +31,7 @@ type script struct {
 	flushes []time.Duration // when each was sent, since began
 	vacuums []time.Duration
 	drains  []time.Duration
+	looks   int
 
 	changes  int64         // what the next flush finds; then 0
 	always   int64         // what every flush finds
@@ -51,6 +52,12 @@ func (s *script) rest(d time.Duration) {
 func (s *script) turn() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+}
+
+func (s *script) Pending(context.Context) (bool, error) {
+	s.turn()
+	s.looks++
+	return s.changes > 0 || s.always > 0, s.err
 }
 
 func (s *script) Flush(ctx context.Context, _ string) (changes, bytes int64, err error) {

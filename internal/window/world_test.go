@@ -160,6 +160,8 @@ func (n *node) write() {
 }
 
 // Flush implements Log. Like the statement, it does nothing beside another.
+func (n *node) Pending(context.Context) (bool, error) { return true, nil }
+
 func (n *node) Flush(ctx context.Context, sender string) (changes, bytes int64, err error) {
 	d := n.d
 	arrives, reply := n.fate()

@@ -37,7 +37,8 @@ CREATE TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_state (
     ended_before xid8,                                 -- all transactions before it had ended long enough ago: see 005
     next_before xid8, next_at timestamptz NOT NULL DEFAULT '-infinity', -- what takes its place, and when it was read
     retire_before xid8, retire_after xid8,             -- records before the one may be retired when no transaction before the other runs: see 007
-    poller_lease timestamptz NOT NULL DEFAULT '-infinity' -- until then some node polls: see 002
+    poller_lease timestamptz NOT NULL DEFAULT '-infinity', -- until then some node polls: see 002
+    flusher bigint NOT NULL DEFAULT 0, flusher_lease timestamptz NOT NULL DEFAULT '-infinity' -- who flushes for watched tables, until when: see 008
 );
 
 -- One row with a random number that changes whenever rows may have gone without a trace: Clear and TRUNCATE change it, and

@@ -1,11 +1,13 @@
 -- The change log: a writing statement leaves what it changed, and a flush publishes everybody's changes in one notification.
 
 -- No index and no primary key: rows come, are drained all together, and go. seq ranks the changes of one key within a
--- flush. The empty key stands for all keys.
+-- flush. The empty key stands for all keys. Where kind is not empty the change is a record of 007: of a key, or of the group
+-- that key names, whose id is version.
 CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_changes (
     seq bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
     key text COLLATE "C" NOT NULL,
     version bigint NOT NULL,
+    kind text COLLATE "C" NOT NULL DEFAULT '',
     logged_at timestamptz NOT NULL DEFAULT clock_timestamp() -- a row older than a second says that flushes fail
 ) WITH (vacuum_truncate = off, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
@@ -22,6 +24,11 @@ CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_notices (
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_item(key text, secret bytea, versions text) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
 AS $$ SELECT CASE WHEN secret IS NULL THEN octet_length(key) || ':' || key
     ELSE '22:' || left(encode(sha256(secret || convert_to(key, 'UTF8')), 'base64'), 22) END || versions || ';' $$;
+
+-- cache_group_item is the item of a group (kind t: a tag, p: a prefix) that was removed, by its record. With a secret a tag is a
+-- hash, and of prefixes no item is made.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_group_item(kind text, name text, secret bytea, record bigint) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+AS $$ SELECT kind || /* TEMPLATE: prefix */cache_item(CASE WHEN secret IS NULL THEN name ELSE kind || name END, secret, lpad(to_hex(record), 16, '0')) $$;
 
 -- cache_head begins a message of a kind: '1' a flush, '2' of the statement that wrote; '3' and '4' where keys are hashes.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_head(kind text, id text, secret bytea) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -75,6 +82,7 @@ CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_flush(sender text, class 
     OUT changes bigint, OUT messages int, OUT bytes bigint) LANGUAGE plpgsql SET lock_timeout = '100ms' AS $$
 DECLARE
     items text[];
+    records text[];
 BEGIN
     -- Under a stricter level the DELETE would see what was there before the lock was taken, and TRUNCATE would remove the rest.
     PERFORM /* TEMPLATE: prefix */cache_committed();
@@ -89,34 +97,46 @@ BEGIN
     -- An item names the newest 16 versions of its key. More items than cache_publish takes, or than 1024, are not made: of a namespace
     -- that has many keys among them the whole is named, and where that is not enough, everything.
     WITH d AS (
-        DELETE FROM /* TEMPLATE: prefix */cache_changes RETURNING key, version, seq
+        DELETE FROM /* TEMPLATE: prefix */cache_changes RETURNING key, version, seq, kind
     ), many AS MATERIALIZED (
-        SELECT count(*) > 1024 OR coalesce(sum(k.bytes), 0) > 50000 AS yes, coalesce(bool_or(k.key = ''), false) AS everything
-        FROM (SELECT d.key, octet_length(d.key) + 8 + 16 * least(count(*), 16) AS bytes FROM d GROUP BY d.key) k
+        SELECT count(*) > 1024 OR coalesce(sum(k.bytes), 0) > 50000 AS yes,
+            coalesce(bool_or(k.key = '' OR k.kind = 'p' AND s.key_secret IS NOT NULL), false) AS everything
+        FROM (SELECT d.kind, d.key, octet_length(d.key) + 8 + 16 * least(count(*), 16) AS bytes FROM d GROUP BY d.kind, d.key) k, /* TEMPLATE: prefix */cache_state s
     ), ns AS MATERIALIZED (
         SELECT k.name, count(*) > 64 AND k.name <> ':' AND (SELECT s.key_secret IS NULL FROM /* TEMPLATE: prefix */cache_state s) AS large,
             count(*) AS keys, sum(k.bytes) AS bytes
         FROM (SELECT CASE WHEN strpos(d.key, ':') > 0 THEN split_part(d.key, ':', 1) ELSE '' END || ':' AS name,
                 octet_length(d.key) + 8 + 16 * least(count(*), 16) AS bytes
-            FROM d WHERE (SELECT many.yes AND NOT many.everything FROM many) GROUP BY d.key) k
+            FROM d WHERE d.kind IN ('', 'k') AND (SELECT many.yes AND NOT many.everything FROM many) GROUP BY d.key) k
         GROUP BY k.name
+    ), g AS MATERIALIZED (
+        SELECT DISTINCT d.kind, d.key, d.version FROM d WHERE d.kind IN ('t', 'p')
     ), all_of AS MATERIALIZED (
-        SELECT many.everything OR coalesce((SELECT sum(ns.keys) > 1024 OR sum(ns.bytes) > 50000 FROM ns WHERE NOT ns.large), false) AS yes FROM many
+        SELECT many.everything OR many.yes AND coalesce((SELECT sum(r.keys) > 1024 OR sum(r.bytes) > 50000 FROM (
+            SELECT ns.keys, ns.bytes FROM ns WHERE NOT ns.large
+            UNION ALL SELECT 1, octet_length(g.key) + 24 FROM g
+        ) r), false) AS yes FROM many
     ), i AS (
         SELECT /* TEMPLATE: prefix */cache_item(k.key, s.key_secret, k.versions) AS item FROM (
             SELECT d.key, left(string_agg(lpad(to_hex(d.version), 16, '0'), '' ORDER BY d.seq DESC), 256) AS versions
-            FROM d WHERE NOT (SELECT all_of.yes FROM all_of)
+            FROM d WHERE d.kind IN ('', 'k') AND NOT (SELECT all_of.yes FROM all_of)
                 AND CASE WHEN (SELECT many.yes FROM many) AND strpos(d.key, ':') > 0
                     THEN split_part(d.key, ':', 1) || ':' <> ALL (ARRAY(SELECT ns.name FROM ns WHERE ns.large)) ELSE true END
             GROUP BY d.key
         ) k, /* TEMPLATE: prefix */cache_state s
+        UNION ALL SELECT /* TEMPLATE: prefix */cache_group_item(g.kind, g.key, s.key_secret, g.version) FROM g, /* TEMPLATE: prefix */cache_state s
+            WHERE NOT (SELECT all_of.yes FROM all_of)
         UNION ALL SELECT 'p' || octet_length(ns.name) || ':' || ns.name || repeat('0', 16) || ';' FROM ns WHERE ns.large AND NOT (SELECT all_of.yes FROM all_of)
         UNION ALL SELECT '*' FROM all_of WHERE all_of.yes
     )
-    SELECT (SELECT count(*) FROM d), (SELECT array_agg(i.item) FROM i) INTO changes, items;
+    SELECT (SELECT count(*) FROM d), (SELECT array_agg(i.item) FROM i),
+        array(SELECT DISTINCT d.kind || d.key FROM d WHERE d.kind <> '' LIMIT 256) INTO changes, items, records;
     messages := 0;
     IF items IS NOT NULL THEN
         messages := /* TEMPLATE: prefix */cache_publish('1', sender, items);
+    END IF;
+    IF records <> '{}' THEN
+        PERFORM /* TEMPLATE: prefix */cache_compact(records);
     END IF;
     IF emptied THEN
         TRUNCATE /* TEMPLATE: prefix */cache_changes;
@@ -132,5 +152,5 @@ BEGIN
             AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) AND l.pid <> pg_backend_pid());
 END $$;
 
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_item(text, bytea, text), /* TEMPLATE: prefix */cache_head(text, text, bytea), /* TEMPLATE: prefix */cache_publish(text, text, text[]) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_item(text, bytea, text), /* TEMPLATE: prefix */cache_group_item(text, text, bytea, bigint), /* TEMPLATE: prefix */cache_head(text, text, bytea), /* TEMPLATE: prefix */cache_publish(text, text, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_flush(text, int, int, boolean), /* TEMPLATE: prefix */cache_writers() FROM PUBLIC;

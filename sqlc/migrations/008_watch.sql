@@ -16,33 +16,65 @@ CREATE TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_watches (
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_function(id text) RETURNS text LANGUAGE sql IMMUTABLE
 AS $$ SELECT btrim('/* TEMPLATE: bare */cache_watch_', '"') || id $$;
 
--- cache_watched removes what the triggers of a watch have found. '' among names stands for a name that is too long, or is not
--- known: then, and beyond most names in one transaction, prefixes go instead.
+-- cache_watched removes what the triggers of a watch have found beyond what they do themselves: more names than most in one
+-- transaction, or names that are too long or not known. So prefixes go, '' for everything.
 --
--- A prefix that the transaction has removed need not be removed again: whoever writes an entry before the commit has not seen
--- the record. Only what the transaction itself wrote since has, so the record is made anew where it wrote. (The counts of a
+-- What the transaction has removed need not be removed again: whoever writes an entry before the commit has not seen the
+-- record. Only what the transaction itself wrote since has, so the record is made anew where it wrote. (The counts of a
 -- backend grow, and start anew only between transactions.)
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watched(id text, kind text, names text[], prefixes text[], most int) RETURNS void LANGUAGE plpgsql AS $$
+--
+-- Where nobody flushes the log and the records must not grow without bound. Beyond 16 MiB of the log or 64 MiB of records one
+-- write in fifty finds that there is no room: everything goes, which stands for all that was removed before, and this
+-- takes out what it sees in sixteen pages of each. Under a stricter isolation level what another transaction
+-- has just removed would be an error: there nothing is taken out.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watched(setting text, prefixes text[]) RETURNS void LANGUAGE plpgsql AS $$
 #variable_conflict use_variable
 DECLARE
-    setting text := 'pgcache.watch_' || id || kind;
-    before text := coalesce(nullif(current_setting(setting, true), ''), '0');
-    entries oid;
+    before text := current_setting(setting, true);
     wrote text;
+    pages bigint[];
 BEGIN
-    IF names = '{}' THEN
-        RETURN;
-    ELSIF before NOT LIKE 'all%' AND before::int + cardinality(names) <= most AND NOT '' = ANY (names) THEN
-        PERFORM set_config(setting, (before::int + cardinality(names))::text, true);
-        PERFORM /* TEMPLATE: prefix */cache_remove(kind, names);
+    IF to_regclass('/* TEMPLATE: prefix */cache_entries') IS NULL THEN
         RETURN;
     END IF;
-    entries := to_regclass('/* TEMPLATE: prefix */cache_entries');
-    wrote := concat('all ', pg_stat_get_xact_tuples_inserted(entries) + pg_stat_get_xact_tuples_updated(entries));
-    IF before <> wrote OR current_setting('track_counts') = 'off' THEN
-        PERFORM set_config(setting, wrote, true);
-        PERFORM /* TEMPLATE: prefix */cache_remove('p', prefixes);
+    -- The first of the pages that are cleared, of the log and of the records.
+    pages := ARRAY[
+        CASE WHEN pg_relation_size('/* TEMPLATE: prefix */cache_changes') > 16777216 THEN floor(random() * pg_relation_size('/* TEMPLATE: prefix */cache_changes') / 8192) END,
+        CASE WHEN pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 67108864 THEN floor(random() * pg_relation_size('/* TEMPLATE: prefix */cache_groups') / 8192) END];
+    IF pages[1] IS NOT NULL OR pages[2] IS NOT NULL THEN
+        prefixes := '{""}';
     END IF;
+    wrote := concat('all ', pg_stat_get_xact_tuples_inserted('/* TEMPLATE: prefix */cache_entries'::regclass) + pg_stat_get_xact_tuples_updated('/* TEMPLATE: prefix */cache_entries'::regclass));
+    IF before = wrote AND current_setting('track_counts') <> 'off' AND cardinality(prefixes) <= (
+        -- Anybody could set the setting.
+        SELECT count(*) FROM unnest(prefixes) AS p
+        WHERE EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 'p' AND g.name = p AND g.xid = pg_current_xact_id())) THEN
+        RETURN;
+    END IF;
+    PERFORM set_config(setting, wrote, true);
+    IF current_setting('transaction_isolation') = 'read committed' THEN
+        DELETE FROM /* TEMPLATE: prefix */cache_groups WHERE ctid = ANY (array(
+            SELECT o.ctid FROM unnest(prefixes) AS p CROSS JOIN LATERAL (
+                SELECT g.ctid FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 'p' AND g.name = p FOR UPDATE SKIP LOCKED
+            ) o
+        ));
+        IF pages[1] IS NOT NULL THEN
+            DELETE FROM /* TEMPLATE: prefix */cache_changes WHERE ctid = ANY (array(
+                SELECT c.ctid FROM /* TEMPLATE: prefix */cache_changes c
+                WHERE c.ctid >= format('(%s,0)', pages[1])::tid AND c.ctid < format('(%s,0)', pages[1] + 16)::tid FOR UPDATE SKIP LOCKED
+            ));
+        END IF;
+        IF pages[2] IS NOT NULL THEN
+            DELETE FROM /* TEMPLATE: prefix */cache_groups WHERE ctid = ANY (array(
+                SELECT g.ctid FROM /* TEMPLATE: prefix */cache_groups g
+                WHERE g.ctid >= format('(%s,0)', pages[2])::tid AND g.ctid < format('(%s,0)', pages[2] + 16)::tid FOR UPDATE SKIP LOCKED
+            ));
+        END IF;
+    END IF;
+    WITH made AS (
+        INSERT INTO /* TEMPLATE: prefix */cache_groups (kind, name) SELECT 'p', p FROM unnest(prefixes) AS p RETURNING kind, name, id
+    )
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (kind, key, version) SELECT m.kind, m.name, m.id FROM made m;
 END $$;
 
 -- cache_template makes an expression over a row r of a template: {column} stands for the column's value, {{ and }} for braces.
@@ -103,25 +135,27 @@ BEGIN
     expression := array_to_string(parts, ' || ');
 END $$;
 
--- cache_watch_ready ends such a statement: there is something to remove from only if the cache's tables are there, and not
--- emptied by hand.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_ready() RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT 'to_regclass(''/* TEMPLATE: prefix */cache_groups'') IS NOT NULL AND EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_state) INTO found_keys, found_tags, there;'
-$$;
-
--- cache_watch_names is the statement that finds what some rows name. What is too long for a name becomes ''; a NULL names
--- nothing, and neither does an empty text: there are no such entries.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_names(origin text, keys text[], tags text[], most int) RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT 'SELECT ' || string_agg(CASE WHEN k.expressions = '{}' THEN '''{}''::text[]' ELSE format(
-        'array(SELECT DISTINCT CASE WHEN octet_length(x.name) <= %s THEN x.name ELSE '''' END FROM %s AS r CROSS JOIN LATERAL (VALUES (%s)) AS x (name) WHERE x.name <> '''' LIMIT %s)',
-        k.longest, origin, array_to_string(k.expressions, '), ('), most + 1) END, ', ' ORDER BY k.nth)
-        || ', ' || /* TEMPLATE: prefix */cache_watch_ready()
+-- cache_watch_names is the statement that finds what some rows name. origins are where they are, %s stands for a column. What is
+-- too long for a name becomes ''; a NULL names nothing, and neither does an empty text: there are no such entries.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_names(origins text[], keys text[], tags text[], most int) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT 'SELECT ' || string_agg(CASE WHEN k.expressions = '{}' THEN 'NULL' ELSE format(
+        '(SELECT array_agg(CASE WHEN octet_length(n.name) <= %s THEN n.name ELSE '''' END) FROM (SELECT DISTINCT x.name FROM (%s) AS x (name) WHERE x.name <> '''' LIMIT %s) AS n)',
+        k.longest, (SELECT string_agg(format('SELECT %s FROM %s AS r', e, o), ' UNION ALL ') FROM unnest(k.expressions) AS e, unnest(origins) AS o), most + 1) END, ', ' ORDER BY k.nth)
+        || ' INTO found_keys, found_tags;'
     FROM (VALUES (1, keys, 1024), (2, tags, 256)) AS k (nth, expressions, longest)
 $$;
 
--- cache_watch_body is the function of a watch. It never fails and never waits: where a column is gone, or is not what it
--- was, everything goes; where the cache's own tables are gone or empty, there is nothing to do. What may fail is apart from
--- what writes, in a block that costs no transaction id.
+-- cache_watch_body is the function of a watch. It fails no statement of the table's writer and makes none wait:
+--
+--   - where a column is gone, or is not what it was, everything goes. What may fail so is in a block by itself, without a write:
+--     a block with one would cost a transaction id;
+--   - where the cache's own tables are gone there is nothing to do;
+--   - records are only inserted. cache_compact removes older ones;
+--   - it does not notify. A transaction that notifies can't be prepared, fails where the queue of notifications is full, and
+--     from before its commit until after it keeps every other waiting that does. The log says what is to be published, and
+--     while tables are watched some node flushes in every window.
+--
+-- The common case is one statement; all others are in cache_watched.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_body(watch text, watched oid, keys text[], tags text[], most int, OUT body text, OUT prefixes text[], OUT columns text[])
 LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_variable
@@ -129,7 +163,6 @@ DECLARE
     template record;
     expressions text[] := '{}';
     tagged text[] := '{}';
-    names text;
     parts text[];
 BEGIN
     prefixes := '{}';
@@ -154,8 +187,15 @@ BEGIN
 DECLARE
     found_keys text[];
     found_tags text[];
-    there boolean;
+    counted text;
+    total int;
+    room boolean := true;
 BEGIN
+    IF to_regclass('/* TEMPLATE: prefix */cache_groups') IS NULL OR to_regclass('/* TEMPLATE: prefix */cache_changes') IS NULL THEN
+        RETURN NULL;
+    ELSIF random() < 0.02 THEN -- to look at sizes costs as much as a record
+        room := pg_relation_size('/* TEMPLATE: prefix */cache_changes') <= 16777216 AND pg_relation_size('/* TEMPLATE: prefix */cache_groups') <= 67108864;
+    END IF;
     BEGIN
         IF TG_OP = 'TRUNCATE' THEN
             %1$s
@@ -169,32 +209,45 @@ BEGIN
             %5$s
         END IF;
     EXCEPTION WHEN OTHERS THEN
-        IF to_regclass('/* TEMPLATE: prefix */cache_groups') IS NULL OR to_regclass('/* TEMPLATE: prefix */cache_state') IS NULL THEN
-            RETURN NULL;
-        END IF;
-        PERFORM /* TEMPLATE: prefix */cache_watched(%6$L, 'e', '{""}', '{""}', 0) FROM /* TEMPLATE: prefix */cache_state;
+        PERFORM /* TEMPLATE: prefix */cache_watched(%8$L, '{""}');
         RETURN NULL;
     END;
-    IF there AND found_keys <> '{}' THEN
-        PERFORM /* TEMPLATE: prefix */cache_watched(%6$L, 'k', found_keys, %7$L, %8$s);
-    END IF;
-    IF there AND found_tags <> '{}' THEN
-        PERFORM /* TEMPLATE: prefix */cache_watched(%6$L, 't', found_tags, '{""}', %8$s);
-    END IF;
+    -- What a transaction has named is counted from statement to statement.
+    %6$s
+    %7$s
     RETURN NULL;
 END
 $body$,
-        format('SELECT %L::text[], %L::text[], %s', CASE WHEN tags <> '{}' THEN '{}' ELSE '{""}' END, CASE WHEN tags = '{}' THEN '{}' ELSE '{""}' END,
-            /* TEMPLATE: prefix */cache_watch_ready()),
-        /* TEMPLATE: prefix */cache_watch_names(format('(SELECT %s UNION ALL SELECT %s)',
-            array_to_string(array(SELECT format('OLD.%1$s AS %1$s', p) FROM unnest(parts) AS p), ', '),
-            array_to_string(array(SELECT format('NEW.%1$s', p) FROM unnest(parts) AS p), ', ')), expressions, tagged, most),
-        /* TEMPLATE: prefix */cache_watch_names('new_rows', expressions, tagged, most),
-        /* TEMPLATE: prefix */cache_watch_names('old_rows', expressions, tagged, most),
-        /* TEMPLATE: prefix */cache_watch_names(format('(SELECT %s FROM old_rows AS o UNION ALL SELECT %s FROM new_rows AS n)',
-            array_to_string(array(SELECT 'o.' || p FROM unnest(parts) AS p), ', '),
-            array_to_string(array(SELECT 'n.' || p FROM unnest(parts) AS p), ', ')), expressions, tagged, most),
-        watch, prefixes, most);
+        format('found_%s := ''{""}'';', CASE WHEN tags = '{}' THEN 'keys' ELSE 'tags' END),
+        /* TEMPLATE: prefix */cache_watch_names(ARRAY[format('(SELECT %s)', array_to_string(array(SELECT format('OLD.%1$s AS %1$s', p) FROM unnest(parts) AS p), ', ')),
+            format('(SELECT %s)', array_to_string(array(SELECT format('NEW.%1$s AS %1$s', p) FROM unnest(parts) AS p), ', '))], expressions, tagged, most),
+        /* TEMPLATE: prefix */cache_watch_names('{new_rows}', expressions, tagged, most),
+        /* TEMPLATE: prefix */cache_watch_names('{old_rows}', expressions, tagged, most),
+        /* TEMPLATE: prefix */cache_watch_names('{old_rows,new_rows}', expressions, tagged, most),
+        array_to_string(array(SELECT format($part$
+    IF found_%1$s IS NOT NULL THEN
+        counted := current_setting(%2$L, true);
+        total := cardinality(found_%1$s) + CASE WHEN coalesce(counted, '') = '' THEN 0 WHEN counted ~ '^[0-9]{1,5}$' THEN counted::int ELSE %3$s END;
+        IF total <= %3$s AND room AND NOT '' = ANY (found_%1$s) THEN
+            counted := set_config(%2$L, total::text, true);
+        ELSE
+            PERFORM /* TEMPLATE: prefix */cache_watched(%2$L, %4$L);
+            found_%1$s := NULL;
+        END IF;
+    END IF;$part$, k.found, format('pgcache.watch_%s%s', watch, k.kind), most, k.instead)
+            FROM (VALUES ('keys', 'k', keys, prefixes), ('tags', 't', tags, '{""}')) AS k (found, kind, templates, instead) WHERE k.templates <> '{}'), ''),
+        format($part$
+    IF %1$s THEN
+        WITH made AS (
+            INSERT INTO /* TEMPLATE: prefix */cache_groups (kind, name) %2$s RETURNING kind, name, id
+        )
+        INSERT INTO /* TEMPLATE: prefix */cache_changes (kind, key, version) SELECT m.kind, m.name, m.id FROM made AS m;
+    END IF;$part$,
+            array_to_string(array(SELECT format('found_%s IS NOT NULL', k.found) FROM (VALUES ('keys', keys), ('tags', tags)) AS k (found, templates) WHERE k.templates <> '{}'), ' OR '),
+            -- Behind a sub-select: a planner that sees how short an array is believes a new plan to be cheaper, every time.
+            array_to_string(array(SELECT format('SELECT %L, n FROM unnest((SELECT found_%s)) AS n', k.kind, k.found)
+                FROM (VALUES ('keys', 'k', keys), ('tags', 't', tags)) AS k (found, kind, templates) WHERE k.templates <> '{}'), ' UNION ALL ')),
+        format('pgcache.watch_%se', watch));
     IF tags <> '{}' THEN
         prefixes := '{""}';
     END IF;
@@ -354,7 +407,7 @@ BEGIN
     -- Of a table of this name that was dropped.
     PERFORM /* TEMPLATE: prefix */cache_unwatch_id(w.id) FROM /* TEMPLATE: prefix */cache_watches w
         WHERE w.id <> id AND to_regclass(w.watched) = root AND NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_watch_triggers() t WHERE t.id = w.id);
-    EXECUTE format('CREATE OR REPLACE FUNCTION %1$I.%2$I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = %1$I, pg_temp SET plan_cache_mode = force_generic_plan AS %3$L',
+    EXECUTE format('CREATE OR REPLACE FUNCTION %1$I.%2$I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = %1$I, pg_temp AS %3$L',
         home.name, /* TEMPLATE: prefix */cache_watch_function(id), made.body);
     EXECUTE format('REVOKE EXECUTE ON FUNCTION %I.%I() FROM PUBLIC', home.name, /* TEMPLATE: prefix */cache_watch_function(id));
     EXECUTE format('ALTER FUNCTION %I.%I() OWNER TO %I', home.name, /* TEMPLATE: prefix */cache_watch_function(id), home.owner);
@@ -386,7 +439,7 @@ END $$;
 
 -- They are for the owner, but for what says how the watches are: see docs/rights.md.
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_watch(text, text[], text[], int), /* TEMPLATE: prefix */cache_unwatch(text), /* TEMPLATE: prefix */cache_unwatch_id(text) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_watched(text, text, text[], text[], int), /* TEMPLATE: prefix */cache_template(text, oid) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_watch_body(text, oid, text[], text[], int), /* TEMPLATE: prefix */cache_watch_names(text, text[], text[], int) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_watch_function(text), /* TEMPLATE: prefix */cache_watch_ready(), /* TEMPLATE: prefix */cache_watch_tree(oid) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_watched(text, text[]), /* TEMPLATE: prefix */cache_template(text, oid) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_watch_body(text, oid, text[], text[], int), /* TEMPLATE: prefix */cache_watch_names(text[], text[], text[], int) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_watch_function(text), /* TEMPLATE: prefix */cache_watch_tree(oid) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_watch_faults(text), /* TEMPLATE: prefix */cache_watch_of(oid), /* TEMPLATE: prefix */cache_watch_triggers() FROM PUBLIC;

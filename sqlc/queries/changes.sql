@@ -2,6 +2,14 @@
 SELECT f.changes::bigint AS changes, coalesce(f.messages, 0)::bigint AS messages, coalesce(f.bytes, 0)::bigint AS bytes
 FROM /* TEMPLATE: prefix */cache_flush(@sender::text, @class::int, @id::int, @emptied::boolean) f;
 
+-- name: Pending :one
+SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_changes)::boolean AS pending;
+
+-- name: ClaimFlushing :execrows
+-- Who flushes for watched tables: one node, until its lease ends. Where another is, this writes nothing.
+UPDATE /* TEMPLATE: prefix */cache_state SET flusher = @node::bigint, flusher_lease = clock_timestamp() + (@for_us::bigint) * interval '1 microsecond'
+WHERE flusher = @node::bigint OR flusher_lease < clock_timestamp();
+
 -- name: VacuumChanges :exec
 VACUUM (SKIP_LOCKED, INDEX_CLEANUP off, TRUNCATE off) /* TEMPLATE: prefix */cache_changes;
 

@@ -9,7 +9,8 @@ SELECT
     EXISTS (
         SELECT FROM /* TEMPLATE: prefix */cache_changes c WHERE c.logged_at < clock_timestamp() - interval '1 second'
     ) AS behind,
-    (s.poller_lease > clock_timestamp())::boolean AS polled
+    (s.poller_lease > clock_timestamp())::boolean AS polled,
+    EXISTS (SELECT w.id FROM /* TEMPLATE: prefix */cache_watches w) AS watches
 FROM /* TEMPLATE: prefix */cache_state s;
 
 -- name: Server :one

@@ -1,0 +1,71 @@
+package window
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// Who watches looks once a window, flushes what it finds, and stops when its time is over.
+func TestWatch(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		s.rest(4 * win)
+		if s.looks != 0 {
+			t.Fatal(s.looks, "looks of a node that does not watch")
+		}
+		w.Watch(20 * win)
+		s.rest(4*win + win/2)
+		if s.looks < 4 || s.looks > 5 || len(s.flushes) != 0 {
+			t.Fatal(s.looks, "looks,", len(s.flushes), "flushes")
+		}
+		s.changes = 1 // what a trigger has left
+		s.rest(win + took)
+		if d := cmp.Diff(1, len(s.flushes)); d != "" {
+			t.Fatal(d)
+		}
+		// While it leads it flushes anyway; when its lead has ended it looks again.
+		looks := s.looks
+		s.rest(3*win + win/2)
+		if s.looks != looks || len(s.flushes) != 1+emptyFlushes {
+			t.Fatal(s.looks-looks, "looks,", len(s.flushes), "flushes")
+		}
+		s.rest(2 * win)
+		if s.looks == looks {
+			t.Fatal("no look after the lead")
+		}
+		s.rest(20 * win)
+		looks = s.looks
+		s.rest(10 * win)
+		if s.looks != looks {
+			t.Error("it goes on looking")
+		}
+	})
+}
+
+// Where another leads there is nothing to look for, until it is silent. A look that fails is a flush, which is tried again.
+func TestWatch_Others(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		w.Watch(time.Hour)
+		s.rest(win)
+		looks := s.looks
+		for range 10 {
+			w.Received(flushOf(5))
+			s.rest(win)
+		}
+		if s.looks > looks+1 {
+			t.Error(s.looks-looks, "looks beside a leader")
+		}
+		s.rest(5 * win)
+		if s.looks <= looks+1 {
+			t.Error("no look after the leader")
+		}
+		s.turn()
+		s.err = errors.New("down")
+		s.rest(10 * time.Second)
+		if n := len(s.flushes); n < 5 || n > 20 {
+			t.Error(n, "flushes that failed within ten seconds")
+		}
+	})
+}
