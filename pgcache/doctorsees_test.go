@@ -6,7 +6,6 @@ import (
 	"database/sql/driver"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -47,37 +46,6 @@ func TestDoctor_Pooler(t *testing.T) {
 	defer db.Close()
 	c := cl.new(db, func(o *pgcache.Options) { o.CleanupInterval = -1 })
 	finds(t, c, "pooler", "several sessions")
-}
-
-// A transaction of over a minute is found: one that does nothing, and a prepared one where the server has any. The test makes its age by
-// asking for any that is older than no time.
-func TestDoctor_Transactions(t *testing.T) {
-	t.Parallel()
-	cl := newCluster(t)
-	c := cl.on(testdb.DB(t), nil)
-	tx, err := cl.db.BeginTx(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tx.Rollback() //nolint:errcheck // it ends the transaction
-	if _, err := tx.ExecContext(t.Context(), "SELECT set_config('application_name', 'dreams "+cl.opts.Schema+"', true)"); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "it is found", func() bool {
-		found, err := pgcache.DoctorTransactions(t.Context(), c, time.Millisecond)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range found {
-			if f.ID != "old-transaction" && f.ID != "unseen" || f.Remedy == "" {
-				t.Errorf("%+v", f)
-			}
-			if strings.Contains(f.What, "does nothing in a transaction since") {
-				return true
-			}
-		}
-		return false
-	})
 }
 
 // A node that found changes which nobody could publish says so, whatever it is like now.

@@ -3,10 +3,12 @@ package pgcache
 import (
 	"math"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/internal/testdb"
 	"github.com/pgcache/go/localcache"
 )
 
@@ -113,4 +115,42 @@ func TestDoctorServer(t *testing.T) {
 	if d.server(well, now, 20*time.Second); len(d.found) != 0 {
 		t.Errorf("%+v", d.found)
 	}
+}
+
+// A transaction that is older than a bound is found. The bound is short here: the test would else take a minute.
+func TestDoctorTransactions(t *testing.T) {
+	t.Parallel()
+	c, err := New(testdb.DB(t), Options{Schema: testdb.Schema(t), CleanupInterval: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := testdb.DB(t).BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback() //nolint:errcheck // it ends the transaction
+	var pid string
+	if err := tx.QueryRowContext(t.Context(), "SELECT pg_backend_pid()").Scan(&pid); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); {
+		d := &doctor{c: c}
+		if err := d.snapshots(t.Context(), time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range d.found { // five at the most, the oldest first: others run here too
+			if f.ID != "old-transaction" || f.Remedy == "" {
+				t.Errorf("%+v", f)
+			}
+			if strings.HasPrefix(f.What, "session "+pid+" of ") && strings.Contains(f.What, "does nothing in a transaction since") {
+				return
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("it is not found")
 }
