@@ -48,6 +48,7 @@ type Cache struct {
 	failing   recent[error] // loaders that failed a moment ago, see StaleFor
 	staleness recent[int64] // until when versions that were written here may be handed out as stale
 	refreshes refreshes
+	updates   turns
 
 	txs openTxs
 

@@ -72,7 +72,7 @@ func (c *Cache) Doctor(ctx context.Context) ([]Finding, error) {
 		at string
 		f  func(ctx context.Context) error
 	}{
-		{"the tables' statistics", d.tables}, {"old transactions", d.snapshots}, {"the watched tables", d.watches}, {"poolers", d.pooler},
+		{"the tables' statistics", d.tables}, {"old transactions", func(ctx context.Context) error { return d.snapshots(ctx, doctorOld) }}, {"the watched tables", d.watches}, {"poolers", d.pooler},
 	} {
 		looking, cancel := c.statement(ctx)
 		err := look.f(looking)
@@ -191,8 +191,8 @@ func (d *doctor) tables(ctx context.Context) error {
 	return err
 }
 
-func (d *doctor) snapshots(ctx context.Context) error {
-	olds, err := d.c.store.OldSnapshots(ctx, doctorOld)
+func (d *doctor) snapshots(ctx context.Context, longer time.Duration) error {
+	olds, err := d.c.store.OldSnapshots(ctx, longer)
 	for _, o := range olds {
 		age := (time.Duration(o.Seconds) * time.Second).String()
 		switch {

@@ -121,7 +121,7 @@ func TestRefreshFindsNothing(t *testing.T) {
 			cl := newCluster(t)
 			c, other := cl.node(nil), cl.node(nil)
 			v := pgcache.For[string](c, append(opts, pgcache.TTL(time.Minute), pgcache.RefreshAfter(0.5))...)
-			if err := v.Set(t.Context(), "k", "old", pgcache.TTL(25*time.Second)); err != nil { // due at once
+			if err := v.Set(t.Context(), "k", "old", pgcache.TTL(20*time.Second)); err != nil { // due at once
 				t.Fatal(err)
 			}
 			warm(t, other, "k", "old")
@@ -140,7 +140,7 @@ func TestRefreshThatCannotBeStored(t *testing.T) {
 	cl := newCluster(t)
 	c := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.MaxValueBytes = 100 })
 	v := pgcache.For[string](c, pgcache.TTL(time.Minute), pgcache.RefreshAfter(0.5))
-	if err := v.Set(t.Context(), "k", "old", pgcache.TTL(25*time.Second)); err != nil { // due at once
+	if err := v.Set(t.Context(), "k", "old", pgcache.TTL(20*time.Second)); err != nil { // due at once
 		t.Fatal(err)
 	}
 	large := string(make([]byte, 101))
@@ -159,7 +159,7 @@ func TestJoinerOfAnIdleRefresh(t *testing.T) {
 	db, w := openWire(t, "pgx", testdb.DSN(t))
 	c := cl.on(db, nil) // no listener: every call asks the database
 	v := pgcache.For[string](c, pgcache.TTL(time.Minute), pgcache.RefreshAfter(0.5))
-	if err := v.Set(t.Context(), "k", "old", pgcache.TTL(25*time.Second)); err != nil { // due at once
+	if err := v.Set(t.Context(), "k", "old", pgcache.TTL(20*time.Second)); err != nil { // due at once
 		t.Fatal(err)
 	}
 	reading, looking := w.after(named("GetEntries")), w.before(named("LockAndRead"))
@@ -178,7 +178,7 @@ func TestJoinerOfAnIdleRefresh(t *testing.T) {
 		return m
 	})
 	reading.wait(t) // it has found nothing
-	cl.exec("UPDATE " + cl.table() + " SET expires_at = clock_timestamp() + interval '25 seconds'")
+	cl.exec("UPDATE " + cl.table() + " SET expires_at = clock_timestamp() + interval '20 seconds'")
 	if s, err := v.GetOrSet(t.Context(), "k", returns("refreshed")); s != "old" || err != nil {
 		t.Fatal(s, err)
 	}

@@ -16,11 +16,13 @@ var ErrUpdateConflict = errors.New("others changed the entry each time")
 const (
 	updateTries = 16
 	updatePause = 128 * time.Millisecond // the longest before another try
+	updateTurn  = time.Second            // the longest wait for the updates of the key that came before, in this process
 )
 
 // Update reads the value under key from the database, calls change with it, and stores what change returns if nobody has written
 // the key meanwhile; else it does so again, up to 16 times, and then returns ErrUpdateConflict. It returns what it has stored. So
-// no update is lost, whoever else updates, sets or deletes the key.
+// no update is lost, whoever else updates, sets or deletes the key. The updates of a key in this process go one after the other; one
+// that has waited for a second goes all the same.
 //
 // found is false where there is no value, or one that does not decode as a T; old is then the zero value. change may be called more
 // than once, and should do nothing else than compute. An error of change is returned, wrapped, and nothing is stored. The new value
@@ -42,6 +44,7 @@ func (t *Typed[T]) Update(ctx context.Context, key string, change func(old T, fo
 		return none, fail(op, k.Row(), err)
 	}
 	defer with.observe(&ctx, op, 1).end(nil, &err)
+	defer c.updates.wait(ctx, k)()
 	for try := range updateTries {
 		if try > 0 {
 			// Random, so that those who met once do not meet again.
