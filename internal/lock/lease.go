@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
 )
 
@@ -175,9 +176,11 @@ func (l *Leases) end(ask store.LeaseAsk, leased store.Leased, err error) {
 	for i, lease := range ask.Leases {
 		of := slices.IndexFunc(ask.Of, func(n int) bool { return n == i+1 || n == -i-1 })
 		switch {
-		case err != nil: // it may have been taken all the same
+		case err != nil:
 			delete(l.held, lease.ID)
-			l.leave(lease)
+			if sqlerr.State(err) == "" { // else the server says that it has done nothing
+				l.leave(lease)
+			}
 		case !leased.Got[of]:
 			delete(l.held, lease.ID)
 		default:

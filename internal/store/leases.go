@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"slices"
@@ -96,7 +97,7 @@ func (s *Store) leaseMany(ctx context.Context, asks []LeaseAsk) ([]Leased, error
 		})
 	}
 	// Sent again it takes what it has taken: the owner is the same.
-	err := s.relaxed(ctx, lost, send)
+	err := s.judgingNewest(ctx, lost, send)
 	if err != nil {
 		return nil, err
 	}
@@ -109,8 +110,8 @@ func (s *Store) leaseMany(ctx context.Context, asks []LeaseAsk) ([]Leased, error
 	return out, nil
 }
 
-// relaxed sends a statement, and again after errors of which again says so, or if the session is not READ COMMITTED after all.
-func (s *Store) relaxed(ctx context.Context, again func(error) bool, send func() error) error {
+// judgingNewest sends a statement, and again after errors of which again says so, or if the session is not READ COMMITTED after all.
+func (s *Store) judgingNewest(ctx context.Context, again func(error) bool, send func() error) error {
 	try := func() (struct{}, error) { return struct{}{}, send() }
 	_, err := retry(ctx, again, try)
 	if sqlerr.State(err) == needsReadCommitted {
@@ -122,6 +123,7 @@ func (s *Store) relaxed(ctx context.Context, again func(error) bool, send func()
 
 // RenewLeases makes leases last for a LeaseTerm from now, and returns the IDs of those that still were their owners'.
 func (s *Store) RenewLeases(ctx context.Context, leases []Lease) (kept []int64, err error) {
+	leases = inOrder(leases)
 	params := dbsqlc.RenewLeasesParams{Ids: leaseIDs(leases), Owners: leaseOwners(leases), TermUs: LeaseTerm.Microseconds()}
 	list, err := retry(ctx, lost, func() (string, error) {
 		return committed(ctx, s, func(q *dbsqlc.Queries) (string, error) { return q.RenewLeases(ctx, params) })
@@ -136,6 +138,7 @@ func (s *Store) RenewLeases(ctx context.Context, leases []Lease) (kept []int64, 
 
 // ReleaseLeases ends leases.
 func (s *Store) ReleaseLeases(ctx context.Context, leases []Lease) error {
+	leases = inOrder(leases)
 	params := dbsqlc.ReleaseLeasesParams{Ids: leaseIDs(leases), Owners: leaseOwners(leases)}
 	_, err := retry(ctx, lost, func() (struct{}, error) {
 		return committed(ctx, s, func(q *dbsqlc.Queries) (struct{}, error) { return struct{}{}, q.ReleaseLeases(ctx, params) })
@@ -146,6 +149,11 @@ func (s *Store) ReleaseLeases(ctx context.Context, leases []Lease) error {
 // DropLeases removes at most batch rows of leases that ended a minute ago.
 func (s *Store) DropLeases(ctx context.Context, batch int) (int64, error) {
 	return retry(ctx, lost, func() (int64, error) { return s.q.DropLeases(ctx, int64(batch)) })
+}
+
+// inOrder is the order in which all statements come to the rows, so that no two wait for each other.
+func inOrder(leases []Lease) []Lease {
+	return slices.SortedFunc(slices.Values(leases), func(a, b Lease) int { return cmp.Compare(a.ID, b.ID) })
 }
 
 func leaseIDs(leases []Lease) string {
@@ -173,5 +181,6 @@ func leasesOf(ws []write) (ids, owners string) {
 	if leases == nil {
 		return "", ""
 	}
+	leases = inOrder(leases)
 	return leaseIDs(leases), leaseOwners(leases)
 }

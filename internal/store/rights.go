@@ -69,7 +69,7 @@ func Rights() []Right {
 		{"cache_xid8", "xid"},
 		{"cache_expire", "bigint, integer, timestamp with time zone, integer, boolean"},
 		{"cache_look", "integer, integer, integer[], text[], integer, boolean"},
-		{"cache_lease", "bigint[], bigint[], bigint[], bigint"},
+		{"cache_lease", "integer[], bigint[], bigint[], bigint[], bigint"},
 		{"cache_renew", "bigint[], bigint[], bigint"},
 		{"cache_release", "bigint[], bigint[]"},
 		{"cache_look_leased", "text[], integer[], bigint[], bigint[], bigint[], bigint, integer, boolean"},

@@ -8,60 +8,56 @@ CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_leases (
     until timestamptz NOT NULL      -- by the database's clock, as always
 ) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
--- cache_lease takes leases for term_us, and returns the ids of those it got. was is an earlier owner that may be replaced: the
--- caller was it, and its release may be under way. A lease that ends later than term_us from now is from before a step of the
--- clock, and is void.
+-- cache_lease takes leases for term_us, those of ids that which names by their places, and returns the ids of those it got. was is
+-- an earlier owner that may be replaced: the caller was it, and its release may be under way. A lease that ends later than term_us
+-- from now is from before a step of the clock, and is void.
 --
 -- A lease that somebody holds costs no write: who waits for it asks again and again. The INSERT judges the newest row, and waits
--- for a statement that takes or releases the same lease; they go in the order of ids. Where something else holds the table it
--- waits no longer than lock_timeout, and fails: the load goes on without a lease.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_lease(ids bigint[], owners bigint[], was bigint[], term_us bigint) RETURNS bigint[]
-LANGUAGE plpgsql VOLATILE SET lock_timeout = '100ms' AS $$
+-- for a statement that takes or releases the same lease; all go in the order of ids. Where something else holds the table it
+-- waits no longer than lock_timeout, and fails: the load goes on without a lease. enable_seqscan: a plan that was made while
+-- the table was a page would read all its dead rows later.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_lease(which int[], ids bigint[], owners bigint[], was bigint[], term_us bigint) RETURNS bigint[]
+LANGUAGE plpgsql VOLATILE SET lock_timeout = '100ms' SET enable_seqscan = off AS $$
 DECLARE
+    i int;
     term interval := term_us * interval '1 microsecond';
-    taken bigint[];
+    taken bigint[] := '{}';
 BEGIN
-    WITH wanted AS MATERIALIZED (
-        SELECT w.id, w.owner, w.was FROM unnest(ids, owners, was) AS w (id, owner, was)
-        WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_leases l WHERE l.id = w.id AND l.owner NOT IN (w.owner, w.was)
-            AND l.until > clock_timestamp() AND l.until <= clock_timestamp() + term)
-    ), got AS (
-        INSERT INTO /* TEMPLATE: prefix */cache_leases AS l (id, owner, until)
-        SELECT w.id, w.owner, clock_timestamp() + term FROM wanted w ORDER BY w.id
-        ON CONFLICT (id) DO UPDATE SET owner = EXCLUDED.owner, until = EXCLUDED.until
-        WHERE l.until <= clock_timestamp() OR l.until > clock_timestamp() + term
-            OR EXISTS (SELECT FROM wanted w WHERE w.id = l.id AND l.owner IN (w.owner, w.was))
-        RETURNING l.id
-    )
-    SELECT array_agg(got.id) INTO taken FROM got;
-    RETURN coalesce(taken, '{}');
+    FOREACH i IN ARRAY which LOOP
+        CONTINUE WHEN EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_leases l WHERE l.id = ids[i] AND l.owner NOT IN (owners[i], was[i])
+            AND l.until > clock_timestamp() AND l.until <= clock_timestamp() + term);
+        INSERT INTO /* TEMPLATE: prefix */cache_leases AS l (id, owner, until) VALUES (ids[i], owners[i], clock_timestamp() + term)
+            ON CONFLICT (id) DO UPDATE SET owner = EXCLUDED.owner, until = EXCLUDED.until
+            WHERE l.until <= clock_timestamp() OR l.until > clock_timestamp() + term OR l.owner IN (owners[i], was[i]);
+        IF FOUND THEN
+            taken := taken || ids[i];
+        END IF;
+    END LOOP;
+    RETURN taken;
 END $$;
 
--- cache_renew makes leases last for term_us from now, and returns the ids of those that are still their owner's.
+-- cache_renew makes leases last for term_us from now, and returns the ids of those that are still their owner's. ids are in order.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_renew(ids bigint[], owners bigint[], term_us bigint) RETURNS bigint[]
-LANGUAGE plpgsql VOLATILE SET lock_timeout = '100ms' AS $$
+LANGUAGE plpgsql VOLATILE SET lock_timeout = '100ms' SET enable_seqscan = off AS $$
 DECLARE
-    kept bigint[];
+    kept bigint[] := '{}';
 BEGIN
-    WITH mine AS (
-        SELECT l.id FROM /* TEMPLATE: prefix */cache_leases l JOIN unnest(ids, owners) AS m (id, owner) ON l.id = m.id AND l.owner = m.owner
-        ORDER BY l.id FOR UPDATE OF l
-    ), renewed AS (
-        UPDATE /* TEMPLATE: prefix */cache_leases l SET until = clock_timestamp() + term_us * interval '1 microsecond' FROM mine WHERE l.id = mine.id
-        RETURNING l.id
-    )
-    SELECT array_agg(renewed.id) INTO kept FROM renewed;
-    RETURN coalesce(kept, '{}');
+    FOR i IN 1..cardinality(ids) LOOP
+        UPDATE /* TEMPLATE: prefix */cache_leases l SET until = clock_timestamp() + term_us * interval '1 microsecond' WHERE l.id = ids[i] AND l.owner = owners[i];
+        IF FOUND THEN
+            kept := kept || ids[i];
+        END IF;
+    END LOOP;
+    RETURN kept;
 END $$;
 
--- cache_release ends leases, those that are still their owner's.
+-- cache_release ends leases, those that are still their owner's. ids are in order.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_release(ids bigint[], owners bigint[]) RETURNS boolean
-LANGUAGE plpgsql VOLATILE SET lock_timeout = '100ms' AS $$
+LANGUAGE plpgsql VOLATILE SET lock_timeout = '100ms' SET enable_seqscan = off AS $$
 BEGIN
-    DELETE FROM /* TEMPLATE: prefix */cache_leases WHERE id IN (
-        SELECT l.id FROM /* TEMPLATE: prefix */cache_leases l JOIN unnest(ids, owners) AS m (id, owner) ON l.id = m.id AND l.owner = m.owner
-        ORDER BY l.id FOR UPDATE OF l
-    );
+    FOR i IN 1..cardinality(ids) LOOP
+        DELETE FROM /* TEMPLATE: prefix */cache_leases l WHERE l.id = ids[i] AND l.owner = owners[i];
+    END LOOP;
     RETURN true;
 END $$;
 
@@ -77,22 +73,22 @@ CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_look_leased(keys text[], 
         tags text, snapshot text) LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
-    my_ids bigint[];
-    my_owners bigint[];
-    my_was bigint[];
+    wanted int[];
     taken bigint[] := '{}';
 BEGIN
     PERFORM /* TEMPLATE: prefix */cache_committed();
-    SELECT array_agg(ids[w.lease]), array_agg(owners[w.lease]), array_agg(was[w.lease]) INTO my_ids, my_owners, my_was FROM (
-        SELECT DISTINCT abs(k.lease) AS lease FROM unnest(keys, leases) AS k (key, lease)
-        WHERE k.lease < 0 OR k.lease > 0 AND NOT EXISTS (
-            SELECT FROM /* TEMPLATE: prefix */cache_entries e
-            WHERE e.key = k.key COLLATE "C" AND octet_length(e.value) <= largest AND (e.expires_at IS NULL OR e.expires_at > clock_timestamp())
-                AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END
-        )
-    ) w;
-    IF my_ids IS NOT NULL THEN
-        taken := /* TEMPLATE: prefix */cache_lease(my_ids, my_owners, my_was, term_us);
+    wanted := array(
+        SELECT w.lease FROM (
+            SELECT DISTINCT abs(k.lease) AS lease FROM unnest((SELECT keys), (SELECT leases)) AS k (key, lease)
+            WHERE k.lease < 0 OR k.lease > 0 AND NOT EXISTS (
+                SELECT FROM /* TEMPLATE: prefix */cache_entries e
+                WHERE e.key = k.key COLLATE "C" AND octet_length(e.value) <= largest AND (e.expires_at IS NULL OR e.expires_at > clock_timestamp())
+                    AND NOT CASE WHEN (SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END
+            )
+        ) w ORDER BY ids[w.lease]
+    );
+    IF cardinality(wanted) > 0 THEN
+        taken := /* TEMPLATE: prefix */cache_lease(wanted, ids, owners, was, term_us);
     END IF;
     RETURN QUERY SELECT l.n, l.version, l.codec, l.value, l.remaining_us, l.server, l.incarnation, l.now_us,
         CASE WHEN ids[abs(leases[l.n::int])] = ANY (taken) THEN '1' ELSE '0' END, l.tags, l.snapshot
@@ -100,6 +96,6 @@ BEGIN
         AS l (n, version, codec, value, remaining_us, server, incarnation, now_us, got, tags, snapshot);
 END $$;
 
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_lease(bigint[], bigint[], bigint[], bigint), /* TEMPLATE: prefix */cache_renew(bigint[], bigint[], bigint) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_lease(int[], bigint[], bigint[], bigint[], bigint), /* TEMPLATE: prefix */cache_renew(bigint[], bigint[], bigint) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_release(bigint[], bigint[]) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_look_leased(text[], int[], bigint[], bigint[], bigint[], bigint, int, boolean) FROM PUBLIC;
