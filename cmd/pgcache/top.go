@@ -67,6 +67,9 @@ With --json, or into a pipe, it prints one sample a line, and ends after --count
 					err = nil
 				}
 			}
+			if ctx.Err() != nil {
+				err = nil // an interrupt ends it, also in the middle of a statement
+			}
 			cancel()
 			return errors.Join(err, <-listened)
 		},

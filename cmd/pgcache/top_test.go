@@ -212,7 +212,7 @@ func TestDemoHost(t *testing.T) {
 	for host, code := range map[string]int{
 		"127.0.0.1:8765": 200, "localhost:8765": 200, "[::1]:8765": 200, "localhost": 200, "evil.example:8765": 403, "": 403, "localhost.evil.example": 403, "10.0.0.1": 403,
 	} {
-		r := httptest.NewRequest("GET", "/", nil)
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Host = host
 		w, all := httptest.NewRecorder(), httptest.NewRecorder()
 		local.ServeHTTP(w, r)

@@ -2,6 +2,7 @@ package otel_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -12,7 +13,9 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 
+	"github.com/pgcache/go/localcache"
 	"github.com/pgcache/go/pgcache"
 	"github.com/pgcache/go/pgcachetest"
 	"github.com/pgcache/go/telemetry/otel"
@@ -120,5 +123,58 @@ func TestObserver(t *testing.T) {
 	}
 	if n := c.Stats().Views["user"].LocalHits; hits == 0 || uint64(hits) != n {
 		t.Errorf("%d hits in memory, the cache has counted %d", hits, n)
+	}
+}
+
+// Callers that share a statement: its span links to each of theirs, and to nobody else's.
+func TestSharedStatement(t *testing.T) {
+	t.Parallel()
+	spans := tracetest.NewSpanRecorder()
+	tracers := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
+	c := pgcachetest.New(t, pgcache.Options{Local: localcache.None(), Observer: otel.Observer(otel.WithTracerProvider(tracers))})
+	view := pgcache.For[int](c, pgcache.Namespace("v"))
+	for round := 0; ; round++ {
+		// While one statement is under way the others queue, and share the next.
+		begin := make(chan struct{})
+		var wg sync.WaitGroup
+		for i := range 32 {
+			wg.Go(func() {
+				<-begin
+				ctx, span := tracers.Tracer("test").Start(t.Context(), "request")
+				defer span.End()
+				if _, _, err := view.Get(ctx, fmt.Sprint(i)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		close(begin)
+		wg.Wait()
+		gets := map[trace.SpanID]bool{}
+		for _, s := range spans.Ended() {
+			if s.Name() == "pgcache get" {
+				gets[s.SpanContext().SpanID()] = true
+			}
+		}
+		shared := 0
+		for _, s := range spans.Ended() {
+			if s.SpanKind() != trace.SpanKindClient || len(s.Links()) == 0 {
+				continue
+			}
+			seen := map[trace.SpanID]bool{}
+			for _, l := range s.Links() {
+				if id := l.SpanContext.SpanID(); !gets[id] || seen[id] {
+					t.Errorf("%s links to %s, which is none of its callers, or twice", s.Name(), id)
+				} else {
+					seen[id] = true
+				}
+			}
+			shared = max(shared, len(seen))
+		}
+		if shared >= 2 {
+			return
+		}
+		if round == 100 || t.Failed() {
+			t.Fatalf("no statement has links to callers that shared it: %d", shared)
+		}
 	}
 }
