@@ -210,10 +210,10 @@ func ExampleShards_Map() {
 
 func ExampleShards_Owner() {
 	withShards(func(_ context.Context, s *pgcache.Shards) error {
-		fmt.Println(s.Owner("user:42") == s.Owner("user:42"))
+		fmt.Println(s.Owner("user:42"))
 		return nil
 	})
-	// Output: true
+	// Output: a
 }
 
 // The server b is to be switched off: a takes its keys over, then the processes may be started without b.
