@@ -11,7 +11,7 @@
 // Cache's database is down. That an error leaves the outcome of a write unknown is not modelled: a node that crashes has sent nothing more.
 //
 // What is checked: what a read that begins now returns is no older than the last write that has finished, nor than what the
-// same node has returned before.
+// same node has returned before; and no load stores, where the key is, over a write that finished after it began.
 //
 // What each rule prevents, with the shortest way that the walk finds, is printed by go test -v.
 package shards
@@ -56,6 +56,7 @@ type write struct {
 	set     bool
 	epoch   int8 // by which it is done
 	todo    int8 // a bit for each server that it is still to be done on; -1: where is not known yet
+	done    int8 // a bit for each server that it has been done on
 }
 
 type loading int8
@@ -78,6 +79,7 @@ type reader struct {
 	on       int8
 	epoch    int8 // by which it began
 	rev, inc int8 // what the load saw
+	missed   bool // since then a write has finished that was not done on its server
 	value    int8
 
 	last int8 // the newest version that it has returned
@@ -235,6 +237,7 @@ func (a algorithm) writer(s *state, emit func(string, state)) {
 			}
 			n := *s
 			n.write.todo &^= 1 << on
+			n.write.done |= 1 << on
 			if w.set {
 				a.change(&n, on, w.version)
 			} else {
@@ -248,6 +251,11 @@ func (a algorithm) writer(s *state, emit func(string, state)) {
 		sure := a.holds(s, 0, from) && a.holds(s, 0, to)
 		switch {
 		case a.missing == noAsk || sure && w.epoch == s.nodes[0].epoch:
+			for i := range n.readers {
+				if r := &n.readers[i]; r.load >= looked && w.done&(1<<r.on) == 0 {
+					r.missed = true
+				}
+			}
 			n.finished, n.write = w.version, write{}
 			emit("it returns", n)
 		case w.epoch != s.nodes[0].epoch: // it counts as set and evicted at once
@@ -315,7 +323,7 @@ func (a algorithm) load(s *state, i int, emit func(string, state)) {
 		r.load, r.on, r.epoch = arrived, on, s.nodes[i+1].epoch
 		emit(fmt.Sprintf("node %d: a load begins on %c", i+1, 'A'+on), n)
 	case arrived:
-		r.load, r.rev, r.inc = looked, s.rev[r.on], s.inc[r.on]
+		r.load, r.rev, r.inc, r.missed = looked, s.rev[r.on], s.inc[r.on], false
 		emit(fmt.Sprintf("node %d: the load looks", i+1), n)
 	case looked:
 		r.load, r.value = loaded, s.begun
@@ -323,13 +331,16 @@ func (a algorithm) load(s *state, i int, emit func(string, state)) {
 	case loaded:
 		if r.rev == s.rev[r.on] && (r.inc == s.inc[r.on] || a.missing == noFence) {
 			a.change(&n, r.on, r.value)
+			if from, to := places(max(s.epoch[0], s.epoch[1])); from == to && from == r.on && r.missed {
+				n.wrong = -1
+			}
 		} else if s.value[r.on] != 0 {
 			r.value = s.value[r.on] // somebody else's is newer than the load: callers get that
 		}
 		if a.missing == keepsLoad || r.epoch == s.nodes[i+1].epoch && a.holds(s, i+1, r.on) {
 			r.last = max(r.last, r.value)
 		} // else it counts for nothing, the caller asks anew
-		r.load, r.on, r.epoch, r.rev, r.inc, r.value = idle, 0, 0, 0, 0, 0
+		r.load, r.on, r.epoch, r.rev, r.inc, r.missed, r.value = idle, 0, 0, 0, 0, false, 0
 		emit(fmt.Sprintf("node %d: the load stores", i+1), n)
 	}
 }
@@ -421,6 +432,9 @@ func (a algorithm) move(s *state, emit func(string, state)) {
 }
 
 func (a algorithm) Check(s *state) string {
+	if s.wrong < 0 {
+		return "a load has stored over a write that finished after it began"
+	}
 	if s.wrong != 0 {
 		return fmt.Sprintf("a Get returned version %d, which is too old", s.wrong)
 	}
