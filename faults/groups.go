@@ -60,6 +60,9 @@ func (l *local) inTx(ctx context.Context, key string, v value, commit bool) erro
 	ctx, cancel := context.WithTimeout(ctx, txTimeout)
 	defer cancel()
 	tx, err := l.db.BeginTx(ctx, nil)
+	for i := 0; err != nil && i < 2*connsPerNode && ctx.Err() == nil; i++ { // connections of the pool have died while they were idle
+		tx, err = l.db.BeginTx(ctx, nil)
+	}
 	if err != nil {
 		return err
 	}
