@@ -169,7 +169,7 @@ func (h *history) absence(floor int, end time.Duration) (ok bool, earliest int, 
 	if floor < 0 || h.kind == sourced {
 		return true, -1, never
 	}
-	earliest = math.MaxInt
+	earliest, since = math.MaxInt, never // of a key that was never written there is no time since
 	for n, w := range h.writes {
 		if !w.gone || w.begun > end {
 			continue

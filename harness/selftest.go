@@ -115,6 +115,7 @@ const patience = 10 * time.Second
 
 // selftest puts plants under a fleet at work, and returns an error unless each is noticed in time, and nothing else is.
 func (f *fleet) selftest(ctx context.Context, plants []plant, patience time.Duration, out io.Writer) error {
+	f.cfg.duration = time.Hour // until every plant was noticed, or was given up
 	working, stop := context.WithCancel(ctx)
 	defer stop()
 	ran := make(chan error, 1)
