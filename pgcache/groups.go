@@ -146,17 +146,18 @@ func (c *Cache) removeGroups(ctx context.Context, op, key string, r removal) (er
 	}
 	forget()
 	defer forget()
-	statement, cancel := c.statement(ctx)
-	defer cancel()
 	err = r.send(func(kind store.GroupKind, names []string) error {
+		statement, cancel := c.statement(ctx) // each has the Timeout: there may be many
+		defer cancel()
 		out, err := c.store.Remove(statement, kind, names)
-		if err == nil {
-			c.checkServer(out.Server)
+		if err != nil {
+			return c.explain(ctx, err)
 		}
-		return err
+		c.checkServer(out.Server)
+		return nil
 	})
 	if err != nil {
-		return fail(op, key, c.explain(ctx, err))
+		return fail(op, key, err)
 	}
 	r.count(c)
 	return nil

@@ -281,3 +281,36 @@ func TestGroups_Savepoint(t *testing.T) {
 	}
 	warm(t, c, "k", 1)
 }
+
+// TestGroups_UntaggedCostsNothing: what has no tags is read and written by the same statements after a removal as before, and a hit in
+// memory allocates as little.
+func TestGroups_UntaggedCostsNothing(t *testing.T) { //nolint:paralleltest // allocations are counted
+	cl := newCluster(t)
+	c, w := cl.wired(func(o *pgcache.Options) { o.InvalidationWindow = pgcache.Immediate })
+	ctx := t.Context()
+	view := pgcache.For[int](c, pgcache.Namespace("plain"))
+	key := 0
+	sent := func() (names string, allocs float64) {
+		t.Helper()
+		key++
+		k := fmt.Sprint(key)
+		eventually(t, "nothing else is sent", func() bool {
+			w.forget()
+			_, err := view.GetMany(ctx, []string{k, "none"})
+			err = errors.Join(err, view.Set(ctx, k, 1))
+			_, _, errGet := view.Get(ctx, "none")
+			names = strings.Join(w.statements(), " ")
+			return errors.Join(err, errGet) == nil && len(w.statements()) == 3
+		})
+		warm(t, c, "plain:"+k, 1)
+		return names, testing.AllocsPerRun(50, func() { _, _, _ = view.Get(ctx, k) })
+	}
+	before, allocs := sent()
+	set(t, c, "tagged", 1, pgcache.Tags("g"))
+	deleteTags(t, c, "g")
+	deletePrefix(t, c, "other")
+	after, allocsAfter := sent()
+	if before != after || allocs != allocsAfter {
+		t.Errorf("%s (%v allocations), then %s (%v)", before, allocs, after, allocsAfter)
+	}
+}

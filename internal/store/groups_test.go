@@ -90,3 +90,44 @@ func TestRemovePrefixes(t *testing.T) {
 		}
 	})
 }
+
+// TestRecordsAreNotScanned: whether there is any record is not found out by reading records. Deleted ones that VACUUM can't remove yet
+// would be read by every statement.
+func TestRecordsAreNotScanned(t *testing.T) {
+	forDrivers(t, func(t *testing.T, s *table) {
+		s.put(row("k", "v", 1))
+		for i := range 5 {
+			names := make([]string, 1000)
+			for j := range names {
+				names[j] = fmt.Sprint("tag:", i, j)
+			}
+			if _, err := s.Remove(t.Context(), store.Tag, names); err != nil {
+				t.Fatal(err)
+			}
+		}
+		groups := strings.Replace(s.Names.Table(), "cache_entries", "cache_groups", 1)
+		s.exec("ANALYZE " + groups)
+		tx, err := s.db.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback()                   //nolint:errcheck // nothing is to stay
+		count := func() (scans, probes int) { // with what this session did before, and has not reported yet
+			t.Helper()
+			if err := tx.QueryRow("SELECT seq_scan, idx_scan FROM pg_stat_xact_user_tables WHERE relid = $1::regclass", groups).Scan(&scans, &probes); err != nil {
+				t.Fatal(err)
+			}
+			return scans, probes
+		}
+		scans, probes := count()
+		tagged := row("l", "v", 1)
+		tagged.Tags = []string{"tag:1"}
+		_, err = s.GetTx(t.Context(), tx, "k")
+		if _, errPut := s.PutTx(t.Context(), tx, []store.Write{tagged}); err != nil || errPut != nil {
+			t.Fatal(err, errPut)
+		}
+		if scansAfter, probesAfter := count(); scansAfter != scans || probesAfter == probes {
+			t.Errorf("%d scans of the table, %d of its index", scansAfter-scans, probesAfter-probes)
+		}
+	})
+}
