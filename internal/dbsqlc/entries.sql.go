@@ -16,7 +16,7 @@ SELECT
     e.version,
     (CASE WHEN octet_length(e.value) > $1::int THEN 'too large' ELSE e.codec END)::text AS codec,
     (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= $1::int
-        AND NOT CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 0) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END THEN e.value END)::bytea AS value,
+        AND NOT CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (SELECT (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint) AS server,
     to_json(e.tags)::text AS tags
@@ -79,7 +79,7 @@ SELECT
     e.version,
     (CASE WHEN octet_length(e.value) > $1::int THEN 'too large' ELSE e.codec END)::text AS codec,
     (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND octet_length(e.value) <= $1::int
-        AND NOT CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 0) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END THEN e.value END)::bytea AS value,
+        AND NOT CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     to_json(e.tags)::text AS tags
@@ -130,7 +130,7 @@ WITH patience AS MATERIALIZED (
     SELECT i.key, CASE WHEN i.size >= 0 THEN substring($2::bytea FROM i.lo FOR i.size) END, i.version, i.version,
         CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec,
         i.tags::text[], clock_timestamp() + (i.ttl_us + i.stale_us) * interval '1 microsecond',
-        CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 0) THEN /* TEMPLATE: prefix */cache_seen(i.key, i.tags::text[]) END
+        CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen(i.key, i.tags::text[]) END
     FROM patience, ROWS FROM (
         unnest((SELECT ($3::text)::text[])), unnest((SELECT ($4::text)::bigint[])), unnest((SELECT ($5::text)::bigint[])),
         unnest((SELECT ($6::text)::text[])), unnest((SELECT ($7::text)::int[])), unnest((SELECT ($8::text)::int[])),
@@ -199,7 +199,7 @@ WITH patience AS MATERIALIZED (
     SELECT i.key, CASE WHEN i.size >= 0 THEN substring($2::bytea FROM i.lo FOR i.size) END, i.version, i.version,
         CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec,
         i.tags::text[], clock_timestamp() + (i.ttl_us + i.stale_us) * interval '1 microsecond',
-        CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 0) THEN /* TEMPLATE: prefix */cache_seen(i.key, i.tags::text[]) END
+        CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen(i.key, i.tags::text[]) END
     FROM patience, ROWS FROM (
         unnest((SELECT ($3::text)::text[])), unnest((SELECT ($4::text)::bigint[])), unnest((SELECT ($5::text)::bigint[])),
         unnest((SELECT ($6::text)::text[])), unnest((SELECT ($7::text)::int[])), unnest((SELECT ($8::text)::int[])),
@@ -274,7 +274,7 @@ WITH w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, seen)
     SELECT $1::text, $2::bytea, $3::bigint, $3::bigint,
         clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text,
-        CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 0) THEN /* TEMPLATE: prefix */cache_seen($1::text, NULL) END
+        CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen($1::text, NULL) END
     WHERE current_setting('transaction_isolation') = 'read committed'
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
@@ -321,7 +321,7 @@ WITH w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, seen)
     SELECT $1::text, $2::bytea, $3::bigint, $3::bigint,
         clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text,
-        CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 0) THEN /* TEMPLATE: prefix */cache_seen($1::text, NULL) END
+        CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen($1::text, NULL) END
     WHERE current_setting('transaction_isolation') = 'read committed'
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,

@@ -65,9 +65,9 @@ BEGIN
 END $$;
 
 -- cache_seen is what a row that is written notes of the records; NULL: there are none. Callers ask first whether there is any
--- record at all, in an uncorrelated sub-select, which costs them nothing for each row. They ask for the size of the table, which
--- VACUUM brings back to 0, and not for a row: records that were deleted, and are not vacuumed because some snapshot is old, would be
--- read by every statement, 10 ms for 100,000.
+-- record at all, in an uncorrelated sub-select, which costs them nothing for each row. They look for one in a small table, and ask a
+-- larger one for its size alone: records that were deleted, and are not vacuumed because some snapshot is old, would be read by every
+-- statement, 10 ms for 100,000. VACUUM brings the size back to 0; of a small table it may never come.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_seen(key text, tags text[]) RETURNS bigint[] LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
     ids bigint[];
@@ -198,7 +198,7 @@ END $$;
 -- may be newer than the statement's snapshot, so cache_dead_now.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_guard_seen() RETURNS trigger LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-    there boolean := pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 0;
+    there boolean := pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups);
     seen bigint[];
 BEGIN
     IF there THEN
