@@ -19,7 +19,6 @@ import (
 	"github.com/pgcache/go/pgcachetest"
 )
 
-
 type user struct {
 	Name  string
 	Roles []string

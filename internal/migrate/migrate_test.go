@@ -130,7 +130,8 @@ func TestRun(t *testing.T) {
 func TestForeign(t *testing.T) {
 	t.Parallel()
 	db := testdb.DB(t)
-	for i := range len(store.Names{}.Tables()) {
+	all := store.Names{}.Tables()
+	for i := range all[:] {
 		n := names(t)
 		table := n.Tables()[i]
 		if _, err := db.Exec("CREATE TABLE " + table + " (key text, note text)"); err != nil {
