@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgcache/go/driver/pgxdriver"
+	"github.com/pgcache/go/internal/testdb"
 	"github.com/pgcache/go/pgcache"
 )
 
@@ -210,7 +212,14 @@ func TestShards_SetStuckWhileMoving(t *testing.T) {
 func TestShards_FleetMoves(t *testing.T) {
 	t.Parallel()
 	w := newShardWorld(t, "a", "b", "c")
-	nodes := []*pgcache.Shards{w.node("a", "b", "c"), w.node("a", "b", "c"), w.node("a", "b", "c")}
+	var nodes []*pgcache.Shards
+	for range 3 {
+		s, _ := w.faulty(func(o *pgcache.Options) { // listeners that can be found, by a name that a heartbeat does not replace
+			o.Listener = pgxdriver.ListenerDSN(testdb.WithParam(testdb.DSN(t), "application_name", o.Schema))
+		}, "a", "b", "c")
+		w.ready(s)
+		nodes = append(nodes, s)
+	}
 	ok(t, nodes[0].Move(t.Context(), "a", "b"))
 	for _, s := range nodes[1:] {
 		eventually(t, "all follow", func() bool { return len(s.Map()) == 2 })
@@ -223,10 +232,13 @@ func TestShards_FleetMoves(t *testing.T) {
 		wg.Go(func() { f.read(ctx, i) })
 		wg.Go(func() { f.read(ctx, i) })
 	}
+	killed := 0
 	wg.Go(func() {
 		for ctx.Err() == nil {
 			for _, cl := range w.on {
-				_, _ = cl.db.ExecContext(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND query LIKE '%' || $1::text || '%'", cl.opts.Schema)
+				var n int
+				_ = cl.db.QueryRowContext(ctx, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1", cl.opts.Schema).Scan(&n)
+				killed += n
 			}
 			pause(ctx, 2*time.Second)
 		}
@@ -241,6 +253,9 @@ func TestShards_FleetMoves(t *testing.T) {
 	stop()
 	wg.Wait()
 	f.end()
+	if killed < 3 {
+		t.Errorf("only %d listeners were killed", killed)
+	}
 }
 
 func pause(ctx context.Context, d time.Duration) {
