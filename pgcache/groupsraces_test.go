@@ -17,6 +17,8 @@ func TestGroups_Conditional(t *testing.T) {
 	t.Parallel()
 	overTransports(t, func(t *testing.T, _ *cluster, _ *sql.DB, a, b *pgcache.Cache) {
 		view := pgcache.For[int](a, pgcache.Tags("g"))
+		set(t, a, "live", 1)
+		warm(t, a, "live", 1) // memory is in use
 		for key, write := range map[string]func(key string) error{
 			"absent": func(key string) error { _, err := view.SetIfAbsent(t.Context(), key, 1); return err },
 			"update": func(key string) error {
@@ -32,9 +34,15 @@ func TestGroups_Conditional(t *testing.T) {
 			if err := write(key); err != nil {
 				t.Fatal(key, err)
 			}
-			warm(t, a, key, 1)
+			before := a.Stats().LocalHits
+			if v, _, err := view.Get(t.Context(), key); v != 1 || err != nil || a.Stats().LocalHits == before {
+				t.Fatalf("%s: %d is not in memory (%v)", key, v, err)
+			}
 			deleteTags(t, b, "g")
-			eventually(t, key+" is gone on the node that wrote it", func() bool { _, found := get[int](t, a, key); return !found })
+			eventually(t, key+" is gone on the node that wrote it", func() bool {
+				_, found, err := view.Get(t.Context(), key)
+				return !found && err == nil
+			})
 		}
 	})
 }
