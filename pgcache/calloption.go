@@ -1,0 +1,135 @@
+package pgcache
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pgcache/go/codec"
+	"github.com/pgcache/go/internal/store"
+)
+
+// An Option changes one call, or all calls of a typed view, whose own calls may change it again. The zero Option changes
+// nothing.
+type Option struct {
+	kind  optionKind
+	dur   time.Duration
+	part  float64
+	codec codec.Codec
+	until time.Time
+	tags  []string
+}
+
+type optionKind uint8
+
+const (
+	noOption optionKind = iota
+	optionTTL
+	optionCodec
+	optionExpiresAt
+	optionStale
+	optionSoft
+	optionHard
+	optionRefresh
+	optionNegative
+	optionTags
+)
+
+// A ViewOption changes all calls of a typed view: an Option, or what For alone takes, Namespace and Shared.
+type ViewOption interface {
+	forView(*viewOptions)
+}
+
+// viewOptions is what For was given.
+type viewOptions struct {
+	calls     []Option // for every call
+	namespace string
+	shared    bool
+	err       error
+}
+
+func (o Option) forView(v *viewOptions) { v.calls = append(v.calls, o) }
+
+type namespace string
+
+func (ns namespace) forView(v *viewOptions) {
+	v.namespace, v.err = string(ns), errors.Join(v.err, checkNamespace(string(ns)))
+}
+
+type shared struct{}
+
+func (shared) forView(v *viewOptions) { v.shared = true }
+
+// TTL says how long an entry lives: 0 is the default of the view or the Cache, NoExpiry for ever, any other negative an
+// error. Shorter than a microsecond is rounded up, longer than MaxTTL cut.
+func TTL(d time.Duration) Option { return Option{kind: optionTTL, dur: d} }
+
+// ExpiresAt says when an entry ends, by this machine's clock: it becomes a TTL when the entry is written. If the time has passed by
+// then, Set and SetMany delete the entry, and what a loader returns is handed out but not stored. A TTL that is given later
+// replaces it. The zero Time is an error.
+func ExpiresAt(t time.Time) Option { return Option{kind: optionExpiresAt, until: t} }
+
+// Namespace puts "ns:" before every key of a typed view. It must not be empty or contain a ':'.
+func Namespace(ns string) ViewOption { return namespace(ns) }
+
+// WithCodec is the codec of a typed view or of one call.
+func WithCodec(c codec.Codec) Option { return Option{kind: optionCodec, codec: c} }
+
+// Shared makes all hits of a typed view hand out one decoded value. It saves decoding on every hit; in return no caller
+// may change what it is given, nor what a pointer, map or slice in it leads to.
+func Shared() ViewOption { return shared{} }
+
+// ttl checks a TTL and brings it into bounds. NoExpiry becomes store.Never; 0 stays 0.
+func ttl(d time.Duration) (time.Duration, error) {
+	switch {
+	case d == NoExpiry:
+		return store.Never, nil
+	case d < 0:
+		return 0, fmt.Errorf("%w %v", ErrInvalidTTL, d)
+	case d > 0 && d < time.Microsecond:
+		return time.Microsecond, nil
+	}
+	return min(d, MaxTTL), nil
+}
+
+// apply applies the options of one call.
+func (v *view) apply(opts []Option) (view, error) {
+	out := *v
+	for i := range opts {
+		switch o := &opts[i]; o.kind {
+		case noOption:
+		case optionTTL:
+			d, err := ttl(o.dur)
+			if err != nil {
+				return out, err
+			}
+			if d != 0 {
+				out.ttl, out.until = d, time.Time{}
+			}
+		case optionExpiresAt:
+			if o.until.IsZero() {
+				return out, fmt.Errorf("%w: ExpiresAt of the zero time", ErrInvalidTTL)
+			}
+			out.until = o.until
+		case optionCodec:
+			if err := codec.Validate(o.codec); err != nil {
+				return out, err
+			}
+			out.use(o.codec)
+		case optionStale, optionSoft, optionHard, optionRefresh, optionNegative:
+			if err := out.resist(o, v); err != nil {
+				return out, err
+			}
+		case optionTags:
+			tags, err := withTags(out.tags, o.tags)
+			if err != nil {
+				return out, err
+			}
+			out.tags = tags
+		}
+	}
+	if out.resilience != nil {
+		return out, out.settle()
+	}
+	return out, nil
+}
