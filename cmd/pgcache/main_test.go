@@ -98,7 +98,7 @@ func (s *script) sql(ts *testscript.TestScript, neg bool, args []string) {
 
 // listening waits until so many sessions of the script listen: listening 2
 func (s *script) listening(ts *testscript.TestScript, _ bool, args []string) {
-	s.wait(ts, args, " AND query LIKE 'LISTEN %' AND state = 'idle'")
+	s.wait(ts, args, " AND (query LIKE 'LISTEN %' OR query = ';') AND state = 'idle'") // ; is the heartbeat
 }
 
 // sessions waits until the script has so many sessions: sessions 0
