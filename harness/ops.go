@@ -63,10 +63,10 @@ func (w *worker) update(ctx context.Context, key int) {
 func (w *worker) sourceTTL() time.Duration { return w.cfg.ttl / 2 }
 
 // ask begins a read.
-func (n *node) ask(op string, key int) read {
-	r := read{node: n.id, op: op, start: clock()}
-	r.own, r.seen = time.Duration(n.own[key].Load()), time.Duration(n.seen[key].Load())
-	r.applied, r.down = n.recorder.state()
+func (w *worker) ask(op string, key int) read {
+	r := read{node: w.id, op: op, start: clock()}
+	r.own, r.seen = time.Duration(w.own[key].Load()), time.Duration(w.seen[key].Load())
+	r.applied, r.down = w.recorder.state(w.logged(w.keys[key].kind))
 	return r
 }
 

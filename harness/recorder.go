@@ -20,11 +20,13 @@ import (
 //	the node                  applies the Set     receives t  Get: must not be older
 //
 // Where writes publish inline, the time is a notification of its own, which a cache ignores: it begins like the echo of
-// somebody's probe. Else it goes through the change log, as a key that nobody has. A flush may take several messages,
-// and the time is in one of them: what it says is known with the next one.
+// somebody's probe. What goes through the change log, as all that triggers of watched tables write, is told by a time that goes
+// there too, as a key that nobody has. A flush may take several messages, and the time is in one of them: what it says is
+// known with the next one.
 type recorder struct {
 	pgcache.Listener
-	applied atomic.Int64 // the latest time applied
+	applied atomic.Int64 // the latest time applied of what is published inline
+	logged  atomic.Int64 // and of what goes through the change log
 	flush   int64        // the time in the last flush that had one
 	live    atomic.Bool  // between a Trust and a Down
 	gaps    atomic.Int64 // times it went down after having been live
@@ -40,9 +42,12 @@ const timePrefix = "harness "
 // chimeKey is the key under which the change log has the time, for a version.
 const chimeKey = "harness:time"
 
-// state is what a read that starts now is bound to.
-func (e *recorder) state() (applied time.Duration, down bool) {
+// state is what a read that starts now is bound to, of a key whose changes go through the change log or are published inline.
+func (e *recorder) state(logged bool) (applied time.Duration, down bool) {
 	down = !e.live.Load()
+	if logged {
+		return time.Duration(e.logged.Load()), down
+	}
 	return time.Duration(e.applied.Load()), down
 }
 
@@ -73,7 +78,7 @@ func (s *inner) Notify(payload string) {
 	}
 	_ = m.Items(func(key string, versions []int64) {
 		if key == chimeKey {
-			raise(&s.recorder.applied, s.recorder.flush)
+			raise(&s.recorder.logged, s.recorder.flush)
 			s.recorder.flush = versions[0]
 		}
 	}, func(notify.Group) {}, func() {})
@@ -90,6 +95,7 @@ func (s *inner) StartPolling(ctx context.Context) (func(context.Context) ([]stri
 func (s *inner) Trust(trusted time.Time) {
 	if !s.recorder.live.Load() {
 		raise(&s.recorder.applied, int64(clock()))
+		raise(&s.recorder.logged, int64(clock()))
 		s.recorder.live.Store(true)
 	}
 	s.Subscriber.Trust(trusted)

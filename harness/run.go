@@ -76,7 +76,7 @@ func (f *fleet) run(ctx context.Context, progress func(share float64)) (result, 
 		case <-ctx.Done():
 		}
 		for _, n := range f.nodes() {
-			if _, down := n.recorder.state(); !down {
+			if _, down := n.recorder.state(true); !down {
 				live++
 			}
 			looks++
@@ -129,7 +129,12 @@ func (f *fleet) settle(ctx context.Context) error {
 	last := clock()
 	return f.each(func(n *node) error {
 		for deadline := last + 30*time.Second; clock() < deadline; time.Sleep(timeEvery) {
-			if applied, down := n.recorder.state(); applied >= last && !down {
+			applied, down := n.recorder.state(f.logged(shared))
+			if f.cfg.more {
+				logged, _ := n.recorder.state(f.logged(fromTable))
+				applied = min(applied, logged)
+			}
+			if applied >= last && !down {
 				return nil
 			}
 		}
@@ -171,11 +176,16 @@ func (f *fleet) every(ctx context.Context, d time.Duration, do func(ctx context.
 	}
 }
 
-// publishTime publishes the time to every node; see recorder.
+// logged says whether changes of keys of a kind go through the change log. Triggers of watched tables always write there.
+func (f *fleet) logged(k kind) bool { return f.cfg.transport != immediate || k == fromTable }
+
+// publishTime publishes the time to every node, in each way that changes take; see recorder.
 func (f *fleet) publishTime(ctx context.Context) error {
-	if f.cfg.transport != immediate {
+	if f.logged(shared) || f.cfg.more {
 		_, err := f.db.ExecContext(ctx, "INSERT INTO "+f.name+".cache_changes (key, version) VALUES ($1, $2)", chimeKey, int64(clock()))
-		return err
+		if err != nil || f.logged(shared) {
+			return err
+		}
 	}
 	_, err := f.db.ExecContext(ctx, "SELECT pg_notify($1, $2)", f.name, timeMessage(clock()))
 	return err
