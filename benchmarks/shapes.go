@@ -56,7 +56,7 @@ func fullSizes() sizes {
 			writers: 16, readers: 32, writes: 400, reads: 800, keys: 64, ttl: 5 * time.Second,
 			writePause: 5 * time.Millisecond, readPause: 2 * time.Millisecond,
 		},
-		keys: 10_000, nodes: 4, callers: 32, listening: []int{4, 16, 48, 128}, sessions: []int{5, 48, 128, 512, 1000}, idle: []int{50, 200}, readCallers: []int{1, 8, 64, 256},
+		keys: 10_000, nodes: 4, callers: 32, listening: []int{4, 16, 48, 128}, sessions: []int{5, 48, 128, 512, 1000}, idle: []int{50, 300}, readCallers: []int{1, 8, 64, 256},
 		hitKeys: 1024, missCallers: 64, hitTime: time.Second, memoryEntries: 200_000,
 		groups: []int{1000, 1_000_000}, txCallers: 32,
 	}

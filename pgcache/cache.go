@@ -101,6 +101,7 @@ func New(db *sql.DB, opts Options) (*Cache, error) {
 	switch {
 	case opts.Listener != nil:
 		c.heartbeat.wake = make(chan struct{}, 1)
+		c.heartbeat.idleAfter.Store(int64(idleAfter))
 		c.release = c.session.Keep()
 		c.goDo(c.listen)
 		c.goDo(c.pulses)
@@ -167,6 +168,8 @@ func (c *Cache) goDo(f func()) bool {
 // itself: ErrNotMigrated, a SchemaError, a RightsError, which names every right that is missing, or a table that is not as
 // Durable says. Else it waits for ctx and says what was still missing.
 //
+// A node that was Ready stays so while nobody reads: it is idle then, and the next read wakes it.
+//
 // A role that may only read is Ready if it has no right to write at all, and CleanupInterval is negative.
 func (c *Cache) Ready(ctx context.Context) error {
 	if c.null {
@@ -183,7 +186,7 @@ func (c *Cache) Ready(ctx context.Context) error {
 			return fail("ready", "", last)
 		}
 		if last == nil {
-			if c.opts.Listener == nil || c.local.Live() {
+			if c.opts.Listener == nil || c.local.Live() || c.resting() {
 				return nil
 			}
 			var permanent bool

@@ -88,6 +88,7 @@ func (v *view) read(ctx context.Context, k localcache.Key) (store.Row, error) {
 	if err := c.check(ctx); err != nil {
 		return store.Row{}, err
 	}
+	c.reading()
 	for {
 		f, leader := c.local.BeginRead(k)
 		if leader {
@@ -148,6 +149,7 @@ func (v *view) readMany(ctx context.Context, keys []localcache.Key, interest map
 	if err := c.check(ctx); err != nil {
 		return nil, err
 	}
+	c.reading()
 	reads := make([]*coherence.Read, len(keys))
 	names := make([]string, len(keys))
 	for i, k := range keys {

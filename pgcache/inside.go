@@ -20,12 +20,15 @@ func init() {
 		if c.null {
 			return inside.Cache{CatchUp: c.catchUp}
 		}
-		return inside.Cache{DB: c.db, Names: c.store.Names, CatchUp: c.catchUp, State: c.state, Figures: c.figures}
+		return inside.Cache{
+			DB: c.db, Names: c.store.Names, CatchUp: c.catchUp, State: c.state, Figures: c.figures,
+			IdleAfter: func(d time.Duration) { c.heartbeat.idleAfter.Store(int64(d)) },
+		}
 	}
 }
 
 func (c *Cache) state() inside.State {
-	s := inside.State{Live: c.local.Live(), Listens: c.opts.Listener != nil, Polls: c.polling.Load(), Closed: c.ctx.Err() != nil}
+	s := inside.State{Live: c.local.Live(), Idle: c.resting(), Listens: c.opts.Listener != nil, Polls: c.polling.Load(), Closed: c.ctx.Err() != nil}
 	if !s.Live && !s.Closed {
 		s.Err, s.Permanent = c.listening.err()
 	}

@@ -29,6 +29,9 @@ import (
 //     committed after its writer had given up, or by flushes that fail. It is flushed at once. Where that fails the node
 //     forgets all it holds, at every pulse until it succeeds: memory goes on being of use, and nothing in it is older than
 //     a pulse.
+//
+// A node that nobody reads through for five minutes pulses twice a minute only, and the next read of it wakes its pulse: see
+// idle.go.
 const (
 	pulseEvery   = 2 * time.Second
 	pulseTimeout = time.Second
@@ -43,7 +46,7 @@ const (
 	poolLimit = 7 * time.Second
 )
 
-// heartbeat is the state of the pulse. Other goroutines use wake, looking and poolAt; the rest only pulses does.
+// heartbeat is the state of the pulse. Other goroutines use wake, idle, idleAfter, looking and poolAt; the rest only pulses does.
 type heartbeat struct {
 	wake chan struct{} // the listener has come up, or the schema was found: look now
 
@@ -53,6 +56,8 @@ type heartbeat struct {
 	node        int64 // by which this node claims to flush for watched tables; 0: not drawn yet
 	mayNotFlush bool  // the role may not
 
+	idleness
+
 	looking atomic.Bool  // the server behind the pool is being looked at
 	poolAt  atomic.Int64 // when a statement over the pool was last answered by the listener's server, by coherence.Now
 }
@@ -61,21 +66,24 @@ type heartbeat struct {
 func (c *Cache) pulses() {
 	pause := pulseRetry
 	for {
-		if err := c.pulse(c.ctx); err == nil {
-			pause = pulseEvery
-		} else if pause > pulseEvery/2 {
+		if err := c.pulse(c.ctx); err == nil || pause > pulseEvery/2 {
 			pause = pulseEvery
 		} else {
 			pause *= 2
 		}
 		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-c.heartbeat.wake:
-			pause = pulseRetry
-		case <-c.ctx.Done():
-			timer.Stop()
-			return
+		for waits := true; waits; {
+			select {
+			case <-timer.C:
+				timer.Reset(pulseEvery)
+				waits = c.idles(time.Now())
+			case <-c.heartbeat.wake:
+				pause, waits = pulseRetry, false
+				c.heartbeat.used(time.Now())
+			case <-c.ctx.Done():
+				timer.Stop()
+				return
+			}
 		}
 		timer.Stop()
 	}
@@ -131,9 +139,17 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 	if p.Watches {
 		c.flushForWatches(ctx)
 	}
-	if err := c.lookAtPool(); err != nil {
+	gap := c.heartbeat.gap(asked)
+	if err := c.lookAtPool(gap); err != nil {
 		return err
 	}
+	if c.heartbeat.idle.Load() {
+		return nil // the next read wakes a pulse that counts
+	}
+	if gap {
+		c.local.Forget()
+	}
+	c.heartbeat.trustedAt = asked
 	c.local.TrustPulse(asked.Add(pulseEvery + pulseTimeout))
 	return nil
 }
@@ -220,8 +236,8 @@ func (c *Cache) onSession(ctx context.Context, d time.Duration, f func(ctx conte
 }
 
 // lookAtPool asks which server the pool leads to, if nothing else has shown it lately and there is a connection to spare. The
-// session may have been opened before a failover.
-func (c *Cache) lookAtPool() error {
+// session may have been opened before a failover. After a gap it waits for the answer.
+func (c *Cache) lookAtPool(gap bool) error {
 	h, now := &c.heartbeat, coherence.Now()
 	s := c.db.Stats()
 	spare := s.MaxOpenConnections == 0 || s.InUse < s.MaxOpenConnections
@@ -232,7 +248,9 @@ func (c *Cache) lookAtPool() error {
 	}
 	age := time.Duration(now - seen)
 	if age >= poolEvery && h.looking.CompareAndSwap(false, true) {
+		looked := make(chan struct{})
 		c.goDo(func() {
+			defer close(looked)
 			defer h.looking.Store(false)
 			ctx, cancel := c.statement(c.ctx)
 			defer cancel()
@@ -240,6 +258,16 @@ func (c *Cache) lookAtPool() error {
 				c.checkServer(server)
 			}
 		})
+		if gap { // nobody has looked for as long as nobody has pulsed
+			timer := time.NewTimer(pulseTimeout)
+			defer timer.Stop()
+			select {
+			case <-looked:
+			case <-timer.C:
+			case <-c.ctx.Done():
+			}
+			age = time.Duration(coherence.Now() - h.poolAt.Load())
+		}
 	}
 	if age > poolLimit {
 		return fmt.Errorf("pulse: no statement over the pool was answered for %v", age.Round(time.Second))
