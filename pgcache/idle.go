@@ -17,13 +17,13 @@ import (
 //	              wakes: the log holds nothing old
 //	              Get: v1                          <- overwritten an hour ago
 //
-// So whoever pulses after a gap forgets what it holds. A program that is called back by OnInvalidate relies on changes being
+// So a node that was idle forgets what it holds before it trusts a pulse, and so does one whose pulses failed for long. A program that is called back by OnInvalidate relies on changes being
 // published while it reads nothing: its node is never idle.
 const (
 	idleAfter = 5 * time.Minute
 	idleEvery = 30 * time.Second
 
-	// pulseGap is the longest time between two pulses that are trusted after which memory is still served. It is longer than what a busy server
+	// pulseGap is for how long pulses of a node in use may fail and memory is served again. It is longer than what a busy server
 	// may keep a pulse waiting: memory that is forgotten then would make the server busier.
 	pulseGap = 15 * time.Second
 )
@@ -34,12 +34,16 @@ type idleness struct {
 	idleAfter atomic.Int64 // nanoseconds
 	reads     uint64       // counted when it was last looked
 	usedAt    time.Time    // when reads was last seen to have changed, or the pulse was woken
-	trustedAt time.Time    // when the last pulse that was trusted was asked for
+	rested    bool         // it was idle since the last pulse that was trusted
+	trustedAt time.Time    // when that was asked for
 }
 
+// gap says whether a pulse comes so long after the last that was trusted that memory must be forgotten before it is.
 func (i *idleness) gap(asked time.Time) bool {
-	return !i.trustedAt.IsZero() && asked.Sub(i.trustedAt) > pulseGap
+	return i.rested || !i.trustedAt.IsZero() && asked.Sub(i.trustedAt) > pulseGap
 }
+
+func (i *idleness) trusts(asked time.Time) { i.rested, i.trustedAt = false, asked }
 
 func (i *idleness) used(at time.Time) {
 	i.usedAt = at
@@ -56,6 +60,7 @@ func (c *Cache) idles(now time.Time) bool {
 	}
 	idle := now.Sub(h.usedAt) >= time.Duration(h.idleAfter.Load())
 	h.idle.Store(idle)
+	h.rested = h.rested || idle
 	return idle && now.Sub(h.at) < idleEvery
 }
 

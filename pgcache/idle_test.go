@@ -29,7 +29,7 @@ func (p *pulses) Begin(ctx context.Context, op pgcache.Op) (context.Context, fun
 func TestIdle(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("idles for 20 s")
+		t.Skip("idles for 8 s")
 	}
 	cl := newCluster(t)
 	var asked pulses
@@ -44,9 +44,9 @@ func TestIdle(t *testing.T) {
 
 	// What a lost node leaves in the log is published by whoever wakes first: here nobody has heard of it yet.
 	cl.exec("UPDATE " + cl.table() + " SET version = 2, stamp = 2, value = '2' WHERE key = 'k'")
-	time.Sleep(18 * time.Second) // longer than memory is kept without pulses
+	time.Sleep(8 * time.Second)
 	if n := asked.n.Load() - before; n > 1 {
-		t.Errorf("%d pulses of an idle node in 18 s", n)
+		t.Errorf("%d pulses of an idle node in 8 s", n)
 	}
 	if err := c.Ready(t.Context()); err != nil || !inside.Of(c).State().Idle {
 		t.Errorf("an idle node: Ready says %v, and its state is %+v", err, inside.Of(c).State())

@@ -149,7 +149,7 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 	if gap {
 		c.local.Forget()
 	}
-	c.heartbeat.trustedAt = asked
+	c.heartbeat.trusts(asked)
 	c.local.TrustPulse(asked.Add(pulseEvery + pulseTimeout))
 	return nil
 }
