@@ -13,7 +13,7 @@ import (
 // TestFailedFlush: whatever a flush failed of, it has published nothing. It is tried again, ever more rarely.
 func TestFailedFlush(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
-		awake(w)
+		notQuiet(w)
 		logged(t, w, 1)
 		s.err = errors.New("connection lost")
 		s.rest(10 * time.Second)
@@ -30,7 +30,7 @@ func TestFailedFlush(t *testing.T) {
 		s.rest(time.Second + took)
 		wantOwed(t, w)
 		// And the next one is not late any more.
-		awake(w)
+		notQuiet(w)
 		logged(t, w, 2)
 		before := time.Since(s.began)
 		s.rest(2 * win)
@@ -44,7 +44,7 @@ func TestFailedFlush(t *testing.T) {
 func TestLead(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
 		s.received = func(int64) { w.Received(flushOf(w.node)) }
-		awake(w)
+		notQuiet(w)
 		logged(t, w, 1)
 		s.changes = 1
 		s.rest(win + took + 1)
@@ -65,12 +65,12 @@ func TestLead(t *testing.T) {
 // TestFollower: while another leads, its flushes publish what is written here. When it falls silent, this node takes over
 // after two to three windows.
 func TestFollower(t *testing.T) {
-	for name, beats := range map[string]int{"silent": 0, "leading": 20} {
+	for name, flushes := range map[string]int{"silent": 0, "leading": 20} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *Window, s *script) {
 				w.Received(flushOf(1))
 				last := time.Since(s.began)
-				for v := range int64(beats) {
+				for v := range int64(flushes) {
 					w.Begin(false, v)
 					w.End(v, Logged)
 					s.rest(win + 3*time.Millisecond) // it comes a little late
@@ -132,7 +132,7 @@ func TestClose(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan struct{})
 				go func() { defer close(done); w.Run(ctx) }()
-				awake(w)
+				notQuiet(w)
 				if test.before != nil {
 					w.Begin(false, 1)
 					test.before(w, s)
@@ -163,12 +163,12 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// TestLadder: the log is kept small. VACUUM needs the owner's rights, and draining that nobody holds the log: here both
+// TestKeepSmall: the log is kept small. VACUUM needs the owner's rights, and draining that nobody holds the log: here both
 // fail.
-func TestLadder(t *testing.T) {
+func TestKeepSmall(t *testing.T) {
 	run := func(t *testing.T, bytes int64, check func(t *testing.T, w *Window, s *script)) {
 		bubble(t, func(t *testing.T, w *Window, s *script) {
-			awake(w)
+			notQuiet(w)
 			logged(t, w, 1)
 			s.bytes, s.always = bytes, 1
 			s.rest(30 * time.Second)
@@ -209,7 +209,7 @@ func TestLadder(t *testing.T) {
 			if len(s.vacuums) == 0 || len(s.drains) == 0 || s.vacuums[0] > s.drains[0] {
 				t.Error("drained before VACUUM was tried")
 			}
-			awake(w)
+			notQuiet(w)
 			if w.Begin(false, 2) {
 				t.Error("the log is not full yet")
 			}
@@ -218,7 +218,7 @@ func TestLadder(t *testing.T) {
 	})
 	t.Run("full", func(t *testing.T) {
 		run(t, 32<<20+1, func(t *testing.T, w *Window, s *script) {
-			awake(w)
+			notQuiet(w)
 			if !w.Begin(false, 2) {
 				t.Error("the log is full: a write must publish inline")
 			}
@@ -230,7 +230,7 @@ func TestLadder(t *testing.T) {
 					s.bytes = 1 << 10
 				}
 				s.rest(100 * time.Millisecond)
-				awake(w)
+				notQuiet(w)
 			}
 			if w.Begin(false, 3) {
 				t.Error("the log has shrunk, and nobody has noticed")
@@ -244,7 +244,7 @@ func TestLadder(t *testing.T) {
 // bounded.
 func TestVersionsNobodyNames(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
-		awake(w)
+		notQuiet(w)
 		most := 0
 		for i := range 10_000 {
 			if i%25 == 0 {
@@ -269,10 +269,10 @@ func TestVersionsNobodyNames(t *testing.T) {
 	})
 }
 
-// TestBusy: a flush beside another discharges nothing, and is soon tried again.
+// TestBusy: a flush beside another settles nothing, and is soon tried again.
 func TestBusy(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
-		awake(w)
+		notQuiet(w)
 		logged(t, w, 1)
 		s.err = ErrBusy
 		s.rest(win + took)
@@ -320,7 +320,7 @@ func TestStepsDown(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *Window, s *script) {
-				awake(w)
+				notQuiet(w)
 				logged(t, w, 1)
 				s.always = 1
 				s.rest(win + took + 1)
@@ -341,7 +341,7 @@ func TestQuietLogIsEmptied(t *testing.T) {
 	for name, bytes := range map[string]int64{"small": quietAt, "grown": quietAt + 1} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *Window, s *script) {
-				awake(w)
+				notQuiet(w)
 				logged(t, w, 1)
 				s.bytes, s.changes = bytes, 1
 				s.rest(time.Second)

@@ -133,10 +133,10 @@ func TestAdapt(t *testing.T) {
 	}
 }
 
-// TestLink: the shortest round trip of the last pulses counts, and is forgotten.
-func TestLink(t *testing.T) {
+// TestRoundTrip: the shortest round trip of the last pulses counts, and is forgotten.
+func TestRoundTrip(t *testing.T) {
 	t.Parallel()
-	var l link
+	var l roundTrip
 	if l.shortest() != 0 {
 		t.Error("a way that nobody has measured takes time")
 	}
@@ -146,8 +146,8 @@ func TestLink(t *testing.T) {
 		}
 	}
 	add(1, 3*time.Millisecond)
-	add(linkPulses-1, 9*time.Millisecond)
-	add(linkPulses, 5*time.Millisecond)
+	add(roundTripPulses-1, 9*time.Millisecond)
+	add(roundTripPulses, 5*time.Millisecond)
 	if d := l.shortest(); d != 3*time.Millisecond {
 		t.Errorf("got %v", d)
 	}
@@ -155,7 +155,7 @@ func TestLink(t *testing.T) {
 	if d := l.shortest(); d != 5*time.Millisecond {
 		t.Errorf("got %v", d)
 	}
-	add(2*linkPulses, 7*time.Millisecond)
+	add(2*roundTripPulses, 7*time.Millisecond)
 	if d := l.shortest(); d != 7*time.Millisecond {
 		t.Errorf("got %v", d)
 	}
@@ -182,7 +182,7 @@ func TestDistantLeader(t *testing.T) {
 	stretching(t, 8, quick, func(f *fleet) {
 		far := f.nodes[0]
 		far.set(func(n *node) { n.distance = 100 * time.Millisecond })
-		rest(linkPulses * 2 * pulseEvery)
+		rest(roundTripPulses * 2 * pulseEvery)
 		f.leads(far, 2*time.Second)
 		if d := far.Current(); d > 2*win {
 			t.Errorf("alone it flushes by %v", d)
@@ -398,7 +398,7 @@ func TestMixedMostWindows(t *testing.T) {
 	slow.deliver = most / 4
 	stretching(t, 8, slow, func(f *fleet) {
 		for i, n := range f.nodes[:4] {
-			n.most = win
+			n.maxWindow = win
 			n.node = uint32(i)<<30 + 1 // some below the others' ids, some above
 		}
 		f.traffic(10*time.Second, 5*time.Millisecond, f.nodes...)
