@@ -51,7 +51,7 @@ const (
 	MaxPayload = 7999
 )
 
-// AppendItem appends the item of one key and its versions, newest first.
+// AppendItem appends the item of one key and its versions, newest first. Only tests make messages here: the nodes' are made by SQL.
 func AppendItem(b []byte, key string, versions ...int64) []byte {
 	b = strconv.AppendInt(b, int64(len(key)), 10)
 	b = append(b, ':')
