@@ -91,7 +91,7 @@ func New(db *sql.DB, opts Options) (*Cache, error) {
 	c.openHook()
 	c.openObserver()
 	if opts.Refresh {
-		c.local.OnLost = c.refresh.add
+		c.local.OnEvicted = c.refresh.add
 		c.refresh.wake = make(chan struct{}, 1)
 		c.goDo(func() { c.refresh.run(c) })
 	}

@@ -131,7 +131,7 @@ func (c *Cache) Stats() Stats {
 		Fenced: c.stats.fenced.Load(), GuardErrors: c.stats.guardErrors.Load(),
 		Stale: c.stats.stale.Load(), NegativeHits: c.stats.negativeHits.Load(), EarlyLoads: c.stats.refreshes.Load(), EarlyErrors: c.stats.refreshErrors.Load(),
 		Cleaned: c.stats.cleaned.Load(), Groups: c.stats.groups.Load(),
-		Invalidations: c.local.Invalidations.Load(), LocalFlushes: c.local.Flushes.Load(),
+		Invalidations: c.local.Invalidations.Load(), LocalFlushes: c.local.Forgets.Load(),
 		DecodeErrors: c.stats.decodeErrors.Load(),
 		Flushes:      c.stats.flushes.Load(), Messages: c.stats.messages.Load(), Refreshed: c.stats.refreshed.Load(),
 		UnknownMessages: c.stats.unknown.Load(), Unpublished: c.stats.behind.Load(),
