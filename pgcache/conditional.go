@@ -19,7 +19,7 @@ func (v *view) conditional(ctx context.Context, k localcache.Key, version int64,
 	}
 	writer := c.local.BeginWrite(k, version, nil)
 	var out store.Written
-	inline := c.window.Begin(false, version)
+	inline := c.beginWrite(false, version)
 	sent := coherence.Now()
 	defer func() { // also if a driver panics
 		var e *localcache.Entry

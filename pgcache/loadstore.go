@@ -120,8 +120,7 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 		writers[i], versions[i] = c.local.BeginWrite(l.Key, rows[i].Version, l), rows[i].Version
 		slow = slow || rows[i].PublishNew
 	}
-	c.late.began(versions)
-	inline := c.window.Begin(slow, versions...) // a slow load is published at once: other processes wait for its row
+	inline := c.beginWrite(slow, versions...) // a slow load is published at once: other processes wait for its row
 	storing, sent := r.run.Step(), coherence.Now()
 	// Not with the callers' context: the value is there, and others wait for it.
 	statement, cancel := c.statement(context.WithoutCancel(ctx))

@@ -99,8 +99,7 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 	}
 	var out store.Written
 	written := false
-	c.late.began(versions)
-	inline := c.window.Begin(false, versions...)
+	inline := c.beginWrite(false, versions...)
 	sent := coherence.Now()
 	defer func() {
 		// Also if a driver panics. Without the reply, memory holds nothing: the write may still come to pass.
@@ -126,7 +125,14 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 	return nil
 }
 
-// endWrite says what came of a write that was begun with c.window.Begin.
+// beginWrite is called before a statement is sent that writes these versions, and endWrite after it. inline says that the statement
+// has to publish them itself, which forceInline asks for.
+func (c *Cache) beginWrite(forceInline bool, versions ...int64) (inline bool) {
+	c.late.began(versions)
+	return c.window.Begin(forceInline, versions...)
+}
+
+// endWrite says what came of a write that beginWrite began.
 func (c *Cache) endWrite(versions []int64, out store.Written, err error) {
 	c.late.replied(versions, !out.Published && (len(out.Logged) == 0 || !out.Logged[0]))
 	for i, version := range versions {
