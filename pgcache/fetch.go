@@ -59,9 +59,9 @@ type Load[T any] struct {
 
 // settings are what a loader of Fetch says of its value.
 type settings struct {
-	ttl    time.Duration // 0: the view's
-	tags   []string      // nil: the view's
-	unkept bool
+	ttl        time.Duration // 0: the view's
+	tags       []string      // nil: the view's
+	doNotStore bool
 }
 
 // said is a loader's value with its settings.
@@ -98,7 +98,7 @@ func (l *Load[T]) SetTags(tags ...string) {
 func (l *Load[T]) DoNotStore() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.said.unkept = true
+	l.said.doNotStore = true
 }
 
 // settings are what the loader has said so far.
@@ -124,7 +124,7 @@ func (t *Typed[T]) Fetch(ctx context.Context, key string, load func(context.Cont
 	k := t.key(key)
 	if v, h := t.fromMemory(k); h.e != nil {
 		if h.left() < with.due && with.dueInMemory(h) {
-			with.refreshBehind(ctx, []localcache.Key{k}, reflect.TypeFor[T](), false, saying(with, load))
+			with.loadEarly(ctx, []localcache.Key{k}, reflect.TypeFor[T](), false, fetchLoader(with, load))
 		}
 		return Result[T]{Value: v, Source: FromMemory}, nil
 	}
@@ -134,15 +134,15 @@ func (t *Typed[T]) Fetch(ctx context.Context, key string, load func(context.Cont
 // fetch is the miss, apart: here the value goes to the heap to be decoded into.
 func fetch[T any](ctx context.Context, with view, op, key string, load func(context.Context, *Load[T]) (T, error)) (Result[T], error) {
 	var v T
-	g, err := with.getOrSet(ctx, op, key, &v, saying(with, load))
+	g, err := with.getOrSet(ctx, op, key, &v, fetchLoader(with, load))
 	if err != nil {
 		return Result[T]{}, err
 	}
 	return Result[T]{Value: v, Source: g.source, Stale: g.stale, Err: g.err}, nil
 }
 
-// saying is the loader of one key that load is.
-func saying[T any](v view, load func(context.Context, *Load[T]) (T, error)) loadFunc {
+// fetchLoader is the loader of one key that load is.
+func fetchLoader[T any](v view, load func(context.Context, *Load[T]) (T, error)) loadFunc {
 	return func(ctx context.Context, names []string, old map[localcache.Key]store.Row) (map[string]any, error) {
 		l := &Load[T]{view: &v, key: v.key(names[0])}
 		l.old = old[l.key]
@@ -155,8 +155,8 @@ func saying[T any](v view, load func(context.Context, *Load[T]) (T, error)) load
 	}
 }
 
-// plainly is the loader of one key that load is.
-func plainly[T any](load func(context.Context) (T, error)) loadFunc {
+// plainLoader is the loader of one key that load is.
+func plainLoader[T any](load func(context.Context) (T, error)) loadFunc {
 	return func(ctx context.Context, names []string, _ map[localcache.Key]store.Row) (map[string]any, error) {
 		value, err := load(ctx)
 		return map[string]any{names[0]: value}, err
@@ -164,7 +164,7 @@ func plainly[T any](load func(context.Context) (T, error)) loadFunc {
 }
 
 // got is what a caller of a load gets, beside the value.
-type got struct {
+type answer struct {
 	source Source
 	stale  bool
 	err    error // why it is stale

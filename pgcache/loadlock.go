@@ -33,7 +33,7 @@ type lookup struct {
 	step  int
 	sent  int64
 
-	got    []bool        // which keys are locked; nil: none was asked for
+	locked []bool        // which keys this process has locked; nil: the guard was not asked, or it failed
 	looked *store.Looked // nil: not yet
 }
 
@@ -55,17 +55,17 @@ func (l *lookup) lock(ctx context.Context) {
 	if ours, ok := c.locks.(looker); ok {
 		var looked store.Looked
 		look := lock.Look{Stale: l.r.staleFor() > 0, Strict: l.r.early, Live: l.r.early || l.r.unusable}
-		if l.got, looked, err = ours.LockAndLook(ctx, c.store, l.names, look); err == nil {
+		if l.locked, looked, err = ours.LockAndLook(ctx, c.store, l.names, look); err == nil {
 			l.looked = &looked
 		}
 	} else {
-		l.got, err = c.locks.TryLock(ctx, l.names)
+		l.locked, err = c.locks.TryLock(ctx, l.names)
 	}
-	if err == nil && len(l.got) != len(l.names) {
+	if err == nil && len(l.locked) != len(l.names) {
 		err = errors.New("it did not answer for each key")
 	}
 	if err != nil {
-		l.got, l.looked = nil, nil
+		l.locked, l.looked = nil, nil
 		c.stats.guardErrors.Add(1)
 		c.warn("the guard can't lock, loading without it", "error", err)
 	}
@@ -74,7 +74,7 @@ func (l *lookup) lock(ctx context.Context) {
 // release gives back what was locked.
 func (l *lookup) release() {
 	var held []string
-	for i, got := range l.got {
+	for i, got := range l.locked {
 		if got {
 			held = append(held, l.names[i])
 		}
@@ -127,7 +127,7 @@ func (l *lookup) fence(ctx context.Context) (*fence, error) {
 	for i, k := range l.keys {
 		var row store.Row
 		var e *localcache.Entry
-		shared := err
+		readErr := err
 		if err == nil {
 			row = l.looked.Rows[i]
 			if _, stale := row.Stale(); r.staleFor() > 0 && !r.early && (stale || !row.Live()) && r.offer(l.loads[i], row, r.into, l.step, l.sent) {
@@ -144,9 +144,9 @@ func (l *lookup) fence(ctx context.Context) (*fence, error) {
 				r.unusable = true
 			}
 		} else if ctx.Err() != nil {
-			shared = errGivenUp
+			readErr = errGivenUp
 		}
-		l.reads[i].Finish(row, shared, e)
+		l.reads[i].Finish(row, readErr, e)
 	}
 	if err != nil {
 		return nil, err
@@ -154,7 +154,7 @@ func (l *lookup) fence(ctx context.Context) (*fence, error) {
 	b.snapshot = l.looked.Snapshot
 	if ours, ok := c.locks.(leaser); ok {
 		b.leases = make(map[localcache.Key]store.Lease, len(l.keys))
-		for i, got := range l.got {
+		for i, got := range l.locked {
 			if got {
 				b.leases[l.keys[i]] = ours.Lease(l.names[i])
 			}

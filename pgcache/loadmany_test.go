@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/pgcache/go/codec"
 	"github.com/pgcache/go/internal/testdb"
 	"github.com/pgcache/go/pgcache"
 )
@@ -199,4 +200,19 @@ func TestOverlappingLoads(t *testing.T) {
 		}
 		cl.noLocks()
 	})
+}
+
+// A codec for one call is that of the values that it loads, as for GetOrSet.
+func TestGetOrSetManyWithCodec(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t).node(nil)
+	v := pgcache.For[int](c, pgcache.Namespace("n"))
+	for range 2 { // the second time from memory or the database
+		all, err := v.GetOrSetMany(t.Context(), []string{"a", "b"}, func(_ context.Context, missing []string) (map[string]int, error) {
+			return map[string]int{"a": 1, "b": 2}, nil
+		}, pgcache.WithCodec(codec.Gob{}))
+		if err != nil || len(all) != 2 || all["b"] != 2 {
+			t.Error(all, err)
+		}
+	}
 }

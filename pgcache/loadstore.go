@@ -3,8 +3,6 @@ package pgcache
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/pgcache/go/internal/coherence"
@@ -18,7 +16,7 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 	c := r.c
 	names := make([]string, len(loads))
 	for i, l := range loads {
-		names[i] = r.given(l.Key)
+		names[i] = r.keyInView(l.Key)
 	}
 	called := r.run.Step()
 	r.stats.loads.Add(1)
@@ -53,7 +51,7 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 		if _, says := value.(said); says {
 			value = about.value
 		}
-		w := r.row(l.Key, nil)
+		w := r.newWrite(l.Key, nil)
 		w.PublishNew = time.Since(began) >= slowLoad
 		if b != nil {
 			w.Fence, w.Incarnation, w.Looked = b.rows[l.Key].Version, b.incarnation, b.looked
@@ -61,7 +59,7 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 		}
 		out := coherence.Loaded{Since: called}
 		if missing || !ok {
-			if out.Err, out.All = err, missing; about.unkept || !r.absent(l, &w) {
+			if out.Err, out.All = err, missing; about.doNotStore || !r.absent(l, &w) {
 				l.End(out)
 				continue
 			}
@@ -69,7 +67,7 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 			// Each key for itself: a value that can't be encoded fails alone.
 			if w.Value, err = r.encode(l.Key, value); err != nil {
 				if r.early {
-					r.fault = err
+					r.earlyErr = err
 				}
 				l.End(coherence.Loaded{Err: err})
 				continue
@@ -81,8 +79,8 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 				w.Tags = about.tags
 			}
 			out.Found, out.Loader, out.Row = true, true, *storedRow(w)
-			if about.unkept || over && about.ttl == 0 {
-				r.unkept = true
+			if about.doNotStore || over && about.ttl == 0 {
+				r.notStored = true
 				l.End(out)
 				continue
 			}
@@ -95,7 +93,7 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 }
 
 // given is the key as the view's user knows it.
-func (v *view) given(k localcache.Key) string {
+func (v *view) keyInView(k localcache.Key) string {
 	if v.namespace != "" {
 		return k.Name
 	}
@@ -149,7 +147,7 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 	if err != nil {
 		err = c.explain(statement, err)
 		for i := range out {
-			if misconfigured(err) {
+			if isPermanent(err) {
 				out[i] = coherence.Loaded{Err: err}
 			}
 		}
@@ -185,77 +183,4 @@ func (r *loadRun) yield(ctx context.Context, loads []*coherence.Load, out []cohe
 			out[n] = coherence.Loaded{Found: true, Row: row, Since: reading}
 		}
 	}
-}
-
-// remaining is how long a row lives that was just written with this TTL.
-func remaining(ttl time.Duration) time.Duration {
-	if ttl == store.Never {
-		return 1<<63 - 1
-	}
-	return ttl
-}
-
-// call runs the loader in a goroutine of its own: it may panic, end its goroutine, or never return.
-func (r *loadRun) call(ctx context.Context, loads []*coherence.Load, names []string) (values map[string]any, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.c.opts.LoadTimeout, fmt.Errorf("%w (%v)", ErrLoadTimeout, r.c.opts.LoadTimeout))
-	defer cancel()
-	chain := &loadChain{cache: r.c, run: r.run, keys: make([]localcache.Key, len(loads)), outer: chainOf(ctx)}
-	for i, l := range loads {
-		chain.keys[i] = l.Key
-	}
-	type result struct {
-		values map[string]any
-		err    error
-	}
-	old := r.old
-	done := make(chan result, 1) // buffered: a loader that returns too late finds nobody
-	go func() {
-		res := result{err: ErrLoaderExited}
-		defer func() {
-			if p := recover(); p != nil {
-				res = result{err: &PanicError{Value: p, Stack: debug.Stack()}}
-			}
-			done <- res
-		}()
-		values, err := r.load(context.WithValue(ctx, chainKey{}, chain), names, old)
-		res = result{values, err}
-	}()
-	select {
-	case res := <-done:
-		if res.err != nil && errors.Is(res.err, context.DeadlineExceeded) && errors.Is(context.Cause(ctx), ErrLoadTimeout) {
-			res.err = fmt.Errorf("%w: %w", context.Cause(ctx), res.err)
-		}
-		return res.values, res.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-}
-
-// loadChain is what a loader's context carries: the keys that are being loaded around it.
-type loadChain struct {
-	cache *Cache
-	run   *coherence.Run
-	keys  []localcache.Key
-	outer *loadChain
-}
-
-type chainKey struct{}
-
-func chainOf(ctx context.Context) *loadChain {
-	chain, _ := ctx.Value(chainKey{}).(*loadChain)
-	return chain
-}
-
-// loading says whether ctx belongs to a loader of k: it would wait for itself.
-func loading(ctx context.Context, c *Cache, k localcache.Key) bool {
-	for chain := chainOf(ctx); chain != nil; chain = chain.outer {
-		if chain.cache == c {
-			for _, key := range chain.keys {
-				if key == k {
-					return true
-				}
-			}
-		}
-	}
-	return false
 }

@@ -71,7 +71,7 @@ func (t *Typed[T]) fromDatabase(ctx context.Context, key string) (v T, found boo
 	}
 	k := t.key(key)
 	defer t.observe(&ctx, "get", 1).end(&found, &err)
-	if t.noneInMemory(k) {
+	if t.negativeInMemory(k) {
 		return v, false, nil
 	}
 	row, err := t.read(ctx, k)
@@ -134,7 +134,7 @@ func (t *Typed[T]) GetOrSet(ctx context.Context, key string, load func(context.C
 	k := t.key(key)
 	if v, h := t.fromMemory(k); h.e != nil {
 		if h.left() < with.due && with.dueInMemory(h) {
-			with.refreshBehind(ctx, []localcache.Key{k}, reflect.TypeFor[T](), false, plainly(load))
+			with.loadEarly(ctx, []localcache.Key{k}, reflect.TypeFor[T](), false, plainLoader(load))
 		}
 		return v, nil
 	}
@@ -144,7 +144,7 @@ func (t *Typed[T]) GetOrSet(ctx context.Context, key string, load func(context.C
 // getOrSet is the miss, apart: here the value goes to the heap to be decoded into.
 func getOrSet[T any](ctx context.Context, with view, key string, load func(context.Context) (T, error)) (T, error) {
 	var v, none T
-	if _, err := with.getOrSet(ctx, "get or set", key, &v, plainly(load)); err != nil {
+	if _, err := with.getOrSet(ctx, "get or set", key, &v, plainLoader(load)); err != nil {
 		return none, err
 	}
 	return v, nil
