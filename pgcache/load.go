@@ -11,21 +11,23 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// loadRun is one run of a loader, for one key or for many.
+// loadRun is one run of a loader, for one key or for many. Its fields belong to the goroutine that start or loadEarly begins, once that
+// runs; the loader itself runs in another, see call.
 type loadRun struct {
 	view
 	run      *coherence.Run
-	arrived  int64 // when the caller of GetOrSetMany came
+	arrived  int64 // when the caller first asked; of GetOrSetMany alone
 	load     loadFunc
-	into     reflect.Type // what callers decode into
-	many     bool         // the loader is one of many keys
-	degraded bool         // the database did not answer: load and return, no more
-	unusable bool         // a live row was found that does not answer the callers: it is to be locked all the same
+	into     reflect.Type                 // what callers decode into
+	many     bool                         // the loader is one of many keys
+	degraded bool                         // the database did not answer: call the loader and store nothing
+	unusable bool                         // a row was found that is live and needs a load all the same: the guard is to lock it too
+	old      map[localcache.Key]store.Row // what the last look found, for Load.Stale
 
-	early     bool                         // in the background, see RefreshAfter
-	earlyErr  error                        // why an early run has brought nothing, if it failed
-	notStored bool                         // the loader of an early run said that its value is not to be stored
-	old       map[localcache.Key]store.Row // values for the loader, of the last look
+	// Of an early load, see loadEarly.
+	early     bool
+	earlyErr  error // what the loader failed with, or the encoding of its value
+	notStored bool  // the loader, or ExpiresAt, has said that its value is not to be stored
 }
 
 // start runs the loads in a goroutine that Close waits for.
@@ -35,14 +37,15 @@ func (r *loadRun) start(loads []*coherence.Load) {
 	}
 }
 
+// end ends loads, each with out.
 func end(loads []*coherence.Load, out coherence.Loaded) {
 	for _, l := range loads {
 		l.End(out)
 	}
 }
 
-// Those who don't get the lock look again when the key is invalidated, and after a growing wait in case it is not: the
-// winner's store of a new row is not published unless the load was slow.
+// A process that does not get the lock looks again when the key is invalidated, and also after a wait, which doubles from firstWait to
+// longWait: a new row that a load stores is published only if the load took slowLoad.
 const (
 	firstWait = 2 * time.Millisecond
 	longWait  = 100 * time.Millisecond
@@ -65,15 +68,15 @@ func (r *loadRun) rounds(pending []*coherence.Load) {
 	started := time.Now()
 	for pause := firstWait; len(pending) > 0; pause = min(pause*2, longWait) {
 		withoutLock := r.degraded || r.c.null || time.Since(started) >= r.c.opts.LockTimeout
-		knew := r.unusable
+		foundUnusable := r.unusable
 		pending = r.round(ctx, pending, withoutLock, started)
 		if len(pending) == 0 {
 			return
 		}
-		if r.unusable && !knew {
-			continue // nobody may have the lock: a guard may not lock keys that have a live row
+		if r.unusable && !foundUnusable {
+			continue // without a wait: the guard did not lock the key because its row is live, and does so from now on
 		}
-		pauseFor(ctx, pause*3/4+rand.N(pause/2), invalidated) // not all processes at once
+		pauseFor(ctx, pause*3/4+rand.N(pause/2), invalidated) // random, so that processes do not look at the same time
 		if ctx.Err() != nil {
 			end(pending, coherence.Loaded{All: true, Err: context.Cause(ctx)})
 			return
@@ -81,13 +84,14 @@ func (r *loadRun) rounds(pending []*coherence.Load) {
 	}
 }
 
-// context is that of the run, which Close ends too.
+// context returns the context of the run, which Close ends too.
 func (r *loadRun) context() (ctx context.Context, cancel func()) {
 	ctx, end := context.WithCancelCause(r.run.Ctx)
 	stop := context.AfterFunc(r.c.ctx, func() { end(ErrClosed) })
 	return ctx, func() { stop(); end(nil) }
 }
 
+// pauseFor waits for d, for invalidated or for the end of ctx.
 func pauseFor(ctx context.Context, d time.Duration, invalidated <-chan struct{}) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -98,7 +102,7 @@ func pauseFor(ctx context.Context, d time.Duration, invalidated <-chan struct{})
 	}
 }
 
-// round ends the loads that it can and returns the others: keys that another process holds. withoutLock loads them all.
+// round ends the loads that it can and returns the others: those whose key another process has locked. withoutLock loads them all.
 func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, withoutLock bool, started time.Time) (waiting []*coherence.Load) {
 	if r.degraded || r.c.null {
 		r.offerAllFromMemory(pending)
@@ -108,7 +112,7 @@ func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, withoutL
 	l := r.look(pending)
 	defer l.release()
 	if !withoutLock {
-		// The pool may have no connection to spare: then this process waits no longer than for another's load.
+		// A pool without a free connection keeps this process waiting no longer than another's load does.
 		locking, cancel := context.WithDeadline(ctx, started.Add(r.c.opts.LockTimeout))
 		l.lock(locking)
 		cancel()

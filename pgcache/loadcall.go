@@ -11,10 +11,11 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// loadFunc is a loader of one key or many. old are the values, stale or still live, that were found under them.
+// loadFunc is the loader of one key, or of many: names are the keys without the view's namespace. old are the rows that the load replaces,
+// for Load.Stale. A value may be a fetchedValue.
 type loadFunc func(ctx context.Context, names []string, old map[localcache.Key]store.Row) (map[string]any, error)
 
-// call runs the loader in a goroutine of its own: it may panic, end its goroutine, or never return.
+// call runs the loader in a goroutine of its own, because it may panic, end its goroutine, or never return.
 func (r *loadRun) call(ctx context.Context, loads []*coherence.Load, names []string) (values map[string]any, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.c.opts.LoadTimeout, fmt.Errorf("%w (%v)", ErrLoadTimeout, r.c.opts.LoadTimeout))
 	defer cancel()
@@ -27,7 +28,7 @@ func (r *loadRun) call(ctx context.Context, loads []*coherence.Load, names []str
 		err    error
 	}
 	old := r.old
-	done := make(chan result, 1) // buffered: a loader that returns too late finds nobody
+	done := make(chan result, 1) // buffered: nobody receives from a loader that returns too late
 	go func() {
 		res := result{err: ErrLoaderExited}
 		defer func() {
@@ -50,7 +51,7 @@ func (r *loadRun) call(ctx context.Context, loads []*coherence.Load, names []str
 	}
 }
 
-// loadChain is what a loader's context carries: the keys that are being loaded around it.
+// loadChain is in the context of a loader: the keys that it loads, and in outer those of the loader that it was called from.
 type loadChain struct {
 	cache *Cache
 	run   *coherence.Run
@@ -60,12 +61,13 @@ type loadChain struct {
 
 type chainKey struct{}
 
+// chainOf returns the chain of the loader that ctx belongs to; nil if it belongs to none.
 func chainOf(ctx context.Context) *loadChain {
 	chain, _ := ctx.Value(chainKey{}).(*loadChain)
 	return chain
 }
 
-// loading says whether ctx belongs to a loader of k: it would wait for itself.
+// loading says whether ctx belongs to a loader of k, directly or through others: a load of k would wait for itself.
 func loading(ctx context.Context, c *Cache, k localcache.Key) bool {
 	for chain := chainOf(ctx); chain != nil; chain = chain.outer {
 		if chain.cache == c {

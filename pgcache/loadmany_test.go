@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"runtime"
 	"slices"
 	"strconv"
@@ -214,5 +215,18 @@ func TestGetOrSetManyWithCodec(t *testing.T) {
 		if err != nil || len(all) != 2 || all["b"] != 2 {
 			t.Error(all, err)
 		}
+	}
+}
+
+// The error of a value that can't be encoded is that of its own key, and not of one that the loader left out.
+func TestGetOrSetManyErrorsAreOfTheirKey(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t).node(nil)
+	v := pgcache.For[float64](c, pgcache.Namespace("n"))
+	all, err := v.GetOrSetMany(t.Context(), []string{"nan", "none", "one"}, func(context.Context, []string) (map[string]float64, error) {
+		return map[string]float64{"nan": math.NaN(), "one": 1}, nil
+	})
+	if err == nil || strings.Count(err.Error(), "get or set many") != 1 || !strings.Contains(err.Error(), `"n:nan"`) || !maps.Equal(all, map[string]float64{"one": 1}) {
+		t.Errorf("%v, %v", all, err)
 	}
 }
