@@ -14,7 +14,7 @@ GOLANGCI_V := v2.15.0
 # The modules of this repository beside the root: users never meet their dependencies.
 NESTED    := $(patsubst %/go.mod,%,$(wildcard */go.mod */*/go.mod))
 # What `make mutants` changes in pgcache: the way of a load; and the tests that look at it.
-MUTANT_FILES := ^(load|loadstore|loadlock)\.go$$
+MUTANT_FILES := ^(getorset|load|loadcall|loadstore|loadlock)\.go$$
 MUTANT_TESTS := DatabaseDown|Load|P6|GetOrSet|Guard|Foreign|MissPath|Recurs|Waiters|Ring|NotFound|TwoNodes|Panic|ManyKeys|NoConnection|Closed|Null
 
 # How long make fuzz runs each target.

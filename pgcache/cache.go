@@ -45,10 +45,10 @@ type Cache struct {
 	stats  counters     // of no view
 	views  viewCounters // of each
 
-	failing   recent[error] // loaders that failed a moment ago, see StaleFor
-	staleness recent[int64] // until when versions that were written here may be handed out as stale
-	refreshes refreshes
-	updates   turns
+	failing    recent[error] // loaders that failed a moment ago, see StaleFor
+	staleness  recent[int64] // until when versions that were written here may be handed out as stale
+	earlyLoads earlyLoads
+	updates    turns
 
 	txs openTxs
 
@@ -182,7 +182,7 @@ func (c *Cache) Ready(ctx context.Context) error {
 		if !c.schema.proven.Load() && (last == nil || sqlerr.State(last) == denied || sqlerr.NoObject(last)) {
 			last = c.prove(ctx, last)
 		}
-		if last != nil && misconfigured(last) {
+		if last != nil && isPermanent(last) {
 			return fail("ready", "", last)
 		}
 		if last == nil {

@@ -14,7 +14,8 @@ import (
 type shown struct {
 	mu  sync.Mutex
 	ops map[string]int // by name and result
-	up  int
+
+	up, published int
 }
 
 func (s *shown) Open(func() pgcache.Stats) func() { return nil }
@@ -30,8 +31,11 @@ func (s *shown) Begin(ctx context.Context, op pgcache.Op) (context.Context, func
 func (s *shown) Event(e pgcache.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.Kind == pgcache.EventListenerUp {
+	switch e.Kind {
+	case pgcache.EventListenerUp:
 		s.up++
+	case pgcache.EventPublished:
+		s.published++
 	}
 }
 
@@ -77,5 +81,34 @@ func TestObserver(t *testing.T) {
 	}
 	if v := c.Stats(); v.Views["user"].Loads != 2 || v.Loads != 2 || v.Views["user"].NotFound != 1 {
 		t.Errorf("%+v", v)
+	}
+}
+
+// It is shown how late the invalidation of each kind of write is, also of those that may not be done.
+func TestObserverIsShownWhenWritesArePublished(t *testing.T) {
+	t.Parallel()
+	s := &shown{ops: map[string]int{}}
+	c := newCluster(t).node(func(_ *sql.DB, o *pgcache.Options) { o.Observer = s })
+	numbers := pgcache.For[int](c)
+	set(t, c, "k", 1)
+	for name, write := range map[string]func() error{
+		"Set":       func() error { return c.Set(t.Context(), "k", 2) },
+		"Increment": func() error { _, err := c.Increment(t.Context(), "k", 1); return err },
+		"Touch":     func() error { _, err := c.Touch(t.Context(), "k", 0); return err },
+		"Update": func() error {
+			_, err := numbers.Update(t.Context(), "k", func(old int, _ bool) (int, error) { return old + 1, nil })
+			return err
+		},
+	} {
+		published := func() int {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.published
+		}
+		before := published()
+		if err := write(); err != nil {
+			t.Fatal(name, err)
+		}
+		eventually(t, "the invalidation of "+name+" is shown", func() bool { return published() > before })
 	}
 }

@@ -47,7 +47,7 @@ func (s *Shards) reader(ctx context.Context, hash uint64) (r *routes, i int, non
 
 // degraded says whether GetOrSet loads where reader has failed: the shard can't be reached, which may end by itself.
 func (s *Shards) degraded(ctx context.Context, err error) bool {
-	return ctx.Err() == nil && !misconfigured(err)
+	return ctx.Err() == nil && !isPermanent(err)
 }
 
 // exact does what depends on the present value.

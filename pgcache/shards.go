@@ -232,7 +232,7 @@ func (s *Shards) Ready(ctx context.Context) error {
 	defer cancel()
 	return s.each(s.all(), func(i int) error {
 		err := s.ready(ctx, i)
-		if err != nil && misconfigured(err) {
+		if err != nil && isPermanent(err) {
 			cancel() // no use in waiting for the others
 		}
 		return s.named(i, err)
@@ -247,7 +247,7 @@ func (s *Shards) ready(ctx context.Context, i int) error {
 		} else if err == nil {
 			err = r.err
 		}
-		if misconfigured(err) || ctx.Err() != nil {
+		if isPermanent(err) || ctx.Err() != nil {
 			return fail("ready", "", errors.Join(ctx.Err(), err))
 		}
 		pauseFor(ctx, lookAgain, nil)

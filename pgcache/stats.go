@@ -112,7 +112,7 @@ type counters struct {
 	remoteHits, misses, loads, loadErrors, coalesced, fenced, guardErrors atomic.Uint64
 	sets, deletes, cleaned, decodeErrors, flushes, messages, refreshed    atomic.Uint64
 	unknown, behind, notFound, groups                                     atomic.Uint64
-	stale, negativeHits, refreshes, refreshErrors                         atomic.Uint64
+	stale, negativeHits, earlyLoads, earlyErrors                          atomic.Uint64
 }
 
 const hitStripes = 16
@@ -129,7 +129,7 @@ func (s *counters) hit(now int64) { s.localHits[uint64(now)/64%hitStripes].n.Add
 func (c *Cache) Stats() Stats {
 	s := Stats{
 		Fenced: c.stats.fenced.Load(), GuardErrors: c.stats.guardErrors.Load(),
-		Stale: c.stats.stale.Load(), NegativeHits: c.stats.negativeHits.Load(), EarlyLoads: c.stats.refreshes.Load(), EarlyErrors: c.stats.refreshErrors.Load(),
+		Stale: c.stats.stale.Load(), NegativeHits: c.stats.negativeHits.Load(), EarlyLoads: c.stats.earlyLoads.Load(), EarlyErrors: c.stats.earlyErrors.Load(),
 		Cleaned: c.stats.cleaned.Load(), Groups: c.stats.groups.Load(),
 		Invalidations: c.local.Invalidations.Load(), LocalFlushes: c.local.Forgets.Load(),
 		DecodeErrors: c.stats.decodeErrors.Load(),

@@ -223,7 +223,7 @@ func (x txView) write(ctx context.Context, ws []write) error {
 	writes := make([]txPart, len(ws))
 	_, over := x.life()
 	for i, w := range ws {
-		if rows[i] = x.row(w.key, w.data); w.data == nil || over {
+		if rows[i] = x.newWrite(w.key, w.data); w.data == nil || over {
 			rows[i].Value, rows[i].TTL, rows[i].Stale, rows[i].Tags = nil, tombstoneGrace, 0, nil
 		}
 		writes[i] = c.local.BeginTxWrite(w.key, rows[i].Version)
