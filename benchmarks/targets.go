@@ -145,6 +145,19 @@ var targets = []target{
 			return []check{{got: f.get("memory", "", pgCache, "memory.beyond"), text: "%.0f bytes", metIf: atMost(200)}}
 		},
 	},
+	{
+		"2 shards on one machine, 512 callers", "at least 0.8x one server in ops/s, at most 1.25x its CPU an operation",
+		func(f figures) []check {
+			ratio := func(line, metric string) float64 {
+				return f.get("shards", line, pgShards, metric) / f.get("shards", serversLine(1), pgNoLocal, metric)
+			}
+			two, four := serversLine(2), serversLine(4)
+			return []check{
+				{got: ratio(two, "ops"), text: times + "in ops/s", metIf: atLeast(.8), asides: []aside{{ratio(four, "ops"), times + "with 4"}}},
+				{got: ratio(two, "server.cpu_us"), text: times + "in CPU", metIf: atMost(1.25), asides: []aside{{ratio(four, "server.cpu_us"), times + "with 4"}}},
+			}
+		},
+	},
 	{"lib/pq beside pgx, any line", "at least 0.8x", besidePgx},
 }
 
