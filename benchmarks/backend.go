@@ -66,7 +66,7 @@ const (
 )
 
 var backendNames = []string{
-	pgCache, pgRefresh, pgNoLocal, pgNoNotify, pgPerWrite, pgCachePQ, pgNoLocPQ, pgDefaultPool, pgTenIdle, pgFixed, pgShards, pgBare, noCache, valkey, rueidisCSC, rueidisRaw,
+	pgCache, pgRefresh, pgNoLocal, pgNoNotify, pgPerWrite, pgCachePQ, pgNoLocPQ, pgDefaultPool, pgTenIdle, pgFixed, pgShards, watchNone, watchKey, watchTag, pgBare, noCache, valkey, rueidisCSC, rueidisRaw,
 }
 
 // fleet is the nodes of one measurement.

@@ -21,7 +21,7 @@ var shapes []shape
 
 func init() {
 	shapes = []shape{
-		seedShape, seedNetworkShape, serviceShape, writeShape, fleetShape, idleShape, readShape, hitShape, pqShape, poolShape, missShape, txShape, shardShape, hotShape,
+		seedShape, seedNetworkShape, serviceShape, writeShape, fleetShape, idleShape, readShape, hitShape, pqShape, poolShape, missShape, txShape, watchShape, shardShape, hotShape,
 		memoryShape, groupsShape, sizeShape, soakShape,
 	}
 }

@@ -158,6 +158,22 @@ var targets = []target{
 			}
 		},
 	},
+	{
+		"UPDATE of a row of a watched table, fsync on", "less than 1.3x the time unwatched, by p50",
+		func(f figures) []check {
+			ratio := func(fsync, backend, metric string) float64 {
+				return f.get("watch", fsyncLine(fsync), backend, metric) / f.get("watch", fsyncLine(fsync), watchNone, metric)
+			}
+			return []check{{
+				got: ratio("on", watchKey, "write.p50_us"), text: times + "with a key", metIf: func(v float64) bool { return v < 1.3 },
+				asides: []aside{
+					{ratio("on", watchTag, "write.p50_us"), times + "with a tag too"},
+					{ratio("off", watchKey, "write.p50_us"), times + "with fsync off"},
+					{ratio("off", watchKey, "server.cpu_us"), times + "in CPU with fsync off"},
+				},
+			}}
+		},
+	},
 	{"lib/pq beside pgx, any line", "at least 0.8x", besidePgx},
 }
 
