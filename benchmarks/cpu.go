@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"net"
 	"os"
 	"path/filepath"
@@ -103,6 +104,8 @@ func (s *servers) processes(n Node) []process {
 	switch n := n.(type) {
 	case *pgNode, *bareNode:
 		return []process{s.pgProcess}
+	case *shardNode:
+		return n.servers
 	case *goRedisNode, *rueidisNode:
 		return []process{s.redisProcess}
 	case *txNode:
@@ -128,19 +131,25 @@ func cpuOf(ps []process) (sum time.Duration) {
 	return sum
 }
 
-// findProcesses looks for the servers' processes. A server behind an address that is not this machine's has none here, and one
+// findPostgres is the first process of the server of db. A server behind an address that is not this machine's has none here, and one
 // in a container has other ids: the name tells.
-func (s *servers) findProcesses(ctx context.Context) {
+func findPostgres(ctx context.Context, db *sql.DB) process {
 	var backend int
 	var local bool
-	err := s.admin.QueryRowContext(ctx, "SELECT pg_backend_pid(), coalesce(inet_server_addr() <<= '127.0.0.0/8' OR inet_server_addr() = '::1', true)").Scan(&backend, &local)
+	err := db.QueryRowContext(ctx, "SELECT pg_backend_pid(), coalesce(inet_server_addr() <<= '127.0.0.0/8' OR inet_server_addr() = '::1', true)").Scan(&backend, &local)
 	if err == nil && local {
 		if p, ok := readStat(strconv.Itoa(backend)); ok && strings.HasPrefix(p.name, "postgres") {
 			if first, ok := readStat(strconv.Itoa(p.parent)); ok && strings.HasPrefix(first.name, "postgres") {
-				s.pgProcess = process(p.parent)
+				return process(p.parent)
 			}
 		}
 	}
+	return 0
+}
+
+// findProcesses looks for the servers' processes.
+func (s *servers) findProcesses(ctx context.Context) {
+	s.pgProcess = findPostgres(ctx, s.admin)
 	if s.redis == nil {
 		return
 	}
