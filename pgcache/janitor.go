@@ -138,7 +138,10 @@ func (c *Cache) sweep() (err error) {
 		return struct{}{}, c.store.DeleteNotices(ctx, c.db, keepNotices)
 	})
 	_, leases := bounded(ctx, c, func(ctx context.Context) (int64, error) { return c.store.DropLeases(ctx, c.opts.CleanupBatch) })
-	return errors.Join(ended, notices, leases, c.expireAll(ctx), c.buryAll(ctx), c.trim(ctx))
+	if ended != nil { // what is noted may be of another server
+		return errors.Join(ended, notices, leases, c.trim(ctx))
+	}
+	return errors.Join(notices, leases, c.expireAll(ctx), c.buryAll(ctx), c.trim(ctx))
 }
 
 // bounded sends one statement with the Timeout.

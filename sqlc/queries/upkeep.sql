@@ -11,9 +11,7 @@ UPDATE /* TEMPLATE: prefix */cache_state SET swept_at = clock_timestamp()
 WHERE swept_at < clock_timestamp() - (@every_us::bigint) * interval '1 microsecond';
 
 -- name: NoteEnded :exec
--- Which transactions have ended, and are seen by whoever has a snapshot: those before the oldest that runs. What was noted grace ago is what cache_expire goes by.
-UPDATE /* TEMPLATE: prefix */cache_state SET ended_before = next_before, next_before = /* TEMPLATE: prefix */cache_horizon(), next_at = clock_timestamp()
-WHERE next_at < clock_timestamp() - (@grace_us::bigint) * interval '1 microsecond';
+SELECT /* TEMPLATE: prefix */cache_note_ended(@grace_us::bigint);
 
 -- name: Expire :one
 SELECT (/* TEMPLATE: prefix */cache_expire(@first_block::bigint, @blocks::int, timestamptz 'epoch' + (@until_us::bigint) * interval '1 microsecond', @batch::int, @fenced::boolean))::bigint AS removed;
