@@ -142,7 +142,7 @@ func (d *doctor) node() {
 		d.find("pool", Warning, fmt.Sprintf("callers have waited %d times for one of %d connections, %v on average",
 			s.WaitCount, s.MaxOpenConnections, (s.WaitDuration/time.Duration(s.WaitCount)).Round(time.Millisecond)), "raise MaxOpenConns, or hold connections for less long")
 	}
-	if n := c.stats.behind.Load(); n > 0 {
+	if n := c.stats.unpublished.Load(); n > 0 {
 		d.find("unpublished", Warning, fmt.Sprintf("%d pulses found changes that could not be published", n), "look into the log for why")
 	}
 }

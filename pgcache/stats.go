@@ -111,7 +111,7 @@ type counters struct {
 
 	remoteHits, misses, loads, loadErrors, coalesced, fenced, guardErrors atomic.Uint64
 	sets, deletes, cleaned, decodeErrors, flushes, messages, refreshed    atomic.Uint64
-	unknown, behind, notFound, groups                                     atomic.Uint64
+	unknown, unpublished, notFound, groups                                atomic.Uint64
 	stale, negativeHits, refreshes, refreshErrors                         atomic.Uint64
 }
 
@@ -134,7 +134,7 @@ func (c *Cache) Stats() Stats {
 		Invalidations: c.local.Invalidations.Load(), LocalFlushes: c.local.Flushes.Load(),
 		DecodeErrors: c.stats.decodeErrors.Load(),
 		Flushes:      c.stats.flushes.Load(), Messages: c.stats.messages.Load(), Refreshed: c.stats.refreshed.Load(),
-		UnknownMessages: c.stats.unknown.Load(), Unpublished: c.stats.behind.Load(),
+		UnknownMessages: c.stats.unknown.Load(), Unpublished: c.stats.unpublished.Load(),
 	}
 	if c.window != nil {
 		s.Window = c.window.Current()
