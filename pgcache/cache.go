@@ -33,8 +33,8 @@ type Cache struct {
 	window *window.Window // when this node's changes are published
 
 	session     *session.Session // the node's own: pulses and flushes run on it
-	heartbeat   heartbeat        // the pulse
-	release     func()           // lets the session be closed; nil without a Listener
+	pulsing     pulsing
+	release     func() // lets the session be closed; nil without a Listener
 	polling     atomic.Bool
 	polls       atomic.Uint64 // begun
 	echoes      echoes
@@ -100,8 +100,8 @@ func New(db *sql.DB, opts Options) (*Cache, error) {
 	c.session = session.Open(db)
 	switch {
 	case opts.Listener != nil:
-		c.heartbeat.wake = make(chan struct{}, 1)
-		c.heartbeat.idleAfter.Store(int64(idleAfter))
+		c.pulsing.wake = make(chan struct{}, 1)
+		c.pulsing.idleAfter.Store(int64(idleAfter))
 		c.release = c.session.Keep()
 		c.goDo(c.listen)
 		c.goDo(c.pulses)

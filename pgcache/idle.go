@@ -28,7 +28,7 @@ const (
 	pulseGap = 15 * time.Second
 )
 
-// idleness is the part of the heartbeat that knows whether somebody uses the node.
+// idleness is the part of the pulse that knows whether somebody uses the node.
 type idleness struct {
 	idle      atomic.Bool
 	idleAfter atomic.Int64 // nanoseconds
@@ -52,7 +52,7 @@ func (i *idleness) used(at time.Time) {
 
 // idles says whether the next pulse may wait because nobody uses this node.
 func (c *Cache) idles(now time.Time) bool {
-	h := &c.heartbeat
+	h := &c.pulsing
 	if n := c.countReads(); n != h.reads || h.usedAt.IsZero() || c.opts.OnInvalidate != nil {
 		h.reads = n
 		h.used(now)
@@ -77,7 +77,7 @@ func (c *Cache) countReads() (n uint64) {
 
 // reading is called by every read that memory did not answer.
 func (c *Cache) reading() {
-	if c.heartbeat.idle.Load() {
+	if c.pulsing.idle.Load() {
 		c.wakePulse()
 	}
 }
@@ -85,5 +85,5 @@ func (c *Cache) reading() {
 // resting says whether memory is off only because nobody uses this node.
 func (c *Cache) resting() bool {
 	err, _ := c.listening.err()
-	return err == nil && c.heartbeat.idle.Load() && c.local.Listening()
+	return err == nil && c.pulsing.idle.Load() && c.local.Listening()
 }

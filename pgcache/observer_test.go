@@ -3,10 +3,12 @@ package pgcache_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
 
+	"github.com/pgcache/go/driver/pgxdriver"
 	"github.com/pgcache/go/pgcache"
 )
 
@@ -16,6 +18,8 @@ type shown struct {
 	ops map[string]int // by name and result
 
 	up, published int
+
+	listener []pgcache.Event // what became of it, in order
 }
 
 func (s *shown) Open(func() pgcache.Stats) func() { return nil }
@@ -34,8 +38,58 @@ func (s *shown) Event(e pgcache.Event) {
 	switch e.Kind {
 	case pgcache.EventListenerUp:
 		s.up++
+		s.listener = append(s.listener, e)
 	case pgcache.EventPublished:
 		s.published++
+	case pgcache.EventListenerDown:
+		s.listener = append(s.listener, e)
+	}
+}
+
+// kinds are those of the events of the listener.
+func (s *shown) kinds() (kinds []pgcache.EventKind) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.listener {
+		kinds = append(kinds, e.Kind)
+	}
+	return kinds
+}
+
+// A listener that the cache itself ends, because rows come from another server, is shown as lost before it is shown as live
+// again.
+func TestObserver_ListenerRestarts(t *testing.T) {
+	t.Parallel()
+	s := &shown{ops: map[string]int{}}
+	var received echoes
+	c := newCluster(t).node(func(db *sql.DB, o *pgcache.Options) {
+		received.Listener = pgxdriver.Listener(db)
+		o.Listener, o.Observer = &received, s
+	})
+	before := len(s.kinds()) // on a busy machine it may have come up after more than one attempt
+	received.echo(123)
+	set(t, c, "k", 1)
+	eventually(t, "the listener is live again", func() bool { k := s.kinds(); return len(k) > before && k[len(k)-1] == pgcache.EventListenerUp })
+	if k := s.kinds(); k[before] != pgcache.EventListenerDown {
+		t.Errorf("after the listener was live: %v, want that it was lost", k[before:])
+	}
+}
+
+// failed is a listener that can never work.
+type failed struct{ err error }
+
+func (l failed) Listen(context.Context, string, pgcache.Subscriber) error { return l.err }
+
+// A listener that can never work is shown as lost.
+func TestObserver_ListenerFails(t *testing.T) {
+	t.Parallel()
+	s, cause := &shown{ops: map[string]int{}}, errors.New("no such channel")
+	newCluster(t).start(func(_ *sql.DB, o *pgcache.Options) { o.Listener, o.Observer = failed{cause}, s })
+	eventually(t, "it is shown", func() bool { return len(s.kinds()) == 1 })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.listener[0]; e.Kind != pgcache.EventListenerDown || !errors.Is(e.Err, cause) {
+		t.Errorf("%+v", e)
 	}
 }
 
