@@ -15,7 +15,7 @@ SELECT p.key, p.version, (CASE WHEN octet_length(p.value) > $1::int THEN 'too la
     (CASE WHEN octet_length(p.value) <= $1::int THEN p.value END)::bytea AS value,
     (coalesce(date_part('epoch', p.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
-    (p.expires_at IS NULL)::boolean AS forever, coalesce(array_to_json(p.tags)::text, '')::text AS tags, p.live::boolean AS live, p.looked
+    to_json(p.tags)::text AS tags, (p.expires_at IS NULL)::boolean AS forever, p.live::boolean AS live, p.looked
 FROM (
     SELECT e.key, e.version, e.codec, e.expires_at, e.tags, e.live, CASE WHEN e.live THEN e.value END AS value, count(*) OVER () AS looked,
         coalesce(sum(octet_length(e.value)) FILTER (WHERE e.live) OVER (ORDER BY e.key ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
@@ -46,8 +46,8 @@ type EntriesPageRow struct {
 	Value       []byte
 	RemainingUs int64
 	Server      int64
-	Forever     bool
 	Tags        string
+	Forever     bool
 	Live        bool
 	Looked      int64
 }
@@ -75,8 +75,8 @@ func (q *Queries) EntriesPage(ctx context.Context, arg EntriesPageParams) ([]Ent
 			&i.Value,
 			&i.RemainingUs,
 			&i.Server,
-			&i.Forever,
 			&i.Tags,
+			&i.Forever,
 			&i.Live,
 			&i.Looked,
 		); err != nil {
@@ -101,7 +101,7 @@ SELECT
         AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END THEN e.value END)::bytea AS value,
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
-    (e.expires_at IS NULL)::boolean AS forever, coalesce(array_to_json(e.tags)::text, '')::text AS tags
+    to_json(e.tags)::text AS tags, (e.expires_at IS NULL)::boolean AS forever
 FROM (SELECT 1) AS one
 LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = $2::text
 `
@@ -117,8 +117,8 @@ type GetWholeEntryRow struct {
 	Value       []byte
 	RemainingUs int64
 	Server      int64
-	Forever     bool
 	Tags        string
+	Forever     bool
 }
 
 // GetEntry with what else an entry has.
@@ -131,8 +131,8 @@ func (q *Queries) GetWholeEntry(ctx context.Context, arg GetWholeEntryParams) (G
 		&i.Value,
 		&i.RemainingUs,
 		&i.Server,
-		&i.Forever,
 		&i.Tags,
+		&i.Forever,
 	)
 	return i, err
 }

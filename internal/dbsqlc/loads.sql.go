@@ -27,16 +27,16 @@ func (q *Queries) GetIncarnation(ctx context.Context) (GetIncarnationRow, error)
 	return i, err
 }
 
-const LockAndRead = `-- name: LockAndRead :many
+const LockAndLook = `-- name: LockAndLook :many
 SELECT coalesce(r.n, 0)::bigint AS n, coalesce(r.version, 0)::bigint AS version, coalesce(r.codec, '')::text AS codec, r.value::bytea AS value,
     coalesce(r.remaining_us, 0)::bigint AS remaining_us, coalesce(r.server, 0)::bigint AS server,
-    coalesce(r.incarnation, 0)::bigint AS incarnation, coalesce(r.now_us, 0)::bigint AS now_us, coalesce(r.got, '-')::text AS got,
-    coalesce(r.tags, '')::text AS tags, coalesce(r.snapshot, '')::text AS snapshot
+    coalesce(r.incarnation, 0)::bigint AS incarnation, coalesce(r.now_us, 0)::bigint AS now_us,
+    coalesce(r.tags, '')::text AS tags, coalesce(r.snapshot, '')::text AS snapshot, coalesce(r.got, '-')::text AS got
 FROM /* TEMPLATE: prefix */cache_look($1::int, $2::int, ($3::text)::int[], ($4::text)::text[], $5::int, $6::boolean)
     AS r (n, version, codec, value, remaining_us, server, incarnation, now_us, got, tags, snapshot)
 `
 
-type LockAndReadParams struct {
+type LockAndLookParams struct {
 	Pid     int32
 	Class   int32
 	Ids     string
@@ -45,7 +45,7 @@ type LockAndReadParams struct {
 	Stale   bool
 }
 
-type LockAndReadRow struct {
+type LockAndLookRow struct {
 	N           int64
 	Version     int64
 	Codec       string
@@ -54,13 +54,14 @@ type LockAndReadRow struct {
 	Server      int64
 	Incarnation int64
 	NowUs       int64
-	Got         string
 	Tags        string
 	Snapshot    string
+	Got         string
 }
 
-func (q *Queries) LockAndRead(ctx context.Context, arg LockAndReadParams) ([]LockAndReadRow, error) {
-	rows, err := q.db.QueryContext(ctx, LockAndRead,
+// got is '-' where another backend has answered, else it has a digit for each lock: see cache_look.
+func (q *Queries) LockAndLook(ctx context.Context, arg LockAndLookParams) ([]LockAndLookRow, error) {
+	rows, err := q.db.QueryContext(ctx, LockAndLook,
 		arg.Pid,
 		arg.Class,
 		arg.Ids,
@@ -72,9 +73,9 @@ func (q *Queries) LockAndRead(ctx context.Context, arg LockAndReadParams) ([]Loc
 		return nil, err
 	}
 	defer rows.Close()
-	var items []LockAndReadRow
+	var items []LockAndLookRow
 	for rows.Next() {
-		var i LockAndReadRow
+		var i LockAndLookRow
 		if err := rows.Scan(
 			&i.N,
 			&i.Version,
@@ -84,9 +85,9 @@ func (q *Queries) LockAndRead(ctx context.Context, arg LockAndReadParams) ([]Loc
 			&i.Server,
 			&i.Incarnation,
 			&i.NowUs,
-			&i.Got,
 			&i.Tags,
 			&i.Snapshot,
+			&i.Got,
 		); err != nil {
 			return nil, err
 		}

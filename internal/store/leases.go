@@ -86,10 +86,10 @@ func (s *Store) leaseMany(ctx context.Context, asks []LeaseAsk) ([]Leased, error
 	send := func() error {
 		all = Leased{Got: make([]bool, len(keys)), Looked: Looked{Rows: make([]Row, len(keys))}}
 		return s.readCommitted(ctx, func(r *rendered) error {
-			return r.query(ctx, dbsqlc.LeaseAndRead, func(v []driver.Value) error {
+			return r.query(ctx, dbsqlc.LeaseAndLook, func(v []driver.Value) error {
 				if n := asInt(v[0]) - 1; n >= 0 {
-					all.Got[n] = asString(v[8]) == "1"
-					all.add(keys, v, v[9:])
+					all.Got[n] = asString(v[10]) == "1"
+					all.add(keys, v)
 				}
 				return nil
 			}, keyList(keys), arrayOf(len(of), func(b *strings.Builder, i int) { b.WriteString(strconv.Itoa(of[i])) }),

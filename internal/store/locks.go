@@ -24,7 +24,7 @@ func (s *Store) Look(ctx context.Context, keys []string, stale bool) (l Looked, 
 		l, err = retry(ctx, lost, func() (Looked, error) {
 			l := Looked{Rows: make([]Row, len(keys))}
 			return l, s.sql.query(ctx, dbsqlc.Look, func(v []driver.Value) error {
-				l.add(keys, v, v[8:])
+				l.add(keys, v)
 				return nil
 			}, s.Largest, stale, keyList(keys))
 		})
@@ -39,12 +39,12 @@ func (s *Store) Look(ctx context.Context, keys []string, stale bool) (l Looked, 
 	return l, err
 }
 
-// add takes over a row of the answer: n, version, codec, value, remaining_us, server, incarnation, now_us; and at its end, in
-// groups, tags and snapshot.
-func (l *Looked) add(keys []string, v, groups []driver.Value) {
+// add takes over a row of the answer, which begins with n, version, codec, value, remaining_us, server, incarnation, now_us, tags,
+// snapshot.
+func (l *Looked) add(keys []string, v []driver.Value) {
 	n := asInt(v[0]) - 1
-	l.Rows[n] = Row{keys[n], asBytes(v[3]), asInt(v[1]), asString(v[2]), micros(asInt(v[4])), asInt(v[5]), asTags(groups[0])}
-	l.Incarnation, l.At, l.Snapshot = asInt(v[6]), asInt(v[7]), asString(groups[1])
+	l.Rows[n] = Row{keys[n], asBytes(v[3]), asInt(v[1]), asString(v[2]), micros(asInt(v[4])), asInt(v[5]), asTags(v[8])}
+	l.Incarnation, l.At, l.Snapshot = asInt(v[6]), asInt(v[7]), asString(v[9])
 }
 
 // LockAndLook tries the advisory locks ids on the session db, whose backend is pid, and then looks. pooled says that
@@ -52,8 +52,8 @@ func (l *Looked) add(keys []string, v, groups []driver.Value) {
 func (s *Store) LockAndLook(ctx context.Context, db DB, pid, class int32, ids []int32, keys []string, stale bool) (got []bool, l Looked, pooled bool, err error) {
 	l.Rows = make([]Row, len(keys))
 	r := &rendered{DB: db, names: s.Names, texts: s.sql.texts}
-	err = r.query(ctx, dbsqlc.LockAndRead, func(v []driver.Value) error {
-		answer := asString(v[8])
+	err = r.query(ctx, dbsqlc.LockAndLook, func(v []driver.Value) error {
+		answer := asString(v[10])
 		if pooled = answer == "-"; pooled {
 			return nil
 		}
@@ -63,7 +63,7 @@ func (s *Store) LockAndLook(ctx context.Context, db DB, pid, class int32, ids []
 				got[i] = answer[i] == '1'
 			}
 		}
-		l.add(keys, v, v[9:])
+		l.add(keys, v)
 		return nil
 	}, pid, class, lockIDs(ids), keyList(keys), s.Largest, stale)
 	return got, l, pooled, err

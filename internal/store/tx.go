@@ -57,7 +57,7 @@ func (s *Store) PutTx(ctx context.Context, tx Querier, rows []Write) (out TxWrit
 // GetTx reads one row in tx.
 func (s *Store) GetTx(ctx context.Context, tx Querier, key string) (row Row, err error) {
 	err = s.on(tx).query(ctx, dbsqlc.GetEntry, func(v []driver.Value) error {
-		row = entry(key, v)
+		row = newRow(key, v)
 		return nil
 	}, s.Largest, key)
 	return row, err

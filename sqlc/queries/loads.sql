@@ -59,11 +59,12 @@ SELECT w.key::text AS key, (w.version IN (SELECT l.version FROM logged l))::bool
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
 FROM w, published;
 
--- name: LockAndRead :many
+-- name: LockAndLook :many
+-- got is '-' where another backend has answered, else it has a digit for each lock: see cache_look.
 SELECT coalesce(r.n, 0)::bigint AS n, coalesce(r.version, 0)::bigint AS version, coalesce(r.codec, '')::text AS codec, r.value::bytea AS value,
     coalesce(r.remaining_us, 0)::bigint AS remaining_us, coalesce(r.server, 0)::bigint AS server,
-    coalesce(r.incarnation, 0)::bigint AS incarnation, coalesce(r.now_us, 0)::bigint AS now_us, coalesce(r.got, '-')::text AS got,
-    coalesce(r.tags, '')::text AS tags, coalesce(r.snapshot, '')::text AS snapshot
+    coalesce(r.incarnation, 0)::bigint AS incarnation, coalesce(r.now_us, 0)::bigint AS now_us,
+    coalesce(r.tags, '')::text AS tags, coalesce(r.snapshot, '')::text AS snapshot, coalesce(r.got, '-')::text AS got
 FROM /* TEMPLATE: prefix */cache_look(@pid::int, @class::int, (@ids::text)::int[], (@keys::text)::text[], @largest::int, @stale::boolean)
     AS r (n, version, codec, value, remaining_us, server, incarnation, now_us, got, tags, snapshot);
 
