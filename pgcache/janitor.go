@@ -35,7 +35,7 @@ func (c *Cache) Cleanup(ctx context.Context) (int64, error) {
 		return 0, fail("cleanup", "", c.explain(ctx, err))
 	}
 	// What no load can need any more: that takes no fence.
-	until, err := c.store.ExpiredFor(statement, tombstoneGrace)
+	until, err := c.store.Ago(statement, tombstoneGrace)
 	if err != nil {
 		return 0, fail("cleanup", "", c.explain(ctx, err))
 	}
@@ -43,7 +43,7 @@ func (c *Cache) Cleanup(ctx context.Context) (int64, error) {
 	if err != nil || n > 0 {
 		return n, fail("cleanup", "", err)
 	}
-	until, fenced, err := c.store.Expired(statement, tombstoneGrace)
+	until, fenced, err := c.store.FenceExpired(statement, tombstoneGrace)
 	if err != nil {
 		return 0, fail("cleanup", "", c.explain(ctx, err))
 	}
@@ -150,7 +150,7 @@ func bounded[T any](ctx context.Context, c *Cache, send func(context.Context) (T
 
 // expireAll goes through the table once.
 func (c *Cache) expireAll(ctx context.Context) error {
-	until, err := bounded(ctx, c, func(ctx context.Context) (int64, error) { return c.store.ExpiredFor(ctx, tombstoneGrace) })
+	until, err := bounded(ctx, c, func(ctx context.Context) (int64, error) { return c.store.Ago(ctx, tombstoneGrace) })
 	if err != nil {
 		return err
 	}

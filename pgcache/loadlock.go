@@ -160,7 +160,7 @@ func (l *lookup) fence(ctx context.Context) (*fence, error) {
 			}
 		}
 	}
-	b.incarnation, b.looked = l.looked.Incarnation, time.Duration(l.looked.At)*time.Microsecond
+	b.incarnation, b.looked = l.looked.Incarnation, l.looked.At
 	if len(l.keys) > 0 {
 		c.checkServer(l.looked.Rows[0].Server)
 	}

@@ -88,7 +88,7 @@ const lockID = -1
 func Run(ctx context.Context, db *sql.DB, n store.Names) error {
 	for {
 		done, err := step(ctx, db, n)
-		if sqlerr.State(err) == "55P03" {
+		if sqlerr.Locked(err) {
 			return fmt.Errorf("a transaction held a table of the cache for longer than Migrate waits (%s), because everybody would wait behind it: "+
 				"this step has changed nothing, try again when that transaction has ended: %w", lockTimeout, err)
 		}

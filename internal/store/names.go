@@ -151,31 +151,3 @@ func Hash(name string) int32 {
 	h.Write([]byte(name))
 	return int32(h.Sum32())
 }
-
-// arrayOf writes an array literal for Postgres.
-func arrayOf(n int, element func(b *strings.Builder, i int)) string {
-	var b strings.Builder
-	b.Grow(2 + 8*n)
-	b.WriteByte('{')
-	for i := range n {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		element(&b, i)
-	}
-	b.WriteByte('}')
-	return b.String()
-}
-
-var escapeElement = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-
-// quoteElement writes one text element: whatever s holds, it is data.
-func quoteElement(b *strings.Builder, s string) {
-	b.WriteByte('"')
-	if strings.ContainsAny(s, `\"`) {
-		escapeElement.WriteString(b, s) //nolint:errcheck // a strings.Builder never fails
-	} else {
-		b.WriteString(s)
-	}
-	b.WriteByte('"')
-}

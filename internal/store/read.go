@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql/driver"
-	"strings"
 	"time"
 
 	"github.com/pgcache/go/internal/dbsqlc"
@@ -81,7 +80,7 @@ func (s *Store) readMany(ctx context.Context, rs []read) ([][]Row, error) {
 			add(key)
 		}
 	}
-	list := arrayOf(len(keys), func(b *strings.Builder, i int) { quoteElement(b, keys[i]) })
+	list := textArray(keys)
 	rows, err := retry(ctx, lost, func() ([]Row, error) {
 		rows := make([]Row, len(keys))
 		for i, key := range keys {
@@ -118,6 +117,7 @@ func (s *Store) readMany(ctx context.Context, rs []read) ([][]Row, error) {
 	return out, nil
 }
 
+// micros is a duration of us microseconds, or the longest there is.
 func micros(us int64) time.Duration {
 	const most = int64(1<<63-1) / int64(time.Microsecond)
 	return time.Duration(min(us, most)) * time.Microsecond
