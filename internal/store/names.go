@@ -65,7 +65,7 @@ func (n Names) Resolve() (Names, error) {
 // Table is the full quoted name of the table of entries.
 func (n Names) Table() string { return n.object("cache_entries") }
 
-// Tables are the full quoted names of the tables beside State.
+// Tables are the full quoted names of the tables whose rows come and go; the others are State, cache_incarnation and cache_watches.
 func (n Names) Tables() [5]string {
 	return [5]string{n.object("cache_entries"), n.object("cache_changes"), n.object("cache_notices"), n.object("cache_groups"), n.object("cache_leases")}
 }
