@@ -69,7 +69,7 @@ func (c *Cache) noteEnded(ctx context.Context) error {
 
 // expiredForGrace is the moment by which a row must have expired for no load to need it.
 func (c *Cache) expiredForGrace(ctx context.Context) (until int64, err error) {
-	return c.store.ExpiredFor(ctx, tombstoneGrace)
+	return c.store.Ago(ctx, tombstoneGrace)
 }
 
 // expireBatch removes one batch of the rows that had expired by until. It begins where the last call ended, and goes round the

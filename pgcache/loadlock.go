@@ -141,7 +141,7 @@ func (l *lookup) fence(ctx context.Context) (*fence, error) {
 		f.rows[k], f.usable[k] = row, r.usable(k, &row)
 		l.reads[i].Finish(row, nil, r.entry(k, &row, l.sent))
 	}
-	f.incarnation, f.looked, f.snapshot = l.looked.Incarnation, time.Duration(l.looked.At)*time.Microsecond, l.looked.Snapshot
+	f.incarnation, f.looked, f.snapshot = l.looked.Incarnation, l.looked.At, l.looked.Snapshot
 	if leases, ok := c.locks.(leaser); ok {
 		f.leases = make(map[localcache.Key]store.Lease, len(l.keys))
 		for i, locked := range l.locked {

@@ -79,7 +79,7 @@ func TestGetOrSetMany(t *testing.T) {
 		t.Errorf("the loader was asked for %q", asked)
 	}
 	eventually(t, "the locks are given back", func() bool { return wire.count(named("Unlocks")) > 0 })
-	for query, times := range map[string]int{"GetEntries": 1, "GetEntry": 0, "LockAndRead": 1, "StoreLoaded": 1, "Unlocks": 1} {
+	for query, times := range map[string]int{"GetEntries": 1, "GetEntry": 0, "LockAndLook": 1, "StoreLoaded": 1, "Unlocks": 1} {
 		if n := wire.count(named(query)); n != times { // the lock session's own affairs aside
 			t.Errorf("%s was sent %d times, want %d: %q", query, n, times, wire.statements())
 		}

@@ -20,8 +20,8 @@ func TestMissPath(t *testing.T) {
 		before []string // the caller has its value
 		after  []string
 	}{
-		{"AdvisoryLock", pgcache.AdvisoryLock(), []string{"GetEntry", "LockAndRead", "StoreLoaded"}, []string{"Unlocks"}},
-		{"Lease", pgcache.Lease(), []string{"GetEntry", "LeaseAndRead", "StoreLoaded"}, nil},
+		{"AdvisoryLock", pgcache.AdvisoryLock(), []string{"GetEntry", "LockAndLook", "StoreLoaded"}, []string{"Unlocks"}},
+		{"Lease", pgcache.Lease(), []string{"GetEntry", "LeaseAndLook", "StoreLoaded"}, nil},
 		{"NoGuard", pgcache.NoGuard(), []string{"GetEntry", "Look", "StoreLoaded"}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -59,7 +59,7 @@ func joining(t *testing.T, held *stop, read func() string) string {
 // wrote after the first look. The load's own outcome is value.
 func looked(t *testing.T, c, other *pgcache.Cache, w *wire, value int) (held *stop, own func() string) {
 	t.Helper()
-	const look = "AndRead :many" // LockAndRead, or LeaseAndRead
+	const look = "AndLook :many" // LockAndLook, or LeaseAndLook
 	locking := w.before(look)
 	own = async(t, func() string { return outcome(loaded(c, "k", -1)) })
 	locking.wait(t)

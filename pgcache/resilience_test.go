@@ -274,7 +274,7 @@ func TestNegativeTTL(t *testing.T) {
 		calls := 0
 		nothing := func(context.Context) (string, error) { calls++; return "", pgcache.ErrNotFound }
 		eventually(t, "it is kept in memory", func() bool {
-			before := w.count(named("GetEntr")) + w.count(named("LockAndRead"))
+			before := w.count(named("GetEntr")) + w.count(named("LockAndLook"))
 			_, err := va.GetOrSet(t.Context(), "k", nothing)
 			if !errors.Is(err, pgcache.ErrNotFound) {
 				t.Fatal(err)
@@ -284,7 +284,7 @@ func TestNegativeTTL(t *testing.T) {
 			if found || len(many) != 0 || errors.Join(err, err2) != nil {
 				t.Fatal(found, many, err, err2)
 			}
-			return w.count(named("GetEntr"))+w.count(named("LockAndRead")) == before
+			return w.count(named("GetEntr"))+w.count(named("LockAndLook")) == before
 		})
 		if _, err := vb.GetOrSet(t.Context(), "k", nothing); !errors.Is(err, pgcache.ErrNotFound) || calls != 1 {
 			t.Errorf("%v, %d loads", err, calls)

@@ -162,7 +162,7 @@ func TestJoinerOfAnIdleRefresh(t *testing.T) {
 	if err := v.Set(t.Context(), "k", "old", pgcache.TTL(20*time.Second)); err != nil { // due at once
 		t.Fatal(err)
 	}
-	reading, looking := w.after(named("GetEntries")), w.before(named("LockAndRead"))
+	reading, looking := w.after(named("GetEntries")), w.before(named("LockAndLook"))
 	cl.exec("UPDATE " + cl.table() + " SET expires_at = clock_timestamp() - interval '1 second'")
 	many := async(t, func() map[string]string {
 		m, err := v.GetOrSetMany(t.Context(), []string{"k", "l"}, func(_ context.Context, keys []string) (map[string]string, error) {

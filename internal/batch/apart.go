@@ -26,7 +26,7 @@ const (
 )
 
 // mayWait says that there is a place for one more statement that waits for a lock. With the mutex held.
-func (b *Queue[Q, R]) mayWait() bool { return len(b.sent)-b.busy < b.Waiting }
+func (b *Queue[Q, R]) mayWait() bool { return len(b.sent)-b.busy < b.LockWaits }
 
 // blocked says that q would wait with a statement that is stuck, or that it concerns what may be locked. With the mutex
 // held.
@@ -70,7 +70,7 @@ func (b *Queue[Q, R]) pump() {
 	})
 	for _, c := range b.apart {
 		switch {
-		case c.stage == suspect && b.trying < b.Waiting:
+		case c.stage == suspect && b.trying < b.LockWaits:
 			c.stage = tried
 			b.trying++
 			go b.try(c)

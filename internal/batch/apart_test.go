@@ -26,7 +26,7 @@ func locking(s *server, limit int) (b *Queue[int, string], unlock chan struct{})
 	b.Patience = 3 * time.Second
 	b.Overlap = func(a, b int) bool { return a == b }
 	b.MaxWeight = 100
-	b.Alone = func(error) bool { return true }
+	b.Apart = func(error) bool { return true }
 	b.Locked = func(err error) bool { return errors.Is(err, errLocked) }
 	answer := b.One
 	b.One = func(ctx context.Context, n int) (string, error) {
@@ -88,7 +88,7 @@ func TestApart(t *testing.T) {
 				t.Errorf("%d: %v after %v", n, ok, took)
 			}
 		}
-		if len(answered) != 10 || most > b.Waiting+b.Slots {
+		if len(answered) != 10 || most > b.LockWaits+b.Slots {
 			t.Errorf("%v; %d statements under way", answered, most)
 		}
 		checking.Unlock()

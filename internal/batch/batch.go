@@ -30,9 +30,9 @@ type Queue[Q, R any] struct {
 	MaxWeight int
 	// Weight is the part of one request. nil: 1 each.
 	Weight func(q Q) int
-	// Waiting is how many statements without a slot may wait for locks at a time, and how many requests are tried by
+	// LockWaits is how many statements without a slot may wait for locks at a time, and how many requests are tried by
 	// themselves at a time.
-	Waiting int
+	LockWaits int
 
 	// One answers a single request, and waits for a lock as long as its context allows.
 	One func(ctx context.Context, q Q) (R, error)
@@ -40,11 +40,12 @@ type Queue[Q, R any] struct {
 	Many func(ctx context.Context, qs []Q) ([]R, error)
 	// Try answers a single request, and does not wait for locks for long. nil: One.
 	Try func(ctx context.Context, q Q) (R, error)
-	// Alone says of an error of Many that it may concern some of the requests only: then each is tried by itself.
-	Alone func(err error) bool
+	// Apart says of an error of Many that it may concern some of the requests only: then they are set apart, and each is tried by
+	// itself.
+	Apart func(err error) bool
 	// Locked says of an error of Try that somebody holds a lock. nil: never.
 	Locked func(err error) bool
-	// Late is the error of who waited for Timeout and was never sent. nil: context.DeadlineExceeded.
+	// Late is the error of a request that waited for Timeout and was never sent. nil: context.DeadlineExceeded.
 	Late func() error
 
 	// Observe, if not nil, is called before a statement is sent, which then has the context that it returns, and what it returns
@@ -52,10 +53,10 @@ type Queue[Q, R any] struct {
 	Observe func(ctx context.Context, callers []context.Context) (context.Context, func(err error))
 
 	mu      sync.Mutex
-	sent    []statement[Q, R]
+	sent    []statement[Q, R] // under way
 	lastID  uint64
-	busy    int // of sent, those that have a slot
-	waiting []*call[Q, R]
+	busy    int           // how many of sent have a slot
+	waiting []*call[Q, R] // for a share in a statement
 	apart   []*call[Q, R] // of statements that failed, those without an answer yet: see apart.go
 	trying  int           // of apart
 	ticking bool          // a timer runs, for those who wait
@@ -65,8 +66,8 @@ type call[Q, R any] struct {
 	q     Q
 	ctx   context.Context //nolint:containedctx // to leave out callers that have gone
 	since time.Time
-	stage stage // in apart
-	done  chan struct{}
+	stage stage         // in apart
+	done  chan struct{} // closed when r and err are set
 	r     R
 	err   error
 }
@@ -158,7 +159,7 @@ func (b *Queue[Q, R]) end(id uint64) {
 // its answer, and does not work for others.
 func (b *Queue[Q, R]) share() {
 	// Frozen connections must not take the whole pool: stuck statements are bounded too.
-	for b.busy < b.Slots && len(b.sent) < b.Slots+2*b.Waiting {
+	for b.busy < b.Slots && len(b.sent) < b.Slots+2*b.LockWaits {
 		calls := b.take()
 		if calls == nil {
 			return
@@ -245,7 +246,7 @@ func (b *Queue[Q, R]) lateErr() error {
 	return context.DeadlineExceeded
 }
 
-// late ends a call that has waited for a whole timeout, with err.
+// late ends a call with err if it has waited for a whole timeout, and says whether it has.
 func (b *Queue[Q, R]) late(c *call[Q, R], err func() error) bool {
 	late := time.Since(c.since) >= b.Timeout
 	if late {
@@ -278,7 +279,7 @@ func (b *Queue[Q, R]) answer(calls []*call[Q, R], alone bool) {
 		}
 	}
 	rs, err := observed(ctx, b.Observe, callers, func(ctx context.Context) ([]R, error) { return b.Many(ctx, qs) })
-	if err != nil && b.Alone(err) {
+	if err != nil && b.Apart(err) {
 		b.setApart(calls)
 		return
 	}

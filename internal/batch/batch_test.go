@@ -44,7 +44,7 @@ func (s *server) queue(slots int) *Queue[int, string] {
 		return rs, nil
 	}
 	return &Queue[int, string]{
-		Slots: slots, Timeout: time.Minute, MaxWeight: 4, Waiting: 2,
+		Slots: slots, Timeout: time.Minute, MaxWeight: 4, LockWaits: 2,
 		One: func(ctx context.Context, q int) (string, error) {
 			rs, err := answer(ctx, []int{q})
 			if err != nil {
@@ -53,7 +53,7 @@ func (s *server) queue(slots int) *Queue[int, string] {
 			return rs[0], nil
 		},
 		Many:  answer,
-		Alone: func(err error) bool { return errors.Is(err, errBad) },
+		Apart: func(err error) bool { return errors.Is(err, errBad) },
 	}
 }
 

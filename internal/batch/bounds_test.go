@@ -54,7 +54,7 @@ func (n *sends) count(b *Queue[int, string]) {
 
 func nothing(string, error) {}
 
-// TestPlaces: as many statements as Waiting allows wait for locks, no fewer and no more. While all places are taken, a
+// TestPlaces: as many statements as LockWaits allows wait for locks, no fewer and no more. While all places are taken, a
 // request that no lock concerns is sent at once, but not in a statement that would wait for a lock; and a request for a
 // row that others wait for is not sent.
 func TestPlaces(t *testing.T) {
@@ -80,10 +80,10 @@ func TestPlaces(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		if len(b.sent) != b.Waiting || b.busy != 0 || len(b.apart) != 5 {
+		if len(b.sent) != b.LockWaits || b.busy != 0 || len(b.apart) != 5 {
 			t.Errorf("%d statements wait, %d have a slot, %d requests are apart", len(b.sent), b.busy, len(b.apart))
 		}
-		if n.most != b.Waiting {
+		if n.most != b.LockWaits {
 			t.Errorf("%d requests were tried at a time", n.most)
 		}
 		waiting := map[int]int{}
@@ -205,7 +205,7 @@ func TestTriedOnce(t *testing.T) {
 		var n sends
 		b := s.queue(1)
 		b.Locked = func(err error) bool { return errors.Is(err, errLocked) }
-		b.Alone = func(err error) bool {
+		b.Apart = func(err error) bool {
 			if err == nil {
 				t.Error("asked about a statement that did not fail")
 			}
@@ -268,7 +268,7 @@ func TestFrozen(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if want := b.Slots + 2*b.Waiting; len(b.sent) != want || len(b.waiting) != 10-want {
+		if want := b.Slots + 2*b.LockWaits; len(b.sent) != want || len(b.waiting) != 10-want {
 			t.Errorf("%d sent, %d wait, want %d sent", len(b.sent), len(b.waiting), want)
 		}
 	})

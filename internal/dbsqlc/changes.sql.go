@@ -47,10 +47,10 @@ FROM /* TEMPLATE: prefix */cache_flush($1::text, $2::int, $3::int, $4::boolean) 
 `
 
 type FlushParams struct {
-	Sender  string
-	Class   int32
-	ID      int32
-	Emptied bool
+	Sender string
+	Class  int32
+	ID     int32
+	Drain  bool
 }
 
 type FlushRow struct {
@@ -64,7 +64,7 @@ func (q *Queries) Flush(ctx context.Context, arg FlushParams) (FlushRow, error) 
 		arg.Sender,
 		arg.Class,
 		arg.ID,
-		arg.Emptied,
+		arg.Drain,
 	)
 	var i FlushRow
 	err := row.Scan(&i.Changes, &i.Messages, &i.Bytes)

@@ -26,17 +26,17 @@ func (q *Queries) DropLeases(ctx context.Context, batch int64) (int64, error) {
 	return result.RowsAffected()
 }
 
-const LeaseAndRead = `-- name: LeaseAndRead :many
+const LeaseAndLook = `-- name: LeaseAndLook :many
 SELECT coalesce(r.n, 0)::bigint AS n, coalesce(r.version, 0)::bigint AS version, coalesce(r.codec, '')::text AS codec, r.value::bytea AS value,
     coalesce(r.remaining_us, 0)::bigint AS remaining_us, coalesce(r.server, 0)::bigint AS server,
-    coalesce(r.incarnation, 0)::bigint AS incarnation, coalesce(r.now_us, 0)::bigint AS now_us, coalesce(r.got, '0')::text AS got,
-    coalesce(r.tags, '')::text AS tags, coalesce(r.snapshot, '')::text AS snapshot
+    coalesce(r.incarnation, 0)::bigint AS incarnation, coalesce(r.now_us, 0)::bigint AS now_us,
+    coalesce(r.tags, '')::text AS tags, coalesce(r.snapshot, '')::text AS snapshot, coalesce(r.got, '0')::text AS got
 FROM /* TEMPLATE: prefix */cache_look_leased(($1::text)::text[], ($2::text)::int[], ($3::text)::bigint[], ($4::text)::bigint[],
         ($5::text)::bigint[], $6::bigint, $7::int, $8::boolean)
     AS r (n, version, codec, value, remaining_us, server, incarnation, now_us, got, tags, snapshot)
 `
 
-type LeaseAndReadParams struct {
+type LeaseAndLookParams struct {
 	Keys    string
 	Leases  string
 	Ids     string
@@ -47,7 +47,7 @@ type LeaseAndReadParams struct {
 	Stale   bool
 }
 
-type LeaseAndReadRow struct {
+type LeaseAndLookRow struct {
 	N           int64
 	Version     int64
 	Codec       string
@@ -56,13 +56,14 @@ type LeaseAndReadRow struct {
 	Server      int64
 	Incarnation int64
 	NowUs       int64
-	Got         string
 	Tags        string
 	Snapshot    string
+	Got         string
 }
 
-func (q *Queries) LeaseAndRead(ctx context.Context, arg LeaseAndReadParams) ([]LeaseAndReadRow, error) {
-	rows, err := q.db.QueryContext(ctx, LeaseAndRead,
+// got is 1 for a key whose lease was taken: see cache_look_leased.
+func (q *Queries) LeaseAndLook(ctx context.Context, arg LeaseAndLookParams) ([]LeaseAndLookRow, error) {
+	rows, err := q.db.QueryContext(ctx, LeaseAndLook,
 		arg.Keys,
 		arg.Leases,
 		arg.Ids,
@@ -76,9 +77,9 @@ func (q *Queries) LeaseAndRead(ctx context.Context, arg LeaseAndReadParams) ([]L
 		return nil, err
 	}
 	defer rows.Close()
-	var items []LeaseAndReadRow
+	var items []LeaseAndLookRow
 	for rows.Next() {
-		var i LeaseAndReadRow
+		var i LeaseAndLookRow
 		if err := rows.Scan(
 			&i.N,
 			&i.Version,
@@ -88,9 +89,9 @@ func (q *Queries) LeaseAndRead(ctx context.Context, arg LeaseAndReadParams) ([]L
 			&i.Server,
 			&i.Incarnation,
 			&i.NowUs,
-			&i.Got,
 			&i.Tags,
 			&i.Snapshot,
+			&i.Got,
 		); err != nil {
 			return nil, err
 		}

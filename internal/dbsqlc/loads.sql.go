@@ -27,16 +27,16 @@ func (q *Queries) GetIncarnation(ctx context.Context) (GetIncarnationRow, error)
 	return i, err
 }
 
-const LockAndRead = `-- name: LockAndRead :many
+const LockAndLook = `-- name: LockAndLook :many
 SELECT coalesce(r.n, 0)::bigint AS n, coalesce(r.version, 0)::bigint AS version, coalesce(r.codec, '')::text AS codec, r.value::bytea AS value,
     coalesce(r.remaining_us, 0)::bigint AS remaining_us, coalesce(r.server, 0)::bigint AS server,
-    coalesce(r.incarnation, 0)::bigint AS incarnation, coalesce(r.now_us, 0)::bigint AS now_us, coalesce(r.got, '-')::text AS got,
-    coalesce(r.tags, '')::text AS tags, coalesce(r.snapshot, '')::text AS snapshot
+    coalesce(r.incarnation, 0)::bigint AS incarnation, coalesce(r.now_us, 0)::bigint AS now_us,
+    coalesce(r.tags, '')::text AS tags, coalesce(r.snapshot, '')::text AS snapshot, coalesce(r.got, '-')::text AS got
 FROM /* TEMPLATE: prefix */cache_look($1::int, $2::int, ($3::text)::int[], ($4::text)::text[], $5::int, $6::boolean)
     AS r (n, version, codec, value, remaining_us, server, incarnation, now_us, got, tags, snapshot)
 `
 
-type LockAndReadParams struct {
+type LockAndLookParams struct {
 	Pid     int32
 	Class   int32
 	Ids     string
@@ -45,7 +45,7 @@ type LockAndReadParams struct {
 	Stale   bool
 }
 
-type LockAndReadRow struct {
+type LockAndLookRow struct {
 	N           int64
 	Version     int64
 	Codec       string
@@ -54,13 +54,14 @@ type LockAndReadRow struct {
 	Server      int64
 	Incarnation int64
 	NowUs       int64
-	Got         string
 	Tags        string
 	Snapshot    string
+	Got         string
 }
 
-func (q *Queries) LockAndRead(ctx context.Context, arg LockAndReadParams) ([]LockAndReadRow, error) {
-	rows, err := q.db.QueryContext(ctx, LockAndRead,
+// got is '-' where another backend has answered, else it has a digit for each lock: see cache_look.
+func (q *Queries) LockAndLook(ctx context.Context, arg LockAndLookParams) ([]LockAndLookRow, error) {
+	rows, err := q.db.QueryContext(ctx, LockAndLook,
 		arg.Pid,
 		arg.Class,
 		arg.Ids,
@@ -72,9 +73,9 @@ func (q *Queries) LockAndRead(ctx context.Context, arg LockAndReadParams) ([]Loc
 		return nil, err
 	}
 	defer rows.Close()
-	var items []LockAndReadRow
+	var items []LockAndLookRow
 	for rows.Next() {
-		var i LockAndReadRow
+		var i LockAndLookRow
 		if err := rows.Scan(
 			&i.N,
 			&i.Version,
@@ -84,9 +85,9 @@ func (q *Queries) LockAndRead(ctx context.Context, arg LockAndReadParams) ([]Loc
 			&i.Server,
 			&i.Incarnation,
 			&i.NowUs,
-			&i.Got,
 			&i.Tags,
 			&i.Snapshot,
+			&i.Got,
 		); err != nil {
 			return nil, err
 		}
@@ -105,14 +106,14 @@ const Look = `-- name: Look :many
 SELECT k.n, coalesce(e.version, 0)::bigint AS version, (CASE WHEN octet_length(e.value) > $1::int THEN 'too large' ELSE coalesce(e.codec, '') END)::text AS codec,
     (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp() OR $2::boolean AND e.stale_until > clock_timestamp())
         AND octet_length(e.value) <= $1::int
-        AND NOT CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END THEN e.value END)::bytea AS value,
+        AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END THEN e.value END)::bytea AS value,
     (CASE WHEN e.expires_at <= clock_timestamp() THEN coalesce(-date_part('epoch', e.stale_until - clock_timestamp()) * 1000000, 0)
         ELSE coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18) END)::bigint AS remaining_us,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)::bigint AS incarnation,
     (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us,
     coalesce(to_json(e.tags)::text, '')::text AS tags,
-    (CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN pg_current_snapshot()::text ELSE '' END)::text AS snapshot
+    (CASE WHEN /* TEMPLATE: any_removal */true THEN pg_current_snapshot()::text ELSE '' END)::text AS snapshot
 FROM unnest((SELECT ($3::text)::text[])) WITH ORDINALITY AS k (key, n)
 LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C"
 `
@@ -185,36 +186,36 @@ WITH patience AS MATERIALIZED (
         unnest((SELECT nullif($12::text, '')::text[])), unnest((SELECT nullif($13::text, '')::bigint[])),
         unnest((SELECT nullif($14::text, '')::text[]))
     ) WITH ORDINALITY AS i (key, version, fence, ttl_us, codec, publish_new, incarnation, looked_us, size, tags, stale_us, snapshot, n)
-), w AS (
+), stored AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until, seen)
     SELECT key, substring($15::bytea FROM lo::int + 1 FOR size), version, version,
         CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec,
         tags, clock_timestamp() + (ttl_us + stale_us) * interval '1 microsecond',
-        CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen(key, tags) END
+        CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen(key, tags) END
     FROM input
     WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = input.key AND e.version <> input.fence)
         AND incarnation = (SELECT c.id FROM /* TEMPLATE: prefix */cache_incarnation c)
         AND clock_timestamp() < timestamptz 'epoch' + (looked_us + $16::bigint) * interval '1 microsecond'
-        AND NOT CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_overtaken(key, tags, coalesce(snapshot, '')) ELSE false END
+        AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_overtaken(key, tags, coalesce(snapshot, '')) ELSE false END
         AND (SELECT p.set FROM patience p) AND (SELECT /* TEMPLATE: prefix */cache_committed())
     ORDER BY key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
         tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
     WHERE (c.key, c.version) IN (SELECT b.key, b.fence FROM input b)
-    RETURNING key, version, (xmax = 0) AS fresh
-), changed AS (
-    SELECT w.key, w.version FROM w JOIN input USING (key) WHERE NOT w.fresh OR input.publish_new
+    RETURNING key, version, xmax <> 0 AS overwritten
+), w AS (
+    SELECT stored.key, stored.version, stored.overwritten OR input.publish_new AS changed FROM stored JOIN input ON input.key = stored.key
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
-    SELECT key, version FROM changed
-    WHERE NOT $17::boolean OR (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    SELECT w.key, w.version FROM w
+    WHERE w.changed AND (NOT $17::boolean OR (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s))
     RETURNING version
 ), published AS (
-    SELECT /* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(changed.key, s.key_secret, lpad(to_hex(changed.version), 16, '0')))) AS n
-    FROM changed, /* TEMPLATE: prefix */cache_state s WHERE NOT EXISTS (SELECT FROM logged)
+    SELECT CASE WHEN count(*) > 0 THEN /* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(w.key, s.key_secret, lpad(to_hex(w.version), 16, '0')))) ELSE 0 END AS n
+    FROM w, /* TEMPLATE: prefix */cache_state s WHERE w.changed AND NOT EXISTS (SELECT FROM logged)
 )
-SELECT w.key::text AS key, (w.version IN (SELECT l.version FROM logged l))::boolean AS logged, coalesce(published.n, 0)::bigint AS messages,
+SELECT w.key::text AS key, (w.version IN (SELECT l.version FROM logged l))::boolean AS logged, published.n::bigint AS messages,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
 FROM w, published
 `

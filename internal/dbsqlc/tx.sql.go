@@ -45,7 +45,7 @@ WITH w AS (
     SELECT i.key, CASE WHEN i.size >= 0 THEN substring($1::bytea FROM i.lo FOR i.size) END, i.version, i.version,
         CASE WHEN i.ttl_us >= 0 THEN clock_timestamp() + i.ttl_us * interval '1 microsecond' END, i.codec,
         i.tags::text[], clock_timestamp() + (i.ttl_us + i.stale_us) * interval '1 microsecond',
-        CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen(i.key, i.tags::text[]) END
+        CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen(i.key, i.tags::text[]) END
     FROM ROWS FROM (
         unnest((SELECT ($2::text)::text[])), unnest((SELECT ($3::text)::bigint[])), unnest((SELECT ($4::text)::bigint[])),
         unnest((SELECT ($5::text)::text[])), unnest((SELECT ($6::text)::int[])), unnest((SELECT ($7::text)::int[])),

@@ -20,6 +20,16 @@ func (q *Queries) Blocks(ctx context.Context) (int64, error) {
 	return blocks, err
 }
 
+const ChangeIncarnation = `-- name: ChangeIncarnation :exec
+INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random())
+ON CONFLICT (one) DO UPDATE SET id = EXCLUDED.id
+`
+
+func (q *Queries) ChangeIncarnation(ctx context.Context) error {
+	_, err := q.db.ExecContext(ctx, ChangeIncarnation)
+	return err
+}
+
 const ClaimSweep = `-- name: ClaimSweep :execrows
 UPDATE /* TEMPLATE: prefix */cache_state SET swept_at = clock_timestamp()
 WHERE swept_at < clock_timestamp() - ($1::bigint) * interval '1 microsecond'
@@ -285,15 +295,5 @@ SELECT /* TEMPLATE: prefix */cache_truncate()
 
 func (q *Queries) TruncateEntries(ctx context.Context) error {
 	_, err := q.db.ExecContext(ctx, TruncateEntries)
-	return err
-}
-
-const TurnIncarnation = `-- name: TurnIncarnation :exec
-INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random())
-ON CONFLICT (one) DO UPDATE SET id = EXCLUDED.id
-`
-
-func (q *Queries) TurnIncarnation(ctx context.Context) error {
-	_, err := q.db.ExecContext(ctx, TurnIncarnation)
 	return err
 }

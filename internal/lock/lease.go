@@ -18,10 +18,8 @@ import (
 )
 
 const (
-	renewEvery   = 3 * time.Second // a third of a lease's term, so that two renewals may fail
-	leaseTimeout = 2 * time.Second // for a statement that renews or releases
+	leaseTimeout = 2 * time.Second // for a statement that takes, renews or releases
 	closeTimeout = time.Second     // for the one that releases what is left
-	releaseAgain = 250 * time.Millisecond
 )
 
 // Leases are the locks of one cache as rows of a table: they need no session. Each has its own random owner, so that whoever
@@ -37,23 +35,24 @@ type Leases struct {
 	wg        sync.WaitGroup
 
 	mu        sync.Mutex
-	store     *store.Store // nil: not known yet
-	held      map[int64]*held
-	leaving   map[int64]store.Lease // to be released, or with a statement that does so
-	renewing  bool                  // a goroutine renews
-	releasing bool                  // a goroutine releases
+	store     *store.Store          // nil: not known yet
+	held      map[int64]*held       // by their IDs
+	givenBack map[int64]store.Lease // given back, by their IDs, until the table has no more of them
+	renewing  bool                  // the goroutine renew runs
+	releasing bool                  // the goroutine releaseAll runs
 	closed    bool
 }
 
+// held is a lease that this process has, or asks for.
 type held struct {
 	store.Lease
-	taken bool      // else it is being asked for
+	taken bool      // the process has it
 	since time.Time // when it was asked for
 }
 
 // OpenLeases returns the locks of the cache that space names. It touches no network.
 func OpenLeases(db *sql.DB, space string) *Leases {
-	l := &Leases{db: db, space: space, held: map[int64]*held{}, leaving: map[int64]store.Lease{}}
+	l := &Leases{db: db, space: space, held: map[int64]*held{}, givenBack: map[int64]store.Lease{}}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
 }
@@ -98,17 +97,17 @@ func (l *Leases) LockAndLook(ctx context.Context, s *store.Store, keys []string,
 		store.Leased
 		err error
 	}
-	answers, left := make(chan answer, 1), make(chan struct{})
-	// Not with ctx: a statement that was given up may have taken leases, or may still take them. Who no longer waits for the answer
-	// has them released when it has come.
+	answers, gone := make(chan answer, 1), make(chan struct{})
+	// Not with ctx: a statement that was given up may have taken leases, or may still take them. Where nobody waits for the answer any
+	// more, they are given back when it has come.
 	go func() {
 		defer l.wg.Done()
 		leased, err := s.LeaseAndLook(context.WithoutCancel(ctx), ask)
 		l.end(ask, leased, err)
 		answers <- answer{leased, err}
 		select {
-		case <-left:
-			l.release(ask.Leases)
+		case <-gone:
+			l.giveBack(ask.Leases)
 		default:
 		}
 	}()
@@ -122,10 +121,10 @@ func (l *Leases) LockAndLook(ctx context.Context, s *store.Store, keys []string,
 		}
 		return a.Got, a.Looked, nil
 	case <-ctx.Done():
-		close(left)
+		close(gone)
 		select {
-		case <-answers: // it had come before left was closed
-			l.release(ask.Leases)
+		case <-answers: // it had come before gone was closed
+			l.giveBack(ask.Leases)
 		default:
 		}
 		return nil, store.Looked{}, fmt.Errorf("lease: %w", ctx.Err())
@@ -155,16 +154,17 @@ func (l *Leases) begin(s *store.Store, keys []string, look Look) (ask store.Leas
 				l.unguarded.Add(1)
 			}
 		default:
-			lease := store.Lease{ID: id, Owner: random(), Was: l.leaving[id].Owner}
+			lease := store.Lease{ID: id, Owner: random(), Was: l.givenBack[id].Owner}
 			l.held[id] = &held{Lease: lease, since: time.Now()}
 			ask.Leases = append(ask.Leases, lease)
 			if of = len(ask.Leases); look.Live {
 				of = -of
 			}
 		}
-		if ask.Of[i], free[i] = of, unguarded; len(all) < len(keys) {
-			ask.Of, free = slices.Repeat([]int{of}, len(keys)), slices.Repeat([]bool{unguarded}, len(keys))
-		}
+		ask.Of[i], free[i] = of, unguarded
+	}
+	if len(all) < len(keys) { // one lease for all of them
+		ask.Of, free = slices.Repeat(ask.Of[:1], len(keys)), slices.Repeat(free[:1], len(keys))
 	}
 	return ask, free, nil
 }
@@ -179,14 +179,14 @@ func (l *Leases) end(ask store.LeaseAsk, leased store.Leased, err error) {
 		case err != nil:
 			delete(l.held, lease.ID)
 			if sqlerr.State(err) == "" { // else the server says that it has done nothing
-				l.leave(lease)
+				l.releaseSoon(lease)
 			}
 		case !leased.Got[of]:
 			delete(l.held, lease.ID)
 		default:
 			l.held[lease.ID].taken = true
-			if l.leaving[lease.ID].Owner == lease.Was {
-				delete(l.leaving, lease.ID)
+			if l.givenBack[lease.ID].Owner == lease.Was {
+				delete(l.givenBack, lease.ID) // it was replaced
 			}
 			if !l.renewing && !l.closed {
 				l.renewing = true
@@ -196,7 +196,7 @@ func (l *Leases) end(ask store.LeaseAsk, leased store.Leased, err error) {
 	}
 }
 
-// names are hashed into 64 bits, of a hash with which nobody makes two keys of one number.
+// leaseID hashes a name into 64 bits, by a hash with which nobody can make two names of one number.
 func leaseID(name string) int64 {
 	sum := sha256.Sum256([]byte(name))
 	return int64(binary.BigEndian.Uint64(sum[:]) | 1)
@@ -214,7 +214,7 @@ func (l *Leases) Lease(key string) store.Lease {
 	return store.Lease{}
 }
 
-// Released says that leases have ended.
+// Released says that leases have ended, with a statement of the caller's or without one: they are not renewed any more.
 func (l *Leases) Released(leases []store.Lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -232,127 +232,20 @@ func (l *Leases) Unlock(keys []string) {
 	for _, name := range names(keys) {
 		if h := l.held[leaseID(name)]; h != nil && h.taken {
 			delete(l.held, h.ID)
-			l.leave(h.Lease)
+			l.releaseSoon(h.Lease)
 		}
 	}
 }
 
-// release gives back those of leases that are held.
-func (l *Leases) release(leases []store.Lease) {
+// giveBack gives back those of leases that are held.
+func (l *Leases) giveBack(leases []store.Lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, lease := range leases {
 		if h := l.held[lease.ID]; h != nil && h.Owner == lease.Owner {
 			delete(l.held, lease.ID)
-			l.leave(lease)
+			l.releaseSoon(lease)
 		}
-	}
-}
-
-// leave has a lease released. With the mutex held.
-func (l *Leases) leave(lease store.Lease) {
-	l.leaving[lease.ID] = lease
-	if !l.releasing && !l.closed {
-		l.releasing = true
-		l.wg.Go(l.releaseAll)
-	}
-}
-
-// releaseAll releases what is to be released, until there is nothing. What can't be released is left to expire.
-func (l *Leases) releaseAll() {
-	failed := time.Time{} // the first time in a row
-	for {
-		leases, s := l.toRelease()
-		if leases == nil {
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), leaseTimeout)
-		err := s.ReleaseLeases(ctx, leases)
-		cancel()
-		if err == nil {
-			failed = time.Time{}
-		} else if failed.IsZero() {
-			failed = time.Now()
-		}
-		if err == nil || time.Since(failed) > store.LeaseTerm {
-			l.left(leases)
-			continue
-		}
-		l.sleep(releaseAgain)
-	}
-}
-
-// toRelease are the leases that the next statement releases; nil: there are none, or Close does it.
-func (l *Leases) toRelease() ([]store.Lease, *store.Store) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var leases []store.Lease
-	for _, lease := range l.leaving {
-		leases = append(leases, lease)
-	}
-	if leases == nil || l.closed {
-		l.releasing = false
-		return nil, nil
-	}
-	return leases, l.store
-}
-
-// left forgets leases that were released.
-func (l *Leases) left(leases []store.Lease) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, lease := range leases {
-		if l.leaving[lease.ID].Owner == lease.Owner {
-			delete(l.leaving, lease.ID)
-		}
-	}
-}
-
-// renew renews what is held, in one statement for all, until nothing is. No lease is renewed for longer than its load may take.
-func (l *Leases) renew() {
-	every := renewEvery
-	for {
-		l.sleep(every*4/5 + rand.N(every*2/5)) // not all processes at once
-		leases, s := l.toRenew()
-		if leases == nil {
-			return
-		}
-		ctx, cancel := context.WithTimeout(l.ctx, leaseTimeout)
-		kept, err := s.RenewLeases(ctx, leases)
-		cancel()
-		if every = renewEvery; err != nil {
-			every = renewEvery / 3
-			continue
-		}
-		// A lease that was lost is not renewed again, nor released: the load goes on, and its fence decides.
-		leases = slices.DeleteFunc(leases, func(lease store.Lease) bool { return slices.Contains(kept, lease.ID) })
-		l.Released(leases)
-	}
-}
-
-// toRenew are the leases that the next statement renews; nil: there is none to be renewed any more.
-func (l *Leases) toRenew() ([]store.Lease, *store.Store) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var leases []store.Lease
-	for _, h := range l.held {
-		if h.taken && time.Since(h.since) < store.LoadGrace {
-			leases = append(leases, h.Lease)
-		}
-	}
-	if leases == nil || l.closed {
-		l.renewing = false
-		return nil, nil
-	}
-	return leases, l.store
-}
-
-func (l *Leases) sleep(d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-l.ctx.Done():
 	}
 }
 
@@ -371,7 +264,7 @@ func (l *Leases) Close() error {
 	for _, h := range l.held {
 		leases = append(leases, h.Lease)
 	}
-	for _, lease := range l.leaving {
+	for _, lease := range l.givenBack {
 		leases = append(leases, lease)
 	}
 	if len(leases) > 0 {

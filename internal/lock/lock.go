@@ -8,7 +8,6 @@ package lock
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"slices"
@@ -44,8 +43,8 @@ type Locks struct {
 	wg        sync.WaitGroup
 
 	// Within a turn on the session only.
-	conn *sql.Conn // on which held is held
-	held map[string]int
+	conn *sql.Conn      // on which held is held
+	held map[string]int // how often the session has each lock, by their names
 }
 
 // Look says how to lock and look.
@@ -55,9 +54,9 @@ type Look struct {
 	Live   bool // keys that have a live row are locked too; of leases only, locks always are
 }
 
-// ask is a request for the locks of keys, and for a look at them if store is set.
+// ask is a request for the locks of keys, and for a look at their rows.
 type ask struct {
-	store  *store.Store
+	store  *store.Store // nil: no look
 	keys   []string
 	look   Look
 	taken  bool // under Locks.mu: somebody's statement has it
@@ -216,7 +215,7 @@ func (l *Locks) lock(ctx context.Context, conn *sql.Conn, batch []*ask) (err err
 		err = fmt.Errorf("%d answers for %d locks", len(got), len(ids))
 	}
 	if err != nil {
-		return doubt(err) // some may have been taken before it failed
+		return endsSession(err) // some may have been taken before it failed
 	}
 	for i, name := range wanted {
 		if got[i] {
@@ -236,9 +235,10 @@ func (l *Locks) lock(ctx context.Context, conn *sql.Conn, batch []*ask) (err err
 			default:
 				yes, got = got[0], got[1:]
 			}
-			if a.got[i] = yes; len(a.keys) > single {
-				a.got = slices.Repeat([]bool{yes}, len(a.keys))
-			}
+			a.got[i] = yes
+		}
+		if len(a.keys) > single { // one lock for all of them
+			a.got = slices.Repeat(a.got[:1], len(a.keys))
 		}
 		if n := len(a.keys); a.store != nil {
 			a.looked = store.Looked{Rows: looked.Rows[:n:n], Incarnation: looked.Incarnation, At: looked.At, Snapshot: looked.Snapshot}
@@ -247,70 +247,3 @@ func (l *Locks) lock(ctx context.Context, conn *sql.Conn, batch []*ask) (err err
 	}
 	return nil
 }
-
-// doubt ends the session: what is held on it is not known any more.
-func doubt(err error) error { return fmt.Errorf("%w: %v", driver.ErrBadConn, err) } //nolint:errorlint // its kind must not show
-
-// Unlock gives keys back, all that one call got. It returns at once.
-func (l *Locks) Unlock(keys []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.releasing = append(l.releasing, names(keys)...)
-	if !l.unlocking {
-		l.unlocking = true
-		l.wg.Go(l.unlock)
-	}
-}
-
-// unlock gives back what is to be given back, until there is nothing. A session that is in doubt is ended, and its locks
-// with it.
-func (l *Locks) unlock() {
-	for {
-		l.mu.Lock()
-		release := l.releasing
-		l.releasing = nil
-		if l.unlocking = len(release) > 0; !l.unlocking {
-			l.mu.Unlock()
-			return
-		}
-		l.mu.Unlock()
-		// An error has ended the session, or there is none: the locks are gone either way. No deadline for the turn: a
-		// lock must not be left behind because the session is busy.
-		_ = l.session.Do(context.Background(), func(ctx context.Context, conn *sql.Conn) error { return l.release(ctx, conn, release) })
-	}
-}
-
-func (l *Locks) release(ctx context.Context, conn *sql.Conn, names []string) error {
-	if l.conn != conn {
-		return nil // lost with its locks
-	}
-	var ids []int32
-	for _, name := range names {
-		if l.held[name] == 0 {
-			continue // never had a lock
-		}
-		if l.held[name]--; l.held[name] == 0 {
-			delete(l.held, name)
-		}
-		ids = append(ids, store.Hash(name))
-	}
-	if len(ids) == 0 {
-		return nil
-	}
-	l.session.Locks -= len(ids)
-	held, pooled, err := store.Unlocks(ctx, conn, l.session.PID(), l.class, ids)
-	for try := 0; pooled && err == nil && try < unlockTries; try++ {
-		// A pooler after all. The session that has the locks is one of its others: it may be the next.
-		l.session.FoundPooled()
-		_, pooled, err = store.Unlocks(ctx, conn, l.session.PID(), l.class, ids)
-	}
-	if err == nil && slices.Contains(held, false) && !l.session.Pooled() {
-		err = errors.New("a lock was not held")
-	}
-	if err != nil {
-		return doubt(err)
-	}
-	return nil
-}
-
-const unlockTries = 100

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -88,7 +87,7 @@ const lockID = -1
 func Run(ctx context.Context, db *sql.DB, n store.Names) error {
 	for {
 		done, err := step(ctx, db, n)
-		if sqlerr.State(err) == "55P03" {
+		if sqlerr.Locked(err) {
 			return fmt.Errorf("a transaction held a table of the cache for longer than Migrate waits (%s), because everybody would wait behind it: "+
 				"this step has changed nothing, try again when that transaction has ended: %w", lockTimeout, err)
 		}
@@ -203,8 +202,8 @@ func current(ctx context.Context, tx *sql.Tx, n store.Names) (int, error) {
 	return version, err
 }
 
-// PersistenceError says that the table of entries, or that of removed groups, survives a crash and should not, or the other way round. Nobody's data is
-// rewritten unasked: with a large table that takes long, and keeps everybody out.
+// PersistenceError says that the table of entries, or that of removed groups, survives a crash and should not, or the other way round.
+// Nobody's data is rewritten unasked: with a large table that takes long, and keeps everybody out.
 type PersistenceError struct {
 	Table   string
 	Groups  string // the table that goes with it
@@ -240,6 +239,7 @@ func Persistence(objects []store.Held, n store.Names) error {
 
 // foreign returns an error if a table has one of our names and is not ours.
 func foreign(ctx context.Context, tx *sql.Tx, n store.Names) error {
+	// In the order of Names.Tables.
 	columns := [...]string{"key, value, version, stamp, expires_at, codec, written_at", "key, version, logged_at", "seq, payload, published_at", "kind, name, id, xid", "id, owner, until"}
 	for i, table := range n.Tables() {
 		var there bool
@@ -263,41 +263,4 @@ func Have(ctx context.Context, s *store.Store) (int, error) {
 		return 0, nil
 	}
 	return state.Version, err
-}
-
-// dollar is what opens a dollar quote, and closes it again.
-var dollar = regexp.MustCompile(`^\$([A-Za-z_]\w*)?\$`)
-
-// split cuts a migration at the semicolons that end its statements: drivers differ in whether they take several at once.
-// It knows dollar quotes with and without a tag, strings and comments, as far as our own files use them.
-func split(text string) []string {
-	var statements []string
-	start := 0
-	add := func(end int) {
-		if s := strings.TrimSpace(text[start:end]); s != "" {
-			statements = append(statements, s)
-		}
-		start = end
-	}
-	for i := 0; i < len(text); i++ {
-		skip := func(open, end string) bool {
-			if !strings.HasPrefix(text[i:], open) {
-				return false
-			}
-			if n := strings.Index(text[i+len(open):], end); n >= 0 {
-				i += len(open) + n + len(end) - 1
-			} else {
-				i = len(text) - 1
-			}
-			return true
-		}
-		tag := dollar.FindString(text[i:])
-		switch {
-		case skip("--", "\n"), skip("/*", "*/"), tag != "" && skip(tag, tag), skip("'", "'"):
-		case text[i] == ';':
-			add(i + 1)
-		}
-	}
-	add(len(text))
-	return statements
 }

@@ -75,10 +75,16 @@ func NoObject(err error) bool {
 	return false
 }
 
+// Locked says that the server did not do the statement because somebody holds a lock, for longer than lock_timeout.
+func Locked(err error) bool { return State(err) == "55P03" }
+
+// Denied says that the role lacks a right.
+func Denied(err error) bool { return State(err) == "42501" }
+
 // Config says that trying again won't help: something must be set up, granted or configured first.
 func Config(err error) bool {
 	switch s := State(err); {
-	case NoObject(err), s == "42501", s == "3D000", s == "28P01", s == "28000":
+	case NoObject(err), Denied(err), s == "3D000", s == "28P01", s == "28000":
 		return true
 	}
 	return false

@@ -29,6 +29,7 @@ func TestSorts(t *testing.T) {
 	for _, test := range []struct {
 		err                                             error
 		connection, notDone, conflict, noObject, config bool
+		locked, denied                                  bool
 	}{
 		{err: nil},
 		{err: errors.New("anything")},
@@ -57,7 +58,8 @@ func TestSorts(t *testing.T) {
 		{err: state("42703"), noObject: true, config: true},
 		{err: state("42883"), noObject: true, config: true},
 		{err: state("3F000"), noObject: true, config: true},
-		{err: state("42501"), config: true},
+		{err: state("42501"), config: true, denied: true},
+		{err: state("55P03"), locked: true},
 		{err: state("3D000"), config: true},
 		{err: state("28P01"), config: true},
 		{err: state("28000"), config: true},
@@ -70,6 +72,12 @@ func TestSorts(t *testing.T) {
 			}
 			if is := sqlerr.Connection(err); is != test.connection {
 				t.Errorf("Connection(%v) is %v", err, is)
+			}
+			if is := sqlerr.Locked(err); is != test.locked {
+				t.Errorf("Locked(%v) is %v", err, is)
+			}
+			if is := sqlerr.Denied(err); is != test.denied {
+				t.Errorf("Denied(%v) is %v", err, is)
 			}
 			if is := sqlerr.NotDone(err); is != test.notDone {
 				t.Errorf("NotDone(%v) is %v", err, is)

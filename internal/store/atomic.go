@@ -3,30 +3,29 @@ package store
 import (
 	"context"
 	"database/sql/driver"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/pgcache/go/internal/batch"
 	"github.com/pgcache/go/internal/dbsqlc"
+	"github.com/pgcache/go/internal/sqlerr"
 )
 
 // atomicSlots is how many conditional writes of a node are under way at a time, each in a statement of its own.
 const atomicSlots = 4
 
-// condition says of which row a conditional write is.
-type condition int
+// change is what a conditional write does.
+type change int
 
 const (
-	absent    condition = iota // of none that is live
-	unchanged                  // of a live one that is still of the version Fence
-	touched                    // of any that is live, whose value stays
+	putAbsent change = iota // writes the row if none is live
+	replace                 // writes it over the live one that is still of the version Fence
+	touch                   // gives the live one, if there is any, the TTL and the version; its value stays
 )
 
-// conditional is a request to write one row if a condition holds.
+// conditional is a request to write one row, which depends on what is there.
 type conditional struct {
 	row    Write
-	when   condition
+	change change
 	inline bool
 }
 
@@ -34,11 +33,11 @@ func (c conditional) overlaps(other conditional) bool { return c.row.Key == othe
 
 func (s *Store) conditionals(timeout, patience time.Duration) batch.Queue[conditional, Written] {
 	return batch.Queue[conditional, Written]{
-		Slots: atomicSlots, Timeout: timeout, Patience: patience, Waiting: waiting, MaxWeight: 1, Overlap: conditional.overlaps,
-		Alone: mayBeOne, Locked: locked, Late: s.sql.conns.late,
+		Slots: atomicSlots, Timeout: timeout, Patience: patience, LockWaits: lockWaits, MaxWeight: 1, Overlap: conditional.overlaps,
+		Apart: mayConcernOne, Locked: sqlerr.Locked, Late: s.sql.conns.late,
 		One: func(ctx context.Context, c conditional) (Written, error) { return s.putIf(ctx, c, ownPatience) },
 		Try: func(ctx context.Context, c conditional) (Written, error) { return s.putIf(ctx, c, triedPatience) },
-		Many: func(ctx context.Context, cs []conditional) ([]Written, error) { // one: see MaxWeight
+		Many: func(ctx context.Context, cs []conditional) ([]Written, error) { // of one: see MaxWeight
 			out, err := s.putIf(ctx, cs[0], sharedPatience)
 			return []Written{out}, err
 		},
@@ -48,17 +47,17 @@ func (s *Store) conditionals(timeout, patience time.Duration) batch.Queue[condit
 // PutAbsent writes a row unless a live one is there: Stored says whether it did. Like all writes it is not sent again where the
 // reply was lost.
 func (s *Store) PutAbsent(ctx context.Context, row Write, inline bool) (Written, error) {
-	return s.atomic.Do(ctx, conditional{row, absent, inline})
+	return s.conditional.Do(ctx, conditional{row, putAbsent, inline})
 }
 
 // Replace writes a row over the live one of the version row.Fence: Stored says whether it was still there.
 func (s *Store) Replace(ctx context.Context, row Write, inline bool) (Written, error) {
-	return s.atomic.Do(ctx, conditional{row, unchanged, inline})
+	return s.conditional.Do(ctx, conditional{row, replace, inline})
 }
 
 // Touch gives a live row the TTL and the version of row: Stored says whether there was one.
 func (s *Store) Touch(ctx context.Context, row Write, inline bool) (Written, error) {
-	return s.atomic.Do(ctx, conditional{row, touched, inline})
+	return s.conditional.Do(ctx, conditional{row, touch, inline})
 }
 
 func (s *Store) putIf(ctx context.Context, c conditional, patience string) (Written, error) {
@@ -71,20 +70,20 @@ func (s *Store) putIf(ctx context.Context, c conditional, patience string) (Writ
 	}
 	tags := ""
 	if row.Tags != nil {
-		tags = keyList(row.Tags)
+		tags = textArray(row.Tags)
 	}
 	var query string
 	var args []any
-	switch c.when {
-	case absent:
+	switch c.change {
+	case putAbsent:
 		query, args = dbsqlc.PutAbsent, []any{patience, row.Key, row.Value, row.Version, ttl, row.Codec, tags, stale, c.inline}
-	case unchanged:
+	case replace:
 		query, args = dbsqlc.ReplaceEntry, []any{patience, row.Value, row.Version, ttl, row.Codec, tags, stale, row.Key, row.Fence, c.inline}
-	case touched:
+	case touch:
 		query, args = dbsqlc.TouchEntry, []any{patience, row.Version, ttl, row.Key, c.inline}
 	}
 	return retry(ctx, notDone, func() (out Written, err error) {
-		err = s.writing(ctx, query, func(v []driver.Value) error {
+		err = s.committedRows(ctx, query, func(v []driver.Value) error {
 			out = Written{Stored: no, Logged: no, Published: asInt(v[2]) > 0, Server: asInt(v[3])}
 			if asInt(v[0]) > 0 {
 				out.Stored = yes
@@ -138,8 +137,8 @@ func (s *Store) counters(timeout, patience time.Duration) batch.Queue[increment,
 		}
 	}
 	return batch.Queue[increment, Incremented]{
-		Slots: 1, Timeout: timeout, Patience: patience, Waiting: waiting, MaxWeight: maxRows, Weight: increment.weight, Overlap: increment.overlaps,
-		Alone: mayBeOne, Locked: locked, Late: s.sql.conns.late, One: alone(ownPatience), Try: alone(triedPatience),
+		Slots: 1, Timeout: timeout, Patience: patience, LockWaits: lockWaits, MaxWeight: maxRows, Weight: increment.weight, Overlap: increment.overlaps,
+		Apart: mayConcernOne, Locked: sqlerr.Locked, Late: s.sql.conns.late, One: alone(ownPatience), Try: alone(triedPatience),
 		Many: func(ctx context.Context, is []increment) ([]Incremented, error) {
 			return s.incrementAll(ctx, is, sharedPatience)
 		},
@@ -190,7 +189,7 @@ func (s *Store) incrementAll(ctx context.Context, is []increment, patience strin
 		w.Version, writes[i] = t.last, &w
 	}
 	p := pack(writes)
-	deltas := arrayOf(len(rows), func(b *strings.Builder, i int) { b.WriteString(strconv.FormatInt(rows[i].sum, 10)) })
+	deltas := numberArray(rows, func(t *tally) int64 { return t.sum })
 	type number struct {
 		n      int64
 		logged bool
@@ -202,7 +201,7 @@ func (s *Store) incrementAll(ctx context.Context, is []increment, patience strin
 	}
 	a, err := retry(ctx, notDone, func() (a answer, err error) {
 		a.numbers = make(map[int64]number, len(rows))
-		err = s.writing(ctx, dbsqlc.Increment, func(v []driver.Value) error {
+		err = s.committedRows(ctx, dbsqlc.Increment, func(v []driver.Value) error {
 			if version := asInt(v[0]); version != 0 {
 				a.numbers[version] = number{asInt(v[1]), asBool(v[2])}
 			}

@@ -16,7 +16,7 @@ import (
 // query sends one of the statements that Gets and Sets are made of, and calls row for each row of the answer. Where it
 // can it asks the pool's connection itself: sql.Rows costs a goroutine for every statement whose context can end, and
 // reflection for every value. The values are row's only until it returns.
-func (r *rendered) query(ctx context.Context, query string, row func(v []driver.Value) error, args ...any) error {
+func (r *rendering) query(ctx context.Context, query string, row func(v []driver.Value) error, args ...any) error {
 	if r.conns != nil && r.prepared == nil {
 		if err := r.direct(ctx, query, row, args); !errors.Is(err, errIndirect) && !errors.Is(err, driver.ErrBadConn) {
 			return err
@@ -53,7 +53,7 @@ func (r *rendered) query(ctx context.Context, query string, row func(v []driver.
 // errIndirect says that the driver can't be asked directly.
 var errIndirect = errors.New("the driver has no QueryerContext")
 
-func (r *rendered) direct(ctx context.Context, query string, row func(v []driver.Value) error, args []any) (err error) {
+func (r *rendering) direct(ctx context.Context, query string, row func(v []driver.Value) error, args []any) (err error) {
 	conn, err := r.conns.take(ctx)
 	if err != nil {
 		return err

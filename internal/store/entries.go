@@ -3,8 +3,6 @@ package store
 import (
 	"context"
 	"database/sql/driver"
-	"encoding/json"
-	"fmt"
 
 	"github.com/pgcache/go/internal/dbsqlc"
 )
@@ -19,28 +17,20 @@ const (
 type Entry struct {
 	Row
 	Forever bool // it does not expire
-	Tags    []string
 }
 
-// newEntry is a row of GetWholeEntry: version, codec, value, remaining_us, server, forever, tags.
-func newEntry(key string, v []driver.Value) (e Entry, err error) {
-	e.Row = entry(key, v)
-	e.Forever = asBool(v[5])
-	if tags := asString(v[6]); tags != "" {
-		if err := json.Unmarshal([]byte(tags), &e.Tags); err != nil {
-			return e, fmt.Errorf("the tags of an entry: %w", err)
-		}
-	}
-	return e, nil
+// newEntry is a row of GetWholeEntry: those of GetEntry, and forever.
+func newEntry(key string, v []driver.Value) Entry {
+	return Entry{newRow(key, v), asBool(v[6])}
 }
 
 // Entry reads one row. A key without a row is the zero Row.
 func (s *Store) Entry(ctx context.Context, key string) (Entry, error) {
 	return observed(ctx, s, func(ctx context.Context) (Entry, error) {
 		return retry(ctx, lost, func() (e Entry, err error) {
-			err = s.sql.query(ctx, dbsqlc.GetWholeEntry, func(v []driver.Value) (err error) {
-				e, err = newEntry(key, v)
-				return err
+			err = s.sql.query(ctx, dbsqlc.GetWholeEntry, func(v []driver.Value) error {
+				e = newEntry(key, v)
+				return nil
 			}, s.Largest, key)
 			return e, err
 		})
@@ -86,12 +76,10 @@ func (s *Store) entriesPage(ctx context.Context, start, after string) (Page[Entr
 		err = s.sql.query(ctx, dbsqlc.EntriesPage, func(v []driver.Value) error {
 			got++
 			p.Last, looked = asString(v[0]), asInt(v[9])
-			if !asBool(v[8]) {
-				return nil
+			if asBool(v[8]) {
+				p.Rows = append(p.Rows, newEntry(p.Last, v[1:]))
 			}
-			e, err := newEntry(p.Last, v[1:])
-			p.Rows = append(p.Rows, e)
-			return err
+			return nil
 		}, s.Largest, start, after, int64(pageRows), int64(pageBytes))
 		if got == looked && looked < pageRows {
 			p.Last = ""

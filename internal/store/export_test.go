@@ -7,8 +7,8 @@ func (s *Store) PutWith(ctx context.Context, rows []Write, patience string) (Wri
 	return s.putAll(ctx, write{rows: rows}, patience)
 }
 
-// Waiting is how many statements wait for locked rows at a time.
-const Waiting = waiting
+// LockWaits is how many statements of a queue wait for locked rows at a time.
+const LockWaits = lockWaits
 
 // ForgetStrict makes the store believe that sessions are READ COMMITTED.
 func (s *Store) ForgetStrict() {

@@ -27,17 +27,17 @@ type Removed struct {
 // READ COMMITTED session alone.
 func (s *Store) Remove(ctx context.Context, kind GroupKind, names []string) (Removed, error) {
 	return retry(ctx, notDone, func() (Removed, error) {
-		return committed(ctx, s, func(q *dbsqlc.Queries) (Removed, error) { return remove(ctx, q, kind, names) })
+		return committedQuery(ctx, s, func(q *dbsqlc.Queries) (Removed, error) { return remove(ctx, q, kind, names) })
 	})
 }
 
 // RemoveTx is the same in a transaction of the caller's.
 func (s *Store) RemoveTx(ctx context.Context, tx Querier, kind GroupKind, names []string) (Removed, error) {
-	return remove(ctx, dbsqlc.New(s.on(tx)), kind, names)
+	return remove(ctx, s.with(unprepared{tx}), kind, names)
 }
 
 func remove(ctx context.Context, q *dbsqlc.Queries, kind GroupKind, names []string) (out Removed, err error) {
-	r, err := q.RemoveGroups(ctx, dbsqlc.RemoveGroupsParams{Kind: string(kind), Names: keyList(names)})
+	r, err := q.RemoveGroups(ctx, dbsqlc.RemoveGroupsParams{Kind: string(kind), Names: textArray(names)})
 	if err != nil {
 		return out, err
 	}

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -142,7 +141,7 @@ type WrittenAt struct {
 
 // WrittenAt returns when the rows of keys were written; keys without a row are absent.
 func (s *Store) WrittenAt(ctx context.Context, keys []string) (map[string]WrittenAt, error) {
-	rows, err := s.q.WrittenAt(ctx, arrayOf(len(keys), func(b *strings.Builder, i int) { quoteElement(b, keys[i]) }))
+	rows, err := s.q.WrittenAt(ctx, textArray(keys))
 	if err != nil {
 		return nil, err
 	}

@@ -46,10 +46,10 @@ func (s *Store) LeaseAndLook(ctx context.Context, ask LeaseAsk) (Leased, error) 
 
 func (s *Store) leaseQueue(timeout, patience time.Duration) batch.Queue[LeaseAsk, Leased] {
 	return batch.Queue[LeaseAsk, Leased]{
-		Slots: leaseSlots, Timeout: timeout, Patience: patience, Waiting: waiting, MaxWeight: maxRows,
+		Slots: leaseSlots, Timeout: timeout, Patience: patience, LockWaits: lockWaits, MaxWeight: maxRows,
 		Weight: func(a LeaseAsk) int { return len(a.Keys) },
 		// A locked table is nobody's own: each by itself would wait for it again.
-		Alone: func(err error) bool { return mayBeOne(err) && !locked(err) },
+		Apart: func(err error) bool { return mayConcernOne(err) && !sqlerr.Locked(err) },
 		Late:  s.sql.conns.late,
 		One: func(ctx context.Context, a LeaseAsk) (Leased, error) {
 			out, err := s.leaseMany(ctx, []LeaseAsk{a})
@@ -82,22 +82,21 @@ func (s *Store) leaseMany(ctx context.Context, asks []LeaseAsk) ([]Leased, error
 		}
 		keys, leases, stale = append(keys, a.Keys...), append(leases, a.Leases...), stale || a.Stale
 	}
-	var all Leased
-	send := func() error {
-		all = Leased{Got: make([]bool, len(keys)), Looked: Looked{Rows: make([]Row, len(keys))}}
-		return s.readCommitted(ctx, func(r *rendered) error {
-			return r.query(ctx, dbsqlc.LeaseAndRead, func(v []driver.Value) error {
+	// Sent again it takes what it has taken: the owner is the same.
+	all, err := retry(ctx, lost, func() (all Leased, err error) {
+		err = s.readCommitted(ctx, func(r *rendering) error {
+			all = Leased{Got: make([]bool, len(keys)), Looked: Looked{Rows: make([]Row, len(keys))}}
+			return r.query(ctx, dbsqlc.LeaseAndLook, func(v []driver.Value) error {
 				if n := asInt(v[0]) - 1; n >= 0 {
-					all.Got[n] = asString(v[8]) == "1"
-					all.add(keys, v, v[9:])
+					all.Got[n] = asString(v[10]) == "1"
+					all.add(keys, v)
 				}
 				return nil
-			}, keyList(keys), arrayOf(len(of), func(b *strings.Builder, i int) { b.WriteString(strconv.Itoa(of[i])) }),
-				leaseIDs(leases), leaseOwners(leases), numbers(leases, func(l Lease) int64 { return l.Was }), LeaseTerm.Microseconds(), s.Largest, stale)
+			}, textArray(keys), numberArray(of, func(n int) int64 { return int64(n) }),
+				leaseIDs(leases), leaseOwners(leases), numberArray(leases, func(l Lease) int64 { return l.Was }), LeaseTerm.Microseconds(), s.Largest, stale)
 		})
-	}
-	// Sent again it takes what it has taken: the owner is the same.
-	err := s.judgingNewest(ctx, lost, send)
+		return all, err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -110,23 +109,12 @@ func (s *Store) leaseMany(ctx context.Context, asks []LeaseAsk) ([]Leased, error
 	return out, nil
 }
 
-// judgingNewest sends a statement, and again after errors of which again says so, or if the session is not READ COMMITTED after all.
-func (s *Store) judgingNewest(ctx context.Context, again func(error) bool, send func() error) error {
-	try := func() (struct{}, error) { return struct{}{}, send() }
-	_, err := retry(ctx, again, try)
-	if sqlerr.State(err) == needsReadCommitted {
-		s.plainWrites.Store(false) // the sessions' isolation was changed
-		_, err = retry(ctx, again, try)
-	}
-	return err
-}
-
 // RenewLeases makes leases last for a LeaseTerm from now, and returns the IDs of those that still were their owners'.
 func (s *Store) RenewLeases(ctx context.Context, leases []Lease) (kept []int64, err error) {
 	leases = inOrder(leases)
 	params := dbsqlc.RenewLeasesParams{Ids: leaseIDs(leases), Owners: leaseOwners(leases), TermUs: LeaseTerm.Microseconds()}
 	list, err := retry(ctx, lost, func() (string, error) {
-		return committed(ctx, s, func(q *dbsqlc.Queries) (string, error) { return q.RenewLeases(ctx, params) })
+		return committedQuery(ctx, s, func(q *dbsqlc.Queries) (string, error) { return q.RenewLeases(ctx, params) })
 	})
 	for id := range strings.SplitSeq(list, ",") {
 		if n, err := strconv.ParseInt(id, 10, 64); err == nil {
@@ -141,7 +129,7 @@ func (s *Store) ReleaseLeases(ctx context.Context, leases []Lease) error {
 	leases = inOrder(leases)
 	params := dbsqlc.ReleaseLeasesParams{Ids: leaseIDs(leases), Owners: leaseOwners(leases)}
 	_, err := retry(ctx, lost, func() (struct{}, error) {
-		return committed(ctx, s, func(q *dbsqlc.Queries) (struct{}, error) { return struct{}{}, q.ReleaseLeases(ctx, params) })
+		return committedQuery(ctx, s, func(q *dbsqlc.Queries) (struct{}, error) { return struct{}{}, q.ReleaseLeases(ctx, params) })
 	})
 	return err
 }
@@ -157,15 +145,11 @@ func inOrder(leases []Lease) []Lease {
 }
 
 func leaseIDs(leases []Lease) string {
-	return numbers(leases, func(l Lease) int64 { return l.ID })
+	return numberArray(leases, func(l Lease) int64 { return l.ID })
 }
 
 func leaseOwners(leases []Lease) string {
-	return numbers(leases, func(l Lease) int64 { return l.Owner })
-}
-
-func numbers(leases []Lease, of func(l Lease) int64) string {
-	return arrayOf(len(leases), func(b *strings.Builder, i int) { b.WriteString(strconv.FormatInt(of(leases[i]), 10)) })
+	return numberArray(leases, func(l Lease) int64 { return l.Owner })
 }
 
 // leasesOf are the leases that end with the statement of ws.

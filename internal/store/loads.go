@@ -23,9 +23,9 @@ func (s *Store) Incarnation(ctx context.Context) (id int64, now time.Duration, e
 // LoadGrace is how long a loaded value may take to be stored, by the database's clock. It is shorter than tombstones live.
 const LoadGrace = 4*time.Minute + 10*time.Second
 
-// PutLoaded stores what a load brought, of each row only if nothing was written since the load saw its Fence and no group
-// of it was removed since Snapshot, and none if a Clear, a TRUNCATE or a crash came since Incarnation was read. Like Put it sends a statement for every thousand rows or
-// 8 MiB.
+// PutLoaded stores what a load brought: each row only if nothing was written since the load saw its Fence and no group of it was
+// removed since Snapshot, and none if a Clear, a TRUNCATE or a crash came since Incarnation was read. Like Put it sends a statement
+// for every maxRows or maxBytes.
 func (s *Store) PutLoaded(ctx context.Context, rows []Write, inline bool) (Written, error) {
 	return inParts(ctx, rows, inline, &s.loads, &s.heavyLoads)
 }
@@ -56,7 +56,7 @@ func (s *Store) loadMany(ctx context.Context, ws []write) ([]Written, error) {
 	fences, incarnations, looked, publishNew, snapshots := packLoads(rows)
 	ids, owners := leasesOf(ws)
 	send := func() ([]dbsqlc.StoreLoadedRow, error) {
-		return committed(ctx, s, func(q *dbsqlc.Queries) ([]dbsqlc.StoreLoadedRow, error) {
+		return committedQuery(ctx, s, func(q *dbsqlc.Queries) ([]dbsqlc.StoreLoadedRow, error) {
 			return q.StoreLoaded(ctx, dbsqlc.StoreLoadedParams{
 				Keys: p.keys, Versions: p.versions, Fences: fences, Incarnations: incarnations, TtlsUs: p.ttls, Codecs: p.codecs,
 				LookedUs: looked, GraceUs: LoadGrace.Microseconds(), Leases: ids, Owners: owners, PublishNew: publishNew, Sizes: p.sizes, Tags: p.tags, StalesUs: p.stales, Vals: p.values, Snapshots: snapshots, Inline: inline,
@@ -64,12 +64,8 @@ func (s *Store) loadMany(ctx context.Context, ws []write) ([]Written, error) {
 		})
 	}
 	done, err := retry(ctx, notDone, send)
-	if locked(err) && ids != "" {
+	if sqlerr.Locked(err) && ids != "" {
 		ids, owners = "", "" // somebody may have locked the table of leases, which is no reason not to store
-		done, err = retry(ctx, notDone, send)
-	}
-	if sqlerr.State(err) == needsReadCommitted {
-		s.plainWrites.Store(false) // the sessions' isolation was changed
 		done, err = retry(ctx, notDone, send)
 	}
 	if err != nil {

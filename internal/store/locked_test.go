@@ -95,9 +95,9 @@ func TestManyLockedRows(t *testing.T) {
 		most = max(most, w.waitingSessions())
 	}
 	waitFor(t, "all places are taken", func() bool {
-		return scan[int](w, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'", w.Names.Schema) >= store.Waiting
+		return scan[int](w, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'", w.Names.Schema) >= store.LockWaits
 	})
-	if most > 2*store.Waiting+1 { // those that wait, those that are tried, and the slot
+	if most > 2*store.LockWaits+1 { // those that wait, those that are tried, and the slot
 		t.Errorf("%d statements of a node wait for rows", most)
 	}
 	unlock()

@@ -3,8 +3,7 @@ package store
 import (
 	"context"
 	"database/sql/driver"
-	"strconv"
-	"strings"
+	"time"
 
 	"github.com/pgcache/go/internal/dbsqlc"
 )
@@ -13,8 +12,8 @@ import (
 type Looked struct {
 	Rows        []Row // in the order of the keys
 	Incarnation int64
-	At          int64  // by the database's clock, in microseconds
-	Snapshot    string // which removals of groups were visible, "" if there was none
+	At          time.Duration // since 1970, by the database's clock
+	Snapshot    string        // which removals of groups were visible, "" if there was none
 }
 
 // Look reads the rows of keys and the incarnation that they belong to, in one statement. stale asks for values that have expired and
@@ -24,9 +23,9 @@ func (s *Store) Look(ctx context.Context, keys []string, stale bool) (l Looked, 
 		l, err = retry(ctx, lost, func() (Looked, error) {
 			l := Looked{Rows: make([]Row, len(keys))}
 			return l, s.sql.query(ctx, dbsqlc.Look, func(v []driver.Value) error {
-				l.add(keys, v, v[8:])
+				l.add(keys, v)
 				return nil
-			}, s.Largest, stale, keyList(keys))
+			}, s.Largest, stale, textArray(keys))
 		})
 		if err != nil || l.Incarnation != 0 || len(keys) == 0 {
 			return l, err
@@ -39,21 +38,20 @@ func (s *Store) Look(ctx context.Context, keys []string, stale bool) (l Looked, 
 	return l, err
 }
 
-// add takes over a row of the answer: n, version, codec, value, remaining_us, server, incarnation, now_us; and at its end, in
-// groups, tags and snapshot.
-func (l *Looked) add(keys []string, v, groups []driver.Value) {
+// add takes over a row of the answer, which begins with n, version, codec, value, remaining_us, server, incarnation, now_us, tags,
+// snapshot.
+func (l *Looked) add(keys []string, v []driver.Value) {
 	n := asInt(v[0]) - 1
-	l.Rows[n] = Row{keys[n], asBytes(v[3]), asInt(v[1]), asString(v[2]), micros(asInt(v[4])), asInt(v[5]), asTags(groups[0])}
-	l.Incarnation, l.At, l.Snapshot = asInt(v[6]), asInt(v[7]), asString(groups[1])
+	l.Rows[n] = Row{keys[n], asBytes(v[3]), asInt(v[1]), asString(v[2]), micros(asInt(v[4])), asInt(v[5]), asTags(v[8])}
+	l.Incarnation, l.At, l.Snapshot = asInt(v[6]), micros(asInt(v[7])), asString(v[9])
 }
 
 // LockAndLook tries the advisory locks ids on the session db, whose backend is pid, and then looks. pooled says that
 // another backend has answered, and nothing was done. After an error some of the locks may be held.
 func (s *Store) LockAndLook(ctx context.Context, db DB, pid, class int32, ids []int32, keys []string, stale bool) (got []bool, l Looked, pooled bool, err error) {
 	l.Rows = make([]Row, len(keys))
-	r := &rendered{DB: db, names: s.Names, texts: s.sql.texts}
-	err = r.query(ctx, dbsqlc.LockAndRead, func(v []driver.Value) error {
-		answer := asString(v[8])
+	err = s.on(db).query(ctx, dbsqlc.LockAndLook, func(v []driver.Value) error {
+		answer := asString(v[10])
 		if pooled = answer == "-"; pooled {
 			return nil
 		}
@@ -63,9 +61,9 @@ func (s *Store) LockAndLook(ctx context.Context, db DB, pid, class int32, ids []
 				got[i] = answer[i] == '1'
 			}
 		}
-		l.add(keys, v, v[9:])
+		l.add(keys, v)
 		return nil
-	}, pid, class, lockIDs(ids), keyList(keys), s.Largest, stale)
+	}, pid, class, lockIDs(ids), textArray(keys), s.Largest, stale)
 	return got, l, pooled, err
 }
 
@@ -83,6 +81,7 @@ func Unlocks(ctx context.Context, db DB, pid, class int32, ids []int32) (held []
 	return held, pooled, err
 }
 
+// answers reads what TryLocks and Unlocks answer: 1 is yes, 0 no, and -1 that another backend has answered.
 func answers(rows []int32) (yes []bool, pooled bool) {
 	for _, r := range rows {
 		yes, pooled = append(yes, r == 1), pooled || r < 0
@@ -91,9 +90,5 @@ func answers(rows []int32) (yes []bool, pooled bool) {
 }
 
 func lockIDs(ids []int32) string {
-	return arrayOf(len(ids), func(b *strings.Builder, i int) { b.WriteString(strconv.Itoa(int(ids[i]))) })
-}
-
-func keyList(keys []string) string {
-	return arrayOf(len(keys), func(b *strings.Builder, i int) { quoteElement(b, keys[i]) })
+	return numberArray(ids, func(id int32) int64 { return int64(id) })
 }

@@ -70,14 +70,14 @@ func TestResolve(t *testing.T) {
 
 func TestRender(t *testing.T) {
 	t.Parallel()
-	text := "CREATE /* TEMPLATE: persistence */UNLOGGED TABLE /* TEMPLATE: prefix */cache_x (a text DEFAULT '/* TEMPLATE: prefix */cache_y'); f(/* TEMPLATE: bare */c) /* TEMPLATE: other */x /* y */"
+	text := "CREATE /* TEMPLATE: persistence */UNLOGGED TABLE /* TEMPLATE: prefix */cache_x (a text DEFAULT '/* TEMPLATE: prefix */cache_y'); f(/* TEMPLATE: bare */c) /* TEMPLATE: other */x /* y */ WHERE /* TEMPLATE: any_removal */true"
 	for _, test := range []struct {
 		names store.Names
 		want  string
 	}{
-		{store.Names{Channel: "ch"}, `CREATE UNLOGGED TABLE "cache_x" (a text DEFAULT '"cache_y"'); f("c") /* TEMPLATE: other */x /* y */`},
-		{store.Names{Schema: "S", Prefix: "P_", Channel: "ch"}, `CREATE UNLOGGED TABLE "S"."P_cache_x" (a text DEFAULT '"S"."P_cache_y"'); f("P_c") /* TEMPLATE: other */x /* y */`},
-		{store.Names{Durable: true, Channel: "ch"}, `CREATE  TABLE "cache_x" (a text DEFAULT '"cache_y"'); f("c") /* TEMPLATE: other */x /* y */`},
+		{store.Names{Channel: "ch"}, `CREATE UNLOGGED TABLE "cache_x" (a text DEFAULT '"cache_y"'); f("c") /* TEMPLATE: other */x /* y */ WHERE (SELECT pg_relation_size('"cache_groups"') > 65536 OR EXISTS (SELECT FROM "cache_groups"))`},
+		{store.Names{Schema: "S", Prefix: "P_", Channel: "ch"}, `CREATE UNLOGGED TABLE "S"."P_cache_x" (a text DEFAULT '"S"."P_cache_y"'); f("P_c") /* TEMPLATE: other */x /* y */ WHERE (SELECT pg_relation_size('"S"."P_cache_groups"') > 65536 OR EXISTS (SELECT FROM "S"."P_cache_groups"))`},
+		{store.Names{Durable: true, Channel: "ch"}, `CREATE  TABLE "cache_x" (a text DEFAULT '"cache_y"'); f("c") /* TEMPLATE: other */x /* y */ WHERE (SELECT pg_relation_size('"cache_groups"') > 65536 OR EXISTS (SELECT FROM "cache_groups"))`},
 	} {
 		if got := test.names.Render(text); got != test.want {
 			t.Errorf("%+v: %s", test.names, got)

@@ -9,14 +9,14 @@ import (
 // Observe has f called before each statement that reads or writes entries for callers, named "read", "write" or "store" for
 // what was loaded. callers are the contexts of those that share it. The statement has the context that f returns. It is to be called
 // before use.
-func (s *Store) Observe(f func(ctx context.Context, name string, callers []context.Context) (context.Context, func(err error))) {
+func (s *Store) Observe(f observer) {
 	of := func(name string) func(context.Context, []context.Context) (context.Context, func(error)) {
 		return func(ctx context.Context, callers []context.Context) (context.Context, func(error)) {
 			return f(ctx, name, callers)
 		}
 	}
 	s.observe = f
-	s.reads.Observe, s.atomic.Observe, s.increments.Observe = of("read"), of("write"), of("write")
+	s.reads.Observe, s.conditional.Observe, s.increments.Observe = of("read"), of("write"), of("write")
 	for name, qs := range map[string][]*batch.Queue[write, Written]{"write": {&s.writes, &s.heavyWrites}, "store": {&s.loads, &s.heavyLoads}} {
 		for _, q := range qs {
 			q.Observe = of(name)

@@ -17,7 +17,7 @@ type Pulse struct {
 	Watches     bool          // some table is watched
 }
 
-// Pulse looks.
+// Pulse reads it on db.
 func (s *Store) Pulse(ctx context.Context, db DB) (Pulse, error) {
 	r, err := s.with(db).Pulse(ctx)
 	return Pulse{

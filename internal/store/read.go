@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql/driver"
-	"strings"
 	"time"
 
 	"github.com/pgcache/go/internal/dbsqlc"
@@ -45,7 +44,7 @@ func (s *Store) readOne(ctx context.Context, r read) ([]Row, error) {
 	row, err := retry(ctx, lost, func() (row Row, err error) {
 		row.Key = r.key
 		err = s.sql.query(ctx, dbsqlc.GetEntry, func(v []driver.Value) error {
-			row = entry(r.key, v)
+			row = newRow(r.key, v)
 			return nil
 		}, s.Largest, r.key)
 		return row, err
@@ -56,8 +55,8 @@ func (s *Store) readOne(ctx context.Context, r read) ([]Row, error) {
 	return []Row{row}, nil
 }
 
-// entry is a row of GetEntry: version, codec, value, remaining_us, server, tags. version is NULL where there is no row.
-func entry(key string, v []driver.Value) Row {
+// newRow is a row of GetEntry: version, codec, value, remaining_us, server, tags. version is NULL where there is no row.
+func newRow(key string, v []driver.Value) Row {
 	if v[0] == nil {
 		return Row{Key: key, Server: asInt(v[4])}
 	}
@@ -81,7 +80,7 @@ func (s *Store) readMany(ctx context.Context, rs []read) ([][]Row, error) {
 			add(key)
 		}
 	}
-	list := arrayOf(len(keys), func(b *strings.Builder, i int) { quoteElement(b, keys[i]) })
+	list := textArray(keys)
 	rows, err := retry(ctx, lost, func() ([]Row, error) {
 		rows := make([]Row, len(keys))
 		for i, key := range keys {
@@ -91,7 +90,7 @@ func (s *Store) readMany(ctx context.Context, rs []read) ([][]Row, error) {
 		err := s.sql.query(ctx, dbsqlc.GetEntries, func(v []driver.Value) error {
 			server = asInt(v[5])
 			if n := asInt(v[0]) - 1; n >= 0 {
-				rows[n] = entry(keys[n], v[1:])
+				rows[n] = newRow(keys[n], v[1:])
 			}
 			return nil
 		}, s.Largest, list)
@@ -118,6 +117,7 @@ func (s *Store) readMany(ctx context.Context, rs []read) ([][]Row, error) {
 	return out, nil
 }
 
+// micros is a duration of us microseconds, or the longest there is.
 func micros(us int64) time.Duration {
 	const most = int64(1<<63-1) / int64(time.Microsecond)
 	return time.Duration(min(us, most)) * time.Microsecond

@@ -8,15 +8,15 @@ import (
 )
 
 // A statement is sent up to tries times. A pool may hand out many connections that a restart has cut: finding one of them
-// removes it, and counts as one of deadConns instead. A connection that can't be made is no such find: a server that
-// starts must not be stormed.
+// removes it, and counts as one of deadConns instead. A connection that can't be made is no such find: it counts as one of tries, or
+// every node would try 64 times at once while the server starts.
 const (
 	tries     = 3
 	deadConns = 64
 )
 
-// dead says that err removed a dead connection from the pool.
-func dead(err error) bool {
+// foundDead says of an error that a dead connection was found, and removed from the pool.
+func foundDead(err error) bool {
 	var connect *connectError
 	return sqlerr.Connection(err) && !sqlerr.Dial(err) && !errors.As(err, &connect)
 }
@@ -41,7 +41,7 @@ func retry[T any](ctx context.Context, again func(error) bool, send func() (T, e
 		if err == nil || !again(err) || ctx.Err() != nil {
 			return v, err
 		}
-		if dead(err) {
+		if foundDead(err) {
 			found++
 		} else {
 			sent++

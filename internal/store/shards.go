@@ -14,7 +14,7 @@ type Shard struct {
 	Next  string
 }
 
-// Shard reads it.
+// Shard returns what the server of db knows.
 func (s *Store) Shard(ctx context.Context, db DB) (Shard, error) {
 	r, err := s.with(db).GetShard(ctx)
 	return Shard{Name: r.ShardName, Epoch: r.ShardEpoch, Map: r.ShardMap, Next: r.ShardNext}, err
@@ -31,13 +31,4 @@ func (s *Store) ShardKeys(ctx context.Context, after string, most int) ([]string
 	return retry(ctx, lost, func() ([]string, error) {
 		return s.q.ShardKeys(ctx, dbsqlc.ShardKeysParams{After: after, Most: int32(most)})
 	})
-}
-
-// FenceLoads turns the incarnation and waits for the writing statements that are under way: no load that has begun before can store
-// any more. It waits until ctx ends.
-func (s *Store) FenceLoads(ctx context.Context) error {
-	if _, err := s.turn(ctx); err != nil {
-		return err
-	}
-	return s.waitForWriters(ctx)
 }

@@ -1,12 +1,10 @@
-// Package store is the table: reads, writes, fenced stores and upkeep, one statement each, over whatever database/sql
-// driver the caller's pool has. It knows rows, not values, and nothing of local caches.
+// Package store has every statement that the library sends: reads and writes of entries, the change log, leases, upkeep; over
+// whatever database/sql driver the caller's pool has. It knows rows, not values, and nothing of local caches.
 package store
 
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
-	"errors"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -14,6 +12,7 @@ import (
 
 	"github.com/pgcache/go/internal/batch"
 	"github.com/pgcache/go/internal/dbsqlc"
+	"github.com/pgcache/go/internal/sqlerr"
 )
 
 // DB is what the store needs of a pool, a connection or a transaction.
@@ -38,7 +37,7 @@ type Row struct {
 	Tags      []string      // the groups it belongs to
 }
 
-// Live says whether the row has a value to hand out.
+// Live says whether the row has a value to hand out, also one that has expired, where a Look asked for such: see Stale.
 func (r Row) Live() bool { return r.Value != nil }
 
 // Stale says that the value has expired and may be handed out only where a load fails or is slow, and for how long. Only a Look that
@@ -64,8 +63,10 @@ type Write struct {
 	Tags  []string      // the groups it belongs to
 	Stale time.Duration // how much longer than its TTL it may be handed out where a load fails or is slow
 
+	// Of loads, and of Replace: the version of the row that was seen before, 0 if there was no row.
+	Fence int64
+
 	// Of loads only: what the load saw before it began.
-	Fence       int64 // the row's version, 0 if there was no row
 	Incarnation int64
 	Looked      time.Duration // when, by the database's clock
 	Snapshot    string        // which removals of groups were visible, "" if there was none
@@ -76,179 +77,62 @@ type Write struct {
 type Store struct {
 	Names   Names
 	Largest int64 // value that is read, in bytes; to be set before use
-	db      *sql.DB
-	sql     *rendered
 
-	// plainWrites: sessions are READ COMMITTED by themselves. Else every write needs a transaction that says so: under a
-	// stricter level a statement judges rows by a snapshot from before it waited. A session's level may change while we
-	// run, so every writing statement looks for itself and writes nothing under another; strict says that one did.
+	db  *sql.DB
+	sql *rendering // on db
+	q   *dbsqlc.Queries
+
+	// plainWrites: sessions are READ COMMITTED by themselves, so that a write needs no transaction: see readCommitted. strict: a
+	// statement has found a session that is not, and plainWrites stays false.
 	plainWrites, strict atomic.Bool
 
-	q           *dbsqlc.Queries
 	reads       batch.Queue[read, []Row]
 	writes      batch.Queue[write, Written]
 	heavyWrites batch.Queue[write, Written] // of large values, each in a statement of its own
 	loads       batch.Queue[write, Written]
 	heavyLoads  batch.Queue[write, Written]
-	observe     func(ctx context.Context, name string, callers []context.Context) (context.Context, func(err error)) // nil: nobody does
-	leases      batch.Queue[LeaseAsk, Leased]
-	atomic      batch.Queue[conditional, Written]
+	conditional batch.Queue[conditional, Written]
 	increments  batch.Queue[increment, Incremented]
+	leases      batch.Queue[LeaseAsk, Leased]
+	observe     observer // nil: nobody observes
 }
 
-// waiting is how many statements of a kind may wait for locked rows at a time: a handful of the pool's connections, and
+// observer is called before a statement: see Observe.
+type observer func(ctx context.Context, name string, callers []context.Context) (context.Context, func(err error))
+
+// lockWaits is how many statements of a queue may wait for locked rows at a time: a handful of the pool's connections, and
 // more than one so that rows of different transactions don't wait for each other.
-const waiting = 4
+const lockWaits = 4
 
 // New returns the store of the cache that n names, whose shared statements take at most timeout. n must have been
 // resolved. prepare prepares every statement once a connection.
 func New(db *sql.DB, n Names, timeout time.Duration, prepare bool) *Store {
-	s := &Store{Names: n, Largest: math.MaxInt32, db: db, sql: &rendered{DB: db, names: n, texts: new(sync.Map), conns: &conns{db: db}}}
+	s := &Store{Names: n, Largest: math.MaxInt32, db: db, sql: &rendering{DB: db, names: n, texts: new(sync.Map), conns: &conns{db: db}}}
 	s.q = dbsqlc.New(s.sql)
 	if prepare {
 		s.sql.prepared = new(sync.Map)
 	}
 	patience := min(timeout/40, 125*time.Millisecond)
 	s.reads = batch.Queue[read, []Row]{
-		Slots: readSlots, Timeout: timeout, Patience: patience, Waiting: waiting, MaxWeight: maxRows, Weight: read.weight,
-		Alone: mayBeOne, Late: s.sql.conns.late, One: s.readOne, Many: s.readMany,
+		Slots: readSlots, Timeout: timeout, Patience: patience, LockWaits: lockWaits, MaxWeight: maxRows, Weight: read.weight,
+		Apart: mayConcernOne, Late: s.sql.conns.late, One: s.readOne, Many: s.readMany,
 	}
 	// One writing statement at a time: it carries whatever came while the last was under way, and two would only wait
 	// for each other's rows. Beside it there is one of a large value.
 	s.writes.MaxWeight, s.loads.MaxWeight = maxBytes, maxBytes
 	for _, q := range []*batch.Queue[write, Written]{&s.writes, &s.heavyWrites} {
-		q.Alone, q.Locked, q.One, q.Many, q.Try = mayBeOne, locked, s.putOne, s.putMany, s.putTry
+		q.Apart, q.Locked, q.One, q.Many, q.Try = mayConcernOne, sqlerr.Locked, s.putOne, s.putMany, s.putTry
 	}
 	for _, q := range []*batch.Queue[write, Written]{&s.loads, &s.heavyLoads} {
-		q.Alone, q.One, q.Many = locked, s.loadOne, s.loadMany
+		q.Apart, q.One, q.Many = sqlerr.Locked, s.loadOne, s.loadMany
 	}
 	for _, q := range []*batch.Queue[write, Written]{&s.writes, &s.heavyWrites, &s.loads, &s.heavyLoads} {
-		q.Slots, q.Timeout, q.Patience, q.Waiting = 1, timeout, patience, waiting
+		q.Slots, q.Timeout, q.Patience, q.LockWaits = 1, timeout, patience, lockWaits
 		q.Overlap, q.Weight, q.Late = write.overlaps, write.weight, s.sql.conns.late
 	}
-	s.atomic, s.increments = s.conditionals(timeout, patience), s.counters(timeout, patience)
+	s.conditional, s.increments = s.conditionals(timeout, patience), s.counters(timeout, patience)
 	s.leases = s.leaseQueue(timeout, patience)
 	return s
-}
-
-// rendered fills the templates into every statement on its way out, once a statement.
-type rendered struct {
-	DB
-	names    Names
-	texts    *sync.Map // generated text -> text for this cache
-	prepared *sync.Map // generated text -> *sql.Stmt; nil: leave it to the driver
-	conns    *conns    // of the pool; nil: DB is a connection or a transaction
-}
-
-// stmt returns the prepared statement of a generated text, or nil.
-func (r *rendered) stmt(ctx context.Context, query string) *sql.Stmt {
-	if r.prepared == nil {
-		return nil
-	}
-	if s, ok := r.prepared.Load(query); ok {
-		return s.(*sql.Stmt)
-	}
-	s, err := r.PrepareContext(ctx, r.text(query))
-	if err != nil {
-		return nil // sent unprepared, it returns the error to its caller
-	}
-	first, loaded := r.prepared.LoadOrStore(query, s)
-	if loaded {
-		s.Close()
-	}
-	return first.(*sql.Stmt)
-}
-
-func (r *rendered) text(sql string) string {
-	if t, ok := r.texts.Load(sql); ok {
-		return t.(string)
-	}
-	t := r.names.Render(sql)
-	r.texts.Store(sql, t)
-	return t
-}
-
-func (r *rendered) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	if s := r.stmt(ctx, query); s != nil {
-		return s.ExecContext(ctx, args...)
-	}
-	return r.DB.ExecContext(ctx, r.text(query), args...)
-}
-
-func (r *rendered) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	if s := r.stmt(ctx, query); s != nil {
-		return s.QueryContext(ctx, args...)
-	}
-	return r.DB.QueryContext(ctx, r.text(query), args...)
-}
-
-func (r *rendered) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	if s := r.stmt(ctx, query); s != nil {
-		return s.QueryRowContext(ctx, args...)
-	}
-	return r.DB.QueryRowContext(ctx, r.text(query), args...)
-}
-
-// with returns the queries on another connection or a transaction.
-func (s *Store) with(db DB) *dbsqlc.Queries {
-	return dbsqlc.New(&rendered{DB: db, names: s.Names, texts: s.sql.texts})
-}
-
-// committed runs f, one statement, as READ COMMITTED.
-func committed[T any](ctx context.Context, s *Store, f func(q *dbsqlc.Queries) (T, error)) (v T, err error) {
-	err = s.readCommitted(ctx, func(r *rendered) error {
-		v, err = f(dbsqlc.New(r))
-		return err
-	})
-	return v, err
-}
-
-// writing sends one statement that answers at least a row, unless its session is not READ COMMITTED.
-func (s *Store) writing(ctx context.Context, query string, row func(v []driver.Value) error, args []any) error {
-	return s.readCommitted(ctx, func(r *rendered) error {
-		answered := false
-		err := r.query(ctx, query, func(v []driver.Value) error {
-			answered = true
-			return row(v)
-		}, args...)
-		if err == nil && !answered {
-			err = errStrict
-		}
-		return err
-	})
-}
-
-// errStrict is for statements that wrote nothing because their session is not READ COMMITTED.
-var errStrict = errors.New("the session is not READ COMMITTED")
-
-// idleLimit ends a transaction whose process has been stopped, or cut off from the database.
-const idleLimit = "5s"
-
-// readCommitted calls f, which sends one statement, on a READ COMMITTED session. Where f says errStrict it is called
-// again in a transaction, as it is from then on.
-func (s *Store) readCommitted(ctx context.Context, f func(r *rendered) error) error {
-	if s.plainWrites.Load() {
-		err := f(s.sql)
-		if !errors.Is(err, errStrict) {
-			return err
-		}
-		s.strict.Store(true)
-		s.plainWrites.Store(false)
-	}
-	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() //nolint:errcheck // after a Commit it does nothing, before one the first error counts
-	r := &rendered{DB: tx, names: s.Names, texts: s.sql.texts}
-	err = dbsqlc.New(r).SetLocal(ctx, dbsqlc.SetLocalParams{Name: "idle_in_transaction_session_timeout", Setting: idleLimit})
-	if err != nil {
-		return err
-	}
-	if err := f(r); err != nil {
-		return err
-	}
-	return tx.Commit()
 }
 
 // Close gives the connections back and closes the prepared statements.

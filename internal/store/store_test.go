@@ -285,7 +285,7 @@ func TestUpkeep(t *testing.T) {
 			batch int
 			want  int64
 		}{{time.Minute, 100, 0}, {0, 4, 4}, {0, 100, 6}, {0, 100, 0}} {
-			until, err := s.ExpiredFor(ctx, step.grace)
+			until, err := s.Ago(ctx, step.grace)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -24,10 +24,6 @@ func (unprepared) PrepareContext(context.Context, string) (*sql.Stmt, error) {
 	return nil, errors.New("nothing is prepared in a transaction of the caller's")
 }
 
-func (s *Store) on(tx Querier) *rendered {
-	return &rendered{DB: unprepared{tx}, names: s.Names, texts: s.sql.texts}
-}
-
 // TxWritten is what came of a write in a transaction.
 type TxWritten struct {
 	XID    string // the transaction's
@@ -38,15 +34,14 @@ type TxWritten struct {
 // as long as ctx and the session's lock_timeout allow.
 func (s *Store) PutTx(ctx context.Context, tx Querier, rows []Write) (out TxWritten, err error) {
 	for len(rows) > 0 && err == nil {
-		n, weight := 0, 0
-		part := make([]*Write, 0, min(len(rows), maxRows))
-		for n < len(rows) && n < maxRows && (n == 0 || weight+len(rows[n].Value) <= maxBytes) {
-			part, weight = append(part, &rows[n]), weight+len(rows[n].Value)
-			n++
+		n := fitting(rows)
+		part := make([]*Write, n)
+		for i := range part {
+			part[i] = &rows[i]
 		}
 		rows = rows[n:]
 		p := pack(part)
-		err = s.on(tx).query(ctx, dbsqlc.PutEntriesTx, func(v []driver.Value) error {
+		err = s.on(unprepared{tx}).query(ctx, dbsqlc.PutEntriesTx, func(v []driver.Value) error {
 			out = TxWritten{XID: asString(v[0]), Server: asInt(v[1])}
 			return nil
 		}, p.values, p.keys, p.versions, p.ttls, p.codecs, p.los, p.sizes, p.tags, p.stales)
@@ -56,8 +51,8 @@ func (s *Store) PutTx(ctx context.Context, tx Querier, rows []Write) (out TxWrit
 
 // GetTx reads one row in tx.
 func (s *Store) GetTx(ctx context.Context, tx Querier, key string) (row Row, err error) {
-	err = s.on(tx).query(ctx, dbsqlc.GetEntry, func(v []driver.Value) error {
-		row = entry(key, v)
+	err = s.on(unprepared{tx}).query(ctx, dbsqlc.GetEntry, func(v []driver.Value) error {
+		row = newRow(key, v)
 		return nil
 	}, s.Largest, key)
 	return row, err

@@ -15,7 +15,7 @@ import (
 // the same.
 func (s *Store) Clear(ctx context.Context) error {
 	_, err := retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.q.TruncateEntries(ctx) })
-	if !locked(err) && sqlerr.State(err) != "42501" {
+	if !sqlerr.Locked(err) && !sqlerr.Denied(err) {
 		return err
 	}
 	return s.clearRows(ctx) // somebody is reading it, or we may not
@@ -39,7 +39,7 @@ func (s *Store) clearRows(ctx context.Context) (err error) {
 	//     StoreLoaded: inserts the row                the rows are removed
 	//
 	// so wait for the writing statements that are under way. Those that come after see the new incarnation.
-	until, err := s.turn(ctx)
+	until, err := s.changeIncarnation(ctx)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func (s *Store) clearRows(ctx context.Context) (err error) {
 		if err == nil && n == 0 {
 			return nil
 		}
-		if err != nil && !locked(err) {
+		if err != nil && !sqlerr.Locked(err) {
 			return err
 		}
 	}
@@ -73,40 +73,46 @@ const (
 	clearBatch     = 5000
 )
 
-// turn turns the incarnation, and returns the database's time from before.
-func (s *Store) turn(ctx context.Context) (before int64, err error) {
+// changeIncarnation returns the database's time from before it did, in microseconds.
+func (s *Store) changeIncarnation(ctx context.Context) (before int64, err error) {
 	before, err = retry(ctx, lost, func() (int64, error) { return s.q.Now(ctx) })
 	if err != nil {
 		return 0, err
 	}
-	_, err = retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.q.TurnIncarnation(ctx) })
+	_, err = retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.q.ChangeIncarnation(ctx) })
 	return before, err
+}
+
+// FenceLoads changes the incarnation, so that no load that has begun can store any more, and waits for the writing statements that
+// are under way, which may not see it yet. It is for removing rows that may have been written while a load was under way:
+//
+//	load begins, no row      Set      the row is removed      load stores what is older than the Set
+func (s *Store) FenceLoads(ctx context.Context) error {
+	if _, err := s.changeIncarnation(ctx); err != nil {
+		return err
+	}
+	return s.waitForWriters(ctx)
 }
 
 // fenceWait is how long Fence waits for writing statements: whoever calls it can do without.
 const fenceWait = 100 * time.Millisecond
 
-// Fence turns the incarnation, so that no load that has begun can store any more. It is for removing rows that may have
-// been written while a load was under way:
-//
-//	load begins, no row      Set      the row is removed      load stores what is older than the Set
-//
-// Like Clear it then waits for the stores that are under way, but not for long: false says that it would have to.
+// Fence is FenceLoads, but it does not wait for long: false says that it would have to.
 func (s *Store) Fence(ctx context.Context) (fenced bool, err error) {
-	if _, err := s.turn(ctx); err != nil {
+	if _, err := s.changeIncarnation(ctx); err != nil {
 		return false, err
 	}
-	waiting, cancel := context.WithTimeout(ctx, fenceWait)
+	limited, cancel := context.WithTimeout(ctx, fenceWait)
 	defer cancel()
-	if err := s.waitForWriters(waiting); err != nil && waiting.Err() == nil {
+	if err := s.waitForWriters(limited); err != nil && limited.Err() == nil {
 		return false, err
 	}
-	return waiting.Err() == nil, ctx.Err()
+	return limited.Err() == nil, ctx.Err()
 }
 
-// Expired fences the loads that have begun, if there are rows that had expired by until, a moment of the database's clock in
+// FenceExpired fences the loads that have begun, if there are rows that had expired by until, a moment of the database's clock in
 // microseconds, and that may only be removed so. Not fenced: there are none, or it would have to wait.
-func (s *Store) Expired(ctx context.Context, grace time.Duration) (until int64, fenced bool, err error) {
+func (s *Store) FenceExpired(ctx context.Context, grace time.Duration) (until int64, fenced bool, err error) {
 	r, err := retry(ctx, lost, func() (dbsqlc.JustExpiredRow, error) { return s.q.JustExpired(ctx, grace.Microseconds()) })
 	if err != nil || !r.Lately {
 		return r.NowUs, false, err
@@ -115,10 +121,10 @@ func (s *Store) Expired(ctx context.Context, grace time.Duration) (until int64, 
 	return r.NowUs, fenced, err
 }
 
-// ExpiredFor returns the moment that was grace ago.
-func (s *Store) ExpiredFor(ctx context.Context, grace time.Duration) (until int64, err error) {
+// Ago returns the moment of the database's clock that was d ago, in microseconds.
+func (s *Store) Ago(ctx context.Context, d time.Duration) (int64, error) {
 	now, err := retry(ctx, lost, func() (int64, error) { return s.q.Now(ctx) })
-	return now - grace.Microseconds(), err
+	return now - d.Microseconds(), err
 }
 
 // ExpireBlocks is how many blocks of the table one statement looks through for expired rows.
@@ -180,7 +186,7 @@ type State struct {
 	Hidden  bool // messages name keys by their hashes
 }
 
-// State reads it.
+// State reads it, and whether the pool's sessions are READ COMMITTED by themselves: see readCommitted.
 func (s *Store) State(ctx context.Context) (State, error) {
 	r, err := s.q.GetState(ctx)
 	if err == nil {

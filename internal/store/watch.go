@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/dbsqlc"
+	"github.com/pgcache/go/internal/sqlerr"
 )
 
 // Watch is what the triggers of a table remove.
@@ -36,7 +37,7 @@ func (s *Store) UnwatchTable(ctx context.Context, table string) (changed bool, e
 func untilFree(ctx context.Context, send func() (bool, error)) (changed bool, err error) {
 	for pause := watchPause; ; pause = min(2*pause, 20*watchPause) {
 		changed, err = retry(ctx, notDone, send)
-		if !locked(err) {
+		if !sqlerr.Locked(err) {
 			return changed, err
 		}
 		timer := time.NewTimer(pause)
@@ -47,10 +48,6 @@ func untilFree(ctx context.Context, send func() (bool, error)) (changed bool, er
 			return changed, err
 		}
 	}
-}
-
-func textArray(texts []string) string {
-	return arrayOf(len(texts), func(b *strings.Builder, i int) { quoteElement(b, texts[i]) })
 }
 
 // SQL is the statement that watches the table, for those who migrate with a tool of their own.

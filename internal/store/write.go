@@ -19,8 +19,8 @@ const (
 	rowBytes = maxBytes / maxRows // what a row weighs at least, so that the one bound keeps both
 )
 
-// heavy is the size of a value from which its request has a statement beside the shared ones: they would wait for it.
-const heavy = 256 << 10
+// heavyBytes is the size of a value from which its request has a statement beside the shared ones: they would wait for it.
+const heavyBytes = 256 << 10
 
 // How long a statement waits for a row that somebody's transaction holds: one that callers share, and the request of one
 // of them that is tried by itself. Other nodes' statements hold rows for some milliseconds.
@@ -52,9 +52,9 @@ func (w write) weight() (sum int) {
 	return sum
 }
 
-// large says that there is a large value in it.
-func (w write) large() bool {
-	return slices.ContainsFunc(w.rows, func(r Write) bool { return len(r.Value) > heavy })
+// heavy says that there is a large value in it.
+func (w write) heavy() bool {
+	return slices.ContainsFunc(w.rows, func(r Write) bool { return len(r.Value) > heavyBytes })
 }
 
 // overlaps says that both write a row.
@@ -64,30 +64,33 @@ func (w write) overlaps(other write) bool {
 	})
 }
 
-// mayBeOne says of an error that it may concern one row of many.
-func mayBeOne(err error) bool { return sqlerr.State(err) != "" && !sqlerr.Connection(err) }
+// mayConcernOne says of an error that it may concern one row of many.
+func mayConcernOne(err error) bool { return sqlerr.State(err) != "" && !sqlerr.Connection(err) }
 
-// locked says that a statement was not done because somebody holds a lock.
-func locked(err error) bool { return sqlerr.State(err) == "55P03" }
-
-// Put writes rows of different keys and publishes them: inline, or through the log. Up to a thousand rows or 8 MiB are one
+// Put writes rows of different keys and publishes them: inline, or through the log. Up to maxRows or maxBytes are one
 // statement, all or none; on an error beyond that some may have been done. A statement whose reply is lost is not sent
 // again: the second time it would overwrite what was written since.
 func (s *Store) Put(ctx context.Context, rows []Write, inline bool) (out Written, err error) {
 	return inParts(ctx, rows, inline, &s.writes, &s.heavyWrites)
 }
 
+// fitting is how many of rows, which are some, one statement carries: at least the first.
+func fitting(rows []Write) int {
+	weight := 0
+	for n := range rows {
+		if weight += (write{rows: rows[n : n+1]}).weight(); weight > maxBytes && n > 0 {
+			return n
+		}
+	}
+	return len(rows)
+}
+
 // inParts sends a request in statements of bounded size, through shared or, where there is a large value, through heavy.
 func inParts(ctx context.Context, rows []Write, inline bool, shared, heavy *batch.Queue[write, Written]) (out Written, err error) {
 	for len(rows) > 0 {
-		n := 1
-		for weight := (write{rows: rows[:1]}).weight(); n < len(rows); n++ {
-			if weight += (write{rows: rows[n : n+1]}).weight(); weight > maxBytes {
-				break
-			}
-		}
+		n := fitting(rows)
 		q, w := shared, write{rows[:n], inline}
-		if w.large() {
+		if w.heavy() {
 			q = heavy
 		}
 		part, err := q.Do(ctx, w)
@@ -105,7 +108,7 @@ func inParts(ctx context.Context, rows []Write, inline bool, shared, heavy *batc
 	return out, nil
 }
 
-// What came of one row, to be read only.
+// What came of a write of one row. They are shared: nobody writes into them.
 var yes, no = []bool{true}, []bool{false}
 
 func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
@@ -123,7 +126,7 @@ func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
 	}
 	return retry(ctx, notDone, func() (Written, error) {
 		out := Written{Stored: yes, Logged: no}
-		err := s.writing(ctx, query, func(v []driver.Value) error {
+		err := s.committedRows(ctx, query, func(v []driver.Value) error {
 			if out.Server = asInt(v[1]); asBool(v[0]) {
 				out.Logged = yes
 			}
@@ -152,39 +155,16 @@ func (s *Store) putMany(ctx context.Context, ws []write) ([]Written, error) {
 }
 
 func (s *Store) put(ctx context.Context, ws []write, patience string) ([]Written, error) {
-	// Of several writes of one key the last counts: the others came at the same time and are overwritten at once. A
-	// statement can't touch a row twice.
-	n, inline := 0, false
-	for _, w := range ws {
-		n, inline = n+len(w.rows), inline || w.inline
-	}
-	last := make(map[string]*Write, n)
-	for _, w := range ws {
-		for i := range w.rows {
-			last[w.rows[i].Key] = &w.rows[i]
-		}
-	}
-	rows := make([]*Write, 0, len(last))
-	for _, w := range ws {
-		for i := range w.rows {
-			if last[w.rows[i].Key] == &w.rows[i] {
-				rows = append(rows, &w.rows[i])
-			}
-		}
-	}
+	inline := slices.ContainsFunc(ws, func(w write) bool { return w.inline })
+	rows, last := lastOfEachKey(ws)
 	p := pack(rows)
 	query, args := dbsqlc.PutEntries, []any{patience, p.values, p.keys, p.versions, p.ttls, p.codecs, p.los, p.sizes, p.tags, p.stales}
 	if inline {
 		query = dbsqlc.PutEntriesAndPublish
 	}
-	type answer struct {
-		silent            string
-		server            int64
-		logged, published bool
-	}
-	a, err := retry(ctx, notDone, func() (a answer, err error) {
-		err = s.writing(ctx, query, func(v []driver.Value) error {
-			a = answer{silent: asString(v[0]), server: asInt(v[1]), logged: true}
+	a, err := retry(ctx, notDone, func() (a putAnswer, err error) {
+		err = s.committedRows(ctx, query, func(v []driver.Value) error {
+			a = putAnswer{silent: asString(v[0]), server: asInt(v[1]), logged: true}
 			if inline {
 				a.logged, a.published = asBool(v[2]), asInt(v[3]) > 0
 			}
@@ -195,11 +175,48 @@ func (s *Store) put(ctx context.Context, ws []write, patience string) ([]Written
 	if err != nil {
 		return nil, err
 	}
+	return a.written(ws, last), nil
+}
+
+// lastOfEachKey are the writes that count: of several of one key the last, because the others came at the same time and are
+// overwritten at once. A statement can't touch a row twice.
+func lastOfEachKey(ws []write) (rows []*Write, last map[string]*Write) {
+	last = make(map[string]*Write, len(ws))
+	for _, w := range ws {
+		for i := range w.rows {
+			last[w.rows[i].Key] = &w.rows[i]
+		}
+	}
+	rows = make([]*Write, 0, len(last))
+	for _, w := range ws {
+		for i := range w.rows {
+			if last[w.rows[i].Key] == &w.rows[i] {
+				rows = append(rows, &w.rows[i])
+			}
+		}
+	}
+	return rows, last
+}
+
+// putAnswer is what a statement of many rows answers.
+type putAnswer struct {
+	silent    string // the versions of rows that were new, so that nobody needs to know
+	server    int64
+	logged    bool // the others are in the change log
+	published bool
+}
+
+// written is what came of each request. last are the rows that were written.
+func (a putAnswer) written(ws []write, last map[string]*Write) []Written {
 	silent := map[int64]bool{}
 	for v := range strings.SplitSeq(a.silent, ",") {
 		if version, err := strconv.ParseInt(v, 10, 64); err == nil {
 			silent[version] = true
 		}
+	}
+	n := 0
+	for _, w := range ws {
+		n += len(w.rows)
 	}
 	out := make([]Written, len(ws))
 	stored, logged := slices.Repeat(yes, n), make([]bool, n)
@@ -212,5 +229,5 @@ func (s *Store) put(ctx context.Context, ws []write, patience string) ([]Written
 			out[i].Logged[j] = a.logged && last[row.Key] == row && !silent[row.Version]
 		}
 	}
-	return out, nil
+	return out
 }

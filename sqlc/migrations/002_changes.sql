@@ -1,6 +1,6 @@
 -- The change log: a writing statement leaves what it changed, and a flush publishes everybody's changes in one notification.
 
--- No index and no primary key: rows come, are drained all together, and go. seq ranks the changes of one key within a
+-- No index and no primary key: a flush removes all rows that it sees. seq ranks the changes of one key within a
 -- flush. The empty key stands for all keys. Where kind is not empty the change is a record of 007: of a key, or of the group
 -- that key names, whose id is version.
 CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_changes (
@@ -70,15 +70,15 @@ BEGIN
     RETURN cardinality(messages);
 END $$;
 
--- cache_flush drains the change log and publishes what was in it, whoever wrote it, all or nothing: a flush that returned
+-- cache_flush empties the change log and publishes what was in it, whoever wrote it, all or nothing: a flush that returned
 -- has published everything that was committed before it was sent. The lock keeps two flushes from meeting each other's
 -- rows in different orders; where another flush has it, changes is -1 and nothing was done. No wait here is longer than
 -- lock_timeout: the session has other work.
 --
--- emptied also truncates the log, alone in it for some milliseconds: a long transaction keeps VACUUM from removing dead
--- rows, and every flush reads them. Where a dump or a report holds the table it is refused, not waited for: behind it all
+-- drain also truncates the log, alone in it for some milliseconds: a long transaction keeps VACUUM from removing the rows that
+-- flushes have deleted, and every flush reads them. Where a dump or a report holds the table it is refused, not waited for: behind it all
 -- writers would queue.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_flush(sender text, class int, id int, emptied boolean,
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_flush(sender text, class int, id int, drain boolean,
     OUT changes bigint, OUT messages int, OUT bytes bigint) LANGUAGE plpgsql SET lock_timeout = '100ms' AS $$
 DECLARE
     items text[];
@@ -90,7 +90,7 @@ BEGIN
         changes := -1;
         RETURN;
     END IF;
-    IF emptied THEN
+    IF drain THEN
         PERFORM set_config('lock_timeout', '20ms', true);
         LOCK TABLE /* TEMPLATE: prefix */cache_changes IN ACCESS EXCLUSIVE MODE;
     END IF;
@@ -138,7 +138,7 @@ BEGIN
     IF records <> '{}' THEN
         PERFORM /* TEMPLATE: prefix */cache_compact(records);
     END IF;
-    IF emptied THEN
+    IF drain THEN
         TRUNCATE /* TEMPLATE: prefix */cache_changes;
     END IF;
     bytes := pg_relation_size('/* TEMPLATE: prefix */cache_changes');

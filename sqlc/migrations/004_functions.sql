@@ -23,7 +23,7 @@ BEGIN
     END IF;
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, seen)
         VALUES (key, value, id, id, clock_timestamp() + ttl, codec, nullif(tags, '{}'),
-            CASE WHEN pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups) THEN /* TEMPLATE: prefix */cache_seen(key, tags) END)
+            CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen(key, tags) END)
         ON CONFLICT ON CONSTRAINT /* TEMPLATE: bare */cache_entries_pkey DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
             expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
             tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until;

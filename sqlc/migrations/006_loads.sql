@@ -42,11 +42,11 @@ BEGIN
     RETURN QUERY SELECT k.n, e.version, CASE WHEN octet_length(e.value) > largest THEN 'too large' ELSE e.codec END,
         CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp() OR stale AND e.stale_until > clock_timestamp())
             AND octet_length(e.value) <= largest
-            AND NOT CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END THEN e.value END,
+            AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END THEN e.value END,
         CASE WHEN e.expires_at <= clock_timestamp() THEN coalesce(-date_part('epoch', e.stale_until - clock_timestamp()) * 1000000, 0)
             ELSE coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18) END::bigint,
         my_server, my_incarnation, my_now, my_got,
-        to_json(e.tags)::text, CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN pg_current_snapshot()::text ELSE '' END
+        to_json(e.tags)::text, CASE WHEN /* TEMPLATE: any_removal */true THEN pg_current_snapshot()::text ELSE '' END
     FROM unnest(keys) WITH ORDINALITY AS k (key, n)
     LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C";
 END $$;

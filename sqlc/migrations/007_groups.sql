@@ -64,10 +64,8 @@ BEGIN
     RETURN lo;
 END $$;
 
--- cache_seen is what a row that is written notes of the records; NULL: there are none. Callers ask first whether there is any
--- record at all, in an uncorrelated sub-select, which costs them nothing for each row. They look for one in a small table, and ask a
--- larger one for its size alone: records that were deleted, and are not vacuumed because some snapshot is old, would be read by every
--- statement, 10 ms for 100,000. VACUUM brings the size back to 0; of a small table it may never come.
+-- cache_seen is what a row that is written notes of the records; NULL: there are none. Callers ask first whether there may be any
+-- record at all (the template any_removal, see Names.Render in internal/store), which costs them nothing for each row.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_seen(key text, tags text[]) RETURNS bigint[] LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
     ids bigint[];
@@ -198,7 +196,7 @@ END $$;
 -- may be newer than the statement's snapshot, so cache_dead_now.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_guard_seen() RETURNS trigger LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-    there boolean := pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups);
+    there boolean := /* TEMPLATE: any_removal */true;
     seen bigint[];
 BEGIN
     IF there THEN

@@ -83,7 +83,7 @@ BEGIN
             WHERE k.lease < 0 OR k.lease > 0 AND NOT EXISTS (
                 SELECT FROM /* TEMPLATE: prefix */cache_entries e
                 WHERE e.key = k.key COLLATE "C" AND octet_length(e.value) <= largest AND (e.expires_at IS NULL OR e.expires_at > clock_timestamp())
-                    AND NOT CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END
+                    AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END
             )
         ) w ORDER BY ids[w.lease]
     );

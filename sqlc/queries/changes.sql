@@ -1,6 +1,6 @@
 -- name: Flush :one
 SELECT f.changes::bigint AS changes, coalesce(f.messages, 0)::bigint AS messages, coalesce(f.bytes, 0)::bigint AS bytes
-FROM /* TEMPLATE: prefix */cache_flush(@sender::text, @class::int, @id::int, @emptied::boolean) f;
+FROM /* TEMPLATE: prefix */cache_flush(@sender::text, @class::int, @id::int, @drain::boolean) f;
 
 -- name: Pending :one
 SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_changes)::boolean AS pending;

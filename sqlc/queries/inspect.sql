@@ -11,7 +11,7 @@ SELECT e.version, e.codec, (CASE WHEN octet_length(e.value) <= @largest::int THE
     (date_part('epoch', e.written_at) * 1000000)::bigint AS written_us, (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us,
     coalesce(to_json(e.tags)::text, '[]')::text AS tags,
     coalesce(date_part('epoch', e.stale_until - clock_timestamp()) * 1000000, 0)::bigint AS stale_us,
-    (CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END)::boolean AS dead
+    (CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END)::boolean AS dead
 FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = @key::text;
 
 -- name: ListEntries :many
@@ -19,11 +19,11 @@ FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = @key::text;
 SELECT e.key, e.codec, (e.value IS NULL)::boolean AS tombstone, coalesce(octet_length(e.value), 0)::bigint AS byte_count,
     (e.expires_at IS NULL)::boolean AS forever, coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 0)::bigint AS remaining_us,
     (date_part('epoch', clock_timestamp() - e.written_at) * 1000000)::bigint AS age_us,
-    (CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END)::boolean AS dead
+    (CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END)::boolean AS dead
 FROM /* TEMPLATE: prefix */cache_entries e
 WHERE e.key >= @first::text AND e.key > @after::text AND (@until::text = '' OR e.key < @until::text)
     AND (@gone::boolean OR (e.value IS NOT NULL AND e.codec <> '!none' AND (e.expires_at IS NULL OR e.expires_at > clock_timestamp())
-        AND NOT CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END))
+        AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END))
 ORDER BY e.key LIMIT @most::int;
 
 -- name: ListTags :many
@@ -32,7 +32,7 @@ ORDER BY e.key LIMIT @most::int;
 SELECT t.tag::text AS tag, count(*)::bigint AS entries, sum(octet_length(e.value))::bigint AS byte_count
 FROM /* TEMPLATE: prefix */cache_entries e CROSS JOIN LATERAL unnest(e.tags) AS t (tag)
 WHERE e.tags IS NOT NULL AND e.value IS NOT NULL AND e.codec <> '!none' AND (e.expires_at IS NULL OR e.expires_at > clock_timestamp())
-    AND starts_with(t.tag, @beginning::text) AND NOT CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END
+    AND starts_with(t.tag, @beginning::text) AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END
 GROUP BY t.tag ORDER BY count(*) DESC, t.tag COLLATE "C" LIMIT @most::int;
 
 -- name: WrittenAt :many

@@ -26,44 +26,45 @@ WITH patience AS MATERIALIZED (
         unnest((SELECT nullif(@tags::text, '')::text[])), unnest((SELECT nullif(@stales_us::text, '')::bigint[])),
         unnest((SELECT nullif(@snapshots::text, '')::text[]))
     ) WITH ORDINALITY AS i (key, version, fence, ttl_us, codec, publish_new, incarnation, looked_us, size, tags, stale_us, snapshot, n)
-), w AS (
+), stored AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until, seen)
     SELECT key, substring(@vals::bytea FROM lo::int + 1 FOR size), version, version,
         CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec,
         tags, clock_timestamp() + (ttl_us + stale_us) * interval '1 microsecond',
-        CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_seen(key, tags) END
+        CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen(key, tags) END
     FROM input
     WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = input.key AND e.version <> input.fence)
         AND incarnation = (SELECT c.id FROM /* TEMPLATE: prefix */cache_incarnation c)
         AND clock_timestamp() < timestamptz 'epoch' + (looked_us + @grace_us::bigint) * interval '1 microsecond'
-        AND NOT CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_overtaken(key, tags, coalesce(snapshot, '')) ELSE false END
+        AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_overtaken(key, tags, coalesce(snapshot, '')) ELSE false END
         AND (SELECT p.set FROM patience p) AND (SELECT /* TEMPLATE: prefix */cache_committed())
     ORDER BY key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
         tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
     WHERE (c.key, c.version) IN (SELECT b.key, b.fence FROM input b)
-    RETURNING key, version, (xmax = 0) AS fresh
-), changed AS (
-    SELECT w.key, w.version FROM w JOIN input USING (key) WHERE NOT w.fresh OR input.publish_new
+    RETURNING key, version, xmax <> 0 AS overwritten
+), w AS (
+    SELECT stored.key, stored.version, stored.overwritten OR input.publish_new AS changed FROM stored JOIN input ON input.key = stored.key
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
-    SELECT key, version FROM changed
-    WHERE NOT @inline::boolean OR (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
+    SELECT w.key, w.version FROM w
+    WHERE w.changed AND (NOT @inline::boolean OR (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s))
     RETURNING version
 ), published AS (
-    SELECT /* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(changed.key, s.key_secret, lpad(to_hex(changed.version), 16, '0')))) AS n
-    FROM changed, /* TEMPLATE: prefix */cache_state s WHERE NOT EXISTS (SELECT FROM logged)
+    SELECT CASE WHEN count(*) > 0 THEN /* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(w.key, s.key_secret, lpad(to_hex(w.version), 16, '0')))) ELSE 0 END AS n
+    FROM w, /* TEMPLATE: prefix */cache_state s WHERE w.changed AND NOT EXISTS (SELECT FROM logged)
 )
-SELECT w.key::text AS key, (w.version IN (SELECT l.version FROM logged l))::boolean AS logged, coalesce(published.n, 0)::bigint AS messages,
+SELECT w.key::text AS key, (w.version IN (SELECT l.version FROM logged l))::boolean AS logged, published.n::bigint AS messages,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
 FROM w, published;
 
--- name: LockAndRead :many
+-- name: LockAndLook :many
+-- got is '-' where another backend has answered, else it has a digit for each lock: see cache_look.
 SELECT coalesce(r.n, 0)::bigint AS n, coalesce(r.version, 0)::bigint AS version, coalesce(r.codec, '')::text AS codec, r.value::bytea AS value,
     coalesce(r.remaining_us, 0)::bigint AS remaining_us, coalesce(r.server, 0)::bigint AS server,
-    coalesce(r.incarnation, 0)::bigint AS incarnation, coalesce(r.now_us, 0)::bigint AS now_us, coalesce(r.got, '-')::text AS got,
-    coalesce(r.tags, '')::text AS tags, coalesce(r.snapshot, '')::text AS snapshot
+    coalesce(r.incarnation, 0)::bigint AS incarnation, coalesce(r.now_us, 0)::bigint AS now_us,
+    coalesce(r.tags, '')::text AS tags, coalesce(r.snapshot, '')::text AS snapshot, coalesce(r.got, '-')::text AS got
 FROM /* TEMPLATE: prefix */cache_look(@pid::int, @class::int, (@ids::text)::int[], (@keys::text)::text[], @largest::int, @stale::boolean)
     AS r (n, version, codec, value, remaining_us, server, incarnation, now_us, got, tags, snapshot);
 
@@ -73,14 +74,14 @@ FROM /* TEMPLATE: prefix */cache_look(@pid::int, @class::int, (@ids::text)::int[
 SELECT k.n, coalesce(e.version, 0)::bigint AS version, (CASE WHEN octet_length(e.value) > @largest::int THEN 'too large' ELSE coalesce(e.codec, '') END)::text AS codec,
     (CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp() OR @stale::boolean AND e.stale_until > clock_timestamp())
         AND octet_length(e.value) <= @largest::int
-        AND NOT CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END THEN e.value END)::bytea AS value,
+        AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_dead(e.key, e.tags, e.seen) ELSE false END THEN e.value END)::bytea AS value,
     (CASE WHEN e.expires_at <= clock_timestamp() THEN coalesce(-date_part('epoch', e.stale_until - clock_timestamp()) * 1000000, 0)
         ELSE coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18) END)::bigint AS remaining_us,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)::bigint AS incarnation,
     (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us,
     coalesce(to_json(e.tags)::text, '')::text AS tags,
-    (CASE WHEN (SELECT pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 65536 OR EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups)) THEN pg_current_snapshot()::text ELSE '' END)::text AS snapshot
+    (CASE WHEN /* TEMPLATE: any_removal */true THEN pg_current_snapshot()::text ELSE '' END)::text AS snapshot
 FROM unnest((SELECT (@keys::text)::text[])) WITH ORDINALITY AS k (key, n)
 LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C";
 

@@ -68,7 +68,7 @@ SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us, EXIS
 -- After a crash, which has removed the row.
 INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random()) ON CONFLICT DO NOTHING;
 
--- name: TurnIncarnation :exec
+-- name: ChangeIncarnation :exec
 INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random())
 ON CONFLICT (one) DO UPDATE SET id = EXCLUDED.id;
 
