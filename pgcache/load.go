@@ -125,6 +125,8 @@ func (v *view) getOrSet(ctx context.Context, op, key string, dst any, load loadF
 		switch {
 		case out.Skipped:
 			continue // of a view with StaleFor; this one has none
+		case v.knewNothing(l, steps, arrived):
+			continue
 		case errors.Is(out.Err, ErrNotFound):
 			return got{}, out.Err
 		case out.Err != nil:

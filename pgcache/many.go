@@ -224,6 +224,8 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 			again = append(again, key)
 		case out.Failed && r.staleFor() > 0 && !tried && l.Offered(steps[i], r.arrived) == nil:
 			again = append(again, key) // nobody has looked for this caller
+		case r.knewNothing(l, steps[i], r.arrived):
+			again = append(again, key)
 		case r.negativeTTL() > 0 && errors.Is(out.Err, ErrNotFound):
 		case out.Err != nil:
 			if !out.All || !failed[l.Run] {

@@ -2,6 +2,7 @@ package pgcache
 
 import (
 	"context"
+	"errors"
 	"unique"
 
 	"github.com/pgcache/go/internal/coherence"
@@ -49,6 +50,13 @@ func (r *loadRun) absent(l *coherence.Load, w *store.Write) bool {
 	}
 	w.Value, w.Codec, w.TTL, w.Stale = []byte{}, codecNone, r.negativeTTL(), 0
 	return true
+}
+
+// knewNothing says that l found that there is nothing, which may be from before a Delete that this caller must see. That is an answer
+// like any other where it is kept. Where no database is asked, as while a key of Shards moves, no Delete overtakes a load, and
+// it always is.
+func (v *view) knewNothing(l *coherence.Load, steps int, arrived int64) bool {
+	return (v.negativeTTL() > 0 || v.c.null) && errors.Is(l.Result().Err, ErrNotFound) && !l.Answers(steps, arrived)
 }
 
 // readFirst is what comes before a load: it reads the row of k into dst. ErrNotFound says that there is nothing, for a view with a
