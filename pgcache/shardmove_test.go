@@ -160,7 +160,10 @@ func TestShards_StaysWhileOthersMove(t *testing.T) {
 	for name, do := range map[string]func() error{
 		"Set":     func() error { return s.Set(ctx, stays, 1) },
 		"SetMany": func() error { return v.SetMany(ctx, map[string]int{stays: 1, moves: 1}) },
-		"Update":  func() error { _, err := v.Update(ctx, stays, func(int, bool) (int, error) { return 1, nil }); return err },
+		"Update": func() error {
+			_, err := v.Update(ctx, stays, func(int, bool) (int, error) { return 1, nil })
+			return err
+		},
 	} {
 		ok(t, s.Set(ctx, stays, 0))
 		follows(t, moves, "a", s)

@@ -241,7 +241,7 @@ func (s *Shards) Ready(ctx context.Context) error {
 
 func (s *Shards) ready(ctx context.Context, i int) error {
 	for sh := s.shards[i]; !s.local; { // first, because nothing in memory is served before
-		err := error(ErrClosed)
+		err := ErrClosed
 		if sh.c.ctx.Err() == nil {
 			err = s.ask(ctx, sh) // what calls remember of a look that failed may be from before Migrate
 		}
