@@ -121,6 +121,8 @@ func (v *view) takeLoaded(op string, w waiter, dst any) (g answer, again bool, e
 	switch {
 	case out.Skipped:
 		return answer{}, true, nil // it called no loader: a load of a view with StaleFor, or an early one
+	case v.knewNothing(w):
+		return answer{}, true, nil
 	case errors.Is(out.Err, ErrNotFound):
 		return answer{}, false, out.Err
 	case out.Err != nil:

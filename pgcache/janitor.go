@@ -47,7 +47,7 @@ func (c *Cache) cleanup(ctx context.Context) (int64, error) {
 	// And what has expired since.
 	fenced := false
 	until, err = bounded(ctx, c, func(ctx context.Context) (until int64, err error) {
-		until, fenced, err = c.store.Expired(ctx, tombstoneGrace)
+		until, fenced, err = c.store.FenceExpired(ctx, tombstoneGrace)
 		return until, err
 	})
 	if err != nil || !fenced {

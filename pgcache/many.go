@@ -228,6 +228,8 @@ func (r *loadRun) takeLoadedOfMany(op string, w waiter, dst any, tried bool, fai
 		return false, true, nil
 	case out.Failed && r.staleFor() > 0 && !tried && w.offered() == nil:
 		return false, true, nil // nobody has looked for a stale value since this caller came
+	case r.knewNothing(w):
+		return false, true, nil
 	case r.negativeTTL() > 0 && errors.Is(out.Err, ErrNotFound):
 		return false, false, nil
 	case out.Err != nil:

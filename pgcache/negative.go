@@ -1,6 +1,7 @@
 package pgcache
 
 import (
+	"errors"
 	"unique"
 
 	"github.com/pgcache/go/internal/coherence"
@@ -48,4 +49,11 @@ func (r *loadRun) negativeWrite(l *coherence.Load, w *store.Write) bool {
 	}
 	w.Value, w.Codec, w.TTL, w.Stale = []byte{}, codecNegative, r.negativeTTL(), 0
 	return true
+}
+
+// knewNothing says that the load of w found that there is nothing, which may be from before a Delete that this caller must see. That is an
+// answer like any other where it is kept. Where no database is asked, as while a key of Shards moves, no Delete overtakes a load, and
+// it always is.
+func (v *view) knewNothing(w waiter) bool {
+	return (v.negativeTTL() > 0 || v.c.null) && errors.Is(w.load.Result().Err, ErrNotFound) && !w.answers()
 }

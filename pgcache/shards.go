@@ -240,8 +240,14 @@ func (s *Shards) Ready(ctx context.Context) error {
 }
 
 func (s *Shards) ready(ctx context.Context, i int) error {
-	for !s.local { // first, because nothing in memory is served before
-		err := s.hold(ctx, i)
+	for sh := s.shards[i]; !s.local; { // first, because nothing in memory is served before
+		err := ErrClosed
+		if sh.c.ctx.Err() == nil {
+			err = s.ask(ctx, sh) // what calls remember of a look that failed may be from before Migrate
+		}
+		if err == nil {
+			sh.failed.Store(nil)
+		}
 		if r := s.routes.Load(); err == nil && r.err == nil {
 			break
 		} else if err == nil {
