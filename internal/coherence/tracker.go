@@ -43,7 +43,7 @@ type Key = localcache.Key
 const stripes = 64
 
 // Tracker keeps one local cache coherent. Its methods are safe for concurrent use, but for these: Apply, TrustListener and SetServer
-// are called by the listener's goroutine only, and Hide by the pulse's only.
+// are called by one goroutine at a time, the listener's, and Hide by the pulse's.
 type Tracker struct {
 	local  localcache.Cache
 	keeps  bool  // local is not localcache.None

@@ -6,6 +6,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pgcache/go/internal/notify"
 	"github.com/pgcache/go/internal/store"
 	"github.com/pgcache/go/localcache"
 )
@@ -271,4 +274,50 @@ func TestReadBeforeTrust(t *testing.T) {
 			t.Error("it is kept")
 		}
 	})
+}
+
+// Without a listener a shard's trust is all that ends, and ends.
+func TestAlwaysOnShard(t *testing.T) {
+	t.Parallel()
+	tr := New(memory{}, time.Hour)
+	tr.AlwaysOn()
+	for _, trusted := range []bool{true, false, true} {
+		until := time.Now().Add(farAway)
+		if !trusted {
+			until = time.Now().Add(-farAway)
+		}
+		tr.TrustShard(until)
+		if tr.Live() != trusted || !tr.Listening() {
+			t.Errorf("trusted %v: live %v, listening %v", trusted, tr.Live(), tr.Listening())
+		}
+	}
+}
+
+// OnInvalidated is told which keys may have changed, or that any may have.
+func TestOnInvalidated(t *testing.T) {
+	t.Parallel()
+	tr := New(memory{}, 0)
+	var calls [][]string
+	tr.OnInvalidated = func(rows []string) { calls = append(calls, rows) }
+	expect := func(what string, wants ...[]string) {
+		t.Helper()
+		if diff := cmp.Diff(wants, calls); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+		calls = nil
+	}
+	trust := func() { tr.TrustListener(time.Now().Add(farAway)) }
+	trust()
+	expect("the listener is up", nil)
+	trust()
+	expect("it still is")
+	publish(t, tr, k2, 1)
+	expect("a key was published", []string{k2.Row()})
+	publishRemoval(t, tr, false, notify.Group{Kind: notify.Tag, Name: "t", ID: 1})
+	expect("a group was removed", nil)
+	tr.Forget()
+	expect("everything was forgotten", nil)
+	tr.Down()
+	tr.Down()
+	expect("the listener is down", nil)
 }

@@ -18,7 +18,8 @@
 // node plans to flush. The pulse, a check that every listening node makes every two seconds, finds and flushes them: see
 // pgcache/pulse.go.
 //
-// A model checker walks through all states of these rules, and shows that each is needed: internal/model/window.
+// A model checker walks through all states of these rules, and shows that each is needed: internal/model/window and
+// internal/model/stretch.
 package window
 
 import (
@@ -52,7 +53,7 @@ const (
 type Outcome int
 
 const (
-	// Silent: the statement changed nothing that others could hold, or certainly did not commit.
+	// Silent: the statement changed nothing that others could hold, as an insert of a new key, or certainly did not commit.
 	Silent Outcome = iota
 	// Published: by the statement that wrote (inline).
 	Published
