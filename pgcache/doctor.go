@@ -36,10 +36,10 @@ type Finding struct {
 
 // What Doctor reports: more than this, or less of doctorHot.
 const (
-	doctorQueue   = 0.1                   // of the notification queue is full
-	doctorLocks   = 0.5                   // of the lock table is full
-	doctorOld     = time.Minute           // since a transaction began that keeps dead rows
-	doctorHot     = 0.5                   // of the updates were HOT, if there were at least doctorUpdates
+	doctorQueue   = 0.1         // of the notification queue is full
+	doctorLocks   = 0.5         // of the lock table is full
+	doctorOld     = time.Minute // since a transaction began that keeps dead rows
+	doctorHot     = 0.5         // of the updates were HOT, if there were at least doctorUpdates
 	doctorUpdates = 1000
 	doctorDead    = 10000                 // dead rows, if they are more than the live ones
 	doctorClock   = 5 * time.Second       // between the clocks
