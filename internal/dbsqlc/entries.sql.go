@@ -108,9 +108,9 @@ type GetEntryRow struct {
 // What the writes of this folder have in common (what takes the place of a row, what goes into the change log, what is published) is
 // spelled out in each: a function in its place would cost every write its call. TestPartsAgree in internal/store sees to it that they
 // are the same.
-// A row that is expired, a tombstone or dead (a group of it was removed: see 007) comes back without its value: its version is the fence of a load. So does one whose
-// value is larger than this node takes, which another service or a node of other options wrote; codec says so. There is always
-// an answer, so that a failover is noticed by misses too; version is NULL where there is no row.
+// A row that is expired, a tombstone or dead (a group of it was removed: see 007) comes back without its value: its version is the
+// fence of a load. So does one whose value is larger than this node takes, which another service or a node of other options wrote;
+// codec says so. There is always an answer, so that a failover is noticed by misses too; version is NULL where there is no row.
 func (q *Queries) GetEntry(ctx context.Context, arg GetEntryParams) (GetEntryRow, error) {
 	row := q.db.QueryRowContext(ctx, GetEntry, arg.Largest, arg.Key)
 	var i GetEntryRow

@@ -12,15 +12,16 @@ import (
 )
 
 // A pool as sql.Open makes it keeps two idle connections and closes every other that comes back. A cache has more
-// streams of statements than that, each of which gives its connection back and wants one again at once:
+// queues than that, each of which gives its connection back and wants one again at once:
 //
 //	pool, 2 idle     read ends, its connection would be the third: closed
 //	                 the next read, 20 µs later, finds none: connects
 //
 // So a connection is kept for the next statement, until none has come for keepFor. Others must not wait for it longer than
-// that: a pool that has given out all it may gets it back at once. What database/sql can't see is a pool beneath it, as
-// stdlib.OpenDBFromPool makes; such a one keeps no idle connection of its own, and then keepFor counts from the moment that
-// the connection was taken, as it does until that is known.
+// that: a pool that has given out all it may gets it back at once.
+//
+// Whether others wait can't be seen where there is a pool beneath database/sql, as stdlib.OpenDBFromPool makes it. Such a *sql.DB
+// keeps no idle connection. There, and until it is known, a connection is kept no longer than keepFor after it was taken.
 const (
 	keepFor = 5 * time.Millisecond
 	keepMax = readSlots + leaseSlots + 4 // the slots of all queues
@@ -38,7 +39,7 @@ type conns struct {
 	kept   []keptConn // the last used is the last
 	armed  bool       // a timer runs that gives them back
 	closed bool
-	idles  bool // the pool keeps idle connections itself
+	idles  bool // the pool keeps idle connections itself; false: it does not, or it is not known yet
 }
 
 type keptConn struct {
@@ -154,7 +155,7 @@ func (p *conns) close() {
 	}
 }
 
-// late is the error of who waited for a statement that was never sent.
+// late is the error of a request that was never sent, within the timeout of its queue.
 func (p *conns) late() error {
 	if p.waiting.Load() > 0 {
 		return fmt.Errorf("%w: %w", ErrNoConnection, context.DeadlineExceeded)

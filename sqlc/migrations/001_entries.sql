@@ -65,8 +65,8 @@ AS $$ SELECT ('x' || left(replace(gen_random_uuid()::text, '-', ''), 12))::bit(4
 
 INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random()) ON CONFLICT DO NOTHING;
 
--- cache_committed fails under an isolation level that judges by a snapshot from before it waited: what must see what was
--- committed meanwhile asks it, and is sent again as READ COMMITTED.
+-- cache_committed fails unless the transaction is READ COMMITTED: under a stricter level a statement judges by a snapshot from
+-- before it waited for locks. The library then sends the statement again, in a transaction that is READ COMMITTED.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_committed() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN

@@ -1,7 +1,7 @@
--- The guards notice what is changed by others: by hand, by another service, by TRUNCATE. The library's own statements
--- publish what they change themselves, and write stamp = version, which nobody else knows to do: so they never meet the
--- WHEN conditions below, and a guard costs them nothing. Guards run with their owner's rights and search_path: who may
--- change a row by hand need not know of the change log.
+-- The guards are triggers for what others change: by hand, from another service, with TRUNCATE. The library's own statements
+-- publish what they change themselves, and write stamp = version, which nobody else does: so the WHEN conditions below are
+-- false for them, and a guard costs them nothing. Guards run with their owner's rights and search_path: a role that may change
+-- a row by hand needs no right on the change log.
 
 -- cache_changed publishes keys whose rows were changed, at once, and through the log too while a node polls; '' is all.
 -- Beyond 1000 in one transaction it is "everything", once, instead of a message a row.

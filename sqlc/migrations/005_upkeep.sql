@@ -1,8 +1,9 @@
--- What the library does to its own rows. By the setting the guards know. It is not a SET clause of the functions: to name
--- a setting that no module defines in one is the superuser's right alone, and Migrate must do without.
+-- How the library removes rows. The setting pgcache.upkeep tells the guards of 003 that it is the library, and not somebody by hand.
+-- It is not a SET clause of the functions: to name a setting that no module defines in one is the superuser's right alone, and
+-- Migrate must do without.
 
 -- cache_truncate empties the table at once, or fails: it does not keep writers waiting behind a reader for long. The
--- incarnation turns with it: a load that began before, or meanwhile, may have been before a Set whose row goes here.
+-- incarnation changes with it: a load that has begun by now may have begun before a Set whose row is removed here.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_truncate() RETURNS void LANGUAGE plpgsql
 SET lock_timeout = '100ms' AS $$
 BEGIN
@@ -52,8 +53,8 @@ AS $$ SELECT s.newest - (s.newest - id::text::bigint) % 4294967296
     FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS newest) s $$;
 
 -- cache_expire removes at most batch rows that had expired by until from some blocks of the table, so that the janitor
--- reads each block about once however many rows go. A row that may still be handed out where a load fails stays until stale_until. It never waits for a writer. A row that was found is locked, so it is the
--- one that is removed.
+-- reads each block about once however many rows it removes. A row that may still be handed out where a load fails stays until
+-- stale_until. It never waits for a writer. A row that was found is locked, so it is the one that is removed.
 --
 -- Unless all loads that have begun are fenced, a row is removed only if its transaction ended long enough ago. A row expires
 -- when its time is up after the statement that wrote it, however long its transaction stays open after that:

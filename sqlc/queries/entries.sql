@@ -7,9 +7,9 @@
 -- are the same.
 
 -- name: GetEntry :one
--- A row that is expired, a tombstone or dead (a group of it was removed: see 007) comes back without its value: its version is the fence of a load. So does one whose
--- value is larger than this node takes, which another service or a node of other options wrote; codec says so. There is always
--- an answer, so that a failover is noticed by misses too; version is NULL where there is no row.
+-- A row that is expired, a tombstone or dead (a group of it was removed: see 007) comes back without its value: its version is the
+-- fence of a load. So does one whose value is larger than this node takes, which another service or a node of other options wrote;
+-- codec says so. There is always an answer, so that a failover is noticed by misses too; version is NULL where there is no row.
 SELECT
     e.version,
     (CASE WHEN octet_length(e.value) > @largest::int THEN 'too large' ELSE e.codec END)::text AS codec,
