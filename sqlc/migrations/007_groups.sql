@@ -284,8 +284,10 @@ BEGIN
     IF FOUND THEN
         UPDATE /* TEMPLATE: prefix */cache_groups SET xid = pg_current_xact_id(), after = '1:1:';
     END IF;
-    UPDATE /* TEMPLATE: prefix */cache_state SET ended_before = next_before, next_before = /* TEMPLATE: prefix */cache_horizon(), next_at = clock_timestamp()
-    WHERE next_at < clock_timestamp() - grace_us * interval '1 microsecond';
+    -- Where the clock was set back, how long ago next_before was noted is not known: grace_us begins anew.
+    UPDATE /* TEMPLATE: prefix */cache_state SET ended_before = CASE WHEN next_at <= clock_timestamp() THEN next_before ELSE ended_before END,
+        next_before = /* TEMPLATE: prefix */cache_horizon(), next_at = clock_timestamp()
+    WHERE next_at NOT BETWEEN clock_timestamp() - grace_us * interval '1 microsecond' AND clock_timestamp();
 END $$;
 
 -- cache_retiring is the number before which records may be retired, when a pass over the table that begins now leaves no dead row;

@@ -6,9 +6,10 @@ SELECT pg_notify(@channel::text, @nonce::text || ':' || (date_part('epoch', pg_p
 SELECT schema_version, id, channel, (key_secret IS NOT NULL)::boolean AS hides_keys, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state;
 
 -- name: ClaimSweep :execrows
--- One node an interval removes expired rows: the one whose UPDATE finds the last claim old enough.
+-- One node an interval removes expired rows: the one whose UPDATE finds the last claim old enough, or from before the clock was set
+-- back.
 UPDATE /* TEMPLATE: prefix */cache_state SET swept_at = clock_timestamp()
-WHERE swept_at < clock_timestamp() - (@every_us::bigint) * interval '1 microsecond';
+WHERE swept_at NOT BETWEEN clock_timestamp() - (@every_us::bigint) * interval '1 microsecond' AND clock_timestamp();
 
 -- name: NoteEnded :exec
 SELECT /* TEMPLATE: prefix */cache_note_ended(@grace_us::bigint);
