@@ -64,8 +64,9 @@ func (c *Cache) Doctor(ctx context.Context) ([]Finding, error) {
 		return nil, fail(op, "", c.explain(ctx, err))
 	}
 	d.server(server, asked, time.Since(asked))
-	d.node()
-	if !d.schema(ctx) {
+	usable := d.schema(ctx)
+	d.node(usable)
+	if !usable {
 		return d.found, nil
 	}
 	for _, look := range []struct {
@@ -123,18 +124,21 @@ func (d *doctor) server(s store.ServerHealth, asked time.Time, took time.Duratio
 	}
 }
 
-func (d *doctor) node() {
+// node looks at this node. Without usable tables no listener becomes live, and that they are not is a finding already.
+func (d *doctor) node(usable bool) {
 	c := d.c
+	err, permanent := c.listening.err()
+	follows := !usable && (err == nil || errors.Is(err, ErrNotMigrated) || errors.As(err, new(*SchemaError)))
 	if c.opts.Listener == nil {
 		d.find("no-listener", Note, "there is no Listener: "+map[bool]string{true: "nothing is kept in memory", false: "memory is as stale as LocalTTL"}[c.opts.LocalTTL == 0],
 			"set Options.Listener")
-	} else if err, permanent := c.listening.err(); err != nil {
+	} else if err != nil && !follows {
 		what := "the listener is not live, or the pulse fails: every Get asks the database: "
 		if permanent {
 			what = "the listener can never work: "
 		}
 		d.find("listener", Fault, what+err.Error(), "look at what it says; behind a transaction pooler connect the listener past it, or use listener.Poll")
-	} else if !c.local.Live() {
+	} else if !follows && !c.local.Live() {
 		d.find("listener", Fault, "the listener is not live yet: every Get asks the database", "wait for Ready")
 	}
 	s := c.db.Stats()

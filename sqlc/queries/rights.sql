@@ -1,7 +1,7 @@
 -- name: Rights :many
 -- What the role has of the wanted rights, by the catalogs alone: whatever is missing, there is an answer. Without a schema
 -- names are looked up along search_path, through schemas too that the role may not use: of those the server itself would
--- only say that there is no such table.
+-- only say that there is no such table. With quote_all_identifiers the server quotes the names of types.
 WITH home AS (
     SELECT n.oid, quote_ident(n.nspname) AS name, has_schema_privilege(n.oid, 'USAGE') AS usable, p.place
     FROM (
@@ -15,7 +15,7 @@ WITH home AS (
     SELECT c.oid, c.relname AS name, '-' AS args, c.relpersistence = 'p' AS durable, h.name AS home, h.usable, h.place
     FROM home h JOIN pg_catalog.pg_class c ON c.relnamespace = h.oid WHERE c.relkind IN ('r', 'p')
     UNION ALL
-    SELECT p.oid, p.proname, oidvectortypes(p.proargtypes), false, h.name, h.usable, h.place
+    SELECT p.oid, p.proname, replace(oidvectortypes(p.proargtypes), '"', ''), false, h.name, h.usable, h.place
     FROM home h JOIN pg_catalog.pg_proc p ON p.pronamespace = h.oid
 ), wanted AS (
     SELECT w.nth, w.name, w.args, w.privilege, w.cols
