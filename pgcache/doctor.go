@@ -64,9 +64,9 @@ func (c *Cache) Doctor(ctx context.Context) ([]Finding, error) {
 		return nil, fail(op, "", c.explain(ctx, err))
 	}
 	d.server(server, asked, time.Since(asked))
-	usable := d.schema(ctx)
-	d.node(usable)
-	if !usable {
+	schema := d.schema(ctx)
+	d.node(schema)
+	if schema != nil {
 		return d.found, nil
 	}
 	for _, look := range []struct {
@@ -124,11 +124,11 @@ func (d *doctor) server(s store.ServerHealth, asked time.Time, took time.Duratio
 	}
 }
 
-// node looks at this node. Without usable tables no listener becomes live, and that they are not is a finding already.
-func (d *doctor) node(usable bool) {
+// node looks at this node. schema is what schema has returned: without tables no listener becomes live, which is no finding of its own.
+func (d *doctor) node(schema error) {
 	c := d.c
 	err, permanent := c.listening.err()
-	follows := !usable && (err == nil || errors.Is(err, ErrNotMigrated) || errors.As(err, new(*SchemaError)))
+	follows := errors.Is(schema, ErrNotMigrated) && (err == nil || errors.Is(err, ErrNotMigrated))
 	if c.opts.Listener == nil {
 		d.find("no-listener", Note, "there is no Listener: "+map[bool]string{true: "nothing is kept in memory", false: "memory is as stale as LocalTTL"}[c.opts.LocalTTL == 0],
 			"set Options.Listener")
@@ -151,8 +151,8 @@ func (d *doctor) node(usable bool) {
 	}
 }
 
-// schema says whether the tables are there and may be used.
-func (d *doctor) schema(ctx context.Context) bool {
+// schema returns nil if the tables are there and may be used.
+func (d *doctor) schema(ctx context.Context) error {
 	c := d.c
 	state := c.check(ctx)
 	err := c.prove(ctx, state) // it says more than a statement that was refused
@@ -163,7 +163,7 @@ func (d *doctor) schema(ctx context.Context) bool {
 		for _, r := range rights.Lacks {
 			d.find("rights", Fault, fmt.Sprintf("role %q lacks %s", rights.Role, r), "grant it, see docs/rights.md")
 		}
-		return true
+		return nil
 	case errors.As(err, &persistence):
 		d.find("persistence", Fault, persistence.Error(), "change the table, or the option Durable")
 		err = state
@@ -171,7 +171,7 @@ func (d *doctor) schema(ctx context.Context) bool {
 	if err != nil {
 		d.find("schema", Fault, err.Error(), "run Migrate, with the options that this node has")
 	}
-	return err == nil
+	return err
 }
 
 func (d *doctor) tables(ctx context.Context) error {

@@ -164,8 +164,14 @@ func TestDoctor_OddSettings(t *testing.T) {
 	cl := w.cluster
 	dsn := testdb.DSN(t)
 	for _, s := range [][2]string{
-		{"quote_all_identifiers", "on"}, {"bytea_output", "escape"}, {"DateStyle", "SQL, DMY"}, {"IntervalStyle", "sql_standard"},
-		{"extra_float_digits", "-15"}, {"array_nulls", "off"}, {"TimeZone", "Pacific/Chatham"}, {"default_transaction_isolation", "serializable"},
+		{"quote_all_identifiers", "on"},
+		{"bytea_output", "escape"},
+		{"DateStyle", "SQL, DMY"},
+		{"IntervalStyle", "sql_standard"},
+		{"extra_float_digits", "-15"},
+		{"array_nulls", "off"},
+		{"TimeZone", "Pacific/Chatham"},
+		{"default_transaction_isolation", "serializable"},
 	} {
 		dsn = testdb.WithParam(dsn, s[0], s[1])
 	}
