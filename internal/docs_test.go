@@ -371,12 +371,22 @@ func TestDocsCommands(t *testing.T) {
 			t.Errorf("%s names %s, which is no folder", page, folder)
 		}
 	}
+	runs := func(page, folder string) {
+		there(page, folder)
+		if _, err := os.Stat(filepath.Join("..", folder, "go.mod")); err == nil {
+			t.Errorf("%s runs %s from the root, but it is a module of its own", page, folder)
+		}
+	}
 	inline := regexp.MustCompile("`make ([a-z-]+)`")
+	goInline := regexp.MustCompile("`go (?:run|test) [^`]*?\\./([a-z/]+)[^`]*`")
 	for page, text := range pages(t) {
 		for _, m := range inline.FindAllStringSubmatch(text, -1) {
 			if !targets[m[1]] {
 				t.Errorf("%s: no make target %s", page, m[1])
 			}
+		}
+		for _, m := range goInline.FindAllStringSubmatch(text, -1) {
+			runs(page, m[1])
 		}
 	}
 	run := regexp.MustCompile(`^go run \./(\S+)`)
@@ -390,7 +400,7 @@ func TestDocsCommands(t *testing.T) {
 					t.Errorf("%v: no make target %s", b, words[1])
 				}
 			case run.MatchString(command):
-				there(b.String(), run.FindStringSubmatch(command)[1])
+				runs(b.String(), run.FindStringSubmatch(command)[1])
 			case len(words) > 2 && words[0] == "go" && words[1] == "get":
 				for _, path := range words[2:] {
 					if of, ok := strings.CutPrefix(path, module); ok {

@@ -65,8 +65,9 @@ func (c *Cache) Doctor(ctx context.Context) ([]Finding, error) {
 		return nil, fail(op, "", c.explain(ctx, err))
 	}
 	d.server(server, asked, time.Since(asked))
-	d.node()
-	if !d.schema(ctx) {
+	schema := d.schema(ctx)
+	d.node(schema)
+	if schema != nil {
 		return d.found, nil
 	}
 	for _, look := range []struct {
@@ -128,22 +129,25 @@ func (d *doctor) server(s store.ServerHealth, asked time.Time, took time.Duratio
 	}
 }
 
-// node looks at this node's listener, pulse and pool. It sends nothing.
-func (d *doctor) node() {
+// node looks at this node's listener, pulse and pool. It sends nothing. schema is what schema has returned: without tables no listener
+// becomes live, which is no finding of its own.
+func (d *doctor) node(schema error) {
 	c := d.c
+	err, permanent := c.listening.err()
+	follows := errors.Is(schema, ErrNotMigrated) && (err == nil || errors.Is(err, ErrNotMigrated))
 	if c.opts.Listener == nil {
 		what := "there is no Listener: nothing is kept in memory"
 		if c.opts.LocalTTL > 0 {
 			what = "there is no Listener: memory is as stale as LocalTTL"
 		}
 		d.find("no-listener", Note, what, "set Options.Listener")
-	} else if err, permanent := c.listening.err(); err != nil {
+	} else if err != nil && !follows {
 		what := "the listener is not live, or the pulse fails: every Get asks the database: "
 		if permanent {
 			what = "the listener can never work: "
 		}
 		d.find("listener", Fault, what+err.Error(), "look at what it says; behind a transaction pooler connect the listener past it, or use listener.Poll")
-	} else if !c.local.Live() && !c.resting() {
+	} else if !follows && !c.local.Live() && !c.resting() {
 		d.find("listener", Fault, "the listener is not live yet: every Get asks the database", "wait for Ready")
 	}
 	s := c.db.Stats()
@@ -156,9 +160,9 @@ func (d *doctor) node() {
 	}
 }
 
-// schema looks whether the tables are there, fit this release and the options, and may be used. It says whether it is any use to
+// schema looks whether the tables are there, fit this release and the options, and may be used. nil says that it is of use to
 // look at them further.
-func (d *doctor) schema(ctx context.Context) bool {
+func (d *doctor) schema(ctx context.Context) error {
 	c := d.c
 	state := c.check(ctx)
 	err := c.prove(ctx, state)
@@ -169,7 +173,7 @@ func (d *doctor) schema(ctx context.Context) bool {
 		for _, r := range rights.Lacks {
 			d.find("rights", Fault, fmt.Sprintf("role %q lacks %s", rights.Role, r), "grant it, see docs/rights.md")
 		}
-		return true
+		return nil
 	case errors.As(err, &persistence):
 		d.find("persistence", Fault, persistence.Error(), "change the table, or the option Durable")
 		err = state
@@ -177,7 +181,7 @@ func (d *doctor) schema(ctx context.Context) bool {
 	if err != nil {
 		d.find("schema", Fault, err.Error(), "run Migrate, with the options that this node has")
 	}
-	return err == nil
+	return err
 }
 
 func (d *doctor) tables(ctx context.Context) error {

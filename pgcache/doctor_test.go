@@ -143,6 +143,63 @@ func TestDoctor_Roles(t *testing.T) {
 	finds(t, app, "unseen", "the watched tables")
 }
 
+// What follows from a finding is none of its own: without tables the listener can't be live.
+func TestDoctor_NoTables(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t).start(nil)
+	found, err := c.Doctor(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) != 1 || found[0].ID != "schema" {
+		t.Errorf("%+v", found)
+	}
+}
+
+// Settings of a role or a database that change how the server writes and reads texts are no fault, and nothing fails with them.
+func TestDoctor_OddSettings(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	w.watch(pgcache.TableWatch{Keys: []string{"user:{id}:{name}"}})
+	cl := w.cluster
+	dsn := testdb.DSN(t)
+	for _, s := range [][2]string{
+		{"quote_all_identifiers", "on"},
+		{"bytea_output", "escape"},
+		{"DateStyle", "SQL, DMY"},
+		{"IntervalStyle", "sql_standard"},
+		{"extra_float_digits", "-15"},
+		{"array_nulls", "off"},
+		{"TimeZone", "Pacific/Chatham"},
+		{"default_transaction_isolation", "serializable"},
+	} {
+		dsn = testdb.WithParam(dsn, s[0], s[1])
+	}
+	for _, driver := range []string{"pgx", "postgres"} {
+		db := testdb.Open(t, driver, dsn)
+		c := cl.new(db, func(o *pgcache.Options) { o.Listener = pgxdriver.ListenerDSN(dsn) })
+		ready, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		if err := c.Ready(ready); err != nil {
+			t.Fatalf("%s: %v", driver, err)
+		}
+		found, err := c.Doctor(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range found {
+			if f.ID != "old-transaction" { // of other tests
+				t.Errorf("%s: %+v", driver, f)
+			}
+		}
+		for name, err := range everything(t.Context(), c) {
+			if err != nil {
+				t.Errorf("%s: %s: %v", driver, name, err)
+			}
+		}
+	}
+}
+
 func ExampleCache_Doctor() {
 	c := pgcache.Null()
 	findings, err := c.Doctor(context.Background())

@@ -34,7 +34,10 @@ func For[T any](c *Cache, opts ...ViewOption) *Typed[T] {
 	t := &Typed[T]{}
 	t.view, t.err = c.base.apply(with.calls)
 	t.namespace, t.err = with.namespace, errors.Join(with.err, t.err)
-	t.stats = c.views.of(with.namespace)
+	t.stats = &counters{}
+	if with.err == nil { // Stats, and the metrics made of it, name no namespace that is none
+		t.stats = c.views.of(with.namespace)
+	}
 	typ := reflect.TypeFor[T]()
 	// A view of an interface type would take a value that a view of another type has decoded for its own.
 	t.direct = plain(typ) || with.shared && typ.Kind() != reflect.Interface

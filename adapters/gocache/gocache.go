@@ -21,6 +21,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/eko/gocache/lib/v4/store"
@@ -104,8 +105,9 @@ func (s *Store[T]) Set(ctx context.Context, key, value any, options ...store.Opt
 		return err
 	}
 	v, ok := value.(T)
-	if !ok {
-		return fmt.Errorf("gocache: the value is a %T: this store is for %T", value, *new(T))
+	typ := reflect.TypeFor[T]()
+	if !ok && (value != nil || typ.Kind() != reflect.Interface) { // nil is a value of every interface
+		return fmt.Errorf("gocache: the value is a %T: this store is for %v", value, typ)
 	}
 	o := store.ApplyOptions(options...)
 	return s.view.Set(ctx, k, v, pgcache.TTL(o.Expiration), pgcache.Tags(hashed(o.Tags)...))

@@ -224,6 +224,26 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// Nil is a value of an interface, as in gocache's stores in memory, and of nothing else.
+func TestNil(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	c := pgcachetest.New(t, pgcache.Options{})
+	values := gocache.New[any](c)
+	if err := values.Set(ctx, "k", nil); err != nil {
+		t.Error(err)
+	}
+	if v, err := values.Get(ctx, "k"); v != nil || err != nil {
+		t.Errorf("%v, %v", v, err)
+	}
+	if err := gocache.New[user](c).Set(ctx, "k", nil); err == nil || !strings.Contains(err.Error(), "for gocache_test.user") {
+		t.Errorf("nil for a struct: %v", err)
+	}
+	if err := gocache.New[error](c).Set(ctx, "k", 1); err == nil || !strings.Contains(err.Error(), "for error") {
+		t.Errorf("another type for an interface: %v", err)
+	}
+}
+
 func TestConcurrently(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()

@@ -16,6 +16,7 @@ package httprate
 import (
 	"context"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-chi/httprate"
@@ -42,17 +43,21 @@ type Counter struct {
 	window time.Duration
 }
 
-// New returns a Counter in c. name distinguishes the limiters of a service; "" is httprate.
+// New returns a Counter in c. name distinguishes the limiters of a service and may be any text; "" is httprate.
 func New(c *pgcache.Cache, name string) *Counter {
 	if name == "" {
 		name = "httprate"
 	}
+	name = pgcache.HashKey(escape.Replace(name)) // a namespace has no ':'
 	return &Counter{
 		Timeout: 250 * time.Millisecond,
 		cache:   c, name: name, window: time.Minute,
 		view: pgcache.For[int](c, pgcache.Namespace(name), pgcache.WithCodec(codec.JSON{})),
 	}
 }
+
+// escape makes different names of different names.
+var escape = strings.NewReplacer("~", "~0", ":", "~1")
 
 // Config is called by httprate.
 func (c *Counter) Config(requestLimit int, windowLength time.Duration) {

@@ -3,6 +3,7 @@ package httprate_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -102,5 +103,22 @@ func TestDatabaseDown(t *testing.T) {
 	}
 	if n, _, err := c.Get("key", window, window.Add(-time.Minute)); err != nil || n != 1 || errs != 2 {
 		t.Errorf("with a fallback: %d, %v, %d errors reported", n, err, errs)
+	}
+}
+
+// Limiters may have any names, and each counts for itself.
+func TestNames(t *testing.T) {
+	t.Parallel()
+	cache := pgcachetest.New(t, pgcache.Options{})
+	window := time.Now().Truncate(time.Minute)
+	for i, name := range []string{"login:ip", "login~1ip", "login", ":", "", "\x00", "\xff", strings.Repeat("n", 5000), strings.Repeat("n", 5001)} {
+		c := pghttprate.New(cache, name)
+		c.Timeout = 10 * time.Second
+		if err := c.IncrementBy("key", window, i+1); err != nil {
+			t.Errorf("%.20q: %v", name, err)
+		}
+		if n, _, err := c.Get("key", window, window.Add(-time.Minute)); err != nil || n != i+1 {
+			t.Errorf("%.20q: %d, %v; want %d", name, n, err, i+1)
+		}
 	}
 }

@@ -12,6 +12,8 @@
 //     later (P2 of package pgcache), a logout too. With Options.Local: localcache.None() every read asks the database.
 //   - SessionManager.IdleTimeout makes scs write the session with every request, and every write makes the other processes forget
 //     it: then memory gains little.
+//   - Managers that share a namespace accept each other's sessions, so a token of one site is valid on the other. Give each Store a
+//     pgcache.Namespace of its own where that must not be.
 //   - Two requests of one session at the same time overwrite each other's changes, as with every store of scs.
 //   - The expiry that scs asks for is by this machine's clock; from then on the database's counts.
 package scs

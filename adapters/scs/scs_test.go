@@ -182,3 +182,19 @@ func TestAll(t *testing.T) {
 		t.Errorf("%q, %v", all, err)
 	}
 }
+
+// Managers with a namespace each do not accept each other's sessions.
+func TestManagers(t *testing.T) {
+	t.Parallel()
+	c := pgcachetest.New(t, pgcache.Options{})
+	users, admins := pgscs.New(c), pgscs.New(c, pgcache.Namespace("admin"))
+	commit(t, users, "token", "data", time.Minute)
+	wantNone(t, admins, "token")
+	if all, err := admins.All(); err != nil || len(all) != 0 {
+		t.Errorf("%q, %v", all, err)
+	}
+	if err := admins.Delete("token"); err != nil {
+		t.Error(err)
+	}
+	want(t, users, "token", "data")
+}

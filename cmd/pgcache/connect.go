@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,9 +36,10 @@ func (a *app) config() (*pgx.ConnConfig, error) {
 	dsn := cmp.Or(a.global.dsn, a.getenv("PGCACHE_DSN"))
 	a.secrets = append(a.secrets, dsn, a.getenv("PGPASSWORD"))
 	config, err := pgx.ParseConfig(dsn)
-	if err != nil {
+	// A password with an '@' that is not encoded is cut there, and its rest begins the name of the host, which errors quote.
+	if err != nil || strings.Contains(config.Host, "@") || slices.ContainsFunc(config.Fallbacks, func(f *pgconn.FallbackConfig) bool { return strings.Contains(f.Host, "@") }) {
 		// The driver's words may quote the very piece that is the password.
-		return nil, usageError{errors.New("the DSN can't be parsed (why is not shown, as it may quote the password)")}
+		return nil, usageError{errors.New("the DSN can't be parsed (why is not shown, as it may quote the password; in a URL, '@' and the like in a password are written %40)")}
 	}
 	a.secrets = append(a.secrets, config.Password)
 	if config.RuntimeParams["application_name"] == "" {

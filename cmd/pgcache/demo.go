@@ -77,9 +77,9 @@ func (a *app) demo(ctx context.Context, address string, limit time.Duration) (er
 		_, err = fmt.Fprintf(a.out, `PostgreSQL %s from %s, two nodes with readers and a writer.
 
   the page            %s
-  what is published   pgcache tail --dsn %s
-  figures             pgcache top  --dsn %s
-  change something    pgcache set product:7 '{"price": 1}' --dsn %s
+  what is published   pgcache tail --dsn '%s'
+  figures             pgcache top  --dsn '%s'
+  change something    pgcache set product:7 '{"price": 1}' --dsn '%s'
 
 Ctrl-C ends it and leaves nothing behind.
 `, server.Version, server.Source, s.bold(page), server.DSN, server.DSN, server.DSN)

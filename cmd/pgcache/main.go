@@ -56,7 +56,7 @@ func run(ctx context.Context, a *app, args []string) (code int) {
 	case code == exitInterrupted:
 		text = "interrupted"
 	case canceled(err):
-		text = fmt.Sprintf("the statement took longer than --timeout %v, or an administrator canceled it", a.global.timeout)
+		text = fmt.Sprintf("the statement took longer than --timeout %v, or than statement_timeout of the server, or an administrator canceled it", a.global.timeout)
 	case denied(err) && !strings.Contains(text, "docs/rights.md"):
 		text += "; docs/rights.md has the GRANTs, and pgcache doctor says what is lacking"
 	}

@@ -158,6 +158,8 @@ func TestPasswordsAreNotShown(t *testing.T) {
 		{"get", "k", "--dsn", "postgres://u:" + secret + "@127.0.0.1:port/db"},
 		{"get", "k", "--dsn", "host=127.0.0.1 port=1 password=" + secret},
 		{"get", "k", "--dsn", "host=127.0.0.1 port=x password='" + secret + "'"},
+		{"get", "k", "--dsn", "postgres://u:abc@" + secret + "@127.0.0.1:1/db"},
+		{"get", "k", "--dsn", "postgres://u:abc@" + secret + "@127.0.0.1:1,127.0.0.1:2/db"},
 		{"get", "--dns=postgres://u:" + secret + "@h/db"},
 		{"get", "k", "--timeout", "postgres://u:" + secret + "@h/db"},
 		{"postgres://u:" + secret + "@h/db"},

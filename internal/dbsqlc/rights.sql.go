@@ -68,7 +68,7 @@ type RightsRow struct {
 
 // What the role has of the wanted rights, by the catalogs alone: whatever is missing, there is an answer. Without a schema
 // names are looked up along search_path, through schemas too that the role may not use: of those the server itself would
-// only say that there is no such table.
+// only say that there is no such table. With quote_all_identifiers the server quotes the names of types.
 func (q *Queries) Rights(ctx context.Context, arg RightsParams) ([]RightsRow, error) {
 	rows, err := q.db.QueryContext(ctx, Rights,
 		arg.Schema,

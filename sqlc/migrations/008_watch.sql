@@ -78,9 +78,9 @@ BEGIN
 END $$;
 
 -- cache_template makes an expression over a row r of a template: {column} stands for the column's value, {{ and }} for braces.
--- prefix is the text before the first column.
+-- prefix is the text before the first column. columns are compared as texts, so no setting may change how names are quoted.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_template(template text, watched oid, OUT prefix text, OUT expression text, OUT columns text[])
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE SET quote_all_identifiers = off AS $$
 #variable_conflict use_variable
 DECLARE
     token text[];
@@ -157,7 +157,7 @@ $$;
 --
 -- The common case is one statement; all others are in cache_watched.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_body(watch text, watched oid, keys text[], tags text[], most int, OUT body text, OUT prefixes text[], OUT columns text[])
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE SET quote_all_identifiers = off AS $$
 #variable_conflict use_variable
 DECLARE
     template record;
@@ -272,7 +272,7 @@ $$;
 
 -- cache_watch_faults says what is wrong with a watch. Triggers of statements fire in ordinary sessions; in those that replay
 -- a replication's changes, which fire none of them, one of rows does.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_faults(watch text) RETURNS text[] LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_faults(watch text) RETURNS text[] LANGUAGE sql STABLE SET quote_all_identifiers = off AS $$
     WITH fired AS (
         SELECT DISTINCT t.rel FROM /* TEMPLATE: prefix */cache_watch_triggers() t WHERE t.id = watch AND NOT t.cloned
     ), tree AS (

@@ -1,7 +1,7 @@
 -- name: Rights :many
 -- What the role has of the wanted rights, by the catalogs alone: whatever is missing, there is an answer. Without a schema
 -- names are looked up along search_path, through schemas too that the role may not use: of those the server itself would
--- only say that there is no such table.
+-- only say that there is no such table. With quote_all_identifiers the server quotes the names of types.
 WITH home AS (
     SELECT n.oid, quote_ident(n.nspname) AS name, has_schema_privilege(n.oid, 'USAGE') AS usable, p.place
     FROM (

@@ -32,6 +32,9 @@ func TestCollector(t *testing.T) {
 	if _, err := users.GetOrSet(t.Context(), "2", func(context.Context) (int, error) { return 2, nil }); err != nil {
 		t.Fatal(err)
 	}
+	if _, _, err := pgcache.For[int](c, pgcache.Namespace("no\xffnamespace")).Get(t.Context(), "1"); err == nil { // it would be no label
+		t.Error("a namespace that is none: no error")
+	}
 	reg := prom.NewPedanticRegistry()
 	reg.MustRegister(prometheus.NewCollector(c, o))
 	problems, err := testutil.GatherAndLint(reg)
@@ -43,8 +46,17 @@ func TestCollector(t *testing.T) {
 		t.Fatal(err)
 	}
 	exposed := map[string]bool{"pgcache_wait_duration_seconds_bucket": true} // nobody has waited here
+	labels := map[string]bool{}                                              // "metric label"
 	for _, f := range families {
 		exposed[f.GetName()] = true
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				labels[f.GetName()+" "+l.GetName()] = true
+			}
+			if m.GetHistogram() != nil {
+				labels[f.GetName()+" le"] = true
+			}
+		}
 		exposed[f.GetName()+"_bucket"], exposed[f.GetName()+"_sum"], exposed[f.GetName()+"_count"] = true, true, true
 		if strings.Contains(f.String(), "secret") {
 			t.Errorf("a key is seen in %s", f.GetName())
@@ -65,6 +77,17 @@ func TestCollector(t *testing.T) {
 	names := regexp.MustCompile(`pgcache_[a-z_]+`).FindAllString(string(dashboard), -1)
 	if len(names) < 10 {
 		t.Errorf("the dashboard asks for %q only", names)
+	}
+	for _, expr := range regexp.MustCompile(`"expr": ".*"`).FindAllString(string(dashboard), -1) {
+		for _, name := range regexp.MustCompile(`pgcache_[a-z_]+`).FindAllString(expr, -1) {
+			for _, m := range regexp.MustCompile(`by \(([a-z, ]+)\)|\{([a-z]+)=`).FindAllStringSubmatch(expr, -1) {
+				for _, label := range strings.Split(m[1]+m[2], ", ") {
+					if !labels[strings.TrimSuffix(name, "_bucket")+" "+label] {
+						t.Errorf("%s: %s has no label %s", expr, name, label)
+					}
+				}
+			}
+		}
 	}
 	for _, name := range names {
 		if !exposed[name] {
