@@ -155,3 +155,25 @@ func TestLedByStretched(t *testing.T) {
 		w.mu.Unlock()
 	}
 }
+
+// TestLedByLongerWindow: a leader whose configured window is longer does not lead a node, although the node's may be stretched as far.
+func TestLedByLongerWindow(t *testing.T) {
+	t.Parallel()
+	w := New(win, most, false, nil)
+	w.Received(notify.Message{Flush: true, Node: w.node + 1, Window: win + time.Millisecond, Current: win + time.Millisecond})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.led(mono.Now()) {
+		t.Error("it waits for a longer window than its own")
+	}
+}
+
+// TestWholeMilliseconds: a window is what messages can say of it. Else of two that lead each could take the other's for shorter.
+func TestWholeMilliseconds(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[time.Duration]time.Duration{0: time.Millisecond, win - 1: win - time.Millisecond, win: win} {
+		if w := New(given, most, false, nil); w.window != want {
+			t.Errorf("of %v it makes %v, want %v", given, w.window, want)
+		}
+	}
+}
