@@ -14,7 +14,7 @@ GOLANGCI_V := v2.15.0
 # The modules of this repository beside the root: users never meet their dependencies.
 NESTED    := $(patsubst %/go.mod,%,$(wildcard */go.mod */*/go.mod))
 # What `make mutants` changes in pgcache: the way of a load; and the tests that look at it.
-MUTANT_FILES := ^(load|loadstore|loadlock)\.go$$
+MUTANT_FILES := ^(getorset|load|loadcall|loadstore|loadlock)\.go$$
 MUTANT_TESTS := DatabaseDown|Load|P6|GetOrSet|Guard|Foreign|MissPath|Recurs|Waiters|Ring|NotFound|TwoNodes|Panic|ManyKeys|NoConnection|Closed|Null
 
 # How long make fuzz runs each target.
@@ -57,13 +57,15 @@ faults-quick: ## the same in about a minute, and that the checker notices what i
 	$(GO) run ./faults -quick
 	$(GO) run ./faults -selftest
 
-proof: ## models and mutants, rules taken out one by one, and a fleet whose listeners are killed, over each transport
+proof: ## models and mutants, rules taken out one by one, and a fleet whose listeners are killed, over each transport and on shards
 	$(GO) test -count=1 ./internal/model/...
 	PGCACHE_MUTANTS=1 $(GO) test -count=1 -timeout 30m -run Mutant ./internal/coherence
 	$(GO) run ./harness -selftest
 	$(GO) run ./harness -kill 200ms
 	$(GO) run ./harness -kill 200ms -transport immediate
 	$(GO) run ./harness -transport poll
+	$(GO) run ./harness -selftest -shards 3 -writers 3 -readers 3
+	$(GO) run ./harness -shards 3 -move 10s -kill 200ms -writers 8 -readers 8 -duration 60s
 
 mutants: ## small changes of the code, one at a time: which does no test notice? See docs/mutants.md
 	$(GO) run ./internal/mutate -min 90 ./internal/notify ./internal/batch ./internal/window ./internal/coherence ./internal/lock

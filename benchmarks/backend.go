@@ -58,6 +58,7 @@ const (
 	pgTenIdle     = "postgres-ten-idle"
 	pgFixed       = "postgres-fixed-window"
 	pgBare        = "bare statement"
+	pgShards      = "postgres-shards"
 	noCache       = "no cache"
 	valkey        = "valkey"
 	rueidisCSC    = "valkey-rueidis"
@@ -65,7 +66,7 @@ const (
 )
 
 var backendNames = []string{
-	pgCache, pgRefresh, pgNoLocal, pgNoNotify, pgPerWrite, pgCachePQ, pgNoLocPQ, pgDefaultPool, pgTenIdle, pgFixed, pgBare, noCache, valkey, rueidisCSC, rueidisRaw,
+	pgCache, pgRefresh, pgNoLocal, pgNoNotify, pgPerWrite, pgCachePQ, pgNoLocPQ, pgDefaultPool, pgTenIdle, pgFixed, pgShards, watchNone, watchKey, watchTag, pgBare, noCache, valkey, rueidisCSC, rueidisRaw,
 }
 
 // fleet is the nodes of one measurement.

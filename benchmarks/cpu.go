@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"net"
 	"os"
 	"path/filepath"
@@ -49,12 +50,22 @@ func parseStat(line string) (p procStat, ok bool) {
 	return p, ok
 }
 
+// readStat reads the times of a process. Those of Postgres' processes, which have one thread each, are known to the nanosecond: an
+// idle session uses less than a tick a minute.
 func readStat(pid string) (procStat, bool) {
 	line, err := os.ReadFile("/proc/" + pid + "/stat")
 	if err != nil {
 		return procStat{}, false
 	}
-	return parseStat(string(line))
+	p, ok := parseStat(string(line))
+	if ok && strings.HasPrefix(p.name, "postgres") {
+		if ran, err := os.ReadFile("/proc/" + pid + "/schedstat"); err == nil {
+			if ns, err := strconv.ParseInt(strings.SplitN(string(ran), " ", 2)[0], 10, 64); err == nil {
+				p.own = time.Duration(ns)
+			}
+		}
+	}
+	return p, ok
 }
 
 // cpu is the processor time that a server has used since it started: its first process, the children that it has waited for,
@@ -93,6 +104,8 @@ func (s *servers) processes(n Node) []process {
 	switch n := n.(type) {
 	case *pgNode, *bareNode:
 		return []process{s.pgProcess}
+	case *shardNode:
+		return n.servers
 	case *goRedisNode, *rueidisNode:
 		return []process{s.redisProcess}
 	case *txNode:
@@ -118,19 +131,25 @@ func cpuOf(ps []process) (sum time.Duration) {
 	return sum
 }
 
-// findProcesses looks for the servers' processes. A server behind an address that is not this machine's has none here, and one
+// findPostgres is the first process of the server of db. A server behind an address that is not this machine's has none here, and one
 // in a container has other ids: the name tells.
-func (s *servers) findProcesses(ctx context.Context) {
+func findPostgres(ctx context.Context, db *sql.DB) process {
 	var backend int
 	var local bool
-	err := s.admin.QueryRowContext(ctx, "SELECT pg_backend_pid(), coalesce(inet_server_addr() <<= '127.0.0.0/8' OR inet_server_addr() = '::1', true)").Scan(&backend, &local)
+	err := db.QueryRowContext(ctx, "SELECT pg_backend_pid(), coalesce(inet_server_addr() <<= '127.0.0.0/8' OR inet_server_addr() = '::1', true)").Scan(&backend, &local)
 	if err == nil && local {
 		if p, ok := readStat(strconv.Itoa(backend)); ok && strings.HasPrefix(p.name, "postgres") {
 			if first, ok := readStat(strconv.Itoa(p.parent)); ok && strings.HasPrefix(first.name, "postgres") {
-				s.pgProcess = process(p.parent)
+				return process(p.parent)
 			}
 		}
 	}
+	return 0
+}
+
+// findProcesses looks for the servers' processes.
+func (s *servers) findProcesses(ctx context.Context) {
+	s.pgProcess = findPostgres(ctx, s.admin)
 	if s.redis == nil {
 		return
 	}

@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/pgcache/go/internal/inside"
 )
 
 var idleShape = shape{
 	name: "idle",
 	about: "So many nodes listen, with some entries in memory, and nobody reads or writes: heartbeats of their listeners and their pulses are what the server " +
-		"has to do. Each node has three connections: its listener's, its session's, and an idle one in its pool.",
+		"has to do. Each node has three connections: its listener's, its session's, and an idle one in its pool. Nodes that were used within " +
+		"five minutes pulse every two seconds, those that were not twice a minute.",
 	backends: []string{pgCache},
 	columns: []column{
 		percent("server CPU, of a core", "idle.cpu"), millis("server CPU of a node, a minute", "idle.node"), ops("statements/s", "idle.statements"),
@@ -18,18 +21,24 @@ var idleShape = shape{
 		p.most = 1
 		for _, n := range b.cfg.sizes.idle {
 			takes := b.idleTime() + 10*time.Second + time.Duration(n)*100*time.Millisecond
-			p.steps = append(p.steps, b.each(fmt.Sprint(n, " nodes"), []string{pgCache}, takes, func(ctx context.Context, be Backend) (metrics, error) {
-				return b.idle(ctx, be, n)
-			})...)
+			for _, idle := range []bool{false, true} {
+				line := fmt.Sprint(n, " nodes, used lately")
+				if idle {
+					line = fmt.Sprint(n, " nodes, idle")
+				}
+				p.steps = append(p.steps, b.each(line, []string{pgCache}, takes, func(ctx context.Context, be Backend) (metrics, error) {
+					return b.idle(ctx, be, n, idle)
+				})...)
+			}
 		}
 		return p
 	},
 }
 
-// idleTime is long enough for many pulses: a session's processor time is known to 10 ms.
+// idleTime is long enough for many pulses.
 func (b *bench) idleTime() time.Duration { return 20 * b.cfg.duration }
 
-func (b *bench) idle(ctx context.Context, be Backend, nodes int) (metrics, error) {
+func (b *bench) idle(ctx context.Context, be Backend, nodes int, idle bool) (metrics, error) {
 	names := keys(100)
 	return with(ctx, be, Setup{TTL: hour, Keys: len(names)}, same(nodes, 0), func(f *fleet) (m metrics, err error) {
 		if err := b.preload(ctx, f.nodes[:1], names); err != nil {
@@ -38,6 +47,9 @@ func (b *bench) idle(ctx context.Context, be Backend, nodes int) (metrics, error
 		for _, n := range f.nodes {
 			if _, _, err := n.Get(ctx, names[0]); err != nil {
 				return nil, err
+			}
+			if idle {
+				inside.Of(n.(*pgNode).cache).IdleAfter(time.Nanosecond)
 			}
 		}
 		pause(ctx, min(b.idleTime(), 5*time.Second)) // what they have begun is over

@@ -28,16 +28,21 @@ var poolShape = shape{
 
 func (b *bench) mixed(ctx context.Context, be Backend, callers int) (metrics, error) {
 	names := keys(b.cfg.sizes.keys)
-	get, set := getAny(names, uniform(len(names))), b.setAny(names, uniform(len(names)))
 	return with(ctx, be, Setup{TTL: hour, Keys: len(names)}, []int{callers}, func(f *fleet) (metrics, error) {
 		if err := b.preload(ctx, f.nodes, names); err != nil {
 			return nil, err
 		}
-		return b.drive(ctx, f.nodes, callers, func(ctx context.Context, c *caller) (kind, error) {
-			if c.rand.IntN(2) == 0 {
-				return get(ctx, c)
-			}
-			return set(ctx, c)
-		})
+		return b.drive(ctx, f.nodes, callers, b.halfSets(names))
 	})
+}
+
+// halfSets reads or overwrites a key, one as often as the other.
+func (b *bench) halfSets(names []string) operation {
+	get, set := getAny(names, uniform(len(names))), b.setAny(names, uniform(len(names)))
+	return func(ctx context.Context, c *caller) (kind, error) {
+		if c.rand.IntN(2) == 0 {
+			return get(ctx, c)
+		}
+		return set(ctx, c)
+	}
 }

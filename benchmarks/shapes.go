@@ -21,7 +21,7 @@ var shapes []shape
 
 func init() {
 	shapes = []shape{
-		seedShape, seedNetworkShape, serviceShape, writeShape, fleetShape, idleShape, readShape, hitShape, pqShape, poolShape, missShape, txShape, hotShape,
+		seedShape, seedNetworkShape, serviceShape, writeShape, fleetShape, idleShape, readShape, hitShape, pqShape, poolShape, missShape, txShape, watchShape, shardShape, hotShape,
 		memoryShape, groupsShape, sizeShape, soakShape,
 	}
 }
@@ -48,6 +48,8 @@ type sizes struct {
 	memoryEntries  int
 	groups         []int // entries of each
 	txCallers      int
+	shards         []int // servers
+	shardCallers   int   // of a node
 }
 
 func fullSizes() sizes {
@@ -56,9 +58,9 @@ func fullSizes() sizes {
 			writers: 16, readers: 32, writes: 400, reads: 800, keys: 64, ttl: 5 * time.Second,
 			writePause: 5 * time.Millisecond, readPause: 2 * time.Millisecond,
 		},
-		keys: 10_000, nodes: 4, callers: 32, listening: []int{4, 16, 48, 128}, sessions: []int{5, 48, 128, 512, 1000}, idle: []int{50, 200}, readCallers: []int{1, 8, 64, 256},
+		keys: 10_000, nodes: 4, callers: 32, listening: []int{4, 16, 48, 128}, sessions: []int{5, 48, 128, 512, 1000}, idle: []int{50, 300}, readCallers: []int{1, 8, 64, 256},
 		hitKeys: 1024, missCallers: 64, hitTime: time.Second, memoryEntries: 200_000,
-		groups: []int{1000, 1_000_000}, txCallers: 32,
+		groups: []int{1000, 1_000_000}, txCallers: 32, shards: []int{1, 2, 4}, shardCallers: 128,
 	}
 }
 
@@ -69,7 +71,7 @@ func quickSizes() sizes {
 	s.listening, s.readCallers, s.sessions = []int{2, 4}, []int{1, 8}, []int{3, 8}
 	s.idle = []int{3}
 	s.hitKeys, s.hitTime, s.memoryEntries, s.missCallers = 64, 5*time.Millisecond, 2000, 8
-	s.groups, s.txCallers = []int{50, 500}, 4
+	s.groups, s.txCallers, s.shards, s.shardCallers = []int{50, 500}, 4, []int{1, 2}, 8
 	return s
 }
 

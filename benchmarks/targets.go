@@ -145,6 +145,35 @@ var targets = []target{
 			return []check{{got: f.get("memory", "", pgCache, "memory.beyond"), text: "%.0f bytes", metIf: atMost(200)}}
 		},
 	},
+	{
+		"2 shards on one machine, 512 callers", "at least 0.8x one server in ops/s, at most 1.25x its CPU an operation",
+		func(f figures) []check {
+			ratio := func(line, metric string) float64 {
+				return f.get("shards", line, pgShards, metric) / f.get("shards", serversLine(1), pgNoLocal, metric)
+			}
+			two, four := serversLine(2), serversLine(4)
+			return []check{
+				{got: ratio(two, "ops"), text: times + "in ops/s", metIf: atLeast(.8), asides: []aside{{ratio(four, "ops"), times + "with 4"}}},
+				{got: ratio(two, "server.cpu_us"), text: times + "in CPU", metIf: atMost(1.25), asides: []aside{{ratio(four, "server.cpu_us"), times + "with 4"}}},
+			}
+		},
+	},
+	{
+		"UPDATE of a row of a watched table, fsync on", "less than 1.3x the time unwatched, by p50",
+		func(f figures) []check {
+			ratio := func(fsync, backend, metric string) float64 {
+				return f.get("watch", fsyncLine(fsync), backend, metric) / f.get("watch", fsyncLine(fsync), watchNone, metric)
+			}
+			return []check{{
+				got: ratio("on", watchKey, "write.p50_us"), text: times + "with a key", metIf: func(v float64) bool { return v < 1.3 },
+				asides: []aside{
+					{ratio("on", watchTag, "write.p50_us"), times + "with a tag too"},
+					{ratio("off", watchKey, "write.p50_us"), times + "with fsync off"},
+					{ratio("off", watchKey, "server.cpu_us"), times + "in CPU with fsync off"},
+				},
+			}}
+		},
+	},
 	{"lib/pq beside pgx, any line", "at least 0.8x", besidePgx},
 }
 

@@ -11,6 +11,8 @@ import "github.com/pgcache/go/codec/internal/safe"
 // text of no other error of a codec, as that may quote the value, but for kinds that it knows.
 type PlainError = safe.PlainError
 
+const errDestination = PlainError("the destination is not a non-nil pointer")
+
 // A Codec turns a value into bytes and back. Implementations must be safe for concurrent use, must not keep v or data
 // after they return, must return bytes that nobody else changes, and must not panic. Package codec/codectest tests that.
 type Codec interface {

@@ -77,7 +77,7 @@ func (Gob) Unmarshal(data []byte, v any) (err error) {
 	defer safe.Wrap(&err, "gob", "unmarshal", v)
 	target := reflect.ValueOf(v)
 	if target.Kind() != reflect.Pointer || target.IsNil() {
-		return PlainError("the destination is not a non-nil pointer")
+		return errDestination
 	}
 	if len(data) < sumSize {
 		return PlainError("too short for a checksum")

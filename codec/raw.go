@@ -1,7 +1,6 @@
 package codec
 
 import (
-	"errors"
 	"reflect"
 
 	"github.com/pgcache/go/codec/internal/safe"
@@ -17,7 +16,7 @@ import (
 //     the string itself in memory: its hits copy nothing.
 type Raw struct{}
 
-var errRaw = errors.New("want []byte, string, or a type made of one of them; use another codec for this type")
+const errRaw = PlainError("want []byte, string, or a type made of one of them; use another codec for this type")
 
 // Name returns "raw".
 func (Raw) Name() string { return "raw" }
@@ -65,7 +64,7 @@ func (Raw) Unmarshal(data []byte, v any) (err error) {
 	defer safe.Wrap(&err, "raw", "unmarshal", v)
 	target := reflect.ValueOf(v)
 	if target.Kind() != reflect.Pointer || target.IsNil() {
-		return errors.New("the destination is not a non-nil pointer")
+		return errDestination
 	}
 	target = target.Elem()
 	switch {

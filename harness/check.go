@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/pgcache/go/pgcache"
 )
 
 const (
@@ -23,6 +26,7 @@ type read struct {
 	op         string
 	start, end time.Duration
 
+	bounds                // which of them holds is known at the end
 	applied time.Duration // everything acknowledged before this moment had been applied by the node
 	down    bool          // its listener was down
 	own     time.Duration // the latest begin of the node's own acknowledged writes
@@ -31,6 +35,8 @@ type read struct {
 	found bool
 	value value
 	none  bool // a loader was asked, and had said that there is nothing
+
+	moving bool // the key was held nowhere at times
 }
 
 // verdict is what one read shows.
@@ -113,7 +119,10 @@ func (h *history) judge(r read) verdict {
 		if r.start > w.expires && r.start-w.expires > drift {
 			return verdict{breach: h.breach("P7", r, fmt.Sprintf("nothing later than its expiry at %v and %v", show(w.expires), drift))}
 		}
-		v.seen = w.begun
+		// What is loaded while the key moves is not stored: it may be newer than what is found next, until its write has finished.
+		if v.seen = w.begun; r.moving && h.source != nil && w.acked == never {
+			v.seen = 0
+		}
 		if at := h.overwritten(w.acked); at < r.start {
 			v.behind = r.start - at
 		}
@@ -185,6 +194,7 @@ type book struct {
 	counts   map[string]int
 	of       map[[2]string]bool // key and promise
 	errors   int
+	moving   int // operations that had to be refused because their key moved
 	first    []error
 }
 
@@ -217,6 +227,10 @@ func (b *book) has(key, promise string) bool {
 func (b *book) fail(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if errors.Is(err, pgcache.ErrMoving) {
+		b.moving++ // its outcome is unknown, as with any other error
+		return
+	}
 	b.errors++
 	if len(b.first) < keepErrors {
 		b.first = append(b.first, err)
@@ -224,7 +238,7 @@ func (b *book) fail(err error) {
 }
 
 // total counts the breaches and the errors, and summary says which.
-func (b *book) total() (breaches, errors int) {
+func (b *book) total() (breaches, failed int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, n := range b.counts {

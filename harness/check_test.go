@@ -172,6 +172,46 @@ func TestJudgeLoads(t *testing.T) {
 	want(t, h.judge(r), "") // entries come and go
 }
 
+// What is loaded while its key moves is not stored: what has not finished may be seen, and then not be seen, until it has.
+func TestJudgeWhileMoving(t *testing.T) {
+	t.Parallel()
+	h := &history{name: "k", source: &source{}}
+	h.done(h.update(0, 0))
+	n := h.update(0, 0)
+	h.load()
+	now := clock()
+	r := read{start: now, end: now, found: true, value: h.valueOf(n)}
+	if v := h.judge(r); v.breach != nil || v.seen == 0 {
+		t.Errorf("settled: %+v", v)
+	}
+	r.moving = true
+	if v := h.judge(r); v.breach != nil || v.seen != 0 {
+		t.Errorf("moving: %+v", v)
+	}
+	h.done(n)
+	if v := h.judge(r); v.breach != nil || v.seen == 0 {
+		t.Errorf("moving, and finished: %+v", v)
+	}
+}
+
+// A read is bound to what the shard of its key has applied; where it has moved meanwhile, to what all have.
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	b := bounds{shard: 1, applied: []time.Duration{10, 20, 30}, down: []bool{true, false, true}}
+	if applied, down, moving := b.of(1); applied != 20 || down || moving {
+		t.Error(applied, down, moving)
+	}
+	for _, shard := range []int{-1, 0, 2} {
+		if applied, down, moving := b.of(shard); applied != 10 || down || !moving {
+			t.Error(shard, applied, down, moving)
+		}
+	}
+	b.shard, b.down[1] = -1, true
+	if _, down, moving := b.of(-1); !down || !moving {
+		t.Error(down, moving)
+	}
+}
+
 // What a miss proves: the earliest of what may explain it has been seen.
 func TestMissIsSeen(t *testing.T) {
 	t.Parallel()

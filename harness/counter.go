@@ -85,7 +85,7 @@ func (c *counter) by(t time.Duration) int {
 func (w *worker) readCounter(ctx context.Context, c *counter) {
 	r := read{node: w.id, op: "Get", start: clock()}
 	own, seen := c.own[w.id].Load(), c.seen[w.id].Load()
-	applied, down := w.recorder.state(w.logged(shared))
+	applied, down := w.parts[0].recorder.state(w.logged(shared))
 	n, found, err := w.views.counts.Get(ctx, c.name)
 	r.end = clock()
 	if err != nil {

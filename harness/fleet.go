@@ -38,24 +38,28 @@ type fleet struct {
 	counters  []*counter
 	plantedAt int // the first key that the selftest spoils
 	did       done
+
+	places places
+	now    []string // the map of shards in force
+	whole  bool     // it has all shards
+	mover  func(ctx context.Context, names []string) error
 }
 
 // node is one process of a fleet: a pool, a listener and a cache of its own.
 type node struct {
-	id       int
-	db       *sql.DB
-	cache    *pgcache.Cache
-	recorder *recorder
+	id     int
+	parts  []*part // of each shard, or the only one
+	cache  cache
+	single *pgcache.Cache  // the same, of a node without shards
+	shards *pgcache.Shards // and of one with shards
 
-	typed   *pgcache.Typed[value] // with the full names of keys, as the cache itself has them
-	sourced *pgcache.Typed[value] // in the namespace of the keys that are loaded
+	typed   view[value] // with the full names of keys, as the cache itself has them
+	sourced view[value] // in the namespace of the keys that are loaded
 	views   views
 
 	// Of every key: the latest begin of a write of this node that was acknowledged, and of a write that it has shown.
 	own, seen []atomic.Int64
 }
-
-func (f *fleet) table() string { return f.name + ".cache_entries" }
 
 func (f *fleet) nodes() []*node {
 	return append(f.writers[:len(f.writers):len(f.writers)], f.readers...)
@@ -64,6 +68,7 @@ func (f *fleet) nodes() []*node {
 // start brings up a fleet on the server that dsn names. stop must be called, also after an error.
 func start(ctx context.Context, cfg config, dsn string) (f *fleet, err error) {
 	f = &fleet{cfg: cfg, name: "harness_" + strings.ToLower(rand.Text()[:12])}
+	f.mover = f.moveByNode
 	for i := range cfg.keys {
 		h := &history{name: fmt.Sprint(kindOf(i), ":", i), kind: kindOf(i)}
 		if kindOf(i) == sourced {
@@ -76,7 +81,7 @@ func start(ctx context.Context, cfg config, dsn string) (f *fleet, err error) {
 	}
 	f.plantedAt = len(f.keys)
 	if cfg.selftest {
-		for i, p := range f.plants() {
+		for i, p := range cfg.plants() {
 			h := &history{name: fmt.Sprint("planted:", i)}
 			if p.kind != "" {
 				h.name = fmt.Sprint(p.kind, ":planted", i)
@@ -96,11 +101,13 @@ func start(ctx context.Context, cfg config, dsn string) (f *fleet, err error) {
 	if err != nil {
 		return f, err
 	}
-	if _, err := f.db.ExecContext(ctx, "CREATE SCHEMA "+f.name); err != nil {
-		return f, fmt.Errorf("create a schema: %w", err)
+	for _, schema := range f.schemas() {
+		if _, err := f.db.ExecContext(ctx, "CREATE SCHEMA "+schema); err != nil {
+			return f, fmt.Errorf("create a schema: %w", err)
+		}
 	}
 	for id := range cfg.writers + cfg.readers {
-		n, err := f.newNode(id, named(dsn, fmt.Sprintf("%s node-%d", f.name, id)), conns)
+		n, err := f.newNode(id, dsn, conns)
 		if err != nil {
 			return f, err
 		}
@@ -113,7 +120,8 @@ func start(ctx context.Context, cfg config, dsn string) (f *fleet, err error) {
 	if err := f.writers[0].cache.Migrate(ctx); err != nil {
 		return f, err
 	}
-	if cfg.more {
+	f.now, f.whole = f.shardsIn(-1), true
+	if cfg.more && cfg.shards == 0 {
 		if err := f.watchTable(ctx); err != nil {
 			return f, fmt.Errorf("watch a table: %w", err)
 		}
@@ -121,47 +129,77 @@ func start(ctx context.Context, cfg config, dsn string) (f *fleet, err error) {
 	return f, f.ready(ctx)
 }
 
-func (f *fleet) newNode(id int, dsn string, conns int) (*node, error) {
-	n := &node{
-		id: id, recorder: &recorder{},
-		own: make([]atomic.Int64, len(f.keys)), seen: make([]atomic.Int64, len(f.keys)),
+func (f *fleet) newNode(id int, dsn string, conns int) (n *node, err error) {
+	n = &node{id: id, own: make([]atomic.Int64, len(f.keys)), seen: make([]atomic.Int64, len(f.keys))}
+	var shards []pgcache.Shard
+	for i, schema := range f.schemas() {
+		// Nodes share nothing, and those of one DSN would share a connection of lib/pq: each part's differs.
+		p, err := f.newPart(named(dsn, fmt.Sprintf("%s node-%d %d", f.name, id, i)), schema, conns)
+		if err != nil {
+			return nil, errors.Join(err, n.close())
+		}
+		n.parts, shards = append(n.parts, p), append(shards, pgcache.Shard{Name: shardName(i), Cache: p.cache})
 	}
-	var err error
+	if f.cfg.shards == 0 {
+		n.single = n.parts[0].cache
+		n.cache = n.single
+	} else if n.shards, err = pgcache.NewShards(shards...); err != nil {
+		return nil, errors.Join(err, n.close())
+	} else {
+		n.cache = n.shards
+	}
+	n.typed = viewOf[value](n)
+	n.sourced = viewOf[value](n, pgcache.Namespace(string(sourced)))
+	n.views = f.viewsOf(n)
+	return n, nil
+}
+
+// newPart connects to one server.
+func (f *fleet) newPart(dsn, schema string, conns int) (p *part, err error) {
+	p = &part{recorder: &recorder{}}
 	if f.cfg.driver == "pq" {
-		n.db, err = sql.Open("postgres", dsn)
-		n.recorder.Listener = pqdriver.Listener(dsn) // those of one DSN would share a connection: each node's differs
-	} else if n.db, err = sql.Open("pgx", dsn); err == nil {
-		n.recorder.Listener = pgxdriver.Listener(n.db)
+		p.db, err = sql.Open("postgres", dsn)
+		p.recorder.Listener = pqdriver.Listener(dsn)
+	} else if p.db, err = sql.Open("pgx", dsn); err == nil {
+		p.recorder.Listener = pgxdriver.Listener(p.db)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if f.cfg.transport == polled {
-		n.recorder.Listener = listener.Poll(0)
+		p.recorder.Listener = listener.Poll(0)
 	}
 	var window time.Duration // the default
 	if f.cfg.transport == immediate {
 		window = pgcache.Immediate
 	}
-	n.db.SetMaxOpenConns(conns)
-	n.db.SetMaxIdleConns(conns)
+	p.db.SetMaxOpenConns(conns)
+	p.db.SetMaxIdleConns(conns)
 	var local localcache.Cache // the default
 	if f.cfg.soak > 0 {
 		local = localcache.New(localcache.Options{MaxEntries: soakEntries})
 	}
-	n.cache, err = pgcache.New(n.db, pgcache.Options{
-		Local: local, Codec: codecs[f.cfg.codec], DefaultTTL: f.cfg.ttl, Schema: f.name, Channel: f.name, Listener: n.recorder,
+	p.cache, err = pgcache.New(p.db, pgcache.Options{
+		Local: local, Codec: codecs[f.cfg.codec], DefaultTTL: f.cfg.ttl, Schema: schema, Channel: schema, Listener: p.recorder,
 		InvalidationWindow: window,
 		Timeout:            30 * time.Second, // a machine that is too small is slow, not wrong
 		Logger:             slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
-		return nil, errors.Join(err, n.db.Close())
+		return nil, errors.Join(err, p.db.Close())
 	}
-	n.typed = pgcache.For[value](n.cache)
-	n.sourced = pgcache.For[value](n.cache, pgcache.Namespace(string(sourced)))
-	n.views = f.viewsOf(n.cache)
-	return n, nil
+	return p, nil
+}
+
+// close ends a node, also one that has not come up.
+func (n *node) close() (err error) {
+	if n.shards != nil {
+		err = n.shards.Close()
+	}
+	for _, p := range n.parts {
+		err = errors.Join(err, p.cache.Close(), p.db.Close())
+	}
+	return err
 }
 
 const (
@@ -178,7 +216,7 @@ func (f *fleet) connsPerNode(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("ask the server for its limits: %w", err)
 	}
-	nodes := f.cfg.writers + f.cfg.readers
+	nodes := (f.cfg.writers + f.cfg.readers) * len(f.schemas())
 	listener := 0
 	if f.cfg.driver == "pq" {
 		listener = 1 // beside the pool
@@ -217,11 +255,11 @@ func (f *fleet) ready(ctx context.Context) error {
 
 // stop takes the fleet down and its schema away. It says what was left behind.
 func (f *fleet) stop(ctx context.Context) error {
-	err := f.each(func(n *node) error { return errors.Join(n.cache.Close(), n.db.Close()) })
+	err := errors.Join(f.each((*node).close), f.places.close())
 	if f.db == nil {
 		return err
 	}
-	_, drop := f.db.ExecContext(ctx, "DROP SCHEMA IF EXISTS "+f.name+" CASCADE")
+	_, drop := f.db.ExecContext(ctx, "DROP SCHEMA IF EXISTS "+strings.Join(f.schemas(), ", ")+" CASCADE")
 	return errors.Join(err, drop, f.leftovers(ctx), f.db.Close())
 }
 

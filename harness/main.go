@@ -5,6 +5,7 @@
 //	go run ./harness -driver pq -kill 200ms   ... over lib/pq, while somebody ends a listener's session five times a second
 //	go run ./harness -transport poll          ... that ask for changes instead of listening; or immediate
 //	go run ./harness -soak 30m                judges no answers, but whether memory, goroutines, sessions or tables grow
+//	go run ./harness -shards 3 -move 10s      ... over shards, of which one is taken out of the map or brought in again every 10 s
 //	go run ./harness -selftest                plants stale and wrong values, and fails if they are not noticed
 //
 // It brings its own Postgres, or uses the one that PGCACHE_DSN names, in a schema of its own.
@@ -30,10 +31,10 @@ import (
 )
 
 type config struct {
-	duration, ttl, kill, pause, soak time.Duration
-	keys, writers, readers           int
-	driver, codec, transport         string
-	selftest, more                   bool
+	duration, ttl, kill, pause, soak, move time.Duration
+	keys, writers, readers, shards         int
+	driver, codec, transport               string
+	selftest, more                         bool
 }
 
 // How changes travel.
@@ -88,7 +89,10 @@ func onServer(ctx context.Context, cfg config, dsn, version string, stdout, stde
 	case err != nil:
 		code, err = unused, fmt.Errorf("start the nodes: %w", err)
 	case cfg.selftest:
-		err = f.selftest(ctx, f.plants(), patience, stdout)
+		err = f.selftest(ctx, cfg.plants(), patience, stdout)
+		if cfg.shards > 1 {
+			err = errors.Join(err, testSkips(ctx, cfg, dsn, skips, skipPatience, stdout))
+		}
 	case cfg.soak > 0:
 		err = f.soak(ctx, stdout)
 	default:
@@ -121,6 +125,8 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	set.DurationVar(&c.kill, "kill", 0, "end the session of a random listener this often; 0: never")
 	set.DurationVar(&c.pause, "pause", 4*time.Millisecond, "mean pause of a worker, of which a node has two, between operations")
 	set.DurationVar(&c.soak, "soak", 0, "instead of -duration: work this long, and see whether anything grows")
+	set.IntVar(&c.shards, "shards", 0, "spread the keys over this many shards, each a schema of its own; 0: a plain Cache")
+	set.DurationVar(&c.move, "move", 0, "this often, take a shard out of the map or bring all in again; 0: never")
 	set.IntVar(&c.keys, "keys", 64, "number of keys, at least 4: half of them written by one node each, a quarter by all, a quarter loaded")
 	set.IntVar(&c.writers, "writers", 16, "number of writing nodes, which read too")
 	set.IntVar(&c.readers, "readers", 32, "number of reading nodes")
@@ -142,6 +148,10 @@ func parse(args []string, stderr io.Writer) (config, error) {
 		wrong = "-ttl must be at least 100ms"
 	case c.kill < 0 || c.pause < 0 || c.soak < 0:
 		wrong = "-kill, -pause and -soak must not be negative"
+	case c.shards < 0 || c.shards > mostShards || c.soak > 0 && c.shards > 0:
+		wrong = fmt.Sprintf("-shards must be 0 to %d, and 0 with -soak", mostShards)
+	case c.move < 0 || c.move > 0 && c.shards < 2:
+		wrong = "-move must not be negative, and needs -shards 2 or more"
 	case c.keys < 4:
 		wrong = "-keys must be at least 4"
 	case c.writers < 1 || c.readers < 0 || c.selftest && c.readers < 1:

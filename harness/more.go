@@ -32,21 +32,26 @@ const (
 )
 
 // done counts what a run did beside reads and writes, for the report.
-type done struct{ removals, commits, rollbacks, updates, stale, nones, counted, touched atomic.Int64 }
+type done struct {
+	removals, commits, rollbacks, updates, stale, nones, counted, touched, moves, keysMoved atomic.Int64
+}
 
 // more makes the keys of the further kinds.
 func (f *fleet) more() (keys []*history) {
 	for i := range teams * teamSize {
 		keys = append(keys, &history{name: fmt.Sprintf("team%d:%d", i%teams, i), kind: grouped, team: i % teams})
 	}
-	for i := range watchedKeys {
-		keys = append(keys, &history{name: fmt.Sprint("watched:", i), kind: fromTable, source: &source{}})
-	}
 	for i := range resilientKey {
 		keys = append(keys, &history{name: fmt.Sprint("resilient:", i), kind: resilient, source: &source{}})
 	}
 	for i := range exclusives {
 		keys = append(keys, &history{name: fmt.Sprint("exclusive:", i), kind: exclusive})
+	}
+	if f.cfg.shards > 0 {
+		return keys // transactions and watched tables need the data on one server, and counters begin anew where they move to
+	}
+	for i := range watchedKeys {
+		keys = append(keys, &history{name: fmt.Sprint("watched:", i), kind: fromTable, source: &source{}})
 	}
 	for i := range counters {
 		f.counters = append(f.counters, newCounter(fmt.Sprint("counter:", i), f.cfg.writers+f.cfg.readers))
@@ -66,14 +71,14 @@ func (f *fleet) of(k kind, pass func(key int) bool) (keys []int) {
 
 // views are a node's, of the further kinds.
 type views struct {
-	counts    *pgcache.Typed[int64]
-	resilient *pgcache.Typed[value]
+	counts    view[int64]
+	resilient view[value]
 }
 
-func (f *fleet) viewsOf(c *pgcache.Cache) views {
+func (f *fleet) viewsOf(n *node) views {
 	return views{
-		counts: pgcache.For[int64](c, pgcache.WithCodec(codec.JSON{}), pgcache.TTL(pgcache.NoExpiry)),
-		resilient: pgcache.For[value](c, pgcache.TTL(f.cfg.ttl/8), pgcache.StaleFor(f.cfg.ttl), pgcache.SoftTimeout(5*time.Millisecond),
+		counts: viewOf[int64](n, pgcache.WithCodec(codec.JSON{}), pgcache.TTL(pgcache.NoExpiry)),
+		resilient: viewOf[value](n, pgcache.TTL(f.cfg.ttl/8), pgcache.StaleFor(f.cfg.ttl), pgcache.SoftTimeout(5*time.Millisecond),
 			pgcache.RefreshAfter(0.5), pgcache.NegativeTTL(f.cfg.ttl/4)),
 	}
 }
@@ -90,13 +95,13 @@ func (w *worker) mores(ctx context.Context) {
 	dice := rand.N(100)
 	key := w.cfg.keys + rand.N(len(w.keys)-w.cfg.keys)
 	switch {
-	case dice < 12:
+	case dice < 12 && w.counters != nil:
 		w.count(ctx, w.counters[rand.N(len(w.counters))], writes)
 	case !writes || dice < 40:
 		w.lookMore(ctx, key)
 	case dice < 44:
 		w.removeTeam(ctx, rand.N(teams))
-	case dice < 60:
+	case dice < 60 && w.single != nil:
 		w.inTx(ctx)
 	default:
 		w.changeMore(ctx, key)
@@ -259,13 +264,13 @@ func (w *worker) inTx(ctx context.Context) {
 	}
 	level := []sql.IsolationLevel{sql.LevelDefault, sql.LevelRepeatableRead}[rand.N(2)]
 	snapshot := clock()
-	tx, err := w.node.db.BeginTx(ctx, &sql.TxOptions{Isolation: level})
+	tx, err := w.parts[0].db.BeginTx(ctx, &sql.TxOptions{Isolation: level})
 	if err != nil {
 		w.book.fail(err)
 		return
 	}
 	defer tx.Rollback() //nolint:errcheck // it is over, or there is another error
-	x := w.typed.WithTx(tx)
+	x := pgcache.For[value](w.single).WithTx(tx)
 	var keys, numbers []int
 	note := func(key int, gone bool) int {
 		if level == sql.LevelDefault {

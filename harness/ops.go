@@ -66,13 +66,14 @@ func (w *worker) sourceTTL() time.Duration { return w.cfg.ttl / 2 }
 func (w *worker) ask(op string, key int) read {
 	r := read{node: w.id, op: op, start: clock()}
 	r.own, r.seen = time.Duration(w.own[key].Load()), time.Duration(w.seen[key].Load())
-	r.applied, r.down = w.recorder.state(w.logged(w.keys[key].kind))
+	r.bounds = w.bounds(w.keys[key].name, w.logged(w.keys[key].kind))
 	return r
 }
 
 // judge ends a read and has it judged.
 func (w *worker) judge(key int, r read, v value, found bool) {
 	r.found, r.value = found, v
+	r.applied, r.down, r.moving = r.of(w.shardOf(w.keys[key].name))
 	verdict := w.keys[key].judge(r)
 	if verdict.breach != nil {
 		w.book.breach(verdict.breach)

@@ -19,7 +19,7 @@ var more = []plant{
 		})
 		n = p.history().begin(p.writer.id, true, 0)
 		p.writer.write([]int{p.key}, []int{n}, func() error { return p.writer.cache.DeleteTags(p.ctx, "planted") })
-		_, err := p.db.ExecContext(p.ctx, "DELETE FROM "+p.name+".cache_groups WHERE name = 'planted'")
+		_, err := p.db.ExecContext(p.ctx, "DELETE FROM "+p.table("cache_groups")+" WHERE name = 'planted'")
 		return err
 	}},
 	{"a rollback leaves a trace", "", "P8", func(p *plot) error {
@@ -45,7 +45,7 @@ var more = []plant{
 	}},
 	{"SetIfAbsent stores over a value", "", "absent", func(p *plot) error {
 		p.writer.setIfAbsent(p.ctx, p.key)
-		if err := p.exec("UPDATE " + p.table() + " SET value = NULL, version = version + 1, stamp = version + 1 WHERE key = $1"); err != nil {
+		if err := p.exec("UPDATE " + p.table("cache_entries") + " SET value = NULL, version = version + 1, stamp = version + 1 WHERE key = $1"); err != nil {
 			return err
 		}
 		p.writer.setIfAbsent(p.ctx, p.key)
@@ -57,6 +57,6 @@ var more = []plant{
 		for range 9 {
 			p.ask()
 		}
-		return p.exec("UPDATE " + p.table() + " SET value = '1' WHERE key = $1")
+		return p.exec("UPDATE " + p.table("cache_entries") + " SET value = '1' WHERE key = $1")
 	}},
 }

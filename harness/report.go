@@ -68,7 +68,9 @@ func (f *fleet) report(out io.Writer, version string, r result) {
 	var gaps int64
 	for _, n := range f.nodes() {
 		add(&all, n.cache.Stats())
-		gaps += n.recorder.gaps.Load()
+		for _, p := range n.parts {
+			gaps += p.recorder.gaps.Load()
+		}
 	}
 	kill := ""
 	if f.cfg.kill > 0 {
@@ -107,6 +109,9 @@ checked      %d answers of nodes, %d rows
 	if d := &f.did; f.cfg.more {
 		say(out, "groups       %d removals; transactions %d committed, %d rolled back; a watched table changed %d times\n", d.removals.Load(), d.commits.Load(), d.rollbacks.Load(), d.updates.Load())
 		say(out, "resilience   %d stale answers, %d that there is nothing; %d counted, %d touched\n", d.stale.Load(), d.nones.Load(), d.counted.Load(), d.touched.Load())
+	}
+	if f.cfg.shards > 0 {
+		say(out, "shards       %d, %d moves of %d keys, %d operations refused because of them\n", f.cfg.shards, f.did.moves.Load(), f.did.keysMoved.Load(), f.book.moving)
 	}
 	breaches, errors := f.book.total()
 	say(out, "errors       %d\nviolations   %d", errors, breaches)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -67,6 +68,11 @@ func (f *fleet) run(ctx context.Context, progress func(share float64)) (result, 
 		others.Go(func() { f.every(kills, f.cfg.kill, f.killListener) })
 	}
 
+	var mover sync.WaitGroup // a Move that has begun is brought to its end
+	if f.cfg.move > 0 {
+		mover.Go(func() { f.every(kills, f.cfg.move, func(context.Context) error { return f.move(work) }) })
+	}
+
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	var live, looks int
@@ -76,10 +82,12 @@ func (f *fleet) run(ctx context.Context, progress func(share float64)) (result, 
 		case <-ctx.Done():
 		}
 		for _, n := range f.nodes() {
-			if _, down := n.recorder.state(true); !down {
-				live++
+			for _, p := range n.parts {
+				if _, down := p.recorder.state(true); !down {
+					live++
+				}
+				looks++
 			}
-			looks++
 		}
 		progress(min(1, float64(clock()-began)/float64(f.cfg.duration)))
 	}
@@ -87,6 +95,7 @@ func (f *fleet) run(ctx context.Context, progress func(share float64)) (result, 
 	still()
 	close(stop)
 	workers.Wait()
+	mover.Wait()
 	res.took, res.live = clock()-began, float64(live)/float64(max(1, looks))
 	for _, w := range all {
 		res.tally.merge(&w.tally)
@@ -129,12 +138,14 @@ func (f *fleet) settle(ctx context.Context) error {
 	last := clock()
 	return f.each(func(n *node) error {
 		for deadline := last + 30*time.Second; clock() < deadline; time.Sleep(timeEvery) {
-			applied, down := n.recorder.state(f.logged(shared))
-			if f.cfg.more {
-				logged, _ := n.recorder.state(f.logged(fromTable))
-				applied = min(applied, logged)
-			}
-			if applied >= last && !down {
+			if !slices.ContainsFunc(n.parts, func(p *part) bool {
+				applied, down := p.recorder.state(f.logged(shared))
+				if f.cfg.more {
+					logged, _ := p.recorder.state(f.logged(fromTable))
+					applied = min(applied, logged)
+				}
+				return applied < last || down
+			}) {
 				return nil
 			}
 		}
@@ -170,6 +181,9 @@ func (f *fleet) every(ctx context.Context, d time.Duration, do func(ctx context.
 			return
 		case <-tick.C:
 		}
+		if ctx.Err() != nil {
+			return // both have come
+		}
 		if err := do(ctx); err != nil && ctx.Err() == nil {
 			f.book.fail(fmt.Errorf("the harness itself: %w", err))
 		}
@@ -181,14 +195,20 @@ func (f *fleet) logged(k kind) bool { return f.cfg.transport != immediate || k =
 
 // publishTime publishes the time to every node, in each way that changes take; see recorder.
 func (f *fleet) publishTime(ctx context.Context) error {
-	if f.logged(shared) || f.cfg.more {
-		_, err := f.db.ExecContext(ctx, "INSERT INTO "+f.name+".cache_changes (key, version) VALUES ($1, $2)", chimeKey, int64(clock()))
-		if err != nil || f.logged(shared) {
-			return err
+	for _, schema := range f.schemas() {
+		if f.logged(shared) || f.cfg.more {
+			_, err := f.db.ExecContext(ctx, "INSERT INTO "+schema+".cache_changes (key, version) VALUES ($1, $2)", chimeKey, int64(clock()))
+			if err != nil {
+				return err
+			}
+		}
+		if !f.logged(shared) {
+			if _, err := f.db.ExecContext(ctx, "SELECT pg_notify($1, $2)", schema, timeMessage(clock())); err != nil {
+				return err
+			}
 		}
 	}
-	_, err := f.db.ExecContext(ctx, "SELECT pg_notify($1, $2)", f.name, timeMessage(clock()))
-	return err
+	return nil
 }
 
 // killListener ends the session of a node that listens. A session's last statement shows which one it is: LISTEN, or the
@@ -203,46 +223,6 @@ func (f *fleet) killListener(ctx context.Context) error {
 	n, err := res.RowsAffected()
 	f.kills.Add(n)
 	return err
-}
-
-// judgeRows judges the table: what is in it must never be older than the last acknowledged write, whoever stored it.
-func (f *fleet) judgeRows(ctx context.Context, judged *int) error {
-	r := read{node: table, op: "SELECT", start: clock(), down: true}
-	rows, err := f.db.QueryContext(ctx, `SELECT key, value FROM `+f.table()+`
-		WHERE value IS NOT NULL AND codec <> '!none' AND NOT `+f.name+`.cache_dead(key, tags, seen)
-			AND (expires_at IS NULL OR expires_at > clock_timestamp()) AND NOT starts_with(key, 'counter:')`)
-	if err != nil {
-		return err
-	}
-	defer rows.Close() //nolint:errcheck // rows.Err has said it
-	found := map[string]value{}
-	for rows.Next() {
-		var key string
-		var data []byte
-		var v value
-		if err := rows.Scan(&key, &data); err != nil {
-			return err
-		}
-		if err := f.codec().Unmarshal(data, &v); err != nil {
-			return fmt.Errorf("the row of %q does not decode: %w", key, err)
-		}
-		found[key] = v
-	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	r.end = clock()
-	for _, h := range f.keys {
-		r.value, r.found = found[h.name], false
-		_, r.found = found[h.name]
-		if verdict := h.judge(r); verdict.breach != nil {
-			f.book.breach(verdict.breach)
-		} else if r.found {
-			h.saw(r.value.N, r.start, r.end)
-		}
-		*judged++
-	}
-	return nil
 }
 
 func (f *fleet) codec() codec.Codec { return codecs[f.cfg.codec] }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -91,6 +92,55 @@ func TestSelftest(t *testing.T) {
 	}
 }
 
+// Listeners are killed, and keys move: one Move, and what comes behind it.
+func TestRunShards(t *testing.T) {
+	t.Parallel()
+	for _, shards := range []int{1, 3} {
+		t.Run(fmt.Sprint(shards), func(t *testing.T) {
+			t.Parallel()
+			cfg := small("pgx", "json")
+			cfg.shards, cfg.writers, cfg.readers, cfg.kill = shards, 2, 2, 200*time.Millisecond
+			moves := ""
+			if shards > 1 {
+				cfg.move, cfg.duration, moves = 200*time.Millisecond, 7*time.Second, ", 1 moves"
+			}
+			var out bytes.Buffer
+			if code := onServer(t.Context(), cfg, testdb.DSN(t), "PostgreSQL", &out, &out); code != fine {
+				t.Errorf("exit code %d", code)
+			}
+			t.Log(out.String())
+			for _, want := range []string{fmt.Sprint("shards       ", shards, moves), "errors       0", "violations   0\n"} {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("the report lacks %q", want)
+				}
+			}
+		})
+	}
+}
+
+// A Move that leaves something out is noticed, and one that leaves out everything is not.
+func TestSkips(t *testing.T) {
+	t.Parallel()
+	cfg := small("pgx", "json")
+	cfg.shards, cfg.writers, cfg.readers = 2, 2, 2
+	these := skips
+	if testing.Short() {
+		these = these[:1]
+	}
+	var out bytes.Buffer
+	if err := testSkips(t.Context(), cfg, testdb.DSN(t), these, skipPatience, &out); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(out.String(), "noticed"); n != len(these) {
+		t.Errorf("%d of %d noticed", n, len(these))
+	}
+	t.Log(out.String())
+	nothing := []skip{{"nothing moves", false, func(context.Context, *fleet, []string) error { return nil }}}
+	if err := testSkips(t.Context(), cfg, testdb.DSN(t), nothing, 2*time.Second, &out); err == nil || !strings.Contains(err.Error(), "planted that nothing moves: not noticed") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A selftest that plants nothing wrong must fail: it would pass with any checker.
 func TestSelftestNeedsPlants(t *testing.T) {
 	t.Parallel()
@@ -112,7 +162,7 @@ func TestParse(t *testing.T) {
 	}
 	for _, args := range []string{
 		"-duration 0s", "-ttl 1ms", "-kill -1s", "-keys 3", "-writers 0", "-readers -1", "-selftest -readers 0",
-		"-driver mysql", "-codec xml", "-nonsense", "more",
+		"-shards -1", "-shards 9", "-shards 2 -soak 1m", "-move 1s", "-shards 1 -move 1s", "-driver mysql", "-codec xml", "-nonsense", "more",
 	} {
 		var says bytes.Buffer
 		if _, err := parse(strings.Fields(args), &says); err == nil || !strings.Contains(says.String(), "Usage") {

@@ -21,11 +21,13 @@ type plant struct {
 	put     func(p *plot) error
 }
 
-func (f *fleet) plants() []plant {
-	if f.cfg.more {
-		return append(slices.Clone(plain), more...)
+func (c config) plants() []plant {
+	if !c.more {
+		return plain
 	}
-	return plain
+	return slices.DeleteFunc(append(slices.Clone(plain), more...), func(p plant) bool {
+		return c.shards > 0 && (p.kind == fromTable || p.kind == "counter") // kinds that shards do not have
+	})
 }
 
 // plain are of single keys.
@@ -54,7 +56,7 @@ var plain = []plant{
 	{"a value is lost", "", "P4", func(p *plot) error {
 		p.set(0)
 		p.reader.get(p.ctx, p.key)
-		return p.exec("DELETE FROM " + p.table() + " WHERE key = $1")
+		return p.exec("DELETE FROM " + p.table("cache_entries") + " WHERE key = $1")
 	}},
 	{"an old value is stored over a newer one", "", "P6", func(p *plot) error {
 		p.set(0)
@@ -87,6 +89,11 @@ type plot struct {
 
 func (p *plot) history() *history { return p.keys[p.key] }
 
+// table is one of those of the server that has the key.
+func (p *plot) table(name string) string {
+	return p.schemas()[max(0, p.reader.shardOf(p.history().name))] + "." + name
+}
+
 func (p *plot) set(ttl time.Duration) { p.writer.setFor(p.ctx, p.key, ttl) }
 
 // spoil changes the row. $2 is v.
@@ -95,7 +102,7 @@ func (p *plot) spoil(set string, v value) error {
 	if err != nil {
 		return err
 	}
-	return p.exec("UPDATE "+p.table()+" SET "+set+" WHERE key = $1", data)
+	return p.exec("UPDATE "+p.table("cache_entries")+" SET "+set+" WHERE key = $1", data)
 }
 
 // exec changes one row. $1 is its key.
@@ -115,6 +122,7 @@ const patience = 10 * time.Second
 
 // selftest puts plants under a fleet at work, and returns an error unless each is noticed in time, and nothing else is.
 func (f *fleet) selftest(ctx context.Context, plants []plant, patience time.Duration, out io.Writer) error {
+	f.cfg.move = 0             // what was planted would go
 	f.cfg.duration = time.Hour // until every plant was noticed, or was given up
 	working, stop := context.WithCancel(ctx)
 	defer stop()

@@ -98,7 +98,7 @@ func (f *fleet) soak(ctx context.Context, out io.Writer) error {
 
 // soakWorker uses some keys again and again, and others once.
 func (f *fleet) soakWorker(ctx context.Context, n *node) {
-	typed := pgcache.For[string](n.cache, pgcache.Namespace("soak"))
+	typed := pgcache.For[string](n.single, pgcache.Namespace("soak"))
 	payload := strings.Repeat("x", 256)
 	load := func(context.Context) (string, error) { return payload, nil }
 	for i := 0; ctx.Err() == nil; i++ {

@@ -34,7 +34,7 @@ func (f *fleet) watchTable(ctx context.Context) error {
 		}
 		h.done(n)
 	}
-	return f.writers[0].cache.WatchTable(ctx, pgcache.TableWatch{Table: f.source(), Keys: []string{"watched:{id}"}, Tags: []string{"row:{id}"}})
+	return f.writers[0].single.WatchTable(ctx, pgcache.TableWatch{Table: f.source(), Keys: []string{"watched:{id}"}, Tags: []string{"row:{id}"}})
 }
 
 func (f *fleet) source() string { return f.name + ".harness_source" }
@@ -82,7 +82,7 @@ func (w *worker) loadWatched(ctx context.Context, key int) {
 	w.read("GetOrSet", []int{key}, func() (map[int]value, error) {
 		v, err := w.typed.GetOrSet(ctx, h.name, func(ctx context.Context) (v value, err error) {
 			var n int
-			if err := w.node.db.QueryRowContext(ctx, "SELECT n FROM "+w.source()+" WHERE id = $1", bare(h.name)).Scan(&n); err != nil {
+			if err := w.parts[0].db.QueryRowContext(ctx, "SELECT n FROM "+w.source()+" WHERE id = $1", bare(h.name)).Scan(&n); err != nil {
 				return v, fmt.Errorf("the loader: %w", err)
 			}
 			v = h.loadedAs(n)

@@ -16,7 +16,8 @@ type Conn interface {
 	// pause; the Conn is still good. It returns an error when the session failed or the server reported one.
 	Wait(ctx context.Context) error
 
-	// Ping makes a round trip. When it returns nil, every notification whose commit was acknowledged before Ping was called has been delivered.
+	// Ping makes a round trip. When it returns nil, every notification whose commit was acknowledged before Ping was called has
+	// been delivered.
 	Ping(ctx context.Context) error
 
 	// Close ends the session. It never blocks for long, may be called at any time, from any goroutine and more than
@@ -28,8 +29,8 @@ type Conn interface {
 // returned. An error is tried again, with back-off, unless it is Permanent. Every notification that the Conn receives goes to on.
 type Dial func(ctx context.Context, on func(channel, payload string)) (Conn, error)
 
-// Permanent marks err, which must not be nil, as one that no retry can cure: Listen returns it. errors.Is and errors.As see
-// through it.
+// Permanent marks err, which must not be nil, as one for which trying again is no use: Listen returns it. It is unwrapped by
+// errors.Is and errors.As.
 func Permanent(err error) error { return &permanentError{err} }
 
 type permanentError struct{ error }

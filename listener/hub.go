@@ -30,8 +30,8 @@ type hub struct {
 	mu        sync.Mutex
 	members   map[string][]*member // by channel; a slice is never changed in place, so that it can be ranged over unlocked
 	changed   bool                 // members, or the outcome of a Probe, have changed since the goroutine looked
-	interrupt context.CancelFunc   // ends the Wait that is under way
-	quiet     bool                 // a probe is under way and no echo has arrived: LISTEN may not be sent, so newcomers wait, see session.proven
+	interrupt context.CancelFunc   // ends the Wait that is under way; nil: none is
+	awaited   []*member            // those that are probing while no echo has arrived: the Wait may not be ended, see session.proven
 }
 
 // join adds m to the key's hub, which it starts when there is none.
@@ -45,14 +45,11 @@ func join(key hubKey, dial Dial, m *member) *hub {
 		hubs.byKey[key] = h
 		defer func() { go h.run(ctx) }() // with m in it: the first attempt is made for m, whose Subscriber learns how it went
 	}
-	m.wake = h.wake
+	m.wake = func() { h.wake(m) }
 	h.mu.Lock()
 	h.members[m.channel] = append(slices.Clip(h.members[m.channel]), m)
-	h.changed = true
-	if h.interrupt != nil && !h.quiet {
-		h.interrupt()
-	}
 	h.mu.Unlock()
+	h.wake(m)
 	return h
 }
 
@@ -73,7 +70,7 @@ func (h *hub) leave(m *member) {
 	}
 	hubs.Unlock()
 
-	h.wake() // members that joined while m was probing may start now
+	h.wake(m) // members that joined while m was probing may start now
 	m.leave()
 	if last {
 		<-h.done
@@ -109,12 +106,14 @@ func (h *hub) run(ctx context.Context) {
 	}
 }
 
-// wake makes the goroutine look at its members again. LISTEN needs the connection, so a Wait under way is ended.
-func (h *hub) wake() {
+// wake makes the goroutine look at its members again, because of m, whose echo is not awaited, or not any more. It ends the Wait that
+// is under way, unless the echo of another is awaited: then the goroutine looks when that has arrived or was given up.
+func (h *hub) wake(m *member) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.changed = true
-	if h.interrupt != nil {
+	h.awaited = slices.DeleteFunc(h.awaited, func(o *member) bool { return o == m })
+	if h.interrupt != nil && len(h.awaited) == 0 {
 		h.interrupt()
 	}
 }
@@ -127,10 +126,11 @@ func (h *hub) setInterrupt(interrupt context.CancelFunc) bool {
 	return !h.changed
 }
 
-func (h *hub) setQuiet(quiet bool) {
+// setAwaited says whose echoes are awaited while none has arrived. It keeps members.
+func (h *hub) setAwaited(members []*member) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.quiet = quiet
+	h.awaited = members
 }
 
 // look returns all members; what happens to them from here on sets changed again.
@@ -141,6 +141,7 @@ func (h *hub) look() []*member {
 	return h.all()
 }
 
+// all returns all members, without that look's effect on changed.
 func (h *hub) all() []*member {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -154,6 +155,7 @@ func (h *hub) on(channel string) []*member {
 	return h.members[channel]
 }
 
+// down ends every member's attempt or being live, with err for its Subscriber.
 func (h *hub) down(err error) {
 	for _, m := range h.all() {
 		m.down(err)

@@ -1,11 +1,11 @@
-// Package listener keeps a LISTEN alive: it dials, listens, proves that notifications arrive, asks for a reply
-// every two seconds, and starts over with back-off as soon as there is any doubt. It implements pgcache.Listener over a
+// Package listener keeps a LISTEN alive: it dials, listens, proves that notifications arrive, asks for a reply every two seconds
+// (the heartbeat), and starts over with back-off when a reply is overdue or anything fails. It implements pgcache.Listener over a
 // small connection interface, Conn; driver/pgxdriver and driver/pqdriver bring one each.
 //
 // One connection serves every Listen call of a Listener, and of all Listeners that are Shared under one key. It is
 // opened for the first call and closed with the last:
 //
-//	dial -> LISTEN -> Probe ~> its echo -> Trust -> Notify, Notify, Trust, ... -> doubt -> Down -> back off -> dial
+//	dial -> LISTEN -> Probe ~> its echo -> Trust -> Notify, Notify, Trust, ... -> a failure -> Down -> back off -> dial
 //
 // Its goroutine reads the socket and calls Notify itself: there is no queue between that could overflow. A subscriber
 // that comes later joins the connection in use, and the others do not notice.
@@ -122,7 +122,7 @@ func (l *listener) Listen(ctx context.Context, channel string, sub pgcache.Subsc
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-h.done: // it ends by itself only for a Permanent error
+	case <-h.done: // while m is a member it ends only for a Permanent error
 		return fmt.Errorf("pgcache: listen on %q: %w", channel, h.err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 // probeGrace is how long Listen waits for a Probe to notice that ctx has ended.
 const probeGrace = 500 * time.Millisecond
 
-// member is one Listen call: its Subscriber, and how far it has come on the connection in use.
+// member is one Listen call: its Subscriber, and its state on the connection in use.
 //
 //	idle -- due, LISTEN, Probe --> probing -- echo --> live
 //	 ^--- Probe failed, no echo ------'                 |
@@ -27,7 +27,7 @@ type member struct {
 	ctx     context.Context // Listen's own, ended at the latest when it returns
 	cancel  context.CancelFunc
 	wake    func()      // makes the hub look again
-	warn    func(error) // called with ErrNoEcho
+	warn    func(error) // logs ErrNoEcho, once for each Listener
 
 	// mu makes the Subscriber's methods serial and keeps them from running once Listen has returned.
 	mu       sync.Mutex
@@ -35,9 +35,9 @@ type member struct {
 	state    state
 	reported bool      // Down was called for the current failure; cleared when an attempt begins
 	at       time.Time // idle: when to try; probing: when to give up
-	nonce    string
-	sent     time.Time // when the probe was
-	probe    *probe    // the latest; there is never more than one whose Probe is running
+	nonce    string    // of the latest probe
+	sent     time.Time // when it was
+	probe    *probe    // the latest, nil before the first; there is never more than one whose Probe is running
 	retry    backoff
 }
 
@@ -97,7 +97,7 @@ func (m *member) begin() {
 		p.err = m.sub.Probe(ctx, nonce)
 		close(p.done)
 		if p.err != nil || !m.is(probing) {
-			m.wake() // but not while the echo is awaited: it would end the Wait, and see session.proven
+			m.wake() // not while the echo is awaited: see hub.wake
 		}
 	}()
 }
@@ -128,7 +128,7 @@ func (m *member) failed(now time.Time) error {
 	return err
 }
 
-// schedule returns when to look at m again if nothing happens, or zero.
+// schedule returns when to look at m again if nothing happens, or zero: never.
 func (m *member) schedule() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -138,6 +138,7 @@ func (m *member) schedule() time.Time {
 	return m.at
 }
 
+// is reports whether m is in the state.
 func (m *member) is(s state) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -192,6 +193,7 @@ func (m *member) down(err error) {
 	m.reportDown(err)
 }
 
+// reportDown calls Down unless it was called for this failure. With the mutex held.
 func (m *member) reportDown(err error) {
 	if !m.reported && !m.gone {
 		m.reported = true
@@ -199,8 +201,8 @@ func (m *member) reportDown(err error) {
 	}
 }
 
-// leave ends it all. It waits for a method of the Subscriber that is under way, but for a Probe only a while: not every
-// driver's statement ends with its context when the network is gone.
+// leave has no method of the Subscriber called any more. It waits for one that is under way, for a Probe not longer than probeGrace:
+// not every driver's statement ends with its context when the network is gone.
 func (m *member) leave() {
 	m.cancel()
 	m.mu.Lock()
@@ -215,6 +217,7 @@ func (m *member) leave() {
 	}
 }
 
+// running reports whether its Probe has not returned. nil is not running.
 func (p *probe) running() bool {
 	if p == nil {
 		return false

@@ -12,7 +12,7 @@ import (
 // DefaultPollInterval is how often Poll asks by default.
 const DefaultPollInterval = 100 * time.Millisecond
 
-// pollTimeout is how long after the next poll is due the local cache is still trusted.
+// pollTimeout is how long the answer of a poll may take: the subscriber is trusted until then.
 const pollTimeout = time.Second
 
 // Poll returns a Listener that asks the database for changes instead of listening, over the connections of the pool: for
@@ -28,7 +28,7 @@ func Poll(every time.Duration) pgcache.Listener {
 
 type poll struct{ every time.Duration }
 
-// A poller is a Subscriber that can be asked for changes. A Cache's is one.
+// A poller is a Subscriber that can be asked for changes: the one that a pgcache.Cache passes to Listen is.
 type poller interface {
 	pgcache.Subscriber
 
@@ -49,7 +49,7 @@ func (p poll) Listen(ctx context.Context, _ string, sub pgcache.Subscriber) erro
 	}
 	pause := newBackoff(p.every, max(p.every, 5*time.Second))
 	for {
-		answered, err := p.session(ctx, source)
+		answered, err := p.serve(ctx, source)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // that was the order to stop
 		}
@@ -57,13 +57,13 @@ func (p poll) Listen(ctx context.Context, _ string, sub pgcache.Subscriber) erro
 		if answered {
 			pause.reset()
 		}
-		wait(ctx, pause.delay())
+		sleep(ctx, pause.delay())
 		pause.grow()
 	}
 }
 
-// session polls until something is in doubt, and says whether a poll was answered until then.
-func (p poll) session(ctx context.Context, sub poller) (answered bool, err error) {
+// serve polls until a poll fails, and says whether one was answered before.
+func (p poll) serve(ctx context.Context, sub poller) (answered bool, err error) {
 	sent := time.Now()
 	next, err := sub.StartPolling(ctx)
 	if err != nil {
@@ -72,7 +72,7 @@ func (p poll) session(ctx context.Context, sub poller) (answered bool, err error
 	for ; ; answered = true {
 		// Everything committed before sent has been applied. The next answer is due an interval and a statement later.
 		sub.Trust(sent.Add(p.every + pollTimeout))
-		if wait(ctx, p.every); ctx.Err() != nil {
+		if sleep(ctx, p.every); ctx.Err() != nil {
 			return answered, ctx.Err()
 		}
 		sent = time.Now()
@@ -86,7 +86,8 @@ func (p poll) session(ctx context.Context, sub poller) (answered bool, err error
 	}
 }
 
-func wait(ctx context.Context, d time.Duration) {
+// sleep returns after d, or when ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -21,14 +22,14 @@ type session struct {
 	// watchdog closes the connection if the hub's goroutine is still in Listen, Wait, Ping or a Subscriber's method at the
 	// deadline. After the first echo the deadline is the end of the last Trust. It can't interrupt a Subscriber.
 	watchdog *time.Timer
-	overdue  atomic.Bool
+	overdue  atomic.Bool // it did
 
-	liveSince time.Time // when the first member became live, or zero
-	next      time.Time // when the next heartbeat is due; zero as long as nobody was live
+	liveSince time.Time // when the first echo arrived; zero: none has
+	next      time.Time // when the next heartbeat is due; zero: no echo has arrived, see proven
 }
 
-// serve connects and serves the members until ctx ends or the connection fails. It returns how long members were live (0:
-// never) and the error. It has called Down for every member, but for a Permanent error and the end of ctx.
+// serve connects and serves the members until ctx ends or the connection fails. It returns how long members were live (0: none
+// ever was) and the error. Before, it calls Down for every member, unless the error is Permanent or ctx has ended.
 func (h *hub) serve(ctx context.Context) (time.Duration, error) {
 	for _, m := range h.all() {
 		m.renew()
@@ -68,6 +69,7 @@ func (h *hub) serve(ctx context.Context) (time.Duration, error) {
 	return 0, err
 }
 
+// run repeats three steps: it advances the members, waits for notifications, and sends the heartbeat if it is due.
 func (s *session) run() error {
 	for s.ctx.Err() == nil {
 		until, err := s.advance()
@@ -92,11 +94,14 @@ func (s *session) run() error {
 //
 //	listener              pooler                server
 //	LISTEN           ->   on session 7     ->   7 listens
-//	                                       <-   7: the echo (dropped)
-//	Ping             ->   on session 7     <-   7: the echo
-//	the echo: live!  <-
+//	                      drops it         <-   7: the echo, and no member becomes live, as it should be
 //
-// A Ping would deliver the echo by accident, and a connection that drops later notifications would be trusted.
+//	LISTEN           ->   on session 7     ->   7 listens
+//	Ping             ->   on session 7
+//	live!            <-   passes it on     <-   7: the echo
+//
+// A Ping, a LISTEN, and with lib/pq also the end of a Wait would let the echo through by accident, and a connection that drops
+// later notifications would be trusted.
 func (s *session) proven() bool { return !s.next.IsZero() }
 
 // advance takes every member a step further: it gives up probes that failed, listens on newcomers' channels and has
@@ -107,22 +112,25 @@ func (s *session) advance() (until time.Time, err error) {
 	for _, m := range members {
 		noEcho = errors.Is(m.failed(time.Now()), ErrNoEcho) || noEcho
 	}
-	if s.proven() || !some(members, probing) {
+	if s.proven() || !some(members, probing) { // else LISTEN may not be sent
 		if err := s.start(members); err != nil {
 			return until, err
 		}
 	}
-	// Where no member receives anything the connection leads to the wrong place, say to the former primary, and a new one
-	// may do better. While some member is live, one that is not has a problem of its own and must not disturb the others.
+	// Where no member receives its echo the connection may lead to another server than the data, as to the former primary, and a
+	// new one may not. While some member is live, one that is not has a problem of its own and must not disturb the others.
 	if noEcho && !some(members, probing) && !some(members, live) {
 		return until, ErrNoEcho
 	}
-	s.setQuiet(!s.proven() && some(members, probing))
+	var awaited []*member
+	if !s.proven() {
+		awaited = slices.DeleteFunc(slices.Clone(members), func(m *member) bool { return !m.is(probing) })
+	}
+	s.setAwaited(awaited)
 
 	until = s.next
-	withheld := !s.proven() && some(members, probing) // then nothing that is due can be started
 	for _, m := range members {
-		if withheld && m.is(idle) {
+		if len(awaited) > 0 && m.is(idle) { // its probe can't be started before
 			continue
 		}
 		if at := m.schedule(); until.IsZero() || !at.IsZero() && at.Before(until) {
@@ -154,7 +162,7 @@ func (s *session) start(members []*member) error {
 	return nil
 }
 
-// wait delivers notifications until the given time, or until something changes about the members.
+// wait delivers notifications until the given time, zero being a heartbeat from now, or until something changes about the members.
 func (s *session) wait(until time.Time) error {
 	if until.IsZero() {
 		until = time.Now().Add(s.cfg.HeartbeatEvery)
@@ -187,7 +195,8 @@ func (s *session) deliver(channel, payload string) {
 				s.next = s.liveSince // the echo took longer than a heartbeat may
 			}
 			s.cutAfter(s.next)
-			s.wake() // the Wait under way may have a later deadline than this Trust
+			s.setAwaited(nil)
+			s.wake(m) // the Wait under way may have a later deadline than this Trust
 		}
 	}
 }

@@ -226,6 +226,9 @@ func silence(t *testing.T, giveUp bool) {
 	endFirst := listen(t, l, first)
 	<-asked
 	listen(t, l, second) // it has to wait
+	endThird := listen(t, l, newNode(t))
+	time.Sleep(10 * cfg.HeartbeatEvery)
+	endThird() // it has waited, and leaves
 	time.Sleep(10 * cfg.HeartbeatEvery)
 	// LISTEN and Wait. (Not even the end of a Wait is free of sending with lib/pq.)
 	if n := conn.calls.Load(); n > 2 {
@@ -242,5 +245,56 @@ func silence(t *testing.T, giveUp bool) {
 	}
 	close(free)
 	next[time.Time](t, first)
+	next[time.Time](t, second)
+}
+
+// Two are probing, and one's Probe fails: the other's echo is still awaited.
+func TestSilenceBesideAFailingProbe(t *testing.T) {
+	t.Parallel()
+	var conn *broken
+	dial := breaking(testdb.DSN(t), func(b *broken) { conn = b })
+	cfg := listener.Config{HeartbeatEvery: 5 * time.Millisecond, HeartbeatTimeout: patience, ProbeTimeout: time.Hour}
+	dialled, joined := make(chan struct{}), make(chan struct{})
+	l := listener.New(func(ctx context.Context, on func(channel, payload string)) (listener.Conn, error) {
+		close(dialled)
+		<-joined
+		return dial(ctx, on)
+	}, cfg)
+	first, second := newNode(t), newNode(t)
+	asked, free, fail := make(chan struct{}, 2), make(chan struct{}), make(chan struct{})
+	works := first.probe
+	first.probe = func(ctx context.Context, nonce string) error {
+		asked <- struct{}{}
+		<-free
+		return works(ctx, nonce)
+	}
+	worksToo, failed := second.probe, atomic.Bool{}
+	second.probe = func(ctx context.Context, nonce string) error {
+		if failed.Swap(true) {
+			return worksToo(ctx, nonce)
+		}
+		asked <- struct{}{}
+		<-fail
+		return errBroken
+	}
+	listen(t, l, first)
+	<-dialled
+	listen(t, l, second)
+	time.Sleep(50 * time.Millisecond) // it has joined
+	close(joined)
+	<-asked
+	<-asked
+	time.Sleep(10 * cfg.HeartbeatEvery)
+	before := conn.calls.Load()
+	close(fail)
+	time.Sleep(10 * cfg.HeartbeatEvery)
+	if n := conn.calls.Load(); n != before {
+		t.Errorf("%d calls while an echo is awaited", n-before)
+	}
+	close(free)
+	next[time.Time](t, first)
+	if err := next[error](t, second); !errors.Is(err, errBroken) {
+		t.Errorf("Down(%v)", err)
+	}
 	next[time.Time](t, second)
 }

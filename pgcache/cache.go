@@ -33,8 +33,8 @@ type Cache struct {
 	window *window.Window // when this node's changes are published
 
 	session     *session.Session // the node's own: pulses and flushes run on it
-	heartbeat   heartbeat        // the pulse
-	release     func()           // lets the session be closed; nil without a Listener
+	pulsing     pulsing
+	release     func() // lets the session be closed; nil without a Listener
 	polling     atomic.Bool
 	polls       atomic.Uint64 // begun
 	echoes      echoes
@@ -45,10 +45,10 @@ type Cache struct {
 	stats  counters     // of no view
 	views  viewCounters // of each
 
-	failing   recent[error] // loaders that failed a moment ago, see StaleFor
-	staleness recent[int64] // until when versions that were written here may be handed out as stale
-	refreshes refreshes
-	updates   turns
+	failing    recent[error] // loaders that failed a moment ago, see StaleFor
+	staleness  recent[int64] // until when versions that were written here may be handed out as stale
+	earlyLoads earlyLoads
+	updates    turns
 
 	txs openTxs
 
@@ -91,7 +91,7 @@ func New(db *sql.DB, opts Options) (*Cache, error) {
 	c.openHook()
 	c.openObserver()
 	if opts.Refresh {
-		c.local.OnLost = c.refresh.add
+		c.local.OnEvicted = c.refresh.add
 		c.refresh.wake = make(chan struct{}, 1)
 		c.goDo(func() { c.refresh.run(c) })
 	}
@@ -100,7 +100,8 @@ func New(db *sql.DB, opts Options) (*Cache, error) {
 	c.session = session.Open(db)
 	switch {
 	case opts.Listener != nil:
-		c.heartbeat.wake = make(chan struct{}, 1)
+		c.pulsing.wake = make(chan struct{}, 1)
+		c.pulsing.idleAfter.Store(int64(idleAfter))
 		c.release = c.session.Keep()
 		c.goDo(c.listen)
 		c.goDo(c.pulses)
@@ -167,6 +168,8 @@ func (c *Cache) goDo(f func()) bool {
 // itself: ErrNotMigrated, a SchemaError, a RightsError, which names every right that is missing, or a table that is not as
 // Durable says. Else it waits for ctx and says what was still missing.
 //
+// A node that was Ready stays so while nobody reads: it is idle then, and the next read wakes it.
+//
 // A role that may only read is Ready if it has no right to write at all, and CleanupInterval is negative.
 func (c *Cache) Ready(ctx context.Context) error {
 	if c.null {
@@ -179,11 +182,11 @@ func (c *Cache) Ready(ctx context.Context) error {
 		if !c.schema.proven.Load() && (last == nil || sqlerr.State(last) == denied || sqlerr.NoObject(last)) {
 			last = c.prove(ctx, last)
 		}
-		if last != nil && misconfigured(last) {
+		if last != nil && isPermanent(last) {
 			return fail("ready", "", last)
 		}
 		if last == nil {
-			if c.opts.Listener == nil || c.local.Live() {
+			if c.opts.Listener == nil || c.local.Live() || c.resting() {
 				return nil
 			}
 			var permanent bool

@@ -9,15 +9,15 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// An Option changes one call, or all calls of a typed view, whose own calls may change it again. The zero Option changes
+// An Option changes one call, or all calls of a typed view, which may change it again for one call. The zero Option changes
 // nothing.
 type Option struct {
-	kind  optionKind
-	dur   time.Duration
-	part  float64
-	codec codec.Codec
-	until time.Time
-	tags  []string
+	kind     optionKind
+	dur      time.Duration
+	fraction float64 // of the TTL
+	codec    codec.Codec
+	until    time.Time
+	tags     []string
 }
 
 type optionKind uint8
@@ -34,6 +34,14 @@ const (
 	optionNegative
 	optionTags
 )
+
+// optionNames are the names of the options in errors.
+var optionNames = [...]string{
+	optionTTL: "TTL", optionCodec: "WithCodec", optionExpiresAt: "ExpiresAt", optionStale: "StaleFor", optionSoft: "SoftTimeout",
+	optionHard: "HardTimeout", optionRefresh: "RefreshAfter", optionNegative: "NegativeTTL", optionTags: "Tags",
+}
+
+func (k optionKind) String() string { return optionNames[k] }
 
 // A ViewOption changes all calls of a typed view: an Option, or what For alone takes, Namespace and Shared.
 type ViewOption interface {
@@ -92,7 +100,7 @@ func ttl(d time.Duration) (time.Duration, error) {
 	return min(d, MaxTTL), nil
 }
 
-// apply applies the options of one call.
+// apply returns the view with options applied to it; v stays as it is.
 func (v *view) apply(opts []Option) (view, error) {
 	out := *v
 	for i := range opts {
@@ -117,7 +125,7 @@ func (v *view) apply(opts []Option) (view, error) {
 			}
 			out.use(o.codec)
 		case optionStale, optionSoft, optionHard, optionRefresh, optionNegative:
-			if err := out.resist(o, v); err != nil {
+			if err := out.applyResilience(o, v); err != nil {
 				return out, err
 			}
 		case optionTags:
@@ -129,7 +137,7 @@ func (v *view) apply(opts []Option) (view, error) {
 		}
 	}
 	if out.resilience != nil {
-		return out, out.settle()
+		return out, out.completeResilience()
 	}
 	return out, nil
 }

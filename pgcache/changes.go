@@ -13,8 +13,7 @@ import (
 // changeLog is the change log of the database as the window sees it.
 type changeLog struct{ c *Cache }
 
-// flushTimeout bounds a flush. The statement itself waits for no lock longer than
-// 100 ms.
+// flushTimeout bounds a flush. A lock the SQL function itself waits for no longer than its lock_timeout, which is shorter.
 const flushTimeout = time.Second
 
 // Flush runs on the node's own session: a pool whose connections are all in use must not keep changes from being published.
@@ -53,7 +52,8 @@ func (c *Cache) flush(ctx context.Context, sender string) (done store.Flushed, e
 	return done, err
 }
 
-// Pending runs on the node's own session too. It is no operation that an Observer sees: a node looks forty times a second.
+// Pending runs on the node's own session too. No Observer is shown it: the node that flushes for watched tables asks
+// once a window.
 func (l changeLog) Pending(ctx context.Context) (pending bool, err error) {
 	err = l.c.onSession(ctx, flushTimeout, func(ctx context.Context, conn *sql.Conn) (err error) {
 		pending, err = l.c.store.Pending(ctx, conn)

@@ -2,7 +2,6 @@ package pgcache
 
 import (
 	"context"
-	"time"
 
 	"github.com/pgcache/go/internal/coherence"
 	"github.com/pgcache/go/internal/store"
@@ -19,7 +18,7 @@ func (v *view) conditional(ctx context.Context, k localcache.Key, version int64,
 	}
 	writer := c.local.BeginWrite(k, version, nil)
 	var out store.Written
-	inline := c.window.Begin(false, version)
+	inline := c.beginWrite(false, version)
 	sent := coherence.Now()
 	defer func() { // also if a driver panics
 		var e *localcache.Entry
@@ -34,27 +33,4 @@ func (v *view) conditional(ctx context.Context, k localcache.Key, version int64,
 	}
 	c.checkServer(out.Server)
 	return out.Stored[0], nil
-}
-
-// life is the TTL of what the view writes now, and whether it is over already: see ExpiresAt.
-func (v *view) life() (d time.Duration, over bool) {
-	if v.until.IsZero() {
-		return v.ttl, false
-	}
-	if d = time.Until(v.until); d <= 0 {
-		return time.Microsecond, true // where no delete is possible it ends at once
-	}
-	d, _ = ttl(d) // a positive one is never refused
-	return d, false
-}
-
-// row is what the view writes under k now.
-func (v *view) row(k localcache.Key, data []byte) store.Write {
-	life, _ := v.life()
-	return store.Write{Key: k.Row(), Value: data, Version: newVersion(), TTL: life, Codec: v.codecName, Stale: v.staleFor(), Tags: v.tags}
-}
-
-// storedRow is the row that w has become.
-func storedRow(w store.Write) *store.Row {
-	return &store.Row{Key: w.Key, Value: w.Value, Version: w.Version, Codec: w.Codec, Remaining: remaining(w.TTL), Tags: w.Tags}
 }

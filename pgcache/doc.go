@@ -50,6 +50,8 @@ What a Cache promises with its listener live, which means that the listener and 
     2 s from one pulse to the next, its timeout of 1 s, and the second that a change may lie in the log. The time for which
     a machine is suspended does not count. The one exception is a failover that leaves the old server alive: a node that only has hits in memory
     notices within 10 s, as soon as the pool has a connection to spare. LocalTTL bounds it again.
+    And where no pulse of any node was answered for some seconds, what was written meanwhile may be served for the milliseconds in which
+    its notification is under way.
   - P3: a node reads its own writes.
   - P4: a node never goes back for a key: what it has returned once is not followed by something older. A crash of the
     server loses what it loses: all of an UNLOGGED table, and with Durable what synchronous_commit = off had not written.

@@ -34,19 +34,20 @@ type Finding struct {
 	Remedy   string // what to do about it
 }
 
-// The bounds beyond which Doctor speaks.
+// What Doctor reports: more than this, or less of doctorHot.
 const (
-	doctorQueue   = 0.1 // of the notification queue
-	doctorLocks   = 0.5 // of the lock table
-	doctorOld     = time.Minute
-	doctorHot     = 0.5 // of at least doctorUpdates
+	doctorQueue   = 0.1         // of the notification queue is full
+	doctorLocks   = 0.5         // of the lock table is full
+	doctorOld     = time.Minute // since a transaction began that keeps dead rows
+	doctorHot     = 0.5         // of the updates were HOT, if there were at least doctorUpdates
 	doctorUpdates = 1000
-	doctorDead    = 10000 // rows, and more than live ones
-	doctorClock   = 5 * time.Second
-	doctorWait    = 10 * time.Millisecond
+	doctorDead    = 10000                 // dead rows, if they are more than the live ones
+	doctorClock   = 5 * time.Second       // between the clocks
+	doctorWait    = 10 * time.Millisecond // on average for a connection of the pool, if there were more than doctorWaits waits
 	doctorWaits   = 100
-	oldestServer  = 140000
-	newestServer  = 190000 // not any more
+
+	// The first version that is tested, and the first that is not any more.
+	testedFrom, testedUntil = 140000, 190000
 )
 
 // Doctor looks at the database and at this node for what keeps the cache from working well, and says what to do about it. It
@@ -72,7 +73,10 @@ func (c *Cache) Doctor(ctx context.Context) ([]Finding, error) {
 		at string
 		f  func(ctx context.Context) error
 	}{
-		{"the tables' statistics", d.tables}, {"old transactions", func(ctx context.Context) error { return d.snapshots(ctx, doctorOld) }}, {"the watched tables", d.watches}, {"poolers", d.pooler},
+		{"the tables' statistics", d.tables},
+		{"old transactions", func(ctx context.Context) error { return d.snapshots(ctx, doctorOld) }},
+		{"the watched tables", d.watches},
+		{"poolers", d.pooler},
 	} {
 		looking, cancel := c.statement(ctx)
 		err := look.f(looking)
@@ -89,13 +93,14 @@ type doctor struct {
 	found []Finding
 }
 
+// find reports a Finding.
 func (d *doctor) find(id string, s Severity, what, remedy string) {
 	d.found = append(d.found, Finding{id, s, what, remedy})
 }
 
-// server looks at what the server answered, asked at a time of this machine's clock, within took.
+// server looks at what the server has answered. It was asked at asked, by this machine's clock, and that took so long.
 func (d *doctor) server(s store.ServerHealth, asked time.Time, took time.Duration) {
-	if s.Version < oldestServer || s.Version >= newestServer {
+	if s.Version < testedFrom || s.Version >= testedUntil {
 		d.find("version", Warning, fmt.Sprintf("the server is PostgreSQL %d", s.Version/10000), "use PostgreSQL 14 to 18: only these are tested")
 	}
 	if s.InRecovery {
@@ -123,18 +128,22 @@ func (d *doctor) server(s store.ServerHealth, asked time.Time, took time.Duratio
 	}
 }
 
+// node looks at this node's listener, pulse and pool. It sends nothing.
 func (d *doctor) node() {
 	c := d.c
 	if c.opts.Listener == nil {
-		d.find("no-listener", Note, "there is no Listener: "+map[bool]string{true: "nothing is kept in memory", false: "memory is as stale as LocalTTL"}[c.opts.LocalTTL == 0],
-			"set Options.Listener")
+		what := "there is no Listener: nothing is kept in memory"
+		if c.opts.LocalTTL > 0 {
+			what = "there is no Listener: memory is as stale as LocalTTL"
+		}
+		d.find("no-listener", Note, what, "set Options.Listener")
 	} else if err, permanent := c.listening.err(); err != nil {
 		what := "the listener is not live, or the pulse fails: every Get asks the database: "
 		if permanent {
 			what = "the listener can never work: "
 		}
 		d.find("listener", Fault, what+err.Error(), "look at what it says; behind a transaction pooler connect the listener past it, or use listener.Poll")
-	} else if !c.local.Live() {
+	} else if !c.local.Live() && !c.resting() {
 		d.find("listener", Fault, "the listener is not live yet: every Get asks the database", "wait for Ready")
 	}
 	s := c.db.Stats()
@@ -142,16 +151,17 @@ func (d *doctor) node() {
 		d.find("pool", Warning, fmt.Sprintf("callers have waited %d times for one of %d connections, %v on average",
 			s.WaitCount, s.MaxOpenConnections, (s.WaitDuration/time.Duration(s.WaitCount)).Round(time.Millisecond)), "raise MaxOpenConns, or hold connections for less long")
 	}
-	if n := c.stats.behind.Load(); n > 0 {
+	if n := c.stats.unpublished.Load(); n > 0 {
 		d.find("unpublished", Warning, fmt.Sprintf("%d pulses found changes that could not be published", n), "look into the log for why")
 	}
 }
 
-// schema says whether the tables are there and may be used.
+// schema looks whether the tables are there, fit this release and the options, and may be used. It says whether it is any use to
+// look at them further.
 func (d *doctor) schema(ctx context.Context) bool {
 	c := d.c
 	state := c.check(ctx)
-	err := c.prove(ctx, state) // it says more than a statement that was refused
+	err := c.prove(ctx, state)
 	var rights *RightsError
 	var persistence *migrate.PersistenceError
 	switch {

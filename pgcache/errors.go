@@ -12,7 +12,8 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// Errors that say what went wrong. All but SchemaError, RightsError and PanicError are to be found with errors.Is.
+// Errors that say what went wrong, to be found with errors.Is. Those that carry more, such as SchemaError, RightsError,
+// ShardMapError and PanicError, are types, to be found with errors.As.
 var (
 	// ErrNotFound is for loaders to say that there is nothing under the key. GetOrSet returns it as it is.
 	ErrNotFound = errors.New("not found")
@@ -21,15 +22,18 @@ var (
 	ErrClosed = errors.New("cache is closed")
 
 	// ErrInvalidKey is returned for a key that is empty, longer than MaxKeyBytes with its namespace, not valid UTF-8, or
-	// has a NUL; before any SQL.
+	// has a NUL, and for a Namespace that is no valid key, has a ':' or is longer than half of MaxKeyBytes; before any SQL.
 	ErrInvalidKey = errors.New("invalid key")
 
 	// ErrInvalidTag is returned for a tag that is empty, longer than MaxTagBytes, not valid UTF-8, or has a NUL, and for more than
 	// MaxTags of an entry; before any SQL.
 	ErrInvalidTag = errors.New("invalid tag")
 
-	// ErrInvalidTTL is returned for a negative TTL other than NoExpiry.
+	// ErrInvalidTTL is returned for a negative TTL other than NoExpiry, and for ExpiresAt of the zero time.
 	ErrInvalidTTL = errors.New("invalid TTL")
+
+	// ErrInvalidOption is returned by calls whose options, or whose view's, can't work.
+	ErrInvalidOption = errors.New("invalid option")
 
 	// ErrValueTooLarge is returned for a value that is longer than MaxValueBytes when encoded; before any SQL.
 	ErrValueTooLarge = errors.New("value too large")
@@ -45,7 +49,8 @@ var (
 	// directly or through other loaders.
 	ErrRecursiveLoad = errors.New("the loader asks for the key that it is loading")
 
-	// ErrLoadTimeout says that the loader took longer than LoadTimeout.
+	// ErrLoadTimeout says that the loader took longer than LoadTimeout, or that the caller has waited for HardTimeout, or, in
+	// Result.Err, for SoftTimeout.
 	ErrLoadTimeout = errors.New("the loader took longer than LoadTimeout")
 
 	// ErrLoaderExited says that the loader ended its goroutine with runtime.Goexit.
@@ -105,14 +110,14 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// errOtherServer is why a listener begins anew.
+// errOtherServer is why the listener begins anew.
 var errOtherServer = errors.New("rows come from another server than notifications")
 
-// fail wraps err for the caller, without what it tells of values.
+// fail wraps err for the caller, without the values that it may quote; nil stays nil.
 func fail(op string, k string, err error) error { return failLoad(op, k, redact.Database(err)) }
 
-// failLoad wraps what came of a load. What a loader says is its own affair, and errors of a cache used inside it come through
-// as they are.
+// failLoad is fail for the error of a loader, or of another function of the caller's, whose text is shown as it is. An *Error of a cache
+// that it used is not wrapped again.
 func failLoad(op string, k string, err error) error {
 	if err == nil {
 		return nil
@@ -124,7 +129,7 @@ func failLoad(op string, k string, err error) error {
 	return &Error{op, k, err}
 }
 
-// explain turns what came of a statement under ctx, the caller's own, into what it means to the caller.
+// explain says what the error of a statement means to the caller. ctx is the caller's, not that of the statement, which Timeout ends.
 func (c *Cache) explain(ctx context.Context, err error) error {
 	err = redact.Database(err)
 	switch {
@@ -135,10 +140,10 @@ func (c *Cache) explain(ctx context.Context, err error) error {
 	case ended(ctx) != nil && !errors.Is(err, ended(ctx)):
 		return fmt.Errorf("%w (%w)", ended(ctx), err)
 	case ended(ctx) == nil && (errors.Is(err, context.DeadlineExceeded) || sqlerr.State(err) == "57014"):
-		// 57014: cut off; lib/pq says so where pgx names the context.
+		// 57014 is query_canceled: lib/pq returns it where pgx returns the error of the context.
 		return fmt.Errorf("no answer from the database within Timeout (%v), or it cut the statement off: %w", c.opts.Timeout, err)
 	case sqlerr.NoObject(err):
-		c.schema.unknown() // dropped while we ran: look again next time
+		c.schema.unknown() // the tables were dropped: the next call looks again
 		return fmt.Errorf("%w (%w)", ErrNotMigrated, err)
 	}
 	return c.explainDenied(err)
@@ -161,8 +166,9 @@ func ended(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// misconfigured says that err won't go away by trying again: GetOrSet reports it instead of loading without the cache.
-func misconfigured(err error) bool {
+// isPermanent says that err won't go away by trying again: GetOrSet returns it, where after other errors of the database it loads
+// and returns the value without storing it.
+func isPermanent(err error) bool {
 	var schema *SchemaError
 	var persistence *migrate.PersistenceError
 	var shards *ShardMapError

@@ -213,7 +213,7 @@ func ExampleShards_Owner() {
 		fmt.Println(s.Owner("user:42"))
 		return nil
 	})
-	// Output: a
+	// Output: b
 }
 
 // The server b is to be switched off: a takes its keys over, then the processes may be started without b.

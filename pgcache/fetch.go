@@ -13,7 +13,7 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// Source is where a value came from.
+// Source is where a value came from. The zero value is of no value, as beside an error.
 type Source int
 
 // Where a value came from.
@@ -52,22 +52,22 @@ type Load[T any] struct {
 	old  store.Row
 
 	mu      sync.Mutex
-	said    settings
+	options valueOptions
 	ttlErr  error
 	tagsErr error
 }
 
-// settings are what a loader of Fetch says of its value.
-type settings struct {
-	ttl    time.Duration // 0: the view's
-	tags   []string      // nil: the view's
-	unkept bool
+// valueOptions are what a loader of Fetch says of its value.
+type valueOptions struct {
+	ttl        time.Duration // 0: the view's
+	tags       []string      // nil: the view's
+	doNotStore bool
 }
 
-// said is a loader's value with its settings.
-type said struct {
+// fetchedValue is what a loader of Fetch has returned, with its options.
+type fetchedValue struct {
 	value any
-	settings
+	valueOptions
 }
 
 // Stale returns what is stored under the key, if it has expired and StaleFor has kept it, or if this load is in the background
@@ -83,7 +83,7 @@ func (l *Load[T]) Stale() (v T, ok bool) {
 func (l *Load[T]) SetTTL(d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.said.ttl, l.ttlErr = ttl(d)
+	l.options.ttl, l.ttlErr = ttl(d)
 }
 
 // SetTags says to which groups the value belongs, in place of those of the view. Tags that are not valid make Fetch return
@@ -91,23 +91,23 @@ func (l *Load[T]) SetTTL(d time.Duration) {
 func (l *Load[T]) SetTags(tags ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.said.tags, l.tagsErr = withTags([]string{}, tags)
+	l.options.tags, l.tagsErr = withTags([]string{}, tags)
 }
 
 // DoNotStore lets the callers that wait have the value and keeps it nowhere. What is stored under the key stays, a stale value too.
 func (l *Load[T]) DoNotStore() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.said.unkept = true
+	l.options.doNotStore = true
 }
 
-// settings are what the loader has said so far.
-func (l *Load[T]) settings() (settings, error) {
+// valueOptions are what the loader has said so far.
+func (l *Load[T]) valueOptions() (valueOptions, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := l.said
-	s.tags = slices.Clone(s.tags)
-	return s, errors.Join(l.ttlErr, l.tagsErr)
+	o := l.options
+	o.tags = slices.Clone(o.tags) // the loader may go on and change them
+	return o, errors.Join(l.ttlErr, l.tagsErr)
 }
 
 // Fetch is GetOrSet for those who want to know more: where the value came from and whether it is stale; and whose loader wants
@@ -124,47 +124,47 @@ func (t *Typed[T]) Fetch(ctx context.Context, key string, load func(context.Cont
 	k := t.key(key)
 	if v, h := t.fromMemory(k); h.e != nil {
 		if h.left() < with.due && with.dueInMemory(h) {
-			with.refreshBehind(ctx, []localcache.Key{k}, reflect.TypeFor[T](), false, saying(with, load))
+			with.loadEarly(ctx, []localcache.Key{k}, reflect.TypeFor[T](), false, fetchLoader(with, load))
 		}
 		return Result[T]{Value: v, Source: FromMemory}, nil
 	}
 	return fetch(ctx, with, op, key, load)
 }
 
-// fetch is the miss, apart: here the value goes to the heap to be decoded into.
+// fetch is Fetch where memory has nothing. It is a function of its own because v escapes to the heap in it: a hit allocates nothing.
 func fetch[T any](ctx context.Context, with view, op, key string, load func(context.Context, *Load[T]) (T, error)) (Result[T], error) {
 	var v T
-	g, err := with.getOrSet(ctx, op, key, &v, saying(with, load))
+	g, err := with.getOrSet(ctx, op, key, &v, fetchLoader(with, load))
 	if err != nil {
 		return Result[T]{}, err
 	}
 	return Result[T]{Value: v, Source: g.source, Stale: g.stale, Err: g.err}, nil
 }
 
-// saying is the loader of one key that load is.
-func saying[T any](v view, load func(context.Context, *Load[T]) (T, error)) loadFunc {
+// fetchLoader makes a loadFunc of a loader of Fetch.
+func fetchLoader[T any](v view, load func(context.Context, *Load[T]) (T, error)) loadFunc {
 	return func(ctx context.Context, names []string, old map[localcache.Key]store.Row) (map[string]any, error) {
 		l := &Load[T]{view: &v, key: v.key(names[0])}
 		l.old = old[l.key]
 		value, err := load(ctx, l)
-		s, wrong := l.settings()
+		o, invalid := l.valueOptions()
 		if err == nil {
-			err = wrong
+			err = invalid
 		}
-		return map[string]any{names[0]: said{value, s}}, err
+		return map[string]any{names[0]: fetchedValue{value, o}}, err
 	}
 }
 
-// plainly is the loader of one key that load is.
-func plainly[T any](load func(context.Context) (T, error)) loadFunc {
+// plainLoader makes a loadFunc of a loader of GetOrSet.
+func plainLoader[T any](load func(context.Context) (T, error)) loadFunc {
 	return func(ctx context.Context, names []string, _ map[localcache.Key]store.Row) (map[string]any, error) {
 		value, err := load(ctx)
 		return map[string]any{names[0]: value}, err
 	}
 }
 
-// got is what a caller of a load gets, beside the value.
-type got struct {
+// answer says of the value that a caller gets where it came from.
+type answer struct {
 	source Source
 	stale  bool
 	err    error // why it is stale

@@ -32,7 +32,7 @@ func (v *view) get(ctx context.Context, op, key string, dst any) (found bool, er
 		return false, err
 	}
 	defer v.observe(&ctx, op, 1).end(&found, &err)
-	if v.noneInMemory(k) {
+	if v.negativeInMemory(k) {
 		return false, nil
 	}
 	row, err := v.read(ctx, k)
@@ -72,7 +72,7 @@ func (v *view) take(k localcache.Key, row store.Row, dst any) bool {
 		v.c.stats.decodeErrors.Add(1)
 		v.c.warn("a stored value is larger than MaxValueBytes and counts as a miss", "key", k.Row())
 	}
-	if !v.noneInRow(&row) {
+	if !v.negativeInRow(&row) {
 		v.stats.misses.Add(1)
 	}
 	return false
@@ -88,6 +88,7 @@ func (v *view) read(ctx context.Context, k localcache.Key) (store.Row, error) {
 	if err := c.check(ctx); err != nil {
 		return store.Row{}, err
 	}
+	c.reading()
 	for {
 		f, leader := c.local.BeginRead(k)
 		if leader {
@@ -119,20 +120,20 @@ var errGivenUp = errors.New("the caller gave up")
 func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Read) (row store.Row, err error) {
 	c := v.c
 	f.Caller = ctx
-	shared := errNoResult // if it panics
+	readErr := errNoResult // if it panics
 	var e *localcache.Entry
-	defer func() { f.Finish(row, shared, e) }()
+	defer func() { f.Finish(row, readErr, e) }()
 
 	sent := coherence.Now()
 	row, err = c.store.Get(ctx, k.Row())
 	if err != nil {
 		err = c.explain(ctx, err)
-		if shared = err; ctx.Err() != nil {
-			shared = errGivenUp
+		if readErr = err; ctx.Err() != nil {
+			readErr = errGivenUp
 		}
 		return row, err
 	}
-	shared = nil
+	readErr = nil
 	c.checkServer(row.Server)
 	e = v.entry(k, &row, sent)
 	return row, nil
@@ -148,6 +149,7 @@ func (v *view) readMany(ctx context.Context, keys []localcache.Key, interest map
 	if err := c.check(ctx); err != nil {
 		return nil, err
 	}
+	c.reading()
 	reads := make([]*coherence.Read, len(keys))
 	names := make([]string, len(keys))
 	for i, k := range keys {
@@ -155,26 +157,26 @@ func (v *view) readMany(ctx context.Context, keys []localcache.Key, interest map
 	}
 	var found []store.Row
 	entries := make([]*localcache.Entry, len(keys))
-	shared := errNoResult
+	readErr := errNoResult
 	defer func() { // also if a driver panics: others wait for these reads
 		for i, f := range reads {
 			var row store.Row
 			if found != nil {
 				row = found[i]
 			}
-			f.Finish(row, shared, entries[i])
+			f.Finish(row, readErr, entries[i])
 		}
 	}()
 	sent := coherence.Now()
 	found, err := c.store.GetMany(ctx, names)
 	if err != nil {
 		err = c.explain(ctx, err)
-		if shared = err; ctx.Err() != nil {
-			shared = errGivenUp
+		if readErr = err; ctx.Err() != nil {
+			readErr = errGivenUp
 		}
 		return nil, err
 	}
-	shared = nil
+	readErr = nil
 	rows := make(map[localcache.Key]store.Row, len(found))
 	for i, k := range keys {
 		if entries[i] = v.entry(k, &found[i], sent); entries[i] != nil && interest[k] > 0 {

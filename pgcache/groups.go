@@ -8,7 +8,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/pgcache/go/internal/coherence"
 	"github.com/pgcache/go/internal/store"
 )
 
@@ -53,18 +52,18 @@ func checkTag(tag string) error {
 	return nil
 }
 
-// DeleteTags removes all entries that have one of the tags, in the time of one small statement however many they are: it writes down
-// that the groups were removed, and what was stored before counts as none. It waits for no row that anybody holds. When it has
+// DeleteTags removes all entries that have one of the tags, in the time of one small statement however many they are: it records that
+// the groups were removed, and what was stored before is found by nobody. It waits for no row that anybody holds. When it has
 // returned, this Cache returns nothing older, and no loader that began before can store a value with one of the tags; the other
 // nodes know when the notification arrives.
 func (c *Cache) DeleteTags(ctx context.Context, tags ...string) error {
-	return c.removeGroups(ctx, "delete tags", "", removal{tags: tags})
+	return c.removeGroups(ctx, "delete tags", "", ofTags(tags))
 }
 
 // DeletePrefix removes all entries whose keys, with their namespaces, begin with prefix, like DeleteTags. prefix is no pattern, and
 // must not be empty: that is Clear. In memory it costs a look at every entry.
 func (c *Cache) DeletePrefix(ctx context.Context, prefix string) error {
-	return c.removeGroups(ctx, "delete prefix", prefix, removal{prefix: prefix})
+	return c.removeGroups(ctx, "delete prefix", prefix, ofPrefix(prefix))
 }
 
 // Clear removes the entries of this view's namespace, like Cache.DeletePrefix. For a view without a namespace it is an error.
@@ -76,43 +75,48 @@ func (t *Typed[T]) Clear(ctx context.Context) error {
 	if t.namespace == "" {
 		return fail(op, "", errNoNamespace)
 	}
-	return t.c.removeGroups(ctx, op, "", removal{prefix: t.namespace + ":"})
+	return t.c.removeGroups(ctx, op, "", ofPrefix(t.namespace+":"))
 }
 
 var errNoNamespace = errors.New("the view has no namespace: its entries are those of the whole cache, which Cache.Clear removes")
 
-// removal is of tags or, if there are none, of a prefix.
+// removal is what a call removes.
 type removal struct {
-	tags   []string
-	prefix string
+	kind   store.GroupKind
+	tags   []string // of kind Tag
+	prefix string   // of kind Prefix
 }
+
+func ofTags(tags []string) removal { return removal{kind: store.Tag, tags: tags} }
+
+func ofPrefix(prefix string) removal { return removal{kind: store.Prefix, prefix: prefix} }
 
 // valid checks it, and says whether there is anything to remove.
-func (r *removal) valid(op string) (some bool, err error) {
-	if op == "delete tags" {
-		for _, tag := range r.tags {
-			if err := checkTag(tag); err != nil {
-				return false, err
-			}
+func (r *removal) valid() (some bool, err error) {
+	if r.kind == store.Prefix {
+		if err := checkKey("", r.prefix); err != nil {
+			return false, fmt.Errorf("the prefix: %w", err)
 		}
-		return len(r.tags) > 0, nil
+		return true, nil
 	}
-	if err := checkKey("", r.prefix); err != nil {
-		return false, fmt.Errorf("the prefix: %w", err)
+	for _, tag := range r.tags {
+		if err := checkTag(tag); err != nil {
+			return false, err
+		}
 	}
-	return true, nil
+	return len(r.tags) > 0, nil
 }
 
-// maxNames bounds the tags of one statement.
-const maxNames = 1000
+// statementTags bounds the tags of one statement.
+const statementTags = 1000
 
-// send sends the statements of a removal.
-func (r *removal) send(statement func(kind store.GroupKind, names []string) error) error {
-	if r.prefix != "" {
-		return statement(store.Prefix, []string{r.prefix})
+// send calls statement with the names of the groups, as many times as they need.
+func (r *removal) send(statement func(names []string) error) error {
+	if r.kind == store.Prefix {
+		return statement([]string{r.prefix})
 	}
-	for names := range slices.Chunk(r.tags, maxNames) {
-		if err := statement(store.Tag, names); err != nil {
+	for names := range slices.Chunk(r.tags, statementTags) {
+		if err := statement(names); err != nil {
 			return err
 		}
 	}
@@ -123,9 +127,9 @@ func (r *removal) count(c *Cache) {
 	c.stats.groups.Add(uint64(max(len(r.tags), 1)))
 }
 
-// removeGroups removes groups.
+// removeGroups is the whole of a call of op. key is the prefix, for its error.
 func (c *Cache) removeGroups(ctx context.Context, op, key string, r removal) (err error) {
-	some, err := r.valid(op)
+	some, err := r.valid()
 	if err != nil {
 		return fail(op, key, err)
 	}
@@ -136,20 +140,21 @@ func (c *Cache) removeGroups(ctx context.Context, op, key string, r removal) (er
 		return fail(op, key, err)
 	}
 	defer c.base.observe(&ctx, op, 0).end(nil, &err)
-	// Before, so that no read that is under way stays; after, so that none that began meanwhile does; and also after an error,
-	// because the outcome may be unknown.
+	// Before the statements, for the reads that are under way, and after them, for those that began meanwhile: neither is to be
+	// kept. Also after an error, because the removal may have been done.
 	forget := func() {
-		c.local.RemoveTags(r.tags)
-		if r.prefix != "" {
+		if r.kind == store.Prefix {
 			c.local.RemovePrefix(r.prefix)
+		} else {
+			c.local.RemoveTags(r.tags)
 		}
 	}
 	forget()
 	defer forget()
-	err = r.send(func(kind store.GroupKind, names []string) error {
+	err = r.send(func(names []string) error {
 		statement, cancel := c.statement(ctx) // each has the Timeout: there may be many
 		defer cancel()
-		out, err := c.store.Remove(statement, kind, names)
+		out, err := c.store.Remove(statement, r.kind, names)
 		if err != nil {
 			return c.explain(ctx, err)
 		}
@@ -166,24 +171,24 @@ func (c *Cache) removeGroups(ctx context.Context, op, key string, r removal) (er
 // DeleteTags removes all entries that have one of the tags when the transaction commits, but for what the transaction stores after
 // this call. See Cache.DeleteTags.
 func (x *Tx) DeleteTags(ctx context.Context, tags ...string) error {
-	return x.remove(ctx, "delete tags", "", removal{tags: tags})
+	return x.remove(ctx, "delete tags", "", ofTags(tags))
 }
 
 // DeletePrefix removes all entries whose keys begin with prefix when the transaction commits, but for what the transaction stores
 // after this call. See Cache.DeletePrefix.
 func (x *Tx) DeletePrefix(ctx context.Context, prefix string) error {
-	return x.remove(ctx, "delete prefix", prefix, removal{prefix: prefix})
+	return x.remove(ctx, "delete prefix", prefix, ofPrefix(prefix))
 }
 
 // DeleteTags removes all entries that have one of the tags when the transaction commits, of whatever view. See Tx.DeleteTags.
 func (x *TypedTx[T]) DeleteTags(ctx context.Context, tags ...string) error {
-	return x.txView.remove(ctx, "delete tags", "", removal{tags: tags})
+	return x.remove(ctx, "delete tags", "", ofTags(tags))
 }
 
 // DeletePrefix removes all entries whose keys, with their namespaces, begin with prefix when the transaction commits, of whatever
 // view. See Tx.DeletePrefix.
 func (x *TypedTx[T]) DeletePrefix(ctx context.Context, prefix string) error {
-	return x.txView.remove(ctx, "delete prefix", prefix, removal{prefix: prefix})
+	return x.remove(ctx, "delete prefix", prefix, ofPrefix(prefix))
 }
 
 func (x txView) remove(ctx context.Context, op, key string, r removal) error {
@@ -191,7 +196,7 @@ func (x txView) remove(ctx context.Context, op, key string, r removal) error {
 	if err := x.usable(op); err != nil {
 		return err
 	}
-	some, err := r.valid(op)
+	some, err := r.valid()
 	if err != nil {
 		return fail(op, key, err)
 	}
@@ -201,9 +206,9 @@ func (x txView) remove(ctx context.Context, op, key string, r removal) error {
 	if err := c.check(ctx); err != nil {
 		return fail(op, key, err)
 	}
-	err = r.send(func(kind store.GroupKind, names []string) error {
+	err = r.send(func(names []string) error {
 		var tags []string
-		if kind == store.Tag {
+		if r.kind == store.Tag {
 			tags = names
 		}
 		begun := c.local.BeginTxRemoval(tags, r.prefix)
@@ -213,7 +218,7 @@ func (x txView) remove(ctx context.Context, op, key string, r removal) error {
 				begun.End()
 			}
 		}()
-		out, err := c.store.RemoveTx(ctx, x.tx, kind, names)
+		out, err := c.store.RemoveTx(ctx, x.tx, r.kind, names)
 		if err != nil {
 			return err
 		}
@@ -228,14 +233,3 @@ func (x txView) remove(ctx context.Context, op, key string, r removal) error {
 	r.count(c)
 	return nil
 }
-
-// txPart is what a transaction of the caller's keeps out of memory until its outcome is known.
-type txPart interface {
-	Done() bool
-	End()
-}
-
-var (
-	_ txPart = (*coherence.TxWrite)(nil)
-	_ txPart = (*coherence.TxRemoval)(nil)
-)

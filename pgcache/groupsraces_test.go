@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgcache/go/internal/testdb"
 	"github.com/pgcache/go/pgcache"
 )
 
@@ -320,5 +321,25 @@ func TestGroups_UntaggedCostsNothing(t *testing.T) { //nolint:paralleltest // al
 	after, allocsAfter := sent()
 	if before != after || allocs != allocsAfter {
 		t.Errorf("%s (%v allocations), then %s (%v)", before, allocs, after, allocsAfter)
+	}
+}
+
+// TestGroups_OneRecordAGroup: of a group that is removed again and again one record stays, also where sessions are of a stricter
+// isolation level by themselves: every row that is written notes all records of its groups.
+func TestGroups_OneRecordAGroup(t *testing.T) {
+	t.Parallel()
+	for _, level := range []string{"read committed", "repeatable read", "serializable"} {
+		t.Run(level, func(t *testing.T) {
+			t.Parallel()
+			cl := newCluster(t)
+			c := cl.on(testdb.Open(t, "pgx", testdb.WithParam(testdb.DSN(t), "default_transaction_isolation", level)), nil)
+			for range 20 {
+				deleteTags(t, c, "g", "h")
+				deletePrefix(t, c, "p")
+			}
+			if n := cl.count("SELECT count(*) FROM " + cl.object("cache_groups")); n != 3 {
+				t.Errorf("%d records of 3 groups", n)
+			}
+		})
 	}
 }

@@ -42,10 +42,10 @@ func TestTwoNodesOneLoad(t *testing.T) {
 func TestForeignHolder(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	c := cl.on(testdb.DB(t), func(o *pgcache.Options) { o.LockTimeout = 150 * time.Millisecond })
+	patient := cl.on(testdb.DB(t), nil)
 
 	l := newLoader(1)
-	loaded := async(t, func() error { return c.GetOrSet(t.Context(), "user:1", new(int), l.load) })
+	loaded := async(t, func() error { return patient.GetOrSet(t.Context(), "user:1", new(int), l.load) })
 	l.wait(t)
 	id := cl.keyLocks("coalesce(max(objid::bigint), 0)")
 	if n := cl.locks(); n != 1 || id != int(uint32(store.Hash("user:1"))) {
@@ -56,7 +56,7 @@ func TestForeignHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	cl.noLocks()
-	del(t, c, "user:1")
+	del(t, patient, "user:1")
 
 	holder, err := cl.db.Conn(t.Context())
 	if err != nil {
@@ -66,6 +66,7 @@ func TestForeignHolder(t *testing.T) {
 	if _, err := holder.ExecContext(t.Context(), "SELECT pg_advisory_lock($1::int, $2::int)", cl.names().KeyClass(), store.Hash("user:1")); err != nil {
 		t.Fatal(err)
 	}
+	c := cl.on(testdb.DB(t), func(o *pgcache.Options) { o.LockTimeout = 150 * time.Millisecond })
 	began := time.Now()
 	var v int
 	if err := c.GetOrSet(t.Context(), "user:1", &v, func(context.Context) (any, error) { return 2, nil }); err != nil || v != 2 {

@@ -11,14 +11,14 @@ import (
 // maxHooked is how many keys wait for a call at the most. A key has at most a kilobyte, so they take some megabytes at worst.
 const maxHooked = 4096
 
-// hook is what waits for OnInvalidate. The listener's goroutine adds to it and never waits; one goroutine calls.
+// hook is what waits for OnInvalidate, which one goroutine calls. Those that add to it, the listener's among them, never wait.
 type hook struct {
-	call func(keys []string)
+	call func(keys []string) // nil: there is no OnInvalidate
 	wake chan struct{}
 
 	mu   sync.Mutex
 	keys []string
-	all  bool // everything: keys before and after it need no mention until it was reported
+	all  bool // everything was invalidated, and keys is nil: they need no mention until that was reported
 }
 
 // openHook starts the goroutine that calls OnInvalidate, if there is one.
@@ -53,7 +53,7 @@ func (c *Cache) invalidated(keys []string) {
 	}
 }
 
-// take returns what waits. ok is false if nothing does.
+// take returns what waits, as OnInvalidate gets it: nil keys are everything. ok is false if nothing waits.
 func (h *hook) take() (keys []string, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

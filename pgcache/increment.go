@@ -65,7 +65,7 @@ func (v *view) increment(ctx context.Context, k localcache.Key, delta int64) (in
 	c := v.c
 	for try := range counterTries {
 		var out store.Incremented
-		w := v.row(k, nil)
+		w := v.newWrite(k, nil)
 		done, err := v.conditional(ctx, k, w.Version, nil, func(inline bool) (_ store.Written, err error) {
 			out, err = c.store.Increment(ctx, store.Increment{Write: w, Delta: delta, Alone: try > 0}, inline)
 			return out.Written, err

@@ -20,12 +20,15 @@ func init() {
 		if c.null {
 			return inside.Cache{CatchUp: c.catchUp}
 		}
-		return inside.Cache{DB: c.db, Names: c.store.Names, CatchUp: c.catchUp, State: c.state, Figures: c.figures}
+		return inside.Cache{
+			DB: c.db, Names: c.store.Names, CatchUp: c.catchUp, State: c.state, Figures: c.figures,
+			IdleAfter: func(d time.Duration) { c.pulsing.idleAfter.Store(int64(d)) },
+		}
 	}
 }
 
 func (c *Cache) state() inside.State {
-	s := inside.State{Live: c.local.Live(), Listens: c.opts.Listener != nil, Polls: c.polling.Load(), Closed: c.ctx.Err() != nil}
+	s := inside.State{Live: c.local.Live(), Idle: c.resting(), Listens: c.opts.Listener != nil, Polls: c.polling.Load(), Closed: c.ctx.Err() != nil}
 	if !s.Live && !s.Closed {
 		s.Err, s.Permanent = c.listening.err()
 	}
@@ -50,15 +53,15 @@ func (c *Cache) figures(ctx context.Context) (store.Figures, error) {
 
 const catchUpPause = 5 * time.Millisecond
 
-// catchUp returns when this node answers with nothing older than what was committed before the call. It publishes what waits in
-// the log and then sends a probe, which the listener delivers after everything that was published before it.
+// catchUp returns when this node answers with nothing older than what was committed before the call. It flushes the change log
+// and then sends a probe, which the listener delivers after everything that was published before it.
 //
 //	another node   Set ──► COMMIT
 //	catchUp                         flush ~► invalidation    probe ~► echo
 //	this node                                    applied              received: catchUp returns
 func (c *Cache) catchUp(ctx context.Context) error {
 	if c.null || c.opts.Listener == nil {
-		c.local.Forget() // nobody publishes to it; with a LocalTTL it may hold something
+		c.local.Forget() // it receives no notifications; with a LocalTTL it may hold something
 		return nil
 	}
 	for {
@@ -90,7 +93,8 @@ func (c *Cache) catchUp(ctx context.Context) error {
 	}
 }
 
-// echoed sends a probe and waits until it has come back, or changed says that the listener is another.
+// echoed sends a probe and waits until it has come back. It is an error if the listener was lost or restarted meanwhile: then
+// changed is closed.
 func (c *Cache) echoed(ctx context.Context, changed <-chan struct{}) error {
 	nonce := rand.Text() + ":" // as long as those of listeners
 	received := c.echoes.expect(nonce)
@@ -127,17 +131,10 @@ func (c *Cache) polledTwice(ctx context.Context, changed <-chan struct{}) error 
 	return nil
 }
 
-// state is whether the listener is live, and what is closed when that may have changed.
-func (l *listening) state() (changed <-chan struct{}, live bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.changed, l.live
-}
-
-// echoes are the probes that catchUp waits for.
+// echoes are the probes that catchUp waits for. The zero value is none.
 type echoes struct {
 	mu      sync.Mutex
-	waiting map[string]chan struct{}
+	waiting map[string]chan struct{} // by nonce, with its colon; closed by received
 }
 
 func (e *echoes) expect(nonce string) <-chan struct{} {

@@ -11,58 +11,71 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// Cleanup removes one batch of expired rows, at most CleanupBatch, and returns how many: call it until it returns 0. It publishes nothing: an entry
-// in memory never outlives its row. There is no need to call it while the janitor runs. Loads that have begun are fenced
-// where it removes what expired in the last minutes: their values are handed out but not stored.
+// Cleanup removes one batch of expired rows, at most CleanupBatch, and returns how many: call it until it returns 0. It publishes
+// nothing: an entry in memory never outlives its row. There is no need to call it while the janitor runs. Loads that have begun
+// are fenced where it removes what expired in the last minutes: their values are handed out but not stored.
 func (c *Cache) Cleanup(ctx context.Context) (int64, error) {
 	if c.null {
 		return 0, c.closedErr("cleanup")
 	}
-	if err := c.check(ctx); err != nil {
-		return 0, fail("cleanup", "", err)
-	}
-	// What was fenced by an earlier call, which found more than a batch.
-	if until := c.fencedUntil.Load(); until != 0 {
-		n, err := c.remove(ctx, until, true)
-		if err != nil || n > 0 {
-			return n, fail("cleanup", "", err)
-		}
-		c.fencedUntil.CompareAndSwap(until, 0)
-	}
-	statement, cancel := c.statement(ctx)
-	defer cancel()
-	if err := c.store.NoteEnded(statement, tombstoneGrace); err != nil {
-		return 0, fail("cleanup", "", c.explain(ctx, err))
-	}
-	// What no load can need any more: that takes no fence.
-	until, err := c.store.Ago(statement, tombstoneGrace)
-	if err != nil {
-		return 0, fail("cleanup", "", c.explain(ctx, err))
-	}
-	n, err := c.remove(ctx, until, false)
-	if err != nil || n > 0 {
-		return n, fail("cleanup", "", err)
-	}
-	until, fenced, err := c.store.FenceExpired(statement, tombstoneGrace)
-	if err != nil {
-		return 0, fail("cleanup", "", c.explain(ctx, err))
-	}
-	if !fenced {
-		return 0, nil
-	}
-	n, err = c.remove(ctx, until, true)
-	if n > 0 {
-		c.fencedUntil.Store(until)
-	}
+	n, err := c.cleanup(ctx)
 	return n, fail("cleanup", "", err)
 }
 
-// remove removes one batch of the rows that had expired by until. It begins where the last call ended, and goes round the
-// table once at the most.
-func (c *Cache) remove(ctx context.Context, until int64, fenced bool) (int64, error) {
+func (c *Cache) cleanup(ctx context.Context) (int64, error) {
+	if err := c.check(ctx); err != nil {
+		return 0, err
+	}
+	// What an earlier call has fenced the loads from, and left because it was more than a batch.
+	if until := c.fencedUntil.Load(); until != 0 {
+		if n, err := c.expireBatch(ctx, until, true); err != nil || n > 0 {
+			return n, err
+		}
+		c.fencedUntil.CompareAndSwap(until, 0)
+	}
+	if err := c.noteEnded(ctx); err != nil {
+		return 0, c.explain(ctx, err)
+	}
+	// What no load can need any more: that takes no fence.
+	until, err := bounded(ctx, c, c.expiredForGrace)
+	if err != nil {
+		return 0, c.explain(ctx, err)
+	}
+	if n, err := c.expireBatch(ctx, until, false); err != nil || n > 0 {
+		return n, err
+	}
+	// And what has expired since.
+	fenced := false
+	until, err = bounded(ctx, c, func(ctx context.Context) (until int64, err error) {
+		until, fenced, err = c.store.FenceExpired(ctx, tombstoneGrace)
+		return until, err
+	})
+	if err != nil || !fenced {
+		return 0, c.explain(ctx, err)
+	}
+	n, err := c.expireBatch(ctx, until, true)
+	if n > 0 {
+		c.fencedUntil.Store(until)
+	}
+	return n, err
+}
+
+// noteEnded notes which transactions have ended: the rows of those that were noted tombstoneGrace ago may go.
+func (c *Cache) noteEnded(ctx context.Context) error {
 	statement, cancel := c.statement(ctx)
-	blocks, err := c.store.Blocks(statement)
-	cancel()
+	defer cancel()
+	return c.store.NoteEnded(statement, tombstoneGrace)
+}
+
+// expiredForGrace is the moment by which a row must have expired for no load to need it.
+func (c *Cache) expiredForGrace(ctx context.Context) (until int64, err error) {
+	return c.store.Ago(ctx, tombstoneGrace)
+}
+
+// expireBatch removes one batch of the rows that had expired by until. It begins where the last call ended, and goes round the
+// table once at the most.
+func (c *Cache) expireBatch(ctx context.Context, until int64, fenced bool) (int64, error) {
+	blocks, err := bounded(ctx, c, c.store.Blocks)
 	if err != nil {
 		return 0, c.explain(ctx, err)
 	}
@@ -71,7 +84,7 @@ func (c *Cache) remove(ctx context.Context, until int64, fenced bool) (int64, er
 		if first >= blocks {
 			first = 0
 		}
-		n, err := c.expire(ctx, first, until, fenced)
+		n, err := c.expireBlocks(ctx, first, until, fenced)
 		if err != nil || n > 0 {
 			c.block.Store(first)
 			return n, err
@@ -81,8 +94,8 @@ func (c *Cache) remove(ctx context.Context, until int64, fenced bool) (int64, er
 	return 0, nil
 }
 
-// expire removes one batch from some blocks.
-func (c *Cache) expire(ctx context.Context, first, until int64, fenced bool) (int64, error) {
+// expireBlocks removes one batch of them from the ExpireBlocks blocks that begin with first.
+func (c *Cache) expireBlocks(ctx context.Context, first, until int64, fenced bool) (int64, error) {
 	statement, cancel := c.statement(ctx)
 	defer cancel()
 	n, err := c.store.Expire(statement, first, until, c.opts.CleanupBatch, fenced)
@@ -97,7 +110,7 @@ func (c *Cache) expire(ctx context.Context, first, until int64, fenced bool) (in
 // leaves a row for as long as a loader may run that began before it expired, so that the loader's store still meets it.
 func (c *Cache) janitor() {
 	for {
-		// Jitter, so that nodes started together don't ask together for ever.
+		// Random, so that nodes which were started together don't go on asking together.
 		interval := c.opts.CleanupInterval
 		timer := time.NewTimer(interval/2 + rand.N(interval/2+1))
 		select {
@@ -112,11 +125,11 @@ func (c *Cache) janitor() {
 	}
 }
 
-// keepNotices is how long a message can be read by nodes that poll.
+// keepNotices is how long nodes that poll can read a notice.
 const keepNotices = 5 * time.Minute
 
-// sweep does the janitor's work, if it is this node's turn. What goes through the whole table may take until the next sweep;
-// every other statement has the Timeout, as everywhere.
+// sweep does the janitor's work, if it is this node's turn. All of it may take until the next sweep. The two statements of trim that
+// read the whole table may take as long; every other has the Timeout, as everywhere.
 func (c *Cache) sweep() (err error) {
 	ctx, cancel := context.WithTimeout(c.ctx, max(c.opts.CleanupInterval, c.opts.Timeout))
 	defer cancel()
@@ -130,15 +143,16 @@ func (c *Cache) sweep() (err error) {
 	if err != nil || !mine {
 		return err
 	}
-	_, ended := bounded(ctx, c, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, c.store.NoteEnded(ctx, tombstoneGrace)
-	})
-	// Each for itself: a table that takes long to go through keeps nobody from the rest.
+	// An error of one step does not keep the others from being taken.
+	ended := c.noteEnded(ctx)
 	_, notices := bounded(ctx, c, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, c.store.DeleteNotices(ctx, c.db, keepNotices)
 	})
 	_, leases := bounded(ctx, c, func(ctx context.Context) (int64, error) { return c.store.DropLeases(ctx, c.opts.CleanupBatch) })
-	return errors.Join(ended, notices, leases, c.expireAll(ctx), c.buryAll(ctx), c.trim(ctx))
+	if ended != nil { // what is noted may be of another server
+		return errors.Join(ended, notices, leases, c.trim(ctx))
+	}
+	return errors.Join(notices, leases, c.expireAll(ctx), c.buryAll(ctx), c.trim(ctx))
 }
 
 // bounded sends one statement with the Timeout.
@@ -148,9 +162,9 @@ func bounded[T any](ctx context.Context, c *Cache, send func(context.Context) (T
 	return send(ctx)
 }
 
-// expireAll goes through the table once.
+// expireAll goes through the table once for the rows that no load can need any more.
 func (c *Cache) expireAll(ctx context.Context) error {
-	until, err := bounded(ctx, c, func(ctx context.Context) (int64, error) { return c.store.Ago(ctx, tombstoneGrace) })
+	until, err := bounded(ctx, c, c.expiredForGrace)
 	if err != nil {
 		return err
 	}
@@ -159,7 +173,7 @@ func (c *Cache) expireAll(ctx context.Context) error {
 		return err
 	}
 	for first := int64(0); first < blocks && ctx.Err() == nil; {
-		n, err := c.expire(ctx, first, until, false)
+		n, err := c.expireBlocks(ctx, first, until, false)
 		if err != nil {
 			return err
 		}
@@ -170,13 +184,17 @@ func (c *Cache) expireAll(ctx context.Context) error {
 	return nil
 }
 
-// buryAll goes through the table once for the rows of removed groups, if there are records of removals that are to be retired. A
-// record is retired when a whole pass that began after everybody who writes has seen it has left no row behind: a row that was
-// dead by it would be back.
+// buryAll removes the rows that removed groups have made dead, and then the records of those removals. It does nothing where no
+// record is old enough. A row is dead because of a record that it has not seen, so a record may only go when none of its rows is
+// left: one that was overlooked would count again.
 //
-//	pass: block 7, no dead row      a Set that has not seen the record commits in block 7      the record goes      it is back
+//	buryAll                        a Set that has not seen the record
+//	block 7: no dead row
+//	                               commits a row in block 7: it is dead
+//	removes the record             the row counts
 //
-// so the pass begins after the last transaction has ended that could write like that.
+// So only those records go that were there before any transaction that is still open (Retiring), and only after a pass over the
+// whole table that left no dead row.
 func (c *Cache) buryAll(ctx context.Context) error {
 	ended, err := bounded(ctx, c, c.store.Retiring)
 	if err != nil || ended == "0" {
@@ -226,7 +244,7 @@ func (c *Cache) trim(ctx context.Context) error {
 	if err != nil || point == 0 {
 		return err
 	}
-	// What goes may have been written while a load was under way.
+	// What goes may have been written while a load was under way, which must not store over it.
 	if fenced, err := bounded(ctx, c, c.store.Fence); err != nil || !fenced {
 		return err
 	}

@@ -66,6 +66,32 @@ func TestCleanup(t *testing.T) {
 	}
 }
 
+// The Timeout is of each statement of a Cleanup. A large table takes many of them to go through.
+func TestCleanup_LargeTable(t *testing.T) {
+	t.Parallel()
+	const timeout, each = 2 * time.Second, 1200 * time.Millisecond
+	cl := newCluster(t)
+	c, w := cl.wired(func(o *pgcache.Options) { o.CleanupInterval, o.Timeout = -1, timeout })
+	set(t, c, "live", 1)
+	slow := w.before(named("Expire :one"))
+	done := async(t, func() error {
+		n, err := c.Cleanup(t.Context())
+		if n != 0 {
+			t.Errorf("%d removed", n)
+		}
+		return err
+	})
+	for range 2 { // nothing is found in the first pass, whose statements together take longer than the Timeout
+		slow.wait(t)
+		time.Sleep(each)
+		slow.resume <- struct{}{}
+	}
+	slow.release()
+	if err := done(); err != nil {
+		t.Error(err)
+	}
+}
+
 // The janitor runs by itself, on one node an interval, in front of the writers of the same rows.
 func TestJanitor(t *testing.T) {
 	t.Parallel()

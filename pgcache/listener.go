@@ -24,8 +24,10 @@ type Subscriber interface {
 	// one length. Probe may be called beside the other methods, and must return soon when ctx ends.
 	Probe(ctx context.Context, nonce string) error
 
-	// Trust says that every notification from before now has been delivered, and that the listener is trusted until then:
-	// it will have called Trust again, or else Down. The first Trust after a Down (or ever) comes after the probe's echo; it makes the subscriber live.
+	// Trust says that the listener is trusted until a moment, beyond which memory is not served unless Trust was called again.
+	// The moment is counted from when the listener asked the server for a reply, not from when the reply came: what was published
+	// before it asked has been delivered. The first Trust, and the first after a Down, comes after the probe's echo and makes
+	// the subscriber live.
 	Trust(until time.Time)
 
 	// Notify delivers one payload: every one on the channel, the echo of a probe included, and whether live or not. It

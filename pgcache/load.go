@@ -2,8 +2,6 @@ package pgcache
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"time"
@@ -13,178 +11,23 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// GetOrSet reads the value under key into dst, or calls load, stores what it returns and decodes that into dst.
-//
-// One caller in the fleet runs load for a key at a time, as a rule (see Loads in the package comment); the others get its value. load runs detached from ctx,
-// but for its values, and ends when its last waiter has left or after LoadTimeout. An error of load reaches all that
-// wait for it and nothing is stored. One that is ErrNotFound is returned as load returned it and counted in Stats.NotFound,
-// not in Stats.LoadErrors. A panic reaches them as a PanicError. If a Set, Delete or Clear finishes while load runs, what it
-// returns is not stored; callers that waited get the newer value if the row has one, else what was loaded.
-//
-// When the database can't be reached, GetOrSet loads and returns without storing. Permanent errors are returned:
-// ErrClosed, ErrNotMigrated, a SchemaError, missing rights.
-func (c *Cache) GetOrSet(ctx context.Context, key string, dst any, load func(context.Context) (any, error), opts ...Option) error {
-	const op = "get or set"
-	if err := checkDst(dst); err != nil {
-		return fail(op, key, err)
-	}
-	if load == nil {
-		return fail(op, key, errNilLoader)
-	}
-	v, err := c.base.apply(opts)
-	if err != nil {
-		return fail(op, key, err)
-	}
-	k := keyOf(key)
-	if h := v.fromMemory(k, dst); h.e != nil {
-		if h.left() < v.due && v.dueInMemory(h) {
-			v.refreshBehind(ctx, []localcache.Key{k}, reflect.TypeOf(dst).Elem(), false, plainly(load))
-		}
-		return nil
-	}
-	_, err = v.getOrSet(ctx, op, key, dst, plainly(load))
-	return err
-}
-
-var errNilLoader = errors.New("the loader is nil")
-
-// loadFunc is a loader of one key or many. old are the values, stale or still live, that were found under them.
-type loadFunc func(ctx context.Context, names []string, old map[localcache.Key]store.Row) (map[string]any, error)
-
-// getOrSet is the way of a miss in memory: the database, then a load that is under way, then a load of its own.
-func (v *view) getOrSet(ctx context.Context, op, key string, dst any, load loadFunc) (result got, err error) {
-	if err := v.enter(op, key); err != nil {
-		return got{}, err
-	}
-	k, c := v.key(key), v.c
-	name, into := k.Row(), reflect.TypeOf(dst).Elem()
-	if loading(ctx, c, k) {
-		return got{}, fail(op, name, ErrRecursiveLoad)
-	}
-	o := v.observe(&ctx, op, 1)
-	defer o.end(nil, &err)
-	arrived := coherence.Now()
-	for failures := 0; ; {
-		row, found, err := v.readFirst(ctx, k, arrived, dst)
-		switch {
-		case err != nil && (ctx.Err() != nil || misconfigured(err) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrLoadTimeout)):
-			if errors.Is(err, ErrNotFound) {
-				return got{}, err
-			}
-			if errors.Is(err, ErrLoadTimeout) {
-				if g, ok := v.takeMemory(k, dst, err); ok {
-					return g, nil
-				}
-			}
-			return got{}, fail(op, name, err)
-		case found:
-			if row.Remaining < v.due && v.isDue(row.Version, row.Remaining) {
-				v.refreshBehind(ctx, []localcache.Key{k}, into, false, load)
-			}
-			return got{source: FromDatabase}, nil
-		}
-		run := coherence.NewRun(context.WithoutCancel(ctx))
-		l, part, steps := c.local.Join(k, run, arrived)
-		if part != coherence.Waits && v.impatient() {
-			l.Run.Keep()
-		}
-		switch part {
-		case coherence.Waits:
-			run.Leave()
-		case coherence.Leads:
-			r := &loadRun{view: *v, run: run, into: into, degraded: err != nil, load: load}
-			r.start([]*coherence.Load{l})
-		case coherence.Joins:
-			run.Leave()
-			v.stats.coalesced.Add(1)
-			l.Run.Share(ctx)
-		}
-		o.from(LayerLoader)
-		g, early, err := v.waitFor(ctx, l, part != coherence.Waits, steps, arrived, dst)
-		if err != nil {
-			return got{}, fail(op, name, err)
-		}
-		if early {
-			return g, nil
-		}
-		if part == coherence.Waits {
-			continue
-		}
-		out := l.Result()
-		if v.staleFor() > 0 && out.Failed {
-			g, done := v.takeOffer(l, steps, arrived, dst, out.Err)
-			// Nobody has looked for this caller: it looks for itself. The failures of others it does not wait for again and again.
-			if failures++; !done && l.Offered(steps, arrived) == nil && failures < 3 {
-				continue
-			}
-			if !done {
-				return got{}, failLoad(op, name, out.Err)
-			}
-			return g, nil
-		}
-		switch {
-		case out.Skipped:
-			continue // of a view with StaleFor; this one has none
-		case errors.Is(out.Err, ErrNotFound):
-			return got{}, out.Err
-		case out.Err != nil:
-			return got{}, failLoad(op, name, out.Err)
-		case !l.Answers(steps, arrived):
-			continue // what there is may be from before a Delete that this caller must see
-		case !out.Found:
-			continue // a loader of many keys left it out; ours may know it
-		case v.noneInRow(&out.Row):
-			return got{}, ErrNotFound
-		case negative(&out.Row):
-			continue
-		}
-		// What was just loaded must decode: another loader's type under the same key is an error, not a miss.
-		if err := v.unmarshal(l.Key, out.Row.Codec, out.Row.Value, dst); err != nil {
-			return got{}, fail(op, name, fmt.Errorf("what was loaded: %w", err))
-		}
-		return got{source: sourceOf(&out)}, nil
-	}
-}
-
-// waitFor waits until l has ended, or ctx. part says that the caller has a part in it, which then ends. A loader that waits
-// for a load which waits for it gets ErrRecursiveLoad. early says that the caller waits no longer, and that dst has a value.
-func (v *view) waitFor(ctx context.Context, l *coherence.Load, part bool, steps int, arrived int64, dst any) (g got, early bool, err error) {
-	if part {
-		defer l.Run.Leave()
-	}
-	if chain := chainOf(ctx); chain != nil {
-		done, ok := chain.run.WaitFor(l.Run)
-		if !ok {
-			return got{}, false, ErrRecursiveLoad
-		}
-		defer done()
-	}
-	if v.impatient() {
-		return v.waitAWhile(ctx, l, steps, arrived, dst)
-	}
-	select {
-	case <-l.Done():
-		return got{}, false, nil
-	case <-ctx.Done():
-		return got{}, false, ctx.Err()
-	}
-}
-
-// loadRun is one run of a loader, for one key or for many.
+// loadRun is one run of a loader, for one key or for many. Its fields belong to the goroutine that start or loadEarly begins, once that
+// runs; the loader itself runs in another, see call.
 type loadRun struct {
 	view
 	run      *coherence.Run
-	arrived  int64 // when the caller of GetOrSetMany came
+	arrived  int64 // when the caller first asked; of GetOrSetMany alone
 	load     loadFunc
-	into     reflect.Type // what callers decode into
-	many     bool         // the loader is one of many keys
-	degraded bool         // the database did not answer: load and return, no more
-	unusable bool         // a live row was found that does not answer the callers: it is to be locked all the same
+	into     reflect.Type                 // what callers decode into
+	many     bool                         // the loader is one of many keys
+	degraded bool                         // the database did not answer: call the loader and store nothing
+	unusable bool                         // a row was found that is live and needs a load all the same: the guard is to lock it too
+	old      map[localcache.Key]store.Row // what the last look found, for Load.Stale
 
-	early  bool                         // in the background, see RefreshAfter
-	fault  error                        // why an early run has brought nothing, if it failed
-	unkept bool                         // the loader of an early run said that its value is not to be stored
-	old    map[localcache.Key]store.Row // values for the loader, of the last look
+	// Of an early load, see loadEarly.
+	early     bool
+	earlyErr  error // what the loader failed with, or the encoding of its value
+	notStored bool  // the loader, or ExpiresAt, has said that its value is not to be stored
 }
 
 // start runs the loads in a goroutine that Close waits for.
@@ -194,14 +37,15 @@ func (r *loadRun) start(loads []*coherence.Load) {
 	}
 }
 
+// end ends loads, each with out.
 func end(loads []*coherence.Load, out coherence.Loaded) {
 	for _, l := range loads {
 		l.End(out)
 	}
 }
 
-// Those who don't get the lock look again when the key is invalidated, and after a growing wait in case it is not: the
-// winner's store of a new row is not published unless the load was slow.
+// A process that does not get the lock looks again when the key is invalidated, and also after a wait, which doubles from firstWait to
+// longWait: a new row that a load stores is published only if the load took slowLoad.
 const (
 	firstWait = 2 * time.Millisecond
 	longWait  = 100 * time.Millisecond
@@ -223,16 +67,16 @@ func (r *loadRun) rounds(pending []*coherence.Load) {
 	}
 	started := time.Now()
 	for pause := firstWait; len(pending) > 0; pause = min(pause*2, longWait) {
-		alone := r.degraded || r.c.null || time.Since(started) >= r.c.opts.LockTimeout
-		knew := r.unusable
-		pending = r.round(ctx, pending, alone, started)
+		withoutLock := r.degraded || r.c.null || time.Since(started) >= r.c.opts.LockTimeout
+		foundUnusable := r.unusable
+		pending = r.round(ctx, pending, withoutLock, started)
 		if len(pending) == 0 {
 			return
 		}
-		if r.unusable && !knew {
-			continue // nobody may have the lock: a guard may not lock keys that have a live row
+		if r.unusable && !foundUnusable {
+			continue // without a wait: the guard did not lock the key because its row is live, and does so from now on
 		}
-		pauseFor(ctx, pause*3/4+rand.N(pause/2), invalidated) // not all processes at once
+		pauseFor(ctx, pause*3/4+rand.N(pause/2), invalidated) // random, so that processes do not look at the same time
 		if ctx.Err() != nil {
 			end(pending, coherence.Loaded{All: true, Err: context.Cause(ctx)})
 			return
@@ -240,13 +84,14 @@ func (r *loadRun) rounds(pending []*coherence.Load) {
 	}
 }
 
-// context is that of the run, which Close ends too.
+// context returns the context of the run, which Close ends too.
 func (r *loadRun) context() (ctx context.Context, cancel func()) {
 	ctx, end := context.WithCancelCause(r.run.Ctx)
 	stop := context.AfterFunc(r.c.ctx, func() { end(ErrClosed) })
 	return ctx, func() { stop(); end(nil) }
 }
 
+// pauseFor waits for d, for invalidated or for the end of ctx.
 func pauseFor(ctx context.Context, d time.Duration, invalidated <-chan struct{}) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -257,8 +102,8 @@ func pauseFor(ctx context.Context, d time.Duration, invalidated <-chan struct{})
 	}
 }
 
-// round ends the loads that it can and returns the others: keys that another process holds. alone loads them all.
-func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, alone bool, started time.Time) (waiting []*coherence.Load) {
+// round ends the loads that it can and returns the others: those whose key another process has locked. withoutLock loads them all.
+func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, withoutLock bool, started time.Time) (waiting []*coherence.Load) {
 	if r.degraded || r.c.null {
 		r.offerAllFromMemory(pending)
 		r.fill(ctx, pending, nil)
@@ -266,8 +111,8 @@ func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, alone bo
 	}
 	l := r.look(pending)
 	defer l.release()
-	if !alone {
-		// The pool may have no connection to spare: then this process waits no longer than for another's load.
+	if !withoutLock {
+		// A pool without a free connection keeps this process waiting no longer than another's load does.
 		locking, cancel := context.WithDeadline(ctx, started.Add(r.c.opts.LockTimeout))
 		l.lock(locking)
 		cancel()
@@ -277,7 +122,7 @@ func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, alone bo
 	case err != nil && ctx.Err() != nil:
 		end(pending, coherence.Loaded{All: true, Err: context.Cause(ctx)})
 		return nil
-	case err != nil && misconfigured(err):
+	case err != nil && isPermanent(err):
 		end(pending, coherence.Loaded{All: true, Err: err})
 		return nil
 	case err != nil:
@@ -288,7 +133,7 @@ func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, alone bo
 	for i, load := range pending {
 		if row, ok := fence.found(load.Key); ok {
 			load.End(coherence.Loaded{Row: row, Found: true, Since: l.step, Until: coherence.Until(l.sent, row.Remaining)})
-		} else if l.got == nil || l.got[i] {
+		} else if l.locked == nil || l.locked[i] {
 			mine = append(mine, load)
 		} else {
 			waiting = append(waiting, load)

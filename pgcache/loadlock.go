@@ -12,31 +12,33 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// looker are Locks that look at the rows in the statement that locks their keys: a load then takes a statement less.
+// looker is implemented by Locks that read the rows in the statement that locks their keys: a load then takes a statement less.
 type looker interface {
-	LockAndLook(ctx context.Context, s *store.Store, keys []string, look lock.Look) (got []bool, looked store.Looked, err error)
+	LockAndLook(ctx context.Context, s *store.Store, keys []string, look lock.Look) (locked []bool, looked store.Looked, err error)
 }
 
-// leaser are Locks that the statement which stores may give back.
+// leaser is implemented by Locks that the statement which stores the rows can give back.
 type leaser interface {
 	Lease(key string) store.Lease
 	Released(leases []store.Lease)
 }
 
-// lookup is what a round of loads does before the loader: it locks keys, and reads what their rows are.
+// lookup is what a round of loads does before it calls the loader: it locks keys, and reads their rows. look, lock, fence and release are
+// called in that order; lock may be left out.
 type lookup struct {
 	r     *loadRun
 	loads []*coherence.Load
 	keys  []localcache.Key
 	names []string
-	reads []*coherence.Read // begun before anything was sent
-	step  int
-	sent  int64
+	reads []*coherence.Read // begun before anything was sent, ended by fence
+	step  int               // of the run
+	sent  int64             // when the statement that read the rows was sent, or a moment before
 
-	got    []bool        // which keys are locked; nil: none was asked for
-	looked *store.Looked // nil: not yet
+	locked []bool        // which keys this process has locked; nil: the guard was not asked, or it failed
+	looked *store.Looked // the rows; nil: not read yet
 }
 
+// look begins the lookup of the loads' keys. The caller must call fence, which ends the reads.
 func (r *loadRun) look(pending []*coherence.Load) *lookup {
 	l := &lookup{r: r, loads: pending}
 	for _, p := range pending {
@@ -47,25 +49,25 @@ func (r *loadRun) look(pending []*coherence.Load) *lookup {
 	return l
 }
 
-// lock asks the guard. Ours look in the same statement. A guard that fails stops nobody: then this process loads without
-// a lock.
+// lock asks the guard for the keys, and reads the rows in the same statement if the guard can. If the guard fails, this process loads
+// without a lock.
 func (l *lookup) lock(ctx context.Context) {
 	c := l.r.c
 	var err error
-	if ours, ok := c.locks.(looker); ok {
+	if looks, ok := c.locks.(looker); ok {
 		var looked store.Looked
 		look := lock.Look{Stale: l.r.staleFor() > 0, Strict: l.r.early, Live: l.r.early || l.r.unusable}
-		if l.got, looked, err = ours.LockAndLook(ctx, c.store, l.names, look); err == nil {
+		if l.locked, looked, err = looks.LockAndLook(ctx, c.store, l.names, look); err == nil {
 			l.looked = &looked
 		}
 	} else {
-		l.got, err = c.locks.TryLock(ctx, l.names)
+		l.locked, err = c.locks.TryLock(ctx, l.names)
 	}
-	if err == nil && len(l.got) != len(l.names) {
+	if err == nil && len(l.locked) != len(l.names) {
 		err = errors.New("it did not answer for each key")
 	}
 	if err != nil {
-		l.got, l.looked = nil, nil
+		l.locked, l.looked = nil, nil
 		c.stats.guardErrors.Add(1)
 		c.warn("the guard can't lock, loading without it", "error", err)
 	}
@@ -74,8 +76,8 @@ func (l *lookup) lock(ctx context.Context) {
 // release gives back what was locked.
 func (l *lookup) release() {
 	var held []string
-	for i, got := range l.got {
-		if got {
+	for i, locked := range l.locked {
+		if locked {
 			held = append(held, l.names[i])
 		}
 	}
@@ -84,85 +86,111 @@ func (l *lookup) release() {
 	}
 }
 
-// fence is what the rows and the tables were before a loader began.
+// fence is what the rows and the tables were before a loader began: the loader's value is stored only if they are the same then.
 type fence struct {
 	rows        map[localcache.Key]store.Row
-	usable      map[localcache.Key]bool // live, and decodes
-	incarnation int64
-	looked      time.Duration                  // by the database's clock
-	snapshot    string                         // which removals of groups were known
-	leases      map[localcache.Key]store.Lease // that the store ends; nil: none
-	read        time.Time                      // by ours
+	usable      map[localcache.Key]bool        // the rows that are live and decode: no load is needed
+	incarnation int64                          // of the tables
+	looked      time.Duration                  // when, by the database's clock
+	taken       time.Time                      // when, by this process's clock
+	snapshot    string                         // which removals of groups were visible
+	leases      map[localcache.Key]store.Lease // which the statement that stores gives back; nil: none
 
-	step int   // of the look
-	sent int64 // by the monotonic clock
+	step int   // that of the run in which the rows were read
+	sent int64 // when the statement that read them was sent, by the monotonic clock
 }
 
-func (b *fence) found(k localcache.Key) (store.Row, bool) {
-	if b == nil || !b.usable[k] {
+// found returns the row of k if it needs no load. A nil fence has none.
+func (f *fence) found(k localcache.Key) (store.Row, bool) {
+	if f == nil || !f.usable[k] {
 		return store.Row{}, false
 	}
-	return b.rows[k], true
+	return f.rows[k], true
 }
 
-// fence reads the rows, if the statement that locked them has not. It must not be a statement that has waited for the
-// lock with the snapshot from before: that would miss the row which the last holder has just stored.
+// guard puts what the fence knows of k into w, the row that is to be stored.
+func (f *fence) guard(k localcache.Key, w *store.Write) {
+	if f != nil {
+		w.Fence, w.Incarnation, w.Looked = f.rows[k].Version, f.incarnation, f.looked
+		w.Snapshot, w.Lease = f.snapshot, f.leases[k]
+	}
+}
+
+// fence reads the rows, if the statement that locked them has not, and ends the reads that look began. The statement must not be one
+// that has waited for the lock with a snapshot from before: it would miss the row which the last holder has just stored.
 func (l *lookup) fence(ctx context.Context) (*fence, error) {
 	r, c := l.r, l.r.c
-	read := time.Now()
-	err := c.check(ctx)
-	if err == nil && l.looked == nil {
-		l.sent = coherence.Now()
-		statement, cancel := c.statement(ctx)
-		defer cancel()
-		var looked store.Looked
-		if looked, err = c.store.Look(statement, l.names, r.staleFor() > 0); err == nil {
-			l.looked = &looked
-		} else {
-			err = c.explain(ctx, err)
-		}
+	f := &fence{
+		rows: make(map[localcache.Key]store.Row, len(l.keys)), usable: make(map[localcache.Key]bool, len(l.keys)),
+		taken: time.Now(), step: l.step,
 	}
-	b := &fence{rows: make(map[localcache.Key]store.Row, len(l.keys)), usable: make(map[localcache.Key]bool, len(l.keys)), read: read, step: l.step, sent: l.sent}
 	r.old = map[localcache.Key]store.Row{}
-	for i, k := range l.keys {
-		var row store.Row
-		var e *localcache.Entry
-		shared := err
-		if err == nil {
-			row = l.looked.Rows[i]
-			if _, stale := row.Stale(); r.staleFor() > 0 && !r.early && (stale || !row.Live()) && r.offer(l.loads[i], row, r.into, l.step, l.sent) {
-				r.old[k] = row
-			}
-			if _, stale := row.Stale(); stale {
-				row.Value = nil // to everybody but the load it is no value
-			}
-			e = r.entry(k, &row, l.sent)
-			b.rows[k] = row
-			// Bytes that do not decode are to be loaded anew, not found again.
-			b.usable[k] = negative(&row) && r.negativeTTL() > 0 || row.Live() && r.unmarshal(k, row.Codec, row.Value, reflect.New(r.into).Interface()) == nil
-			if row.Live() && !b.usable[k] {
-				r.unusable = true
-			}
-		} else if ctx.Err() != nil {
-			shared = errGivenUp
+	if err := l.readRows(ctx); err != nil {
+		forSharers := err
+		if ctx.Err() != nil {
+			forSharers = errGivenUp
 		}
-		l.reads[i].Finish(row, shared, e)
-	}
-	if err != nil {
+		for _, read := range l.reads {
+			read.Finish(store.Row{}, forSharers, nil)
+		}
 		return nil, err
 	}
-	b.snapshot = l.looked.Snapshot
-	if ours, ok := c.locks.(leaser); ok {
-		b.leases = make(map[localcache.Key]store.Lease, len(l.keys))
-		for i, got := range l.got {
-			if got {
-				b.leases[l.keys[i]] = ours.Lease(l.names[i])
+	f.sent = l.sent
+	for i, k := range l.keys {
+		row := r.offerStale(l.loads[i], l.looked.Rows[i], l.step, l.sent)
+		f.rows[k], f.usable[k] = row, r.usable(k, &row)
+		l.reads[i].Finish(row, nil, r.entry(k, &row, l.sent))
+	}
+	f.incarnation, f.looked, f.snapshot = l.looked.Incarnation, l.looked.At, l.looked.Snapshot
+	if leases, ok := c.locks.(leaser); ok {
+		f.leases = make(map[localcache.Key]store.Lease, len(l.keys))
+		for i, locked := range l.locked {
+			if locked {
+				f.leases[l.keys[i]] = leases.Lease(l.names[i])
 			}
 		}
 	}
-	b.incarnation, b.looked = l.looked.Incarnation, l.looked.At
 	if len(l.keys) > 0 {
 		c.checkServer(l.looked.Rows[0].Server)
 	}
-	return b, nil
+	return f, nil
+}
+
+// readRows reads the rows into looked, if lock has not.
+func (l *lookup) readRows(ctx context.Context) error {
+	c := l.r.c
+	if err := c.check(ctx); err != nil || l.looked != nil {
+		return err
+	}
+	l.sent = coherence.Now()
+	statement, cancel := c.statement(ctx)
+	defer cancel()
+	looked, err := c.store.Look(statement, l.names, l.r.staleFor() > 0)
+	if err != nil {
+		return c.explain(ctx, err)
+	}
+	l.looked = &looked
+	return nil
+}
+
+// offerStale offers what was found to callers of l that take a stale value, and returns the row as it is to everybody else: without
+// its value if that has expired.
+func (r *loadRun) offerStale(l *coherence.Load, row store.Row, step int, sent int64) store.Row {
+	_, stale := row.Stale()
+	if r.staleFor() > 0 && !r.early && (stale || !row.Live()) && r.offer(l, row, r.into, step, sent) {
+		r.old[l.Key] = row
+	}
+	if stale {
+		row.Value = nil
+	}
+	return row
+}
+
+// usable says that the row of k needs no load. A live row that does not decode does: it is noted in r.unusable.
+func (r *loadRun) usable(k localcache.Key, row *store.Row) bool {
+	if negative(row) && r.negativeTTL() > 0 || row.Live() && r.unmarshal(k, row.Codec, row.Value, reflect.New(r.into).Interface()) == nil {
+		return true
+	}
+	r.unusable = r.unusable || row.Live()
+	return false
 }

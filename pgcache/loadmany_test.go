@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"runtime"
 	"slices"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/pgcache/go/codec"
 	"github.com/pgcache/go/internal/testdb"
 	"github.com/pgcache/go/pgcache"
 )
@@ -199,4 +201,32 @@ func TestOverlappingLoads(t *testing.T) {
 		}
 		cl.noLocks()
 	})
+}
+
+// A codec for one call is that of the values that it loads, as for GetOrSet.
+func TestGetOrSetManyWithCodec(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t).node(nil)
+	v := pgcache.For[int](c, pgcache.Namespace("n"))
+	for range 2 { // the second time from memory or the database
+		all, err := v.GetOrSetMany(t.Context(), []string{"a", "b"}, func(_ context.Context, missing []string) (map[string]int, error) {
+			return map[string]int{"a": 1, "b": 2}, nil
+		}, pgcache.WithCodec(codec.Gob{}))
+		if err != nil || len(all) != 2 || all["b"] != 2 {
+			t.Error(all, err)
+		}
+	}
+}
+
+// The error of a value that can't be encoded is that of its own key, and not of one that the loader left out.
+func TestGetOrSetManyErrorsAreOfTheirKey(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t).node(nil)
+	v := pgcache.For[float64](c, pgcache.Namespace("n"))
+	all, err := v.GetOrSetMany(t.Context(), []string{"nan", "none", "one"}, func(context.Context, []string) (map[string]float64, error) {
+		return map[string]float64{"nan": math.NaN(), "one": 1}, nil
+	})
+	if err == nil || strings.Count(err.Error(), "get or set many") != 1 || !strings.Contains(err.Error(), `"n:nan"`) || !maps.Equal(all, map[string]float64{"one": 1}) {
+		t.Errorf("%v, %v", all, err)
+	}
 }

@@ -3,8 +3,6 @@ package pgcache
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/pgcache/go/internal/coherence"
@@ -12,13 +10,13 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// fill calls the loader for loads, stores what it returns and ends them all. b is what their rows were before; nil if
+// fill calls the loader for loads, stores what it returns and ends them all. f is what their rows were before; nil if
 // nobody could say, and then nothing is stored.
-func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
+func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, f *fence) {
 	c := r.c
 	names := make([]string, len(loads))
 	for i, l := range loads {
-		names[i] = r.given(l.Key)
+		names[i] = r.keyInView(l.Key)
 	}
 	called := r.run.Step()
 	r.stats.loads.Add(1)
@@ -28,74 +26,77 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, b *fence) {
 	values, err := r.call(loading, loads, names)
 	o.from(LayerLoader)
 	o.waitedFor(err, r.run.Callers()...)
-	missing := errors.Is(err, ErrNotFound)
-	if missing {
+	notFound := errors.Is(err, ErrNotFound)
+	if notFound {
 		r.stats.notFound.Add(1)
 	}
 	switch {
-	case err != nil && !missing:
+	case err != nil && !notFound:
 		r.failed(ctx, loads, err)
 		return
-	case missing && r.many: // it says so of no key
+	case notFound && r.many: // it does not say which of the keys it means
 		end(loads, coherence.Loaded{All: true, Err: err})
 		return
 	}
 	var rows []store.Write
 	var outs []coherence.Loaded
 	var stored []*coherence.Load
-	_, over := r.life()
+	slow := time.Since(began) >= slowLoad
 	for i, l := range loads {
 		if r.staleFor() > 0 {
 			c.failing.forget(l.Key)
 		}
+		w := r.newWrite(l.Key, nil)
+		w.PublishNew = slow
+		f.guard(l.Key, &w)
 		value, ok := values[names[i]]
-		about, _ := value.(said)
-		if _, says := value.(said); says {
-			value = about.value
-		}
-		w := r.row(l.Key, nil)
-		w.PublishNew = time.Since(began) >= slowLoad
-		if b != nil {
-			w.Fence, w.Incarnation, w.Looked = b.rows[l.Key].Version, b.incarnation, b.looked
-			w.Snapshot, w.Lease = b.snapshot, b.leases[l.Key]
-		}
-		out := coherence.Loaded{Since: called}
-		if missing || !ok {
-			if out.Err, out.All = err, missing; about.unkept || !r.absent(l, &w) {
-				l.End(out)
-				continue
-			}
-		} else {
-			// Each key for itself: a value that can't be encoded fails alone.
-			if w.Value, err = r.encode(l.Key, value); err != nil {
-				if r.early {
-					r.fault = err
-				}
-				l.End(coherence.Loaded{Err: err})
-				continue
-			}
-			if about.ttl != 0 {
-				w.TTL = about.ttl
-			}
-			if about.tags != nil {
-				w.Tags = about.tags
-			}
-			out.Found, out.Loader, out.Row = true, true, *storedRow(w)
-			if about.unkept || over && about.ttl == 0 {
-				r.unkept = true
-				l.End(out)
-				continue
-			}
+		out, toStore := r.result(l, value, ok && !notFound, err, &w)
+		out.Since = called
+		if !toStore {
+			l.End(out)
+			continue
 		}
 		rows, outs, stored = append(rows, w), append(outs, out), append(stored, l)
 	}
 	if len(rows) > 0 {
-		r.store(ctx, stored, rows, outs, b)
+		r.store(ctx, stored, rows, outs, f)
 	}
 }
 
-// given is the key as the view's user knows it.
-func (v *view) given(k localcache.Key) string {
+// result is how l ends whose loader has returned value, if found, or else nothing and notFound, which is nil where a loader of many keys
+// has left the key out. It completes w; toStore says whether it is to be stored.
+func (r *loadRun) result(l *coherence.Load, value any, found bool, notFound error, w *store.Write) (out coherence.Loaded, toStore bool) {
+	fetched, _ := value.(fetchedValue) // of a loader of Fetch
+	if !found {
+		out.Err, out.All = notFound, notFound != nil
+		return out, !fetched.doNotStore && r.negativeWrite(l, w)
+	}
+	if _, ok := value.(fetchedValue); ok {
+		value = fetched.value
+	}
+	var err error
+	if w.Value, err = r.encode(l.Key, value); err != nil {
+		if r.early {
+			r.earlyErr = err
+		}
+		return coherence.Loaded{Err: err}, false
+	}
+	if fetched.ttl != 0 {
+		w.TTL = fetched.ttl
+	}
+	if fetched.tags != nil {
+		w.Tags = fetched.tags
+	}
+	out.Found, out.Loader, out.Row = true, true, *storedRow(*w)
+	if _, over := r.life(); fetched.doNotStore || over && fetched.ttl == 0 {
+		r.notStored = true
+		return out, false
+	}
+	return out, true
+}
+
+// keyInView is the key as callers of the view give it, without the view's namespace.
+func (v *view) keyInView(k localcache.Key) string {
 	if v.namespace != "" {
 		return k.Name
 	}
@@ -103,15 +104,16 @@ func (v *view) given(k localcache.Key) string {
 }
 
 // store stores what was loaded behind its fence, and ends the loads with out.
-func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []store.Write, out []coherence.Loaded, b *fence) {
+func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []store.Write, out []coherence.Loaded, f *fence) {
 	c := r.c
 	defer func() {
 		for i, l := range loads {
 			l.End(out[i])
 		}
 	}()
-	// A Delete is remembered for tombstoneGrace: what took longer could overtake one that is forgotten.
-	if b == nil || time.Since(b.read) > store.LoadGrace {
+	// Tombstones live a little longer than LoadGrace. A value that took longer to load might be stored over a Delete whose tombstone
+	// is gone; the statement checks the same by the database's clock.
+	if f == nil || time.Since(f.taken) > store.LoadGrace {
 		return
 	}
 	writers, versions := make([]*coherence.Writer, len(loads)), make([]int64, len(loads))
@@ -120,10 +122,9 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 		writers[i], versions[i] = c.local.BeginWrite(l.Key, rows[i].Version, l), rows[i].Version
 		slow = slow || rows[i].PublishNew
 	}
-	c.late.began(versions)
-	inline := c.window.Begin(slow, versions...) // a slow load is published at once: other processes wait for its row
+	inline := c.beginWrite(slow, versions...) // a slow load is published at once: other processes wait for its row
 	storing, sent := r.run.Step(), coherence.Now()
-	// Not with the callers' context: the value is there, and others wait for it.
+	// The value is stored even if the last caller leaves now.
 	statement, cancel := c.statement(context.WithoutCancel(ctx))
 	defer cancel()
 	done, err := c.store.PutLoaded(statement, rows, inline)
@@ -134,7 +135,7 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 	for i, w := range writers {
 		var e *localcache.Entry
 		if err == nil && done.Stored[i] {
-			// Nothing was written between the look and now: so it is as good as loaded now.
+			// The fence has shown that nothing was written since the look, so the value is current as of this statement.
 			out[i].Since = storing
 			if rows[i].TTL != 0 { // else it ends a stale value, no more
 				e = r.entry(loads[i].Key, storedRow(rows[i]), sent)
@@ -150,14 +151,14 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 	if err != nil {
 		err = c.explain(statement, err)
 		for i := range out {
-			if misconfigured(err) {
+			if isPermanent(err) {
 				out[i] = coherence.Loaded{Err: err}
 			}
 		}
 		c.warn("a loaded value was returned to its callers, and storing it failed", "error", err)
 		return
 	}
-	r.yield(statement, loads, out, fenced)
+	r.useNewer(statement, loads, out, fenced)
 }
 
 // leasesOf are the leases that ended with the store of rows.
@@ -169,8 +170,9 @@ func leasesOf(rows []store.Write) []store.Lease {
 	return leases
 }
 
-// yield gives way where a Set, a Delete or a Clear came between: callers get the newer value, if there is one.
-func (r *loadRun) yield(ctx context.Context, loads []*coherence.Load, out []coherence.Loaded, fenced []int) {
+// useNewer is for the loads that the fence has refused, because a Set, a Delete or a Clear came between: callers get the newer value, if
+// there is one.
+func (r *loadRun) useNewer(ctx context.Context, loads []*coherence.Load, out []coherence.Loaded, fenced []int) {
 	if len(fenced) == 0 {
 		return
 	}
@@ -186,77 +188,4 @@ func (r *loadRun) yield(ctx context.Context, loads []*coherence.Load, out []cohe
 			out[n] = coherence.Loaded{Found: true, Row: row, Since: reading}
 		}
 	}
-}
-
-// remaining is how long a row lives that was just written with this TTL.
-func remaining(ttl time.Duration) time.Duration {
-	if ttl == store.Never {
-		return 1<<63 - 1
-	}
-	return ttl
-}
-
-// call runs the loader in a goroutine of its own: it may panic, end its goroutine, or never return.
-func (r *loadRun) call(ctx context.Context, loads []*coherence.Load, names []string) (values map[string]any, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.c.opts.LoadTimeout, fmt.Errorf("%w (%v)", ErrLoadTimeout, r.c.opts.LoadTimeout))
-	defer cancel()
-	chain := &loadChain{cache: r.c, run: r.run, keys: make([]localcache.Key, len(loads)), outer: chainOf(ctx)}
-	for i, l := range loads {
-		chain.keys[i] = l.Key
-	}
-	type result struct {
-		values map[string]any
-		err    error
-	}
-	old := r.old
-	done := make(chan result, 1) // buffered: a loader that returns too late finds nobody
-	go func() {
-		res := result{err: ErrLoaderExited}
-		defer func() {
-			if p := recover(); p != nil {
-				res = result{err: &PanicError{Value: p, Stack: debug.Stack()}}
-			}
-			done <- res
-		}()
-		values, err := r.load(context.WithValue(ctx, chainKey{}, chain), names, old)
-		res = result{values, err}
-	}()
-	select {
-	case res := <-done:
-		if res.err != nil && errors.Is(res.err, context.DeadlineExceeded) && errors.Is(context.Cause(ctx), ErrLoadTimeout) {
-			res.err = fmt.Errorf("%w: %w", context.Cause(ctx), res.err)
-		}
-		return res.values, res.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-}
-
-// loadChain is what a loader's context carries: the keys that are being loaded around it.
-type loadChain struct {
-	cache *Cache
-	run   *coherence.Run
-	keys  []localcache.Key
-	outer *loadChain
-}
-
-type chainKey struct{}
-
-func chainOf(ctx context.Context) *loadChain {
-	chain, _ := ctx.Value(chainKey{}).(*loadChain)
-	return chain
-}
-
-// loading says whether ctx belongs to a loader of k: it would wait for itself.
-func loading(ctx context.Context, c *Cache, k localcache.Key) bool {
-	for chain := chainOf(ctx); chain != nil; chain = chain.outer {
-		if chain.cache == c {
-			for _, key := range chain.keys {
-				if key == k {
-					return true
-				}
-			}
-		}
-	}
-	return false
 }

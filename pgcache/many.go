@@ -39,7 +39,7 @@ func (t *Typed[T]) getMany(ctx context.Context, op string, keys []string, with *
 		if err := t.enter(op, key); err != nil {
 			return nil, nil, nil, err
 		}
-		if with.noneInMemory(t.key(key)) {
+		if with.negativeInMemory(t.key(key)) {
 			continue
 		}
 		ask, absent = append(ask, t.key(key)), append(absent, key)
@@ -62,7 +62,7 @@ func (t *Typed[T]) getMany(ctx context.Context, op string, keys []string, with *
 	rows, err := t.readMany(reading, ask, nil)
 	if err != nil {
 		if ctx.Err() == nil && reading.Err() != nil {
-			err = with.resilience.late(hardTimeout)
+			err = with.resilience.timedOut(optionHard)
 		}
 		return found, absent, due, fail(op, "", err)
 	}
@@ -128,12 +128,12 @@ func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ct
 	for tried := false; len(keys) > 0; {
 		found, missing, due, err := t.getMany(ctx, op, keys, &with, arrived)
 		if len(due) > 0 {
-			with.refreshBehind(ctx, due, reflect.TypeFor[T](), true, loader)
+			with.loadEarly(ctx, due, reflect.TypeFor[T](), true, loader)
 		}
 		for k, v := range found {
 			all[k] = v
 		}
-		if err != nil && (found == nil || ctx.Err() != nil || misconfigured(err)) {
+		if err != nil && (found == nil || ctx.Err() != nil || isPermanent(err)) {
 			return all, err
 		}
 		if err != nil && errors.Is(err, ErrLoadTimeout) {
@@ -167,29 +167,20 @@ func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ct
 	return all, nil
 }
 
-// loadMany loads the missing keys with r, or joins their loads, into all. again are keys to ask for once more.
+// loadMany loads the missing keys with r, or joins their loads, into all. again are keys to ask for once more; tried says that they
+// have been before.
 func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing []string, all map[string]T, tried bool) (again []string, err error) {
 	r.run = coherence.NewRun(context.WithoutCancel(ctx))
 	defer r.run.Leave()
-	loads := make([]*coherence.Load, len(missing))
-	steps := make([]int, len(missing))
-	waits := make([]bool, len(missing))
+	waiters := make([]waiter, len(missing))
 	var mine []*coherence.Load
 	for i, key := range missing {
-		var part coherence.Part
-		loads[i], part, steps[i] = t.c.local.Join(t.key(key), r.run, r.arrived)
-		if part != coherence.Waits && r.impatient() {
-			loads[i].Run.Keep()
-		}
-		switch part {
+		waiters[i] = r.join(ctx, t.key(key), r.run, r.arrived)
+		switch l := waiters[i].load; waiters[i].part {
 		case coherence.Leads:
-			mine = append(mine, loads[i])
+			mine = append(mine, l)
 		case coherence.Joins:
-			t.stats.coalesced.Add(1)
-			loads[i].Run.Share(ctx)
-			defer loads[i].Run.Leave()
-		case coherence.Waits:
-			waits[i] = true
+			defer l.Run.Leave()
 		}
 	}
 	if len(mine) > 0 {
@@ -197,53 +188,69 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 	}
 	var errs []error
 	failed := map[*coherence.Run]bool{} // one loader's error, reported once
-	for i, l := range loads {
+	for i, w := range waiters {
 		var v T
-		key := missing[i]
-		_, early, err := r.waitFor(ctx, l, false, steps[i], r.arrived, &v)
-		if err != nil && errors.Is(err, ErrLoadTimeout) {
-			errs = append(errs, fail(op, l.Key.Row(), err)) // others may have come
+		_, answered, err := r.waitFor(ctx, w, &v)
+		switch {
+		case errors.Is(err, ErrLoadTimeout):
+			errs = append(errs, fail(op, w.load.Key.Row(), err)) // others may have come
 			continue
-		}
-		if err != nil {
+		case err != nil:
 			return nil, fail(op, "", err)
 		}
-		if early {
-			all[key] = v
-			continue
-		}
-		out := l.Result()
-		if out.Failed && r.staleFor() > 0 {
-			if _, early = r.takeOffer(l, steps[i], r.arrived, &v, out.Err); early {
-				all[key] = v
-				continue
-			}
+		found, retry := answered, false
+		if !answered {
+			found, retry, err = r.takeLoadedOfMany(op, w, &v, tried, failed)
 		}
 		switch {
-		case waits[i] || out.Skipped:
-			again = append(again, key)
-		case out.Failed && r.staleFor() > 0 && !tried && l.Offered(steps[i], r.arrived) == nil:
-			again = append(again, key) // nobody has looked for this caller
-		case r.negativeTTL() > 0 && errors.Is(out.Err, ErrNotFound):
-		case out.Err != nil:
-			if !out.All || !failed[l.Run] {
-				errs = append(errs, failLoad(op, l.Key.Row(), out.Err))
-			}
-			failed[l.Run] = out.All
-		case !l.Answers(steps[i], r.arrived):
-			again = append(again, key)
-		case out.Found && out.Expired():
-			again = append(again, key) // another key's loader was slow
-		case out.Found && r.noneInRow(&out.Row):
-		case out.Found && negative(&out.Row):
-			again = append(again, key)
-		case out.Found:
-			if err := t.unmarshal(l.Key, out.Row.Codec, out.Row.Value, &v); err != nil {
-				errs = append(errs, fail(op, l.Key.Row(), fmt.Errorf("what was loaded: %w", err)))
-			} else {
-				all[key] = v
-			}
+		case err != nil:
+			errs = append(errs, err)
+		case retry:
+			again = append(again, missing[i])
+		case found:
+			all[missing[i]] = v
 		}
 	}
 	return again, errors.Join(errs...)
+}
+
+// takeLoadedOfMany decodes the result of a load of one of many keys. retry says that it is not one for this caller. failed are the runs
+// whose error was returned already: that of a whole run is returned for one of its keys.
+func (r *loadRun) takeLoadedOfMany(op string, w waiter, dst any, tried bool, failed map[*coherence.Run]bool) (found, retry bool, err error) {
+	l, out := w.load, w.load.Result()
+	if out.Failed && r.staleFor() > 0 {
+		if _, ok := r.takeOffer(w, dst, out.Err); ok {
+			return true, false, nil
+		}
+	}
+	switch {
+	case w.part == coherence.Waits || out.Skipped:
+		return false, true, nil
+	case out.Failed && r.staleFor() > 0 && !tried && w.offered() == nil:
+		return false, true, nil // nobody has looked for a stale value since this caller came
+	case r.knewNothing(w):
+		return false, true, nil
+	case r.negativeTTL() > 0 && errors.Is(out.Err, ErrNotFound):
+		return false, false, nil
+	case out.Err != nil:
+		if !out.All || !failed[l.Run] {
+			err = failLoad(op, l.Key.Row(), out.Err)
+		}
+		failed[l.Run] = out.All
+		return false, false, err
+	case !w.answers():
+		return false, true, nil
+	case !out.Found:
+		return false, false, nil
+	case out.Expired():
+		return false, true, nil // another key's loader was slow
+	case r.negativeInRow(&out.Row):
+		return false, false, nil
+	case negative(&out.Row):
+		return false, true, nil
+	}
+	if err := r.unmarshal(l.Key, out.Row.Codec, out.Row.Value, dst); err != nil {
+		return false, false, fail(op, l.Key.Row(), fmt.Errorf("what was loaded: %w", err))
+	}
+	return true, false, nil
 }

@@ -15,13 +15,13 @@ import (
 // schemaVersion is what this release works with.
 var schemaVersion = migrate.Latest()
 
-// schema remembers that the tables are there and fit.
+// schema is what this node knows of the tables.
 type schema struct {
-	known   atomic.Bool
+	known   atomic.Bool            // they are there and fit this release and the options
 	proven  atomic.Bool            // the role has the rights that it needs
-	reader  atomic.Bool            // they are for reading alone
+	reader  atomic.Bool            // the role may only read
 	id      atomic.Pointer[string] // the cache's, which its messages carry; nil: nobody has read it yet
-	looking atomic.Pointer[look]
+	looking atomic.Pointer[look]   // the one that is under way; nil: none is
 }
 
 // look is one reading of the state, for all callers that ask while it is under way.
@@ -30,6 +30,7 @@ type look struct {
 	err  error
 }
 
+// look returns nil once the schema is known: it reads the state, or waits for who is reading it.
 func (s *schema) look(ctx context.Context, c *Cache) error {
 	for !s.known.Load() {
 		mine := &look{done: make(chan struct{})}
@@ -64,6 +65,7 @@ func (s *schema) readFor(ctx context.Context, c *Cache, mine *look) (err error) 
 	return err
 }
 
+// read reads the state and compares it. Unlike look it does so also where the schema is known.
 func (s *schema) read(ctx context.Context, c *Cache) error {
 	statement, cancel := c.statement(ctx)
 	defer cancel()
@@ -94,6 +96,7 @@ func (c *Cache) fits(have store.State) error {
 	return &SchemaError{Have: have.Version, Want: schemaVersion, HaveChannel: have.Channel, WantChannel: c.store.Names.Channel}
 }
 
+// unknown has the next operation look again.
 func (s *schema) unknown() {
 	s.known.Store(false)
 	s.proven.Store(false)
@@ -138,7 +141,7 @@ func (c *Cache) MigrationState(ctx context.Context) (MigrationState, error) {
 }
 
 // MigrationSQL returns the SQL of all migrations for a cache with opts, for those who migrate with a tool of their own.
-// Run each part, they are headed by comments, once and in order. Only Schema, Prefix, Channel, Durable and HideKeys of
+// Run each part once and in order; each begins with a comment that names it. Only Schema, Prefix, Channel, Durable and HideKeys of
 // opts count.
 func MigrationSQL(opts Options) (string, error) {
 	names, err := store.Names{Schema: opts.Schema, Prefix: opts.Prefix, Channel: opts.Channel, Durable: opts.Durable, Hidden: opts.HideKeys}.Resolve()

@@ -34,16 +34,20 @@ type Observer interface {
 // An Op is an operation that begins.
 type Op struct {
 	Kind OpKind
-	// Name is for an OpCall what Error.Op says of it: "get", "set", "get or set" and so on; "keys" and "entries" are shown once for
-	// each page. For an OpStatement it is
-	// "read", "write", or "store" for what was loaded; for an OpWait "read"; for an OpLoad "load"; for an OpUpkeep "flush",
-	// "pulse", "refresh" or "sweep".
+	// Name is
+	//   - of an OpCall what Error.Op says of it: "get", "set", "get or set" and so on ("keys" and "entries" are shown once for each
+	//     page);
+	//   - of an OpStatement "read", "write", or "store" for what was loaded;
+	//   - of an OpWait "read";
+	//   - of an OpLoad "load";
+	//   - of an OpUpkeep "flush", "pulse", "refresh" or "sweep".
 	Name string
 	// View is the namespace of the view; "" for the Cache's own methods, and where views share the operation.
 	View string
 	// Keys is how many keys it is about, 0 where that is not known.
 	Keys int
-	// Callers are of an OpStatement that several callers share the contexts of all of them. ctx is then made of the first.
+	// Callers are the contexts of all callers that share an OpStatement. Begin's ctx is then made of the first of them. nil: the
+	// statement is of one caller.
 	Callers []context.Context
 }
 
@@ -149,21 +153,22 @@ func (c *Cache) event(e Event) {
 	}
 }
 
-// survive is deferred around each call of the Observer. Others wait for what the caller does: for a statement that they share, for the
-// listener, or for the flush. So a panic ends there. The log names its type, and its text only where the runtime has made it.
+// survive is deferred around each call of the Observer, and ends a panic: others wait for what the caller does, for a statement that
+// they share, for the listener, or for the flush. The log names the panic's type, and its text only where the runtime has made it.
 func (c *Cache) survive() {
 	if p := recover(); p != nil {
 		c.warn("the Observer panicked", "panic", panicText(p), "stack", string(debug.Stack()))
 	}
 }
 
-// observation is an operation that is shown; nil: none is.
+// observation is an operation that is shown; nil: there is no Observer, or Begin panicked.
 type observation struct {
 	c      *Cache
-	finish func(Outcome)
+	finish func(Outcome) // what Begin has returned; may be nil
 	out    Outcome
 }
 
+// begin shows that op begins. The operation goes on with *ctx.
 func (c *Cache) begin(ctx *context.Context, op Op) *observation {
 	if c.opts.Observer == nil {
 		return nil
@@ -194,7 +199,8 @@ func (o *observation) from(layer Layer) {
 	}
 }
 
-// end is to be deferred. found is nil for a call that does not say whether there was something.
+// end shows how the operation ended. It is to be deferred, so it takes the addresses of results. found is nil for a call that does
+// not say whether there was something.
 func (o *observation) end(found *bool, err *error) {
 	if o == nil || o.finish == nil {
 		return
@@ -216,7 +222,7 @@ func (o *observation) waitedFor(err error, callers ...context.Context) {
 // writes are watched, so it stays small.
 type late struct {
 	mu sync.Mutex
-	at map[int64]int64 // when the write was replied to, by its version; 0: not yet. nil: nobody asks
+	at map[int64]int64 // when the write was replied to, by its version; 0: not yet. nil: there is no Observer
 }
 
 const maxLate = 1024
@@ -234,6 +240,7 @@ func (l *late) began(versions []int64) {
 	l.at[versions[0]] = 0
 }
 
+// replied is called with the reply. silent says that the statement published nothing.
 func (l *late) replied(versions []int64, silent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -244,7 +251,8 @@ func (l *late) replied(versions []int64, silent bool) {
 	}
 }
 
-func (l *late) published(versions []int64) (late []time.Duration) {
+// published is called with the versions of a notification, and returns how late those of the watched writes are.
+func (l *late) published(versions []int64) (after []time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, v := range versions {
@@ -253,8 +261,8 @@ func (l *late) published(versions []int64) (late []time.Duration) {
 			if at == 0 {
 				at = coherence.Now() // before the reply
 			}
-			late = append(late, time.Duration(coherence.Now()-at))
+			after = append(after, time.Duration(coherence.Now()-at))
 		}
 	}
-	return late
+	return after
 }

@@ -3,10 +3,12 @@ package pgcache_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
 
+	"github.com/pgcache/go/driver/pgxdriver"
 	"github.com/pgcache/go/pgcache"
 )
 
@@ -14,7 +16,10 @@ import (
 type shown struct {
 	mu  sync.Mutex
 	ops map[string]int // by name and result
-	up  int
+
+	up, published int
+
+	listener []pgcache.Event // what became of it, in order
 }
 
 func (s *shown) Open(func() pgcache.Stats) func() { return nil }
@@ -30,8 +35,61 @@ func (s *shown) Begin(ctx context.Context, op pgcache.Op) (context.Context, func
 func (s *shown) Event(e pgcache.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.Kind == pgcache.EventListenerUp {
+	switch e.Kind {
+	case pgcache.EventListenerUp:
 		s.up++
+		s.listener = append(s.listener, e)
+	case pgcache.EventPublished:
+		s.published++
+	case pgcache.EventListenerDown:
+		s.listener = append(s.listener, e)
+	}
+}
+
+// kinds are those of the events of the listener.
+func (s *shown) kinds() (kinds []pgcache.EventKind) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.listener {
+		kinds = append(kinds, e.Kind)
+	}
+	return kinds
+}
+
+// A listener that the cache itself ends, because rows come from another server, is shown as lost before it is shown as live
+// again.
+func TestObserver_ListenerRestarts(t *testing.T) {
+	t.Parallel()
+	s := &shown{ops: map[string]int{}}
+	var received echoes
+	c := newCluster(t).node(func(db *sql.DB, o *pgcache.Options) {
+		received.Listener = pgxdriver.Listener(db)
+		o.Listener, o.Observer = &received, s
+	})
+	before := len(s.kinds()) // on a busy machine it may have come up after more than one attempt
+	received.echo(123)
+	set(t, c, "k", 1)
+	eventually(t, "the listener is live again", func() bool { k := s.kinds(); return len(k) > before && k[len(k)-1] == pgcache.EventListenerUp })
+	if k := s.kinds(); k[before] != pgcache.EventListenerDown {
+		t.Errorf("after the listener was live: %v, want that it was lost", k[before:])
+	}
+}
+
+// failed is a listener that can never work.
+type failed struct{ err error }
+
+func (l failed) Listen(context.Context, string, pgcache.Subscriber) error { return l.err }
+
+// A listener that can never work is shown as lost.
+func TestObserver_ListenerFails(t *testing.T) {
+	t.Parallel()
+	s, cause := &shown{ops: map[string]int{}}, errors.New("no such channel")
+	newCluster(t).start(func(_ *sql.DB, o *pgcache.Options) { o.Listener, o.Observer = failed{cause}, s })
+	eventually(t, "it is shown", func() bool { return len(s.kinds()) == 1 })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.listener[0]; e.Kind != pgcache.EventListenerDown || !errors.Is(e.Err, cause) {
+		t.Errorf("%+v", e)
 	}
 }
 
@@ -77,5 +135,34 @@ func TestObserver(t *testing.T) {
 	}
 	if v := c.Stats(); v.Views["user"].Loads != 2 || v.Loads != 2 || v.Views["user"].NotFound != 1 {
 		t.Errorf("%+v", v)
+	}
+}
+
+// It is shown how late the invalidation of each kind of write is, also of those that may not be done.
+func TestObserverIsShownWhenWritesArePublished(t *testing.T) {
+	t.Parallel()
+	s := &shown{ops: map[string]int{}}
+	c := newCluster(t).node(func(_ *sql.DB, o *pgcache.Options) { o.Observer = s })
+	numbers := pgcache.For[int](c)
+	set(t, c, "k", 1)
+	for name, write := range map[string]func() error{
+		"Set":       func() error { return c.Set(t.Context(), "k", 2) },
+		"Increment": func() error { _, err := c.Increment(t.Context(), "k", 1); return err },
+		"Touch":     func() error { _, err := c.Touch(t.Context(), "k", 0); return err },
+		"Update": func() error {
+			_, err := numbers.Update(t.Context(), "k", func(old int, _ bool) (int, error) { return old + 1, nil })
+			return err
+		},
+	} {
+		published := func() int {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.published
+		}
+		before := published()
+		if err := write(); err != nil {
+			t.Fatal(name, err)
+		}
+		eventually(t, "the invalidation of "+name+" is shown", func() bool { return published() > before })
 	}
 }

@@ -13,21 +13,22 @@ import (
 )
 
 const (
-	pollLease = 2 * time.Minute  // how long writers go on logging for a node that polls
-	pollRenew = 30 * time.Second // how often it renews that
-	busyPause = 5 * time.Millisecond
+	pollLease = 2 * time.Minute      // how long writers go on logging for a node that polls
+	pollRenew = 30 * time.Second     // how often it renews that
+	busyPause = 5 * time.Millisecond // between two tries of a poll to flush, beside another flush
 )
 
-// errPolls is why a cache that may only read has no use for a Listener that polls.
+// errPolls is why the Listener of a cache that may only read must not poll.
 var errPolls = errors.New("a role that may only read can't poll, because who polls takes a lease and flushes: give it a Listener that listens, or the rights to write")
 
-// StartPolling is what listener.Poll calls.
+// StartPolling takes the poller lease and returns what reads the notices from then on. The Listener of listener.Poll calls it: see
+// its interface poller.
 func (s subscriber) StartPolling(ctx context.Context) (func(context.Context) ([]string, error), error) {
 	c := s.c
 	if err := c.check(ctx); err != nil {
 		return nil, err
 	}
-	began := time.Now()
+	asked := time.Now()
 	statement, cancel := c.statement(ctx)
 	defer cancel()
 	incarnation, last, err := c.store.BeginPolling(statement, pollLease)
@@ -38,17 +39,17 @@ func (s subscriber) StartPolling(ctx context.Context) (func(context.Context) ([]
 		return nil, fmt.Errorf("start polling: %w", c.explain(ctx, err))
 	}
 	c.polling.Store(true)
-	p := &poller{c: c, incarnation: incarnation, last: last, began: began, renewed: -1}
+	p := &poller{c: c, incarnation: incarnation, last: last, renewed: asked, renewedDB: -1}
 	return p.next, nil
 }
 
-// poller is one run of polls that misses nothing.
+// poller is a run of polls between which nothing is missed: from StartPolling until next returns an error. One goroutine uses it.
 type poller struct {
 	c           *Cache
-	incarnation int64
+	incarnation int64         // of the tables, when the run began
 	last        int64         // seq of the newest notice that was read
-	began       time.Time     // when the lease was last renewed, by this node's clock
-	renewed     time.Duration // the same by the database's clock; -1: not known yet
+	renewed     time.Time     // when the lease was last renewed, by this node's clock
+	renewedDB   time.Duration // the same by the database's clock; -1: not known before the first poll
 }
 
 // next reads what was published since it was last called.
@@ -87,10 +88,10 @@ func (p *poller) next(ctx context.Context) (payloads []string, err error) {
 	case !polled.Leased, p.since(polled.Now) > pollLease/2:
 		return nil, errors.New("the poller lease has expired: changes may have been missed")
 	}
-	if p.renewed < 0 {
-		p.renewed = polled.Now
+	if p.renewedDB < 0 {
+		p.renewedDB = polled.Now
 	} else if p.since(polled.Now) > pollRenew {
-		p.began, p.renewed = time.Now(), polled.Now
+		p.renewed, p.renewedDB = time.Now(), polled.Now
 		if err := c.onSession(ctx, pulseTimeout, func(ctx context.Context, conn *sql.Conn) error {
 			if err := c.store.KeepPolling(ctx, conn, pollLease); err != nil {
 				return err
@@ -106,12 +107,12 @@ func (p *poller) next(ctx context.Context) (payloads []string, err error) {
 	return payloads, nil
 }
 
-// since is how long ago the lease was renewed, at now of the database's clock. A suspended machine's own clock stands still,
-// and the database's may be set: the longer counts.
-func (p *poller) since(now time.Duration) time.Duration {
-	own := time.Since(p.began)
-	if p.renewed < 0 {
+// since is how long ago the lease was renewed, where the database's clock shows nowDB. A suspended machine's own clock stands
+// still, and the database's may be set: the longer counts.
+func (p *poller) since(nowDB time.Duration) time.Duration {
+	own := time.Since(p.renewed)
+	if p.renewedDB < 0 {
 		return own
 	}
-	return max(own, now-p.renewed)
+	return max(own, nowDB-p.renewedDB)
 }

@@ -15,20 +15,23 @@ import (
 )
 
 // This file is the second half of a node's trust in its memory. The listener's half says: what is published reaches this
-// node. The pulse says: what is committed is being published. Memory is served while both were seen to hold within the
-// last heartbeat and its timeout, so whatever goes wrong between a commit and this node, trust ends by itself.
+// node. The pulse says: what is committed is being published. Memory is served while both were seen to hold within the last
+// interval and timeout of each, so whatever goes wrong between a commit and this node, trust ends by itself.
 //
 // A pulse is one small statement every two seconds, on the session that no busy pool can take away. It must find
 //
 //   - the server that the listener is connected to: after a failover the listener may stay on the old one, which lives;
-//   - the cache's id, schema and channel, and the secret that hides keys: tables may be dropped and made anew;
+//   - the cache's id, the schema's version, the channel, and the secret that hides keys: tables may be dropped and made anew;
 //   - the incarnation of the last pulse: a crash or a TRUNCATE may have removed what was to be published;
 //   - as much time gone by on the database's clock as on the node's: a suspended machine's monotonic clock stands still;
 //   - for a node that polls, its lease in force: without it changes are only notified;
 //   - and no change in the log that is older than a second. Such a change was left by a node that died, by a write that
 //     committed after its writer had given up, or by flushes that fail. It is flushed at once. Where that fails the node
-//     forgets all it holds, at every pulse until it succeeds: memory goes on being of use, and nothing in it is older than
-//     a pulse.
+//     forgets all it holds, at every pulse until it succeeds: between two pulses memory is still served, and nothing in it
+//     is older than a pulse.
+//
+// A node that nobody reads through for five minutes pulses twice a minute only, and the next read of it wakes its pulse: see
+// idle.go.
 const (
 	pulseEvery   = 2 * time.Second
 	pulseTimeout = time.Second
@@ -37,21 +40,23 @@ const (
 
 	// poolEvery is how often the server behind the pool is looked at where no other statement has shown it. Where it does not
 	// answer for poolLimit, memory is not trusted until it does: so a failover is noticed within ten seconds, pulses and
-	// timeouts included. Where the pool has no connection to spare there is no look and no limit: an exhausted pool must not
+	// timeouts included. Where the pool has no free connection there is no look and no limit: an exhausted pool must not
 	// turn memory off.
 	poolEvery = 5 * time.Second
 	poolLimit = 7 * time.Second
 )
 
-// heartbeat is the state of the pulse. Other goroutines use wake, looking and poolAt; the rest only pulses does.
-type heartbeat struct {
-	wake chan struct{} // the listener has come up, or the schema was found: look now
+// pulsing is the state of the pulse. Other goroutines use wake, idle, idleAfter, looking and poolAt; the rest is of the goroutine of pulses.
+type pulsing struct {
+	wake chan struct{} // the next pulse is to come now: the listener is live, the schema was found, a table is watched; nil without a Listener
 
 	last store.Pulse
-	at   time.Time // when last was asked for; zero: never
+	at   time.Time // when last was asked for; zero: no pulse has been verified yet
 
-	node        int64 // by which this node claims to flush for watched tables; 0: not drawn yet
-	mayNotFlush bool  // the role may not
+	flusher     int64 // this node's id in its claims to flush for watched tables; 0: none was drawn yet
+	mayNotFlush bool  // the role may not claim; it is not asked again
+
+	idleness
 
 	looking atomic.Bool  // the server behind the pool is being looked at
 	poolAt  atomic.Int64 // when a statement over the pool was last answered by the listener's server, by coherence.Now
@@ -63,19 +68,22 @@ func (c *Cache) pulses() {
 	for {
 		if err := c.pulse(c.ctx); err == nil {
 			pause = pulseEvery
-		} else if pause > pulseEvery/2 {
-			pause = pulseEvery
 		} else {
-			pause *= 2
+			pause = min(2*pause, pulseEvery)
 		}
 		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-c.heartbeat.wake:
-			pause = pulseRetry
-		case <-c.ctx.Done():
-			timer.Stop()
-			return
+		for waits := true; waits; {
+			select {
+			case <-timer.C:
+				timer.Reset(pulseEvery)
+				waits = c.idles(time.Now())
+			case <-c.pulsing.wake:
+				pause, waits = pulseRetry, false
+				c.pulsing.used(time.Now())
+			case <-c.ctx.Done():
+				timer.Stop()
+				return
+			}
 		}
 		timer.Stop()
 	}
@@ -84,18 +92,18 @@ func (c *Cache) pulses() {
 // wakePulse has the next pulse come at once.
 func (c *Cache) wakePulse() {
 	select {
-	case c.heartbeat.wake <- struct{}{}:
+	case c.pulsing.wake <- struct{}{}:
 	default:
 	}
 }
 
-// pulse looks once. It returns nil if memory may be trusted for another interval.
+// pulse asks once, verifies the answer, and acts on it. It returns nil if memory may be trusted for another interval.
 func (c *Cache) pulse(ctx context.Context) (err error) {
 	defer c.upkeep(&ctx, "pulse").end(nil, &err)
 	defer func() {
 		c.listening.setPulse(err)
 		if err != nil {
-			c.invalidated(nil) // memory is not served while pulses fail, and the program must not trust its own longer
+			c.invalidated(nil) // memory is not served while pulses fail, and what the program keeps may be stale too
 		}
 	}()
 	if !c.schema.known.Load() {
@@ -123,7 +131,7 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 	}
 	if p.Behind {
 		if err := c.window.FlushNow(ctx); err != nil {
-			c.stats.behind.Add(1)
+			c.stats.unpublished.Add(1)
 			c.local.Forget()
 			c.warn("changes older than a second could not be published: memory is forgotten every few seconds until they are", "error", err)
 		}
@@ -131,30 +139,38 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 	if p.Watches {
 		c.flushForWatches(ctx)
 	}
-	if err := c.lookAtPool(); err != nil {
+	gap := c.pulsing.gap(asked)
+	if err := c.lookAtPool(gap); err != nil {
 		return err
 	}
-	c.local.TrustPulse(asked.Add(pulseEvery + pulseTimeout))
+	if c.pulsing.idle.Load() {
+		return nil // the next read wakes a pulse that counts
+	}
+	if gap {
+		c.local.Forget()
+	}
+	c.pulsing.trusts(asked)
+	c.local.TrustPulse(asked.Add(pulseEvery + pulseTimeout)) // from when it was asked: the answer may have been long on its way
 	return nil
 }
 
 // flushLease is how long a node that flushes for watched tables does so without a pulse that renews its claim.
 const flushLease = 5 * time.Second
 
-// flushForWatches has one node of the fleet look at the change log once a window: triggers of watched tables leave their changes
-// there and notify nobody. Where that node is lost, the pulses of the others flush what is older than a second, and one of them
-// takes over when its lease has ended.
+// flushForWatches claims to be the one node of the fleet that looks at the change log once a window, and renews the claim: triggers
+// of watched tables leave their changes there and notify nobody. Where that node is lost, the pulses of the others flush what is
+// older than a second, and one of them claims it when the lease has ended.
 func (c *Cache) flushForWatches(ctx context.Context) {
-	h := &c.heartbeat
+	h := &c.pulsing
 	if h.mayNotFlush {
 		return
 	}
-	for h.node == 0 {
-		h.node = rand.Int64()
+	for h.flusher == 0 {
+		h.flusher = rand.Int64()
 	}
 	asked, mine := time.Now(), false
 	err := c.onSession(ctx, pulseTimeout, func(ctx context.Context, conn *sql.Conn) (err error) {
-		mine, err = c.store.ClaimFlushing(ctx, conn, h.node, flushLease)
+		mine, err = c.store.ClaimFlushing(ctx, conn, h.flusher, flushLease)
 		return err
 	})
 	switch {
@@ -165,15 +181,15 @@ func (c *Cache) flushForWatches(ctx context.Context) {
 	}
 }
 
-// verify compares a pulse with the last one and with what the node knows. Whatever has changed makes it forget what it
-// holds; an error says that it can't go on as it is.
+// verify compares a pulse with the last one and with what the node knows. It forgets what it holds where something has changed that
+// may have kept changes from it. An error says that memory may not be trusted for now.
 func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time) error {
 	if err := c.fits(p.State); err != nil {
 		c.schema.unknown()
 		c.local.Forget()
 		return err
 	}
-	c.local.Hide(p.KeySecret)
+	c.local.Hide(p.KeySecret) // forgets everything if it is another than before
 	if own := c.local.Server(); own != 0 && p.Server != own {
 		c.checkServer(p.Server)
 		return errors.New("pulse: notifications come from another server than the data")
@@ -182,20 +198,20 @@ func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time) erro
 		c.restartListener(errors.New("the poller lease has lapsed"))
 		return errors.New("pulse: the poller lease has lapsed")
 	}
-	if p.Incarnation == 0 { // a crash has removed it
+	if p.Incarnation == 0 { // a crash has emptied its table: this makes one, unless another node has done so since
 		incarnation, _, err := c.store.Incarnation(ctx)
 		switch {
 		case sqlerr.State(err) == denied:
-			// A role that only reads can't make one. Until a writer has, two crashes look like none: so nothing is kept for
-			// longer than a pulse.
+			// A role that only reads can't make one. Until a writer has, it is 0 before another crash and after it: so nothing
+			// is kept for longer than a pulse.
 			c.local.Forget()
 		case err != nil:
 			return fmt.Errorf("pulse: %w", err)
 		}
 		p.Incarnation = incarnation
 	}
-	last, at := c.heartbeat.last, c.heartbeat.at
-	c.heartbeat.last, c.heartbeat.at = p, asked
+	last, at := c.pulsing.last, c.pulsing.at
+	c.pulsing.last, c.pulsing.at = p, asked
 	if at.IsZero() {
 		c.schema.id.Store(&p.State.ID)
 		return nil
@@ -219,20 +235,22 @@ func (c *Cache) onSession(ctx context.Context, d time.Duration, f func(ctx conte
 	})
 }
 
-// lookAtPool asks which server the pool leads to, if nothing else has shown it lately and there is a connection to spare. The
-// session may have been opened before a failover.
-func (c *Cache) lookAtPool() error {
-	h, now := &c.heartbeat, coherence.Now()
+// lookAtPool asks which server the pool leads to, if nothing else has shown it lately and the pool has a free connection. The
+// pulse does not show it: its session may have been opened before a failover. After a gap it waits for the answer.
+func (c *Cache) lookAtPool(gap bool) error {
+	h, now := &c.pulsing, coherence.Now()
 	s := c.db.Stats()
-	spare := s.MaxOpenConnections == 0 || s.InUse < s.MaxOpenConnections
+	free := s.MaxOpenConnections == 0 || s.InUse < s.MaxOpenConnections
 	seen := h.poolAt.Load()
-	if !spare || c.local.Server() == 0 || seen == 0 {
+	if !free || c.local.Server() == 0 || seen == 0 {
 		h.poolAt.Store(now)
 		return nil
 	}
 	age := time.Duration(now - seen)
 	if age >= poolEvery && h.looking.CompareAndSwap(false, true) {
+		looked := make(chan struct{})
 		c.goDo(func() {
+			defer close(looked)
 			defer h.looking.Store(false)
 			ctx, cancel := c.statement(c.ctx)
 			defer cancel()
@@ -240,6 +258,16 @@ func (c *Cache) lookAtPool() error {
 				c.checkServer(server)
 			}
 		})
+		if gap { // nobody has looked for as long as nobody has pulsed
+			timer := time.NewTimer(pulseTimeout)
+			defer timer.Stop()
+			select {
+			case <-looked:
+			case <-timer.C:
+			case <-c.ctx.Done():
+			}
+			age = time.Duration(coherence.Now() - h.poolAt.Load())
+		}
 	}
 	if age > poolLimit {
 		return fmt.Errorf("pulse: no statement over the pool was answered for %v", age.Round(time.Second))

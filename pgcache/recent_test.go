@@ -51,22 +51,22 @@ func TestRecentIsBounded(t *testing.T) {
 	}
 }
 
-// At most maxRefreshes loads run in the background, one of a key, whatever is forgotten meanwhile; and each that ends makes room.
+// At most maxEarlyLoads loads run in the background, one of a key, whatever is forgotten meanwhile; and each that ends makes room.
 func TestRefreshesAreBounded(t *testing.T) {
 	t.Parallel()
-	var s refreshes
-	for i := range maxRefreshes {
+	var s earlyLoads
+	for i := range maxEarlyLoads {
 		if !s.begin(numbered(i)) || s.begin(numbered(i)) {
 			t.Fatal(i)
 		}
 	}
-	if s.begin(numbered(maxRefreshes)) {
+	if s.begin(numbered(maxEarlyLoads)) {
 		t.Error("one too many")
 	}
 	for i := range 3 * maxRecent { // those that run are forgotten too
 		s.put(numbered(-1-i), struct{}{}, 0, math.MaxInt64)
 	}
-	for i := range maxRefreshes {
+	for i := range maxEarlyLoads {
 		s.end(numbered(i), int64(time.Hour))
 	}
 	if s.running != 0 || len(s.of) > maxRecent {

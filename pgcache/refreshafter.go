@@ -11,23 +11,23 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// maxRefreshes bounds how many background loads a process runs at a time.
-const maxRefreshes = 64
+// maxEarlyLoads bounds how many background loads a process runs at a time.
+const maxEarlyLoads = 64
 
-// longestPause bounds for how long a key is left alone after a background load that was done, or that another process had.
-const longestPause = time.Second
+// maxPause bounds for how long a key is left alone after a background load that was done, or that another process had.
+const maxPause = time.Second
 
-// refreshes are the keys whose background load runs, or ran a moment ago.
-type refreshes struct {
+// earlyLoads are the keys whose background load runs, or ran a moment ago.
+type earlyLoads struct {
 	recent[struct{}]
 	running int
 }
 
-func (s *refreshes) begin(k localcache.Key) bool {
+func (s *earlyLoads) begin(k localcache.Key) bool {
 	now := coherence.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.of[k].until > now || s.running >= maxRefreshes {
+	if s.of[k].until > now || s.running >= maxEarlyLoads {
 		return false
 	}
 	s.running++
@@ -35,7 +35,7 @@ func (s *refreshes) begin(k localcache.Key) bool {
 	return true
 }
 
-func (s *refreshes) end(k localcache.Key, pause int64) {
+func (s *earlyLoads) end(k localcache.Key, pause int64) {
 	now := coherence.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -43,8 +43,8 @@ func (s *refreshes) end(k localcache.Key, pause int64) {
 	s.add(k, struct{}{}, now, now+pause)
 }
 
-// seed makes nodes differ in when they find an entry due.
-var seed = rand.Uint64()
+// dueSeed makes nodes differ in when they find an entry due.
+var dueSeed = rand.Uint64()
 
 // isDue says whether an entry of this version, with this much time left, is to be loaded in the background: up to a tenth of the TTL
 // after RefreshAfter says so, another moment for each version and process.
@@ -53,7 +53,7 @@ func (v *view) isDue(version int64, left time.Duration) bool {
 		return false
 	}
 	span := uint64(max(1, min(v.ttl/10, v.due/2)))
-	return left < v.due-time.Duration((uint64(version)^seed)*0x9E3779B97F4A7C15>>1%span)
+	return left < v.due-time.Duration((uint64(version)^dueSeed)*0x9E3779B97F4A7C15>>1%span)
 }
 
 // dueInMemory is isDue for a hit in memory. An entry that LocalTTL ends says nothing of when its row expires.
@@ -62,8 +62,8 @@ func (v *view) dueInMemory(h hit) bool {
 	return (local == 0 || local >= v.ttl) && v.isDue(h.e.Version, time.Duration(h.e.Deadline-h.now))
 }
 
-// refreshBehind loads the keys in the background, unless that is being done, or was done or failed a moment ago.
-func (v *view) refreshBehind(ctx context.Context, keys []localcache.Key, into reflect.Type, many bool, load loadFunc) {
+// loadEarly loads the keys in the background, unless that is being done, or was done or failed a moment ago.
+func (v *view) loadEarly(ctx context.Context, keys []localcache.Key, into reflect.Type, many bool, load loadFunc) {
 	c := v.c
 	if c.null {
 		return
@@ -73,7 +73,7 @@ func (v *view) refreshBehind(ctx context.Context, keys []localcache.Key, into re
 	run := coherence.NewRun(ctx)
 	var loads []*coherence.Load
 	for _, k := range keys {
-		if !c.refreshes.begin(k) {
+		if !c.earlyLoads.begin(k) {
 			continue
 		}
 		l, part, _ := c.local.Join(k, run, coherence.Now())
@@ -84,7 +84,7 @@ func (v *view) refreshBehind(ctx context.Context, keys []localcache.Key, into re
 		if part == coherence.Joins {
 			l.Run.Leave()
 		}
-		c.refreshes.end(k, v.pause())
+		c.earlyLoads.end(k, v.earlyPause())
 	}
 	if len(loads) == 0 {
 		run.Leave()
@@ -92,12 +92,12 @@ func (v *view) refreshBehind(ctx context.Context, keys []localcache.Key, into re
 	}
 	r := &loadRun{view: *v, run: run, load: load, into: into, many: many, early: true}
 	ended := func() {
-		pause := r.pause()
-		if r.fault != nil || r.unkept {
-			pause = throttle(r.due)
+		pause := r.earlyPause()
+		if r.earlyErr != nil || r.notStored {
+			pause = throttleFor(r.due)
 		}
 		for _, l := range loads {
-			c.refreshes.end(l.Key, pause)
+			c.earlyLoads.end(l.Key, pause)
 		}
 		run.Leave()
 	}
@@ -112,7 +112,7 @@ func (v *view) refreshBehind(ctx context.Context, keys []localcache.Key, into re
 
 // pause is for how long a key is left alone after a background load: another process that loads it publishes what it stores, and
 // SetTTL may have made the new entry due already.
-func (v *view) pause() int64 { return int64(min(longestPause, v.due/10)) }
+func (v *view) earlyPause() int64 { return int64(min(maxPause, v.due/10)) }
 
 // refresh locks the keys without waiting, looks again, and loads those that are still there and still due.
 func (r *loadRun) refresh(loads []*coherence.Load) {
@@ -125,7 +125,7 @@ func (r *loadRun) refresh(loads []*coherence.Load) {
 	done()
 	// Who joined meanwhile, because the entry has expired, begins a load of its own.
 	skipped := coherence.Loaded{Skipped: true}
-	if l.got == nil {
+	if l.locked == nil {
 		end(loads, skipped)
 		return
 	}
@@ -140,7 +140,7 @@ func (r *loadRun) refresh(loads []*coherence.Load) {
 		switch {
 		case ok && !r.isDue(row.Version, row.Remaining): // another process has loaded it
 			load.End(coherence.Loaded{Row: row, Found: true, Since: l.step, Until: coherence.Until(l.sent, row.Remaining)})
-		case ok && l.got[i] && row.Codec != codecNone:
+		case ok && l.locked[i] && row.Codec != codecNegative:
 			r.old[load.Key] = row
 			mine = append(mine, load)
 		default:
@@ -150,10 +150,10 @@ func (r *loadRun) refresh(loads []*coherence.Load) {
 	if len(mine) == 0 {
 		return
 	}
-	r.c.stats.refreshes.Add(1)
+	r.c.stats.earlyLoads.Add(1)
 	r.fill(ctx, mine, fence)
-	if r.fault != nil && ctx.Err() == nil {
-		r.c.stats.refreshErrors.Add(1)
-		r.c.warn("a load in the background failed, the value stays until it expires", "error", r.fault)
+	if r.earlyErr != nil && ctx.Err() == nil {
+		r.c.stats.earlyErrors.Add(1)
+		r.c.warn("a load in the background failed, the value stays until it expires", "error", r.earlyErr)
 	}
 }

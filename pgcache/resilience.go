@@ -1,21 +1,18 @@
 package pgcache
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"time"
-
-	"github.com/pgcache/go/internal/coherence"
 )
 
-// resilience is what a view was asked to do where a loader fails, is slow or finds nothing. nil: none of it.
+// resilience is what a view does where a loader fails, is slow or finds nothing, and where an entry nears its end. A view that has none
+// of it has a nil one. Once a view or a call uses it, it is not changed.
 type resilience struct {
-	stale    time.Duration // added to the TTL
-	soft     time.Duration
-	hard     time.Duration
-	negative time.Duration
-	refresh  float64 // of the TTL
+	stale        time.Duration // StaleFor, added to the TTL
+	soft         time.Duration // SoftTimeout
+	hard         time.Duration // HardTimeout
+	negative     time.Duration // NegativeTTL
+	refreshAfter float64       // part of the TTL
 }
 
 // StaleFor keeps an entry for d after its TTL, in the table alone, for the case that a loader fails or, with SoftTimeout, is slow.
@@ -38,9 +35,9 @@ func HardTimeout(d time.Duration) Option { return Option{kind: optionHard, dur: 
 // RefreshAfter lets a hit of GetOrSet, GetOrSetMany or Fetch start a load in the background when the part f of the entry's TTL is over,
 // 0 < f < 1, or up to a tenth of the TTL later: at most one per key in a process and, with a Guard, in the fleet. Nobody waits for it. A
 // load that fails, or whose value is not stored, is tried again after a quarter of the time that was left, ten seconds at the most; one
-// that finds nothing (ErrNotFound) ends the entry. Entries that nobody asks for are not refreshed. The TTL is that of the call: entries which others wrote with a shorter one are refreshed early, or at every hit,
-// again and again. Where LocalTTL is shorter than the TTL, hits in memory start nothing, those in the database do. 0 turns it off.
-func RefreshAfter(f float64) Option { return Option{kind: optionRefresh, part: f} }
+// that finds nothing (ErrNotFound) ends the entry. Entries that nobody asks for are not refreshed. The TTL is that of the call: entries
+// which others wrote with a shorter one are refreshed early, or at every hit, again and again. Where LocalTTL is shorter than the TTL, hits in memory start nothing, those in the database do. 0 turns it off.
+func RefreshAfter(f float64) Option { return Option{kind: optionRefresh, fraction: f} }
 
 // NegativeTTL keeps for d that there is nothing under a key, when a loader of GetOrSet or Fetch has returned ErrNotFound or one of
 // GetOrSetMany has left the key out without returning an error: for so long GetOrSet returns ErrNotFound without a load,
@@ -48,13 +45,13 @@ func RefreshAfter(f float64) Option { return Option{kind: optionRefresh, part: f
 // entry and load. 0 turns it off; at most MaxTTL.
 func NegativeTTL(d time.Duration) Option { return Option{kind: optionNegative, dur: d} }
 
-// resist applies one of the options of this file. before is the view that the options are applied to: what it shares is not changed.
-func (v *view) resist(o *Option, before *view) error {
+// applyResilience applies one of the options above to v, a copy of before. The two share a resilience until the first of them.
+func (v *view) applyResilience(o *Option, before *view) error {
 	if name, d := o.kind.String(), o.dur; d < 0 || d > MaxTTL {
 		return fmt.Errorf("%w: %s(%v): want 0 to %v", ErrInvalidOption, name, d, MaxTTL)
 	}
-	if !(o.part >= 0 && o.part < 1) { //nolint:staticcheck // NaN too
-		return fmt.Errorf("%w: RefreshAfter(%v): want a part of the TTL, between 0 and 1", ErrInvalidOption, o.part)
+	if !(o.fraction >= 0 && o.fraction < 1) { //nolint:staticcheck // NaN too
+		return fmt.Errorf("%w: RefreshAfter(%v): want a part of the TTL, between 0 and 1", ErrInvalidOption, o.fraction)
 	}
 	if v.resilience == before.resilience {
 		v.resilience = &resilience{}
@@ -75,36 +72,21 @@ func (v *view) resist(o *Option, before *view) error {
 	case optionNegative:
 		r.negative = o.dur
 	default:
-		r.refresh = o.part
+		r.refreshAfter = o.fraction
 	}
 	return nil
 }
 
-// String is the name of the option's function.
-func (k optionKind) String() string {
-	switch k {
-	case optionStale:
-		return "StaleFor"
-	case optionSoft:
-		return "SoftTimeout"
-	case optionHard:
-		return "HardTimeout"
-	case optionNegative:
-		return "NegativeTTL"
-	}
-	return "RefreshAfter"
-}
-
-// settle looks at the options together, after all have been applied.
-func (v *view) settle() error {
+// completeResilience checks the options together, after all have been applied, and derives v.due from them.
+func (v *view) completeResilience() error {
 	r := v.resilience
 	if r.soft > 0 && r.stale == 0 {
 		return fmt.Errorf("%w: SoftTimeout(%v) without StaleFor: there is no stale value to return", ErrInvalidOption, r.soft)
 	}
 	v.due = 0
-	if r.refresh > 0 && v.ttl > 0 {
+	if r.refreshAfter > 0 && v.ttl > 0 {
 		// Not beyond the last nanosecond: an entry is to be refreshed before it has expired.
-		v.due = max(1, v.ttl-time.Duration(r.refresh*float64(v.ttl)))
+		v.due = max(1, v.ttl-time.Duration(r.refreshAfter*float64(v.ttl)))
 	}
 	return nil
 }
@@ -122,46 +104,3 @@ func (v *view) negativeTTL() time.Duration {
 	}
 	return v.resilience.negative
 }
-
-// impatient says that callers may go before a load has ended.
-func (v *view) impatient() bool {
-	return v.resilience != nil && (v.resilience.soft > 0 || v.resilience.hard > 0)
-}
-
-// inTime is the context of a read for a caller that came at arrived: it ends with HardTimeout.
-func (v *view) inTime(ctx context.Context, arrived int64) (context.Context, context.CancelFunc) {
-	if v.resilience == nil || v.resilience.hard == 0 {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, v.resilience.hard-time.Duration(coherence.Now()-arrived))
-}
-
-// lateError says which timeout of the caller's was over. It is an ErrLoadTimeout.
-type lateError struct {
-	option string
-	after  time.Duration
-}
-
-func (e *lateError) Error() string {
-	return fmt.Sprintf("the loader did not return within %s (%v), it goes on", e.option, e.after)
-}
-
-// Is says that the error is ErrLoadTimeout.
-func (e *lateError) Is(target error) bool { return target == ErrLoadTimeout } //nolint:errorlint // Is compares
-
-// late is the error of a caller for whom the load takes too long.
-func (r *resilience) late(option string) error {
-	d := r.hard
-	if option == softTimeout {
-		d = r.soft
-	}
-	return &lateError{option, d}
-}
-
-const (
-	softTimeout = "SoftTimeout"
-	hardTimeout = "HardTimeout"
-)
-
-// ErrInvalidOption is returned by calls whose options, or whose view's, can't work.
-var ErrInvalidOption = errors.New("invalid option")

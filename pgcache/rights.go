@@ -15,15 +15,15 @@ const denied = "42501"
 
 // RightsError says which rights the pool's role lacks for what the cache does. docs/rights.md has them all, as GRANTs.
 type RightsError struct {
-	Role   string
-	Lacks  []string // "DELETE on public.cache_entries"
-	reader bool     // what is lacking is all that writes, and nothing that reads
+	Role  string
+	Lacks []string // "DELETE on public.cache_entries"
+	reads bool     // the role has no right to write, and all that a cache needs which only reads
 }
 
 // Error lists them.
 func (e *RightsError) Error() string {
 	s := fmt.Sprintf("role %q lacks: %s; docs/rights.md has the GRANTs", e.Role, strings.Join(e.Lacks, ", "))
-	if e.reader {
+	if e.reads {
 		s += "; a cache that only Gets is ready without them once CleanupInterval is negative: the janitor writes"
 	}
 	return s
@@ -32,36 +32,36 @@ func (e *RightsError) Error() string {
 // SQLState is what the server says to a statement that lacks a right.
 func (e *RightsError) SQLState() string { return denied }
 
-// prove looks whether the role has every right that the cache will need, and whether the table is as Durable says. found is
-// what the first look at the schema brought: the catalogs may say more than a statement that was refused.
-func (c *Cache) prove(ctx context.Context, found error) error {
+// prove looks whether the role has every right that the cache will need, and whether the table is as Durable says. schemaErr is
+// what check has returned, and what prove returns where it finds nothing wrong, or nothing at all: the catalogs may say more than
+// a statement that was refused.
+func (c *Cache) prove(ctx context.Context, schemaErr error) error {
 	statement, cancel := c.statement(ctx)
 	defer cancel()
 	held, err := c.store.Rights(statement)
 	switch {
-	case err != nil && found == nil:
+	case err != nil && schemaErr == nil:
 		return c.explain(ctx, err)
 	case err != nil, !slices.ContainsFunc(held, func(h store.Held) bool { return h.There }):
-		return found
+		return schemaErr
 	}
 	reader, err := c.judge(held)
 	if err != nil {
 		return err
 	}
-	if found == nil {
+	if schemaErr == nil {
 		c.schema.proven.Store(true)
 		if was := c.schema.reader.Swap(reader); reader && !was {
 			c.log.Warn("pgcache: this role may only read: every Set, Delete and Clear, and a GetOrSet that must load, will fail", "role", held[0].Role)
 		}
 	}
-	return found
+	return schemaErr
 }
 
-// judge returns what is wrong with what the role holds. A reader is a cache without a janitor whose role has no right to
-// write at all. Any such right, or the janitor, says that it is to write, and then it must have all of them: half of them
-// is a mistake that would show much later, as a flush that fails.
+// judge returns what is wrong with what the role holds, and whether the cache is a reader: one without a janitor whose role has
+// no right to write at all. Any such right, or the janitor, says that it is to write, and then it must have all of them: half of
+// them is a mistake that would show much later, as a flush that fails.
 func (c *Cache) judge(held []store.Held) (reader bool, err error) {
-	reader = c.opts.CleanupInterval < 0
 	mayWrite := false
 	for _, h := range held {
 		if !h.There {
@@ -69,20 +69,23 @@ func (c *Cache) judge(held []store.Held) (reader bool, err error) {
 		}
 		mayWrite = mayWrite || h.Held && h.Use == store.ToWrite && h.Privilege != "SELECT"
 	}
-	reader = reader && !mayWrite
-	lacks := &RightsError{Role: held[0].Role, reader: !mayWrite}
+	reader = c.opts.CleanupInterval < 0 && !mayWrite
+	lacks := &RightsError{Role: held[0].Role, reads: !mayWrite}
 	for _, h := range held {
-		reads := h.Use == store.ToRead || h.Use == store.ToListen && c.opts.Listener != nil
 		if !h.Usable {
 			if use := "USAGE on schema " + h.Home; !slices.Contains(lacks.Lacks, use) {
 				lacks.Lacks = slices.Insert(lacks.Lacks, 0, use)
 			}
 		}
-		if h.Held && h.Usable {
-			continue
+		toRead := h.Use == store.ToRead || h.Use == store.ToListen && c.opts.Listener != nil
+		if toRead && !(h.Held && h.Usable) {
+			lacks.reads = false
 		}
-		lacks.reader = lacks.reader && !reads
-		if needed := h.Use == store.ToWrite; !h.Held && (needed && !reader || reads && reader) {
+		needed := h.Use == store.ToWrite // all, for a cache that writes: see store.Use
+		if reader {
+			needed = toRead
+		}
+		if needed && !h.Held {
 			lacks.Lacks = append(lacks.Lacks, h.String())
 		}
 	}

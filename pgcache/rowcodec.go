@@ -10,7 +10,7 @@ func (v *view) reader(codecName string) codec.Codec {
 	if codecName == v.codecName {
 		return v.codec
 	}
-	if r, ok := v.codec.(codec.Reader); ok && codecName != codecNone {
+	if r, ok := v.codec.(codec.Reader); ok && codecName != codecNegative {
 		return r.ReaderOf(codecName)
 	}
 	return nil

@@ -2,9 +2,10 @@ package pgcache
 
 import (
 	"context"
-	"errors"
 	"maps"
+	"math/rand/v2"
 	"slices"
+	"time"
 
 	"github.com/pgcache/go/internal/coherence"
 	"github.com/pgcache/go/internal/sqlerr"
@@ -91,7 +92,7 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 	writers := make([]*coherence.Writer, len(ws))
 	_, over := v.life()
 	for i, w := range ws {
-		if rows[i] = v.row(w.key, w.data); w.data == nil || over {
+		if rows[i] = v.newWrite(w.key, w.data); w.data == nil || over {
 			rows[i].Value, rows[i].Stale, rows[i].Tags = nil, 0, nil
 			rows[i].TTL, rows[i].PublishNew = tombstoneGrace, true
 		}
@@ -99,8 +100,7 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 	}
 	var out store.Written
 	written := false
-	c.late.began(versions)
-	inline := c.window.Begin(false, versions...)
+	inline := c.beginWrite(false, versions...)
 	sent := coherence.Now()
 	defer func() {
 		// Also if a driver panics. Without the reply, memory holds nothing: the write may still come to pass.
@@ -126,7 +126,14 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 	return nil
 }
 
-// endWrite says what came of a write that was begun with c.window.Begin.
+// beginWrite is called before a statement is sent that writes these versions, and endWrite after it. inline says that the statement
+// has to publish them itself, which forceInline asks for.
+func (c *Cache) beginWrite(forceInline bool, versions ...int64) (inline bool) {
+	c.late.began(versions)
+	return c.window.Begin(forceInline, versions...)
+}
+
+// endWrite says what came of a write that beginWrite began.
 func (c *Cache) endWrite(versions []int64, out store.Written, err error) {
 	c.late.replied(versions, !out.Published && (len(out.Logged) == 0 || !out.Logged[0]))
 	for i, version := range versions {
@@ -146,57 +153,42 @@ func (c *Cache) endWrite(versions []int64, out store.Written, err error) {
 // refused says that the server has answered, and that it did not do what it was asked.
 func refused(err error) bool { return sqlerr.State(err) != "" && !sqlerr.Connection(err) }
 
-// Delete removes keys; a key without an entry is no error. When it has returned, this Cache returns nothing older; the other
-// nodes know within the InvalidationWindow and the time that a notification takes: see P2. No loader that began before can
-// store what it read. The delete of several keys is one statement up to a thousand of them.
-func (c *Cache) Delete(ctx context.Context, keys ...string) error { return c.base.delete(ctx, keys) }
-
-func (v *view) delete(ctx context.Context, keys []string) (err error) {
-	const op = "delete"
-	ws := make([]write, 0, len(keys))
-	seen := make(map[string]bool, len(keys))
-	for _, key := range keys {
-		if err := v.enter(op, key); err != nil {
-			return err
-		}
-		if !seen[key] {
-			seen[key] = true
-			ws = append(ws, write{key: v.key(key)})
-		}
+// life is the TTL of what the view writes now, and whether it is over already: see ExpiresAt.
+func (v *view) life() (d time.Duration, over bool) {
+	if v.until.IsZero() {
+		return v.ttl, false
 	}
-	if v.err != nil || v.c.null || len(ws) == 0 {
-		return errors.Join(fail(op, "", v.err), v.c.closedErr(op))
+	if d = time.Until(v.until); d <= 0 {
+		return time.Microsecond, true // where no delete is possible it ends at once
 	}
-	name := ""
-	if len(ws) == 1 {
-		name = ws[0].key.Row()
-	}
-	defer v.observe(&ctx, op, len(ws)).end(nil, &err)
-	if err := v.write(ctx, ws); err != nil {
-		return fail(op, name, err)
-	}
-	v.stats.deletes.Add(uint64(len(ws)))
-	return nil
+	d, _ = ttl(d) // a positive one is never refused
+	return d, false
 }
 
-// Clear removes every entry under this Prefix, on every node. No loader that began before can store what it read. It keeps
-// no writer waiting, and waits itself for the transactions that are writing to the table when it begins, for Options.Timeout
-// at the most. It empties the table at once; where a dump or a report is reading it, in batches, which takes longer with a
-// large one than Options.Timeout may allow. After an error some entries may be left: none older than those that are gone is
-// stored again, and Clear may be called again.
-func (c *Cache) Clear(ctx context.Context) (err error) {
-	if c.null {
-		return c.closedErr("clear")
+// row is what the view writes under k now.
+func (v *view) newWrite(k localcache.Key, data []byte) store.Write {
+	life, _ := v.life()
+	return store.Write{Key: k.Row(), Value: data, Version: newVersion(), TTL: life, Codec: v.codecName, Stale: v.staleFor(), Tags: v.tags}
+}
+
+// storedRow is the row that w has become.
+func storedRow(w store.Write) *store.Row {
+	return &store.Row{Key: w.Key, Value: w.Value, Version: w.Version, Codec: w.Codec, Remaining: remaining(w.TTL), Tags: w.Tags}
+}
+
+// remaining is how long a row lives that was just written with this TTL.
+func remaining(ttl time.Duration) time.Duration {
+	if ttl == store.Never {
+		return 1<<63 - 1
 	}
-	if err := c.check(ctx); err != nil {
-		return fail("clear", "", err)
+	return ttl
+}
+
+// newVersion makes the identity of a write before it is sent, so that its notification is known whenever it comes.
+func newVersion() int64 {
+	for {
+		if v := rand.Int64(); v != 0 {
+			return v
+		}
 	}
-	defer c.base.observe(&ctx, "clear", 0).end(nil, &err)
-	// Before, so that no read that is under way stays; after, so that none that began meanwhile does; and also after an
-	// error, because the outcome may be unknown.
-	c.local.Forget()
-	defer c.local.Forget()
-	statement, cancel := c.statement(ctx)
-	defer cancel()
-	return fail("clear", "", c.explain(ctx, c.store.Clear(statement)))
 }

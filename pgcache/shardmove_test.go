@@ -2,6 +2,7 @@ package pgcache_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -93,6 +94,96 @@ func TestShards_WhileAKeyMoves(t *testing.T) {
 		return found && err == nil && n == 4
 	})
 	wantOn(t, s, stays, 1, true)
+}
+
+// While a key moves nothing tells a load that has begun of a Delete: who comes after the Delete does not take what it says, also where
+// it says that there is nothing.
+func TestShards_LoadFromBeforeADelete(t *testing.T) {
+	t.Parallel()
+	w := newShardWorld(t, "a", "b")
+	s := w.node("a", "b")
+	ctx := t.Context()
+	ok(t, s.Move(ctx, "a"))
+	key := movingTo(t, s, []string{"a", "b"}, "a", "b")
+	w.record(5, "v1:a", "v1:a,b", "a", "b")
+	follows(t, key, "", s)
+	for name, v := range map[string]*pgcache.TypedShards[int]{
+		"plain": pgcache.ForShards[int](s), "negative": pgcache.ForShards[int](s, pgcache.NegativeTTL(time.Minute)),
+	} {
+		for _, many := range []bool{false, true} {
+			release, begun := make(chan struct{}), make(chan struct{})
+			before := async(t, func() error {
+				_, err := v.GetOrSet(ctx, key, func(context.Context) (int, error) {
+					close(begun)
+					<-release
+					return 0, pgcache.ErrNotFound
+				})
+				return err
+			})
+			<-begun
+			ok(t, v.Delete(ctx, key))
+			coalesced := s.Stats().Coalesced
+			got := 0
+			after := async(t, func() (err error) {
+				if many {
+					var all map[string]int
+					all, err = v.GetOrSetMany(ctx, []string{key}, func(context.Context, []string) (map[string]int, error) { return map[string]int{key: 2}, nil })
+					got = all[key]
+				} else {
+					got, err = v.GetOrSet(ctx, key, func(context.Context) (int, error) { return 2, nil })
+				}
+				return err
+			})
+			eventually(t, "it waits", func() bool { return s.Stats().Coalesced > coalesced })
+			close(release)
+			if err := before(); !errors.Is(err, pgcache.ErrNotFound) {
+				t.Error(err)
+			}
+			if err := after(); err != nil || got != 2 {
+				t.Errorf("%s, many %v: after a Delete it is %d, %v", name, many, got, err)
+			}
+		}
+	}
+}
+
+// A step of a Move is nothing to a key that stays: what a Set has stored meanwhile is kept, and what is exact is not refused.
+func TestShards_StaysWhileOthersMove(t *testing.T) {
+	t.Parallel()
+	w := newShardWorld(t, "a", "b")
+	s, _ := w.faulty(func(o *pgcache.Options) { o.Timeout = 30 * time.Second }, "a", "b")
+	w.ready(s)
+	ctx := t.Context()
+	ok(t, s.Move(ctx, "a"))
+	stays, moves := movingTo(t, s, []string{"a", "b"}, "a", "a"), movingTo(t, s, []string{"a", "b"}, "a", "b")
+	v := pgcache.ForShards[int](s)
+	epoch := 4
+	for name, do := range map[string]func() error{
+		"Set":     func() error { return s.Set(ctx, stays, 1) },
+		"SetMany": func() error { return v.SetMany(ctx, map[string]int{stays: 1, moves: 1}) },
+		"Update": func() error {
+			_, err := v.Update(ctx, stays, func(int, bool) (int, error) { return 1, nil })
+			return err
+		},
+	} {
+		ok(t, s.Set(ctx, stays, 0))
+		follows(t, moves, "a", s)
+		tx, err := w.on["a"].db.BeginTx(ctx, nil)
+		ok(t, err)
+		_, err = tx.ExecContext(ctx, "SELECT FROM "+w.on["a"].table()+" WHERE key = $1 FOR UPDATE", stays)
+		ok(t, err)
+		done := async(t, do)
+		eventually(t, name+" waits", func() bool {
+			return w.on["a"].count("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'", w.on["a"].opts.Schema) > 0
+		})
+		w.record(epoch+1, "v1:a", "v1:a,b", "a", "b")
+		follows(t, moves, "", s)
+		ok(t, tx.Rollback())
+		ok(t, done())
+		wantOn(t, s, stays, 1, true)
+		wantOn(t, s, moves, 0, false)
+		epoch += 2
+		w.record(epoch, "v1:a", "", "a", "b") // taken back
+	}
 }
 
 // Back from half a move.

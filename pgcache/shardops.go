@@ -18,8 +18,9 @@ import (
 //	                                                               Get: asks B, loads what is older
 //	the reply comes: Set returns     <-  node 2 would keep what is older
 //
-// What was done by an epoch that has ended counts as a value that was set and evicted at once: the key is deleted where it is now. It
-// is not set there again, because others may have written it and been read meanwhile.
+// To a key that has kept its place that is nothing. Of any other, what was done by an epoch that has ended counts as a value that was
+// set and evicted at once: the key is deleted where it is now. It is not set there again, because others may have written it and
+// been read meanwhile.
 //
 // What was read or loaded by an epoch that has ended counts for nothing, and the caller asks anew. It is as new as the call, but it may
 // be newer than what the key has where it is now: the next Get could be older.
@@ -47,7 +48,7 @@ func (s *Shards) reader(ctx context.Context, hash uint64) (r *routes, i int, non
 
 // degraded says whether GetOrSet loads where reader has failed: the shard can't be reached, which may end by itself.
 func (s *Shards) degraded(ctx context.Context, err error) bool {
-	return ctx.Err() == nil && !misconfigured(err)
+	return ctx.Err() == nil && !isPermanent(err)
 }
 
 // exact does what depends on the present value.
@@ -76,8 +77,8 @@ func (s *Shards) exact(ctx context.Context, op string, k localcache.Key, do func
 	if err := do(at[0]); err != nil {
 		return err
 	}
-	in, err := s.still(ctx, r, at[0])
-	if err == nil && !in {
+	now, err := s.still(ctx, r, at[0])
+	if err == nil && !r.kept(now, hash) {
 		err = ErrMoving
 	}
 	return fail(op, k.Row(), err)
@@ -132,11 +133,21 @@ func (s *Shards) change(ctx context.Context, op string, keys []string, keyOf fun
 		if err = errors.Join(err, done); err != nil {
 			return err
 		}
-		in, err := s.still(ctx, r, used...)
-		if in || err != nil {
+		now, err := s.still(ctx, r, used...)
+		if err != nil {
 			return fail(op, name, err)
 		}
-		set = del
+		var left []string
+		var of []uint64
+		for i, key := range keys {
+			if !r.kept(now, hashes[i]) {
+				left, of = append(left, key), append(of, hashes[i])
+			}
+		}
+		if left == nil {
+			return nil
+		}
+		keys, hashes, set = left, of, del
 	}
 	return fail(op, name, ErrMoving)
 }
@@ -184,8 +195,8 @@ func (s *Shards) everywhere(ctx context.Context, op, key string, do func(i int) 
 		}); err != nil {
 			return err
 		}
-		in, err := s.still(ctx, r, r.members...)
-		if in || err != nil {
+		now, err := s.still(ctx, r, r.members...)
+		if now == r || err != nil {
 			return fail(op, key, err)
 		}
 	}
@@ -226,7 +237,8 @@ func (s *Shards) reads(ctx context.Context, op string, k localcache.Key, read fu
 		if err := read(i); err != nil {
 			return err
 		}
-		if in, err := s.still(ctx, r, i); in || err != nil {
+		now, err := s.still(ctx, r, i)
+		if err != nil || r.kept(now, hashOf(k)) {
 			return fail(op, k.Row(), err)
 		}
 	}
@@ -269,7 +281,7 @@ func (s *Shards) loads(ctx context.Context, op string, k localcache.Key, load fu
 		if err := load(s.shards[i].c, i); err != nil || try == changeTries {
 			return err
 		}
-		if in, err := s.still(ctx, r, i); in || err != nil {
+		if now, err := s.still(ctx, r, i); err != nil || r.kept(now, hashOf(k)) {
 			return nil //nolint:nilerr // as if it could not have been reached: what was loaded is handed out
 		}
 	}

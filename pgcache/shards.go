@@ -232,7 +232,7 @@ func (s *Shards) Ready(ctx context.Context) error {
 	defer cancel()
 	return s.each(s.all(), func(i int) error {
 		err := s.ready(ctx, i)
-		if err != nil && misconfigured(err) {
+		if err != nil && isPermanent(err) {
 			cancel() // no use in waiting for the others
 		}
 		return s.named(i, err)
@@ -240,14 +240,20 @@ func (s *Shards) Ready(ctx context.Context) error {
 }
 
 func (s *Shards) ready(ctx context.Context, i int) error {
-	for !s.local { // first, because nothing in memory is served before
-		err := s.hold(ctx, i)
+	for sh := s.shards[i]; !s.local; { // first, because nothing in memory is served before
+		err := ErrClosed
+		if sh.c.ctx.Err() == nil {
+			err = s.ask(ctx, sh) // what calls remember of a look that failed may be from before Migrate
+		}
+		if err == nil {
+			sh.failed.Store(nil)
+		}
 		if r := s.routes.Load(); err == nil && r.err == nil {
 			break
 		} else if err == nil {
 			err = r.err
 		}
-		if misconfigured(err) || ctx.Err() != nil {
+		if isPermanent(err) || ctx.Err() != nil {
 			return fail("ready", "", errors.Join(ctx.Err(), err))
 		}
 		pauseFor(ctx, lookAgain, nil)

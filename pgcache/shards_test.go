@@ -344,6 +344,19 @@ func TestShards_AnotherMap(t *testing.T) {
 	}
 }
 
+// A node that came up before Migrate is ready when that is done, whatever it has found out before.
+func TestShards_ReadyAfterMigrate(t *testing.T) {
+	t.Parallel()
+	w := newShardWorld(t, "a", "b")
+	early, first := w.given("a", "b"), w.given("a", "b")
+	if err := early.Set(t.Context(), "k", 1); !errors.Is(err, pgcache.ErrNotMigrated) {
+		t.Fatal(err)
+	}
+	ok(t, first.Migrate(t.Context()))
+	ok(t, early.Ready(t.Context()))
+	ok(t, early.Set(t.Context(), "k", 1))
+}
+
 // A server that is down fails its own keys, GetOrSet loads them, and all is well again when it is back.
 func TestShards_OneIsDown(t *testing.T) {
 	t.Parallel()

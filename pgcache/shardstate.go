@@ -267,12 +267,24 @@ func (s *Shards) anyone(ctx context.Context) error {
 	return err
 }
 
-// still says whether everything that was done by r in the meantime was done while it was in force: then it may be acknowledged.
-func (s *Shards) still(ctx context.Context, r *routes, list ...int) (bool, error) {
+// still returns the routes that are in force when something has been done by r on the shards in list. Of keys that have kept their
+// place it may be acknowledged.
+func (s *Shards) still(ctx context.Context, r *routes, list ...int) (now *routes, err error) {
 	for _, i := range list {
 		if err := s.hold(ctx, i); err != nil {
-			return false, err
+			return nil, err
 		}
 	}
-	return s.routes.Load() == r, nil
+	return s.routes.Load(), nil
+}
+
+// kept says whether what was done with a key by r may be acknowledged now: its place is the same, and was it in between. Where that was
+// one step of a Move, taken back, others wrote there too. What was further back can't be known.
+func (r *routes) kept(now *routes, hash uint64) bool {
+	if r == now {
+		return true
+	}
+	i, before := r.settled(hash)
+	j, after := now.settled(hash)
+	return before && after && i == j && now.epoch <= r.epoch+2
 }

@@ -208,11 +208,13 @@ func (t *TypedShards[T]) many(ctx context.Context, op string, keys []string, do 
 		if err != nil || r == nil {
 			return all, err
 		}
-		switch in, err := t.s.still(ctx, r, list...); {
-		case in || err != nil && loads:
-			return all, nil
-		case err != nil:
+		now, err := t.s.still(ctx, r, list...)
+		moved := func(key string) bool { return !r.kept(now, t.hash(key)) }
+		switch {
+		case err != nil && !loads:
 			return nil, fail(op, "", err)
+		case err != nil || !slices.ContainsFunc(keys, moved):
+			return all, nil //nolint:nilerr // as in loads
 		case try == changeTries:
 			return nil, fail(op, "", ErrMoving)
 		}

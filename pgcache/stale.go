@@ -11,13 +11,10 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// longestThrottle bounds for how long a process calls no loader of a key that has failed.
-const longestThrottle = 10 * time.Second
+// maxThrottle bounds for how long a process calls no loader of a key that has failed.
+const maxThrottle = 10 * time.Second
 
-func throttle(d time.Duration) int64 { return int64(min(longestThrottle, d/4)) }
-
-// lastLook is how much longer than HardTimeout a caller waits for a look that is under way.
-const lastLook = 100 * time.Millisecond
+func throttleFor(d time.Duration) int64 { return int64(min(maxThrottle, d/4)) }
 
 // offer offers what a look found to the callers that wait for l: row may be stale, live or neither. into is what a stale value
 // must decode into.
@@ -28,7 +25,7 @@ func (v *view) offer(l *coherence.Load, row store.Row, into reflect.Type, step i
 		left = row.Remaining
 	}
 	stale = stale && left > 0
-	if row.Live() && left > 0 && row.Codec != codecNone && (into == nil || v.unmarshal(l.Key, row.Codec, row.Value, reflect.New(into).Interface()) == nil) {
+	if row.Live() && left > 0 && row.Codec != codecNegative && (into == nil || v.unmarshal(l.Key, row.Codec, row.Value, reflect.New(into).Interface()) == nil) {
 		out.Row, out.Found, out.Stale, out.Until = row, true, stale, coherence.Until(sent, left)
 	}
 	l.Offer(out)
@@ -41,97 +38,18 @@ func offersStale(l *coherence.Load) bool {
 	return out != nil && out.Found && out.Stale
 }
 
-// takeOffer decodes what was offered to this caller, who did not get a result because of why.
-func (v *view) takeOffer(l *coherence.Load, steps int, arrived int64, dst any, why error) (got, bool) {
-	out := l.Offered(steps, arrived)
-	if out == nil || !out.Found || out.Expired() || v.unmarshal(l.Key, out.Row.Codec, out.Row.Value, dst) != nil {
-		return got{}, false
+// takeOffer decodes what was offered to a caller that got no result, because of why.
+func (v *view) takeOffer(w waiter, dst any, why error) (answer, bool) {
+	out := w.offered()
+	if out == nil || !out.Found || out.Expired() || v.unmarshal(w.load.Key, out.Row.Codec, out.Row.Value, dst) != nil {
+		return answer{}, false
 	}
-	g := got{source: sourceOf(out)}
+	g := answer{source: sourceOf(out)}
 	if out.Stale {
 		g.stale, g.err = true, why
 		v.c.stats.stale.Add(1)
 	}
 	return g, true
-}
-
-// waitAWhile is waitFor for views with a SoftTimeout or a HardTimeout.
-func (v *view) waitAWhile(ctx context.Context, l *coherence.Load, steps int, arrived int64, dst any) (g got, early bool, err error) {
-	r := v.resilience
-	option, look, most := softTimeout, r.soft, r.hard
-	if r.stale > 0 && r.hard > 0 && (r.soft == 0 || r.soft >= r.hard) {
-		option, look, most = hardTimeout, r.hard, r.hard+lastLook
-	}
-	// Who joins a load that has been under way for SoftTimeout need not wait for it again.
-	soft, hard := timerAt(min(arrived, l.Began()), look), timerAt(arrived, most)
-	defer soft.Stop()
-	defer hard.Stop()
-	var looked <-chan struct{}
-	for {
-		select {
-		case <-l.Done():
-			return got{}, false, nil
-		case <-ctx.Done():
-			return got{}, false, ctx.Err()
-		case <-soft.C:
-			if l.Offered(steps, arrived) == nil {
-				looked = v.lookAgain(l, steps, arrived)
-				continue
-			}
-		case <-looked:
-			looked = nil
-		case <-hard.C:
-			return got{}, false, r.late(hardTimeout)
-		}
-		if g, ok := v.takeOffer(l, steps, arrived, dst, r.late(option)); ok {
-			return g, true, nil
-		}
-		if option == hardTimeout {
-			return got{}, false, r.late(hardTimeout)
-		}
-	}
-}
-
-// timerAt goes off d after since; never, if d is 0.
-func timerAt(since int64, d time.Duration) *time.Timer {
-	if d == 0 {
-		d = 1 << 62
-		since = coherence.Now()
-	}
-	return time.NewTimer(d - time.Duration(coherence.Now()-since))
-}
-
-// lookAgain looks for a caller whom no look has answered, and offers what it finds; callers that come meanwhile share it.
-//
-//	load begins: look, v1 stale        Delete elsewhere        a caller joins
-//	                                                           <- the first look says v1, a second one: nothing
-func (v *view) lookAgain(l *coherence.Load, steps int, arrived int64) (done <-chan struct{}) {
-	c, w := v.c, *v
-	ended := make(chan struct{})
-	if !c.goDo(func() {
-		defer close(ended)
-		l.Looking.Lock()
-		defer l.Looking.Unlock()
-		if l.Offered(steps, arrived) != nil {
-			return
-		}
-		step, sent := l.Run.Step(), coherence.Now()
-		if c.null {
-			w.offerMemory(l, nil, step)
-			return
-		}
-		statement, cancel := c.statement(c.ctx)
-		defer cancel()
-		looked, err := c.store.Look(statement, []string{l.Key.Row()}, true)
-		if err != nil {
-			w.offerMemory(l, nil, step)
-			return
-		}
-		w.offer(l, looked.Rows[0], nil, step, sent)
-	}) {
-		close(ended)
-	}
-	return ended
 }
 
 // offerMemory offers the entry in memory that has expired, where the database does not answer.
@@ -165,13 +83,13 @@ func (v *view) oldInMemory(k localcache.Key) (row store.Row, until int64, ok boo
 }
 
 // takeMemory gives a caller whom the database keeps waiting, because of why, the entry in memory that has expired.
-func (v *view) takeMemory(k localcache.Key, dst any, why error) (got, bool) {
+func (v *view) takeMemory(k localcache.Key, dst any, why error) (answer, bool) {
 	row, _, ok := v.oldInMemory(k)
 	if !ok || v.unmarshal(k, row.Codec, row.Value, dst) != nil {
-		return got{}, false
+		return answer{}, false
 	}
 	v.c.stats.stale.Add(1)
-	return got{source: FromMemory, stale: true, err: why}, true
+	return answer{source: FromMemory, stale: true, err: why}, true
 }
 
 // rowOf is the row that an entry in memory was made of.
@@ -179,7 +97,7 @@ func (v *view) rowOf(k localcache.Key, e *localcache.Entry) (store.Row, bool) {
 	row := store.Row{Key: k.Row(), Version: e.Version, Codec: e.Codec.Value()}
 	if e.Raw != nil {
 		row.Value = *e.Raw
-		return row, e.Codec != noneID
+		return row, e.Codec != negativeID
 	}
 	data, err := v.encode(k, e.Value)
 	row.Value = data
@@ -212,12 +130,12 @@ func (r *loadRun) failed(ctx context.Context, loads []*coherence.Load, err error
 	now := coherence.Now()
 	for _, l := range loads {
 		if r.staleFor() > 0 && ctx.Err() == nil && offersStale(l) {
-			r.c.failing.put(l.Key, err, now, now+throttle(r.staleFor()))
+			r.c.failing.put(l.Key, err, now, now+throttleFor(r.staleFor()))
 		}
 	}
 	r.stats.loadErrors.Add(1)
 	if r.early {
-		r.fault = err
+		r.earlyErr = err
 	}
 	// Not of the loader: nobody waits any more, or the cache is closed.
 	end(loads, coherence.Loaded{All: true, Err: err, Failed: ctx.Err() == nil})
@@ -249,7 +167,7 @@ func (r *loadRun) skip(ctx context.Context, pending []*coherence.Load) (rest []*
 	}
 	fence, err := r.look(held).fence(ctx)
 	if err != nil {
-		if errors.Is(err, ErrClosed) || misconfigured(err) {
+		if errors.Is(err, ErrClosed) || isPermanent(err) {
 			return pending
 		}
 		r.offerAllFromMemory(held)

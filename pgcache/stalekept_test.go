@@ -131,6 +131,7 @@ func TestUpdatesWaitForTheirTurn(t *testing.T) {
 	set(t, cl.on(testdb.DB(t), nil), "k", 0)
 	const callers = 64
 	var wg sync.WaitGroup
+	begun := time.Now()
 	for range callers {
 		wg.Go(func() {
 			if _, err := v.Update(t.Context(), "k", func(old int, _ bool) (int, error) { return old + 1, nil }); err != nil {
@@ -139,7 +140,8 @@ func TestUpdatesWaitForTheirTurn(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := w.count(named("ReplaceEntry")); n != callers {
+	// A turn is waited for a second at most: on a machine that takes longer for all of them the last go without.
+	if n := w.count(named("ReplaceEntry")); n != callers && time.Since(begun) < time.Second {
 		t.Errorf("%d writes for %d updates", n, callers)
 	}
 	if n, found, err := v.Get(t.Context(), "k"); n != callers || !found || err != nil {

@@ -41,8 +41,8 @@ type Stats struct {
 	UnknownMessages uint64 // messages on the channel that could not be understood: everything in memory was forgotten
 	Unpublished     uint64 // pulses that found changes older than a second and could not publish them: everything in memory was forgotten
 
-	// Views are the numbers of each view, by its namespace: "" are the Cache's own methods. A thousand are told apart; what
-	// came later is counted under OtherViews.
+	// Views are the numbers of each view, by its namespace: "" are the Cache's own methods. The first thousand namespaces are
+	// counted apart, all later ones together under OtherViews.
 	Views map[string]ViewStats
 }
 
@@ -64,22 +64,21 @@ type viewCounters struct {
 	named map[string]*counters
 }
 
+// of returns the counters of a namespace, or those of OtherViews where there are maxViews already.
 func (v *viewCounters) of(namespace string) *counters {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if s := v.named[namespace]; s != nil {
-		return s
-	}
-	if len(v.named) >= maxViews && namespace != OtherViews {
-		v.mu.Unlock()
-		defer v.mu.Lock()
-		return v.of(OtherViews)
-	}
 	if v.named == nil {
 		v.named = map[string]*counters{}
 	}
-	s := &counters{}
-	v.named[namespace] = s
+	if v.named[namespace] == nil && len(v.named) >= maxViews {
+		namespace = OtherViews
+	}
+	s := v.named[namespace]
+	if s == nil {
+		s = &counters{}
+		v.named[namespace] = s
+	}
 	return s
 }
 
@@ -105,14 +104,15 @@ func (s *counters) view() ViewStats {
 	return v
 }
 
-// counters are the numbers behind Stats. The hits of the fast path are spread over cache lines of their own.
+// counters are the numbers behind Stats, of the views or of no view. Hits in memory are counted in several places, each on a cache
+// line of its own, so that processors do not wait for each other.
 type counters struct {
 	localHits [hitStripes]stripe
 
 	remoteHits, misses, loads, loadErrors, coalesced, fenced, guardErrors atomic.Uint64
 	sets, deletes, cleaned, decodeErrors, flushes, messages, refreshed    atomic.Uint64
-	unknown, behind, notFound, groups                                     atomic.Uint64
-	stale, negativeHits, refreshes, refreshErrors                         atomic.Uint64
+	unknown, unpublished, notFound, groups                                atomic.Uint64
+	stale, negativeHits, earlyLoads, earlyErrors                          atomic.Uint64
 }
 
 const hitStripes = 16
@@ -122,19 +122,19 @@ type stripe struct {
 	_ [56]byte
 }
 
-// hit counts a local hit. The clock's low bits, already read, spread callers over the stripes.
+// hit counts a local hit. now is in nanoseconds: its low bits differ between callers, and so choose the stripe.
 func (s *counters) hit(now int64) { s.localHits[uint64(now)/64%hitStripes].n.Add(1) }
 
 // Stats returns the counts so far.
 func (c *Cache) Stats() Stats {
 	s := Stats{
 		Fenced: c.stats.fenced.Load(), GuardErrors: c.stats.guardErrors.Load(),
-		Stale: c.stats.stale.Load(), NegativeHits: c.stats.negativeHits.Load(), EarlyLoads: c.stats.refreshes.Load(), EarlyErrors: c.stats.refreshErrors.Load(),
+		Stale: c.stats.stale.Load(), NegativeHits: c.stats.negativeHits.Load(), EarlyLoads: c.stats.earlyLoads.Load(), EarlyErrors: c.stats.earlyErrors.Load(),
 		Cleaned: c.stats.cleaned.Load(), Groups: c.stats.groups.Load(),
-		Invalidations: c.local.Invalidations.Load(), LocalFlushes: c.local.Flushes.Load(),
+		Invalidations: c.local.Invalidations.Load(), LocalFlushes: c.local.Forgets.Load(),
 		DecodeErrors: c.stats.decodeErrors.Load(),
 		Flushes:      c.stats.flushes.Load(), Messages: c.stats.messages.Load(), Refreshed: c.stats.refreshed.Load(),
-		UnknownMessages: c.stats.unknown.Load(), Unpublished: c.stats.behind.Load(),
+		UnknownMessages: c.stats.unknown.Load(), Unpublished: c.stats.unpublished.Load(),
 	}
 	if c.window != nil {
 		s.Window = c.window.Current()

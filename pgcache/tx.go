@@ -20,7 +20,7 @@ type Querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// Tx is a Cache within a transaction. What is written through it commits or vanishes with everything else in the
+// Tx is a Cache within a transaction. What is written through it is committed or rolled back with everything else in the
 // transaction (P8): nobody sees it before, and after a rollback no trace is left. The moment that Commit has returned, every
 // Get on this node returns the new value or asks the database; the other nodes know when the notification arrives, which
 // the COMMIT sends. A loader that began before the commit, on any node, can't store over it.
@@ -39,8 +39,8 @@ type TypedTx[T any] struct {
 	view *Typed[T]
 }
 
-// WithTx returns the cache within tx, which must be on the cache's database. It costs nothing to make. An error of tx, nil or
-// finished, is returned by each call.
+// WithTx returns the cache within tx, which must be on the cache's database. It sends nothing. Where tx is nil or has ended, each
+// method of the Tx returns an error.
 func (c *Cache) WithTx(tx Querier) *Tx { return &Tx{txView{view: c.base, tx: tx}} }
 
 // WithTx returns the view within tx, see Cache.WithTx.
@@ -209,8 +209,8 @@ func (x txView) get(ctx context.Context, key string, dst any) (found bool, err e
 	return false, nil
 }
 
-// write writes rows in the transaction. What memory holds of their keys goes, and nothing of them is kept until the outcome
-// of the transaction is known.
+// write writes rows in the transaction; one without data is a tombstone. What memory holds of their keys goes, and nothing of them
+// is kept until the outcome of the transaction is known.
 func (x txView) write(ctx context.Context, ws []write) error {
 	c := x.c
 	if len(ws) == 0 || c.null {
@@ -221,9 +221,9 @@ func (x txView) write(ctx context.Context, ws []write) error {
 	}
 	rows := make([]store.Write, len(ws))
 	writes := make([]txPart, len(ws))
-	_, over := x.life()
+	_, over := x.life() // ExpiresAt may have passed: then nothing is there to be found
 	for i, w := range ws {
-		if rows[i] = x.row(w.key, w.data); w.data == nil || over {
+		if rows[i] = x.newWrite(w.key, w.data); w.data == nil || over {
 			rows[i].Value, rows[i].TTL, rows[i].Stale, rows[i].Tags = nil, tombstoneGrace, 0, nil
 		}
 		writes[i] = c.local.BeginTxWrite(w.key, rows[i].Version)

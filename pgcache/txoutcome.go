@@ -7,28 +7,44 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgcache/go/internal/coherence"
 	"github.com/pgcache/go/internal/sqlerr"
 )
 
-// openTxs are the transactions that have written through WithTx and whose outcome is not known. The notification that a
-// commit sends ends a write sooner; a rollback sends none.
+// txPart is one write or removal in a transaction of the caller's. It keeps entries out of memory until End is called, or the
+// notification that the commit sends has been applied.
+type txPart interface {
+	Done() bool
+	End()
+}
+
+var (
+	_ txPart = (*coherence.TxWrite)(nil)
+	_ txPart = (*coherence.TxRemoval)(nil)
+)
+
+// openTxs are the transactions that have written through WithTx and whose outcome is not known. It is asked for because a rollback
+// sends no notification. The zero value has none.
 type openTxs struct {
 	mu     sync.Mutex
-	writes map[string][]txPart // by the transaction's id
+	parts  map[string][]txPart // by the transaction's id
 	asking bool                // a goroutine asks for their outcomes
 }
 
-// txLook is how often the outcomes are asked for while there are some to be known.
+// txLook is how often the outcomes are asked for while some are not known.
 const txLook = time.Second
 
-// add notes writes of the transaction xid.
-func (o *openTxs) add(c *Cache, xid string, writes []txPart) {
+// invalidParameter is the SQLSTATE of, among others, a transaction id that the server has not given yet.
+const invalidParameter = "22023"
+
+// add notes parts of the transaction xid.
+func (o *openTxs) add(c *Cache, xid string, parts []txPart) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.writes == nil {
-		o.writes = make(map[string][]txPart)
+	if o.parts == nil {
+		o.parts = make(map[string][]txPart)
 	}
-	o.writes[xid] = append(o.writes[xid], writes...)
+	o.parts[xid] = append(o.parts[xid], parts...)
 	if !o.asking {
 		o.asking = c.goDo(func() { o.ask(c) })
 	}
@@ -52,39 +68,40 @@ func (o *openTxs) ask(c *Cache) {
 		ended, err := c.store.EndedTransactions(ctx, xids)
 		cancel()
 		if err != nil {
-			if sqlerr.State(err) != "22023" {
+			if sqlerr.State(err) != invalidParameter {
 				continue
 			}
-			// An id is not this server's yet: after a failover, where no open transaction has survived.
+			// After a failover, which no open transaction has survived.
 			ended = xids
 		}
 		o.end(ended)
 	}
 }
 
-// open returns the transactions with writes that have not ended. With nil it notes that asking ends.
+// open returns the ids of the transactions with parts that have not ended. Where it returns nil it has noted that asking ends.
 func (o *openTxs) open() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for xid, writes := range o.writes {
-		if !slices.ContainsFunc(writes, func(w txPart) bool { return !w.Done() }) {
-			delete(o.writes, xid)
+	for xid, parts := range o.parts {
+		if !slices.ContainsFunc(parts, func(p txPart) bool { return !p.Done() }) {
+			delete(o.parts, xid)
 		}
 	}
-	if len(o.writes) == 0 {
+	if len(o.parts) == 0 {
 		o.asking = false
 		return nil
 	}
-	return slices.Collect(maps.Keys(o.writes))
+	return slices.Collect(maps.Keys(o.parts))
 }
 
+// end ends the parts of transactions that have ended.
 func (o *openTxs) end(xids []string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, xid := range xids {
-		for _, w := range o.writes[xid] {
-			w.End()
+		for _, p := range o.parts[xid] {
+			p.End()
 		}
-		delete(o.writes, xid)
+		delete(o.parts, xid)
 	}
 }

@@ -19,7 +19,7 @@ import (
 // Shared.
 type Typed[T any] struct {
 	view
-	direct bool // e.Value may be handed out as it is
+	direct bool // hits may share a decoded value: T is plain, or the view is Shared
 }
 
 // For returns the view of c for values of type T. The options apply to all its calls; one that is wrong makes every call
@@ -36,10 +36,10 @@ func For[T any](c *Cache, opts ...ViewOption) *Typed[T] {
 	t.namespace, t.err = with.namespace, errors.Join(with.err, t.err)
 	t.stats = c.views.of(with.namespace)
 	typ := reflect.TypeFor[T]()
-	// Behind an interface another view's value could pass for ours.
+	// A view of an interface type would take a value that a view of another type has decoded for its own.
 	t.direct = plain(typ) || with.shared && typ.Kind() != reflect.Interface
 	if t.err != nil {
-		t.codecID = unique.Make("") // nobody's: not even a hit in memory gets past a wrong option
+		t.codecID = unique.Make("") // no entry has it: hits in memory are refused too
 	}
 	if t.direct {
 		t.keep = func(cd codec.Codec, k localcache.Key, data []byte) (_ any, err error) {
@@ -64,14 +64,14 @@ func (t *Typed[T]) Get(ctx context.Context, key string) (v T, found bool, err er
 	return t.fromDatabase(ctx, key)
 }
 
-// fromDatabase is the miss, apart: here the value goes to the heap to be decoded into.
+// fromDatabase is Get where memory has nothing. It is a function of its own because v escapes to the heap in it: a hit allocates nothing.
 func (t *Typed[T]) fromDatabase(ctx context.Context, key string) (v T, found bool, err error) {
 	if err := t.enter("get", key); err != nil {
 		return v, false, err
 	}
 	k := t.key(key)
 	defer t.observe(&ctx, "get", 1).end(&found, &err)
-	if t.noneInMemory(k) {
+	if t.negativeInMemory(k) {
 		return v, false, nil
 	}
 	row, err := t.read(ctx, k)
@@ -85,7 +85,8 @@ func (t *Typed[T]) fromDatabase(ctx context.Context, key string) (v T, found boo
 	return v, true, nil
 }
 
-// fromMemory is the hit: a look into a map, and is it still good?
+// fromMemory returns the value of k that is kept in memory, if it may be handed out. It is the fast path: it allocates nothing for a view
+// that is direct.
 func (t *Typed[T]) fromMemory(k localcache.Key) (v T, _ hit) {
 	now := coherence.Now()
 	e := t.c.local.Hit(k, now)
@@ -105,7 +106,7 @@ func (t *Typed[T]) fromMemory(k localcache.Key) (v T, _ hit) {
 	return v, hit{e, now}
 }
 
-// unpack decodes the bytes that are kept, and keeps the value in their place where hits may share it.
+// unpack decodes the bytes of e, and where hits may share the value keeps it in their place.
 func (t *Typed[T]) unpack(k localcache.Key, e *localcache.Entry) (v T, ok bool) {
 	if e.Raw == nil || t.unmarshal(k, e.Codec.Value(), *e.Raw, &v) != nil {
 		var none T
@@ -134,17 +135,17 @@ func (t *Typed[T]) GetOrSet(ctx context.Context, key string, load func(context.C
 	k := t.key(key)
 	if v, h := t.fromMemory(k); h.e != nil {
 		if h.left() < with.due && with.dueInMemory(h) {
-			with.refreshBehind(ctx, []localcache.Key{k}, reflect.TypeFor[T](), false, plainly(load))
+			with.loadEarly(ctx, []localcache.Key{k}, reflect.TypeFor[T](), false, plainLoader(load))
 		}
 		return v, nil
 	}
 	return getOrSet(ctx, with, key, load)
 }
 
-// getOrSet is the miss, apart: here the value goes to the heap to be decoded into.
+// getOrSet is GetOrSet where memory has nothing. It is a function of its own because v escapes to the heap in it: a hit allocates nothing.
 func getOrSet[T any](ctx context.Context, with view, key string, load func(context.Context) (T, error)) (T, error) {
 	var v, none T
-	if _, err := with.getOrSet(ctx, "get or set", key, &v, plainly(load)); err != nil {
+	if _, err := with.getOrSet(ctx, "get or set", key, &v, plainLoader(load)); err != nil {
 		return none, err
 	}
 	return v, nil

@@ -76,7 +76,7 @@ func (t *Typed[T]) Update(ctx context.Context, key string, change func(old T, fo
 		if c.null {
 			return value, nil
 		}
-		w := with.row(k, data)
+		w := with.newWrite(k, data)
 		done, err := with.conditional(ctx, k, w.Version, storedRow(w), func(inline bool) (store.Written, error) {
 			// A row may be live and of no use here: one that does not decode, or is too large. It is replaced.
 			if row.Live() || row.TooLarge() {

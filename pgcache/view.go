@@ -2,7 +2,6 @@ package pgcache
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"reflect"
 	"time"
 	"unique"
@@ -91,7 +90,7 @@ func (v *view) encode(k localcache.Key, value any) (data []byte, err error) {
 // logged.
 func (v *view) decode(k localcache.Key, codecName string, data []byte, dst any) (ok bool) {
 	err := v.unmarshal(k, codecName, data, dst)
-	if err != nil && codecName != codecNone {
+	if err != nil && codecName != codecNegative {
 		v.c.stats.decodeErrors.Add(1)
 		v.c.warn("a stored value does not decode and counts as a miss", "key", k.Row(), "error", err)
 	}
@@ -143,13 +142,4 @@ func (v *view) entry(k localcache.Key, row *store.Row, sent int64) *localcache.E
 	e.Raw = new([]byte)
 	*e.Raw = row.Value
 	return e
-}
-
-// newVersion makes the identity of a write before it is sent, so that its notification is known whenever it comes.
-func newVersion() int64 {
-	for {
-		if v := rand.Int64(); v != 0 {
-			return v
-		}
-	}
 }

@@ -1,6 +1,7 @@
 package pgcache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +13,11 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// DefaultMaxKeys is how many names a transaction that writes a watched table removes one by one.
+// DefaultMaxKeys is TableWatch.MaxKeys where it is 0.
 const DefaultMaxKeys = 1000
+
+// mostMaxKeys is the largest MaxKeys. The SQL function cache_watch has the same bound.
+const mostMaxKeys = 10000
 
 // TableWatch says which entries a table's rows are in.
 //
@@ -26,9 +30,9 @@ type TableWatch struct {
 	Keys  []string // templates of the keys of entries
 	Tags  []string // templates of tags, see Tags
 
-	// MaxKeys is how many keys, and how many tags, one transaction removes one by one: 1 to 10000, 0 for DefaultMaxKeys.
-	// Beyond it everything goes that begins with the text before the first column of a template of Keys, and for Tags the whole
-	// cache. So it is for TRUNCATE.
+	// MaxKeys is how many keys, and how many tags, one transaction removes one by one: 1 to 10000, 0 for DefaultMaxKeys. One that
+	// names more keys removes, for each template of Keys, all entries whose keys begin with the template's text before its first
+	// column; one that names more tags clears the whole cache. TRUNCATE does the same.
 	MaxKeys int
 }
 
@@ -36,8 +40,8 @@ type TableWatch struct {
 // other services, migrations. What they removed stays removed as after a Delete: no loader that read the table before the
 // commit can store what it read. It installs triggers of statements; a watch that is there already is changed if it differs.
 //
-// It is for the role that migrates, which must own the table too. Writers of the table wait for a moment where it can be
-// installed at once, and it waits for a moment when it can, as long as ctx allows but at most half a minute.
+// It is for the role that migrates, which must own the table too. It tries again and again, as long as ctx allows but at most half a
+// minute, until no open transaction has used the table; each try keeps the table's writers waiting for a moment.
 //
 // A partitioned table is watched with all its partitions; call it again after a partition was attached or created. ALTER TABLE,
 // DROP TABLE and DETACH PARTITION fire no triggers. See docs/watch.md.
@@ -91,8 +95,10 @@ func WatchSQL(opts Options, w TableWatch) (string, error) {
 	return watch.SQL(names), nil
 }
 
+// watchTimeout is how long WatchTable and UnwatchTable try.
 const watchTimeout = 30 * time.Second
 
+// checked returns w as the statement takes it.
 func (w TableWatch) checked() (store.Watch, error) {
 	for _, s := range append(append([]string{w.Table}, w.Keys...), w.Tags...) {
 		if s == "" || strings.IndexByte(s, 0) >= 0 || !utf8.ValidString(s) {
@@ -102,13 +108,10 @@ func (w TableWatch) checked() (store.Watch, error) {
 	if len(w.Keys)+len(w.Tags) == 0 {
 		return store.Watch{}, errors.New("a watch needs Keys or Tags")
 	}
-	if w.MaxKeys < 0 || w.MaxKeys > 10000 {
-		return store.Watch{}, fmt.Errorf("MaxKeys is %d: must be 1 to 10000, or 0 for the default", w.MaxKeys)
+	if w.MaxKeys < 0 || w.MaxKeys > mostMaxKeys {
+		return store.Watch{}, fmt.Errorf("MaxKeys is %d: must be 1 to %d, or 0 for the default", w.MaxKeys, mostMaxKeys)
 	}
-	if w.MaxKeys == 0 {
-		w.MaxKeys = DefaultMaxKeys
-	}
-	return store.Watch{Table: w.Table, Keys: w.Keys, Tags: w.Tags, Most: w.MaxKeys}, nil
+	return store.Watch{Table: w.Table, Keys: w.Keys, Tags: w.Tags, Most: cmp.Or(w.MaxKeys, DefaultMaxKeys)}, nil
 }
 
 // explainWatch says what keeps a table from being watched.

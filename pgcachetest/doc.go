@@ -34,7 +34,7 @@ What goes wrong in production:
 
 A program that wraps its listener with NewListener, or opens its pool with DBWithFaults, has the same switches.
 
-TestMain is not needed, unless goroutines are looked for: see Main. All of it works with testing, with Ginkgo (pass
+TestMain is needed only for tests that look for leaked goroutines: see Main. All of it works with testing, with Ginkgo (pass
 GinkgoT()), and in programs that are no tests (Do, StartPostgres).
 */
 package pgcachetest

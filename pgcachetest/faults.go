@@ -38,7 +38,7 @@ func (f *Faults) Fail(err error) {
 // stays so.
 func (f *Faults) Stall() { f.set(func() { f.stalled = make(chan struct{}) }) }
 
-// Down is as if the server had gone: connections break, the listener's too, and new ones are refused, until Mend.
+// Down makes the pool see a server that is gone: connections break, the listener's too, and new ones are refused, until Mend.
 func (f *Faults) Down() {
 	f.set(func() { f.down = true })
 	f.mu.Lock()
@@ -49,9 +49,10 @@ func (f *Faults) Down() {
 	clear(f.sockets)
 }
 
-// Mend makes all well again. Caches need a moment to notice: wait with their Ready.
+// Mend ends every fault. Caches need a moment to notice: wait with their Ready.
 func (f *Faults) Mend() { f.set(func() {}) }
 
+// set ends the fault that there is, and begins another with what.
 func (f *Faults) set(what func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -62,7 +63,7 @@ func (f *Faults) set(what func()) {
 	what()
 }
 
-// pass returns nil when a statement may be sent.
+// pass waits while statements are stalled, and returns nil when one may be sent.
 func (f *Faults) pass(ctx context.Context) error {
 	for {
 		f.mu.Lock()
@@ -90,6 +91,7 @@ func openWithFaults(t TB, dsn string) (*sql.DB, *Faults) {
 	return db, f
 }
 
+// dial refuses connections while the server is down, and knows those that are open.
 func (f *Faults) dial(dial pgconn.DialFunc) pgconn.DialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := dial(ctx, network, addr)
@@ -105,6 +107,7 @@ func (f *Faults) dial(dial pgconn.DialFunc) pgconn.DialFunc {
 	}
 }
 
+// add reports whether s may be used.
 func (f *Faults) add(s *socket) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -69,7 +69,7 @@ func (l *Listener) Start() {
 	}
 }
 
-// begin returns nil while the listener is stopped, and what is closed when it is started.
+// begin registers a run that Stop ends with cancel. While the listener is stopped it returns no run, and what Start will close.
 func (l *Listener) begin(cancel context.CancelFunc) (*run, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -81,6 +81,7 @@ func (l *Listener) begin(cancel context.CancelFunc) (*run, <-chan struct{}) {
 	return r, nil
 }
 
+// end says that the cache has noticed the end of r.
 func (l *Listener) end(r *run) {
 	l.mu.Lock()
 	delete(l.runs, r)

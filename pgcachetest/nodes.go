@@ -17,7 +17,7 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// waitLimit is for what takes milliseconds on a machine that is not too busy.
+// waitLimit is how long the helpers wait. What they wait for takes milliseconds, unless the machine is busy.
 const waitLimit = 30 * time.Second
 
 // Node is a cache as one process of a service has it, and what can be done to it.
@@ -101,7 +101,7 @@ func newNode(t TB, dsn string, o pgcache.Options) *Node {
 	return node
 }
 
-// known are the caches of Nodes that are open, with what they are called in the database.
+// known are the open caches of Nodes, with the names of their tables.
 var known = registry{caches: map[*pgcache.Cache]string{}}
 
 type registry struct {
@@ -121,7 +121,7 @@ func (r *registry) remove(c *pgcache.Cache) {
 	delete(r.caches, c)
 }
 
-// beside returns c and the nodes that Nodes made with it.
+// beside returns c and the caches of Nodes that are on its table.
 func (r *registry) beside(c *pgcache.Cache) []*pgcache.Cache {
 	r.mu.Lock()
 	defer r.mu.Unlock()

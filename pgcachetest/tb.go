@@ -55,9 +55,10 @@ type program struct {
 	cleanup []func()
 }
 
-// fatal ends what call has called.
+// fatal is what Fatalf panics with: it ends what call has called.
 type fatal struct{}
 
+// call calls f, which Fatalf may end.
 func (p *program) call(f func()) {
 	defer func() {
 		if r := recover(); r != nil && r != (fatal{}) {
@@ -67,6 +68,7 @@ func (p *program) call(f func()) {
 	f()
 }
 
+// pop returns the last function that was given to Cleanup and has not been called; nil: there is none.
 func (p *program) pop() func() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -3,7 +3,6 @@ package compress
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -136,7 +135,7 @@ func (c *Codec) ReaderOf(name string) codec.Codec {
 
 func (c *Codec) pack(data []byte) ([]byte, error) {
 	if len(data) > c.max {
-		return nil, fmt.Errorf("pgcache: codec %s: the value has %d bytes, more than the %d of compress.MaxBytes", c.name, len(data), c.max)
+		return nil, c.refuse("the value has %d bytes, more than the %d of compress.MaxBytes", len(data), c.max)
 	}
 	if len(data) >= c.above {
 		var packed []byte
@@ -152,12 +151,17 @@ func (c *Codec) pack(data []byte) ([]byte, error) {
 	return append(append(make([]byte, 0, 1+len(data)), plain), data...), nil
 }
 
-var errDamaged = errors.New("the compressed bytes are damaged")
+const damaged = "the compressed bytes are damaged"
+
+// refuse is an error whose text a cache shows: it has sizes in it and nothing of the value.
+func (c *Codec) refuse(format string, args ...any) error {
+	return fmt.Errorf("pgcache: codec %s: %w", c.name, codec.PlainError(fmt.Sprintf(format, args...)))
+}
 
 // unpack returns the inner codec's bytes. It allocates no more than c.max for them, whatever data claims.
 func (c *Codec) unpack(data []byte) ([]byte, error) {
 	if len(data) == 0 {
-		return nil, fmt.Errorf("pgcache: codec %s: the value has no header", c.name)
+		return nil, c.refuse("the value has no header")
 	}
 	header, data := data[0], data[1:]
 	var size uint64
@@ -167,20 +171,20 @@ func (c *Codec) unpack(data []byte) ([]byte, error) {
 	case asS2:
 		n, err := s2.DecodedLen(data)
 		if err != nil {
-			return nil, fmt.Errorf("pgcache: codec %s: %w", c.name, errDamaged)
+			return nil, c.refuse(damaged)
 		}
 		size = uint64(n)
 	case asZstd:
 		n, used := binary.Uvarint(data)
 		if used <= 0 {
-			return nil, fmt.Errorf("pgcache: codec %s: %w", c.name, errDamaged)
+			return nil, c.refuse(damaged)
 		}
 		size, data = n, data[used:]
 	default:
-		return nil, fmt.Errorf("pgcache: codec %s: unknown header %#x", c.name, header)
+		return nil, c.refuse("unknown header %#x", header)
 	}
 	if size > uint64(c.max) {
-		return nil, fmt.Errorf("pgcache: codec %s: the value would have %d bytes, more than the %d of compress.MaxBytes", c.name, size, c.max)
+		return nil, c.refuse("the value would have %d bytes, more than the %d of compress.MaxBytes", size, c.max)
 	}
 	if header == plain {
 		return data, nil
@@ -191,7 +195,7 @@ func (c *Codec) unpack(data []byte) ([]byte, error) {
 	}
 	out, err := unpack(make([]byte, 0, size), data)
 	if err != nil || uint64(len(out)) != size {
-		return nil, fmt.Errorf("pgcache: codec %s: %w", c.name, errDamaged)
+		return nil, c.refuse(damaged)
 	}
 	return out, nil
 }

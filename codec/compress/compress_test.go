@@ -2,6 +2,7 @@ package compress_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -53,6 +54,9 @@ func TestBomb(t *testing.T) {
 		runtime.ReadMemStats(&before)
 		err := c.Unmarshal(bomb, new([]byte))
 		runtime.ReadMemStats(&after)
+		if plain := codec.PlainError(""); !errors.As(err, &plain) {
+			t.Errorf("%s: a cache would not show why: %v", name, err)
+		}
 		if grown := after.TotalAlloc - before.TotalAlloc; err == nil || grown > 2<<20 {
 			t.Errorf("%s: %v, with %d bytes of memory", name, err, grown)
 		}

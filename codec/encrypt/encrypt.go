@@ -150,18 +150,23 @@ func (c *Codec) UnmarshalKeyed(key string, data []byte, v any) error {
 	return codec.Unmarshal(c.inner, key, text, v)
 }
 
+const (
+	errNotEncrypted = codec.PlainError("not an encrypted value")
+	errUnknownKey   = codec.PlainError("encrypted with a key that New was not given")
+)
+
 func (c *Codec) open(key string, data []byte) ([]byte, error) {
 	if len(data) < 2 || data[0] != version || len(data) < 2+int(data[1])+nonceSize {
-		return nil, errors.New("not an encrypted value")
+		return nil, errNotEncrypted
 	}
 	header := 2 + int(data[1])
 	id := string(data[2:header])
 	derive, ok := c.keys[id]
 	switch {
 	case !ok && validID(id):
-		return nil, fmt.Errorf("encrypted with the unknown key %q", id)
-	case !ok: // it may be anything, also a piece of a value
-		return nil, errors.New("not an encrypted value")
+		return nil, fmt.Errorf("%w: %q", errUnknownKey, id)
+	case !ok: // the id may be anything, also a piece of a value
+		return nil, errNotEncrypted
 	}
 	nonce, sealed := data[header:header+nonceSize], data[header+nonceSize:]
 	value, err := derive(nonce[:half])
@@ -170,7 +175,7 @@ func (c *Codec) open(key string, data []byte) ([]byte, error) {
 	}
 	text, err := value.Open(nil, nonce[half:], sealed, c.bound(key, data[:header]))
 	if err != nil {
-		return nil, fmt.Errorf("key %q does not fit: the value is damaged, of another row, or of another secret", id)
+		return nil, codec.PlainError(fmt.Sprintf("key %q does not fit: the value is damaged, of another row, or of another secret", id))
 	}
 	return text, nil
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// farewell is how long an orderly end of the session may take.
-const farewell = 100 * time.Millisecond
+// closeGrace is how long an orderly end of the session may take.
+const closeGrace = 100 * time.Millisecond
 
 // conn speaks the few messages that LISTEN needs over the socket of a pgx connection, which does nothing else any more.
 // pgx's own methods would serve worse here: a query that times out leaves a goroutine behind that sends a cancel request
@@ -25,7 +25,7 @@ type conn struct {
 	pg       *pgconn.PgConn
 	socket   net.Conn
 	frontend *pgproto3.Frontend
-	discard  func()
+	discard  func() // has the pool forget the connection; called after pg is closed
 
 	mu   sync.Mutex // held by a call that uses the frontend
 	once sync.Once  // Close
@@ -36,7 +36,7 @@ func start(ctx context.Context, pg *pgconn.PgConn, on func(channel, payload stri
 	c := &conn{on: on, pg: pg, socket: pg.Conn(), frontend: pg.Frontend(), discard: discard}
 	err := pg.SyncConn(ctx)
 	if err == nil {
-		// A session that listens is idle by trade. Before Postgres 14 the setting is unknown, and nothing to worry about.
+		// A session that listens is always idle. Before Postgres 14 the setting is unknown, and sessions may be idle for ever.
 		err = c.exec(ctx, "SET idle_session_timeout = 0")
 		if isPgError(err) {
 			err = nil
@@ -134,7 +134,7 @@ func (c *conn) Close() error {
 			c.mu.Lock()
 		}
 		defer c.mu.Unlock()
-		overdue := time.AfterFunc(farewell, func() { hangUp(c.socket) })
+		overdue := time.AfterFunc(closeGrace, func() { hangUp(c.socket) })
 		defer overdue.Stop()
 		c.pg.Close(context.Background())
 		c.discard()
@@ -142,7 +142,7 @@ func (c *conn) Close() error {
 	return nil
 }
 
-// hangUp closes a socket at once; TLS would first say goodbye, for up to five seconds.
+// hangUp closes a socket at once. TLS's own Close would first send an alert, for up to five seconds.
 func hangUp(socket net.Conn) {
 	if secure, ok := socket.(interface{ NetConn() net.Conn }); ok {
 		socket = secure.NetConn()

@@ -35,8 +35,8 @@ type pqConn interface {
 	driver.ExecerContext
 }
 
-// farewell is how long an orderly end of the session may take.
-const farewell = 100 * time.Millisecond
+// closeGrace is how long an orderly end of the session may take.
+const closeGrace = 100 * time.Millisecond
 
 func open(ctx context.Context, config pq.Config, on func(channel, payload string)) (*conn, error) {
 	connector, err := pq.NewConnectorConfig(config)
@@ -58,7 +58,7 @@ func open(ctx context.Context, config pq.Config, on func(channel, payload string
 	pq.SetNotificationHandler(opened, func(n *pq.Notification) { on(n.Channel, n.Extra) })
 	c := &conn{pq: opened.(pqConn), socket: d.last()}
 
-	// A session that listens is idle by trade. Before Postgres 14 the setting is unknown, and nothing to worry about.
+	// A session that listens is always idle. Before Postgres 14 the setting is unknown, and sessions may be idle for ever.
 	err = c.exec(ctx, "SET idle_session_timeout = 0")
 	var refusal *pq.Error
 	if err != nil && !errors.As(err, &refusal) {
@@ -116,7 +116,7 @@ func (c *conn) Close() error {
 			c.mu.Lock()
 		}
 		defer c.mu.Unlock()
-		overdue := time.AfterFunc(farewell, func() { c.socket.Close() })
+		overdue := time.AfterFunc(closeGrace, func() { c.socket.Close() })
 		defer overdue.Stop()
 		c.pq.Close()
 	})

@@ -45,7 +45,8 @@ func (s *socket) release() {
 	s.held = s.held[:0]
 }
 
-// dialer is how lib/pq comes to its sockets. It obeys one context, which lib/pq forgets once the socket is there.
+// dialer opens lib/pq's sockets and knows them all, so that the end of ctx can close them: lib/pq itself looks at a context only
+// while it dials.
 type dialer struct {
 	ctx context.Context
 
@@ -64,7 +65,7 @@ func (d *dialer) DialContext(ctx context.Context, network, address string) (net.
 	defer d.mu.Unlock()
 	d.sockets = append(d.sockets, s)
 	if d.ctx.Err() != nil {
-		conn.Close() // closeAll has been
+		conn.Close() // closeAll has been called and did not see it
 	}
 	return s, nil
 }

@@ -3,6 +3,7 @@ package coherence
 import (
 	"iter"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -13,30 +14,32 @@ import (
 
 // groups is what a tracker knows of groups: which entries have which tags, and which removals of groups have come.
 //
-// A removal names a group, not its keys. So an entry of a tagged row enters the index before it enters memory, and an operation
-// that began before a removal keeps nothing that the removal may be about: it notes the turns when it begins, and each removal
-// ends a turn.
+// A removal names a group, not its keys. So an entry of a tagged row enters the index before it enters the local cache, and an
+// operation that began before a removal keeps nothing that the removal may be about: removals are counted, and an operation
+// keeps something only if the count is what it was when the operation began.
 //
-//	Get: turn 1, reads the row         removal: turn 2, takes the tag's keys out of the index, evicts them
-//	Get: turn is 2, keeps nothing      <- stale until it expires, if it were kept
+//	Get: count is 1, reads the row         removal: count is 2, takes the tag's keys out of the index, evicts them
+//	Get: count is 2, keeps nothing         <- stale until it expires, if it were kept
 //
-// Its mutex is taken after a shard's. What it guards is only asked of tagged rows, and while a transaction of ours removes a group.
+// Its mutex is taken after a stripe's. What it guards is only asked of tagged rows, and while a transaction of ours removes a group.
 type groups struct {
-	tagTurn, prefixTurn atomic.Uint64 // tagTurn changes under mu
-	open                atomic.Int32  // removals in transactions of ours whose outcome is not known; changes under mu
+	tagRemovals    atomic.Uint64 // that were applied; changes under mu
+	prefixRemovals atomic.Uint64
+	open           atomic.Int32 // removals in transactions of ours whose outcome is not known; changes under mu
 
-	mu    sync.Mutex
-	keys  map[string]map[Key]struct{} // by the names that messages have for tags
-	size  int                         // keys of all tags
-	full  atomic.Bool                 // size has doubled since keys that are not kept were last dropped
-	clean int
-	txs   []*TxRemoval
+	mu     sync.Mutex
+	keys   map[string]map[Key]struct{} // by the names that messages have for tags
+	size   int                         // keys of all tags
+	dropAt int                         // the size at which dropTagged is due
+	due    atomic.Bool                 // it is
+	txs    []*TxRemoval
 }
 
-// turns says which removals an operation has begun after.
-type turns struct{ tag, prefix uint64 }
+// removals counts removals that were applied.
+type removals struct{ tags, prefixes uint64 }
 
-func (g *groups) now() turns { return turns{g.tagTurn.Load(), g.prefixTurn.Load()} }
+// applied counts the removals so far. An operation asks when it begins.
+func (g *groups) applied() removals { return removals{g.tagRemovals.Load(), g.prefixRemovals.Load()} }
 
 // tagName is what messages call a tag.
 func (t *Tracker) tagName(tag string) string {
@@ -46,12 +49,12 @@ func (t *Tracker) tagName(tag string) string {
 	return tag
 }
 
-// admit says whether an entry of k with these tags may be kept by an operation that began with began, and indexes it. The caller
-// holds the shard's lock and keeps the entry before it gives it back: who takes a tag's keys out of the index evicts them under
-// that lock.
-func (t *Tracker) admit(k Key, tags []string, began turns) bool {
+// admit says whether an entry of k with these tags may be kept by an operation that began when so many removals had been applied,
+// and indexes it. The caller holds the stripe's lock and keeps the entry before it unlocks: removeTag takes keys out of the
+// index first, and then evicts each under that lock.
+func (t *Tracker) admit(k Key, tags []string, applied removals) bool {
 	g := &t.groups
-	if g.prefixTurn.Load() != began.prefix {
+	if g.prefixRemovals.Load() != applied.prefixes {
 		return false
 	}
 	if len(tags) == 0 && g.open.Load() == 0 {
@@ -59,7 +62,7 @@ func (t *Tracker) admit(k Key, tags []string, began turns) bool {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(tags) > 0 && g.tagTurn.Load() != began.tag {
+	if len(tags) > 0 && g.tagRemovals.Load() != applied.tags {
 		return false
 	}
 	for _, tx := range g.txs {
@@ -75,7 +78,7 @@ func (t *Tracker) admit(k Key, tags []string, began turns) bool {
 		of := g.keys[name]
 		if of == nil {
 			if g.keys == nil {
-				g.keys, g.clean = map[string]map[Key]struct{}{}, leastClean
+				g.keys, g.dropAt = map[string]map[Key]struct{}{}, leastDropAt
 			}
 			of = map[Key]struct{}{}
 			g.keys[name] = of
@@ -84,47 +87,47 @@ func (t *Tracker) admit(k Key, tags []string, began turns) bool {
 			of[k] = struct{}{}
 			g.size++
 		}
-	}
-	if g.size >= g.clean && g.clean > 0 {
-		g.full.Store(true)
+		if g.size >= g.dropAt {
+			g.due.Store(true)
+		}
 	}
 	return true
 }
 
-// RemoveTags applies that everything with one of the tags was removed.
+// RemoveTags applies the removal of everything that has one of the tags.
 func (t *Tracker) RemoveTags(tags []string) {
 	for _, tag := range tags {
 		t.removeTag(t.tagName(tag))
 	}
 }
 
-// removeTag is the same of the name that messages have for a tag.
+// removeTag is RemoveTags for one tag, by the name that messages have for it.
 func (t *Tracker) removeTag(name string) {
 	g := &t.groups
 	g.mu.Lock()
-	g.tagTurn.Add(1)
+	g.tagRemovals.Add(1)
 	keys := g.keys[name]
 	delete(g.keys, name)
 	g.size -= len(keys)
 	g.mu.Unlock()
 	for k := range keys {
-		s := t.shard(k)
+		s := t.stripe(k)
 		s.mu.Lock()
 		t.local.Delete(k)
 		s.mu.Unlock()
 	}
 }
 
-// RemovePrefix applies that everything whose key begins with prefix was removed.
+// RemovePrefix applies the removal of everything whose key begins with prefix.
 func (t *Tracker) RemovePrefix(prefix string) {
-	t.groups.prefixTurn.Add(1)
-	// An operation looks at the turn and keeps its entry under one lock of its shard. After each was taken once, what an operation
-	// of the turn before has kept is in memory:
+	t.groups.prefixRemovals.Add(1)
+	// An operation compares the count and keeps its entry under one lock of its stripe. Once each lock has been taken, what was
+	// kept by the count before is in the local cache:
 	//
-	//	Get: turn 1 is current       removal: turn 2, looks through memory: no entry of the key
-	//	Get: keeps its entry         <- stale until it expires, if the removal had not waited
-	for i := range t.shards {
-		t.shards[i].wait()
+	//	Get: count is 1, as before       removal: count is 2, looks through the local cache: no entry of the key
+	//	Get: keeps its entry             <- stale until it expires, if the removal had not waited
+	for i := range t.stripes {
+		t.stripes[i].wait()
 	}
 	all, ok := t.local.(interface{ Keys() iter.Seq[Key] })
 	if !ok {
@@ -133,7 +136,7 @@ func (t *Tracker) RemovePrefix(prefix string) {
 	}
 	for k := range all.Keys() {
 		if begins(k, prefix) {
-			s := t.shard(k)
+			s := t.stripe(k)
 			s.mu.Lock()
 			t.local.Delete(k)
 			s.mu.Unlock()
@@ -141,7 +144,7 @@ func (t *Tracker) RemovePrefix(prefix string) {
 	}
 }
 
-// begins says whether the row's key begins with prefix, without putting it together.
+// begins says whether k.Row() begins with prefix, without concatenating.
 func begins(k Key, prefix string) bool {
 	n := len(k.Namespace)
 	switch {
@@ -169,13 +172,13 @@ func (t *Tracker) removed(m *notify.Message, g notify.Group) {
 	}
 }
 
-// dropTagged drops what is indexed of keys that are not kept any more: the local cache does not report what it evicts. The shard's
-// lock keeps an entry from being indexed and not kept yet.
+// dropTagged drops what is indexed of keys that are not kept any more, when its size has doubled since the last time: the local
+// cache does not report what it evicts. It looks under the stripe's lock, where what is indexed is also kept.
 func (t *Tracker) dropTagged() {
 	g := &t.groups
 	g.mu.Lock()
-	g.full.Store(false)
-	g.clean = 0 // nobody else begins before this is done
+	g.due.Store(false)
+	g.dropAt = math.MaxInt // nobody else begins before this is done
 	all := make(map[string][]Key, len(g.keys))
 	for name, of := range g.keys {
 		all[name] = slices.Collect(maps.Keys(of))
@@ -183,7 +186,7 @@ func (t *Tracker) dropTagged() {
 	g.mu.Unlock()
 	for name, keys := range all {
 		for _, k := range keys {
-			s := t.shard(k)
+			s := t.stripe(k)
 			s.mu.Lock()
 			if t.local.Get(k) == nil {
 				g.drop(name, k)
@@ -193,9 +196,10 @@ func (t *Tracker) dropTagged() {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.clean = max(leastClean, 2*g.size)
+	g.dropAt = max(leastDropAt, 2*g.size)
 }
 
+// drop takes k out of the index of a tag.
 func (g *groups) drop(name string, k Key) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -211,7 +215,7 @@ func (g *groups) drop(name string, k Key) {
 }
 
 // A TxRemoval is a removal of groups in a transaction of the caller's: as with a TxWrite, until its outcome is known nothing of
-// the groups is kept in memory, and nobody joins a read or a load from before.
+// the groups is kept, and nobody joins a read or a load from before.
 type TxRemoval struct {
 	t      *Tracker
 	tags   []string
@@ -233,7 +237,7 @@ func (t *Tracker) BeginTxRemoval(tags []string, prefix string) *TxRemoval {
 	return tx
 }
 
-// apply applies the removal to memory.
+// apply applies the removal to the local cache.
 func (tx *TxRemoval) apply() {
 	if tx.prefix != "" {
 		tx.t.RemovePrefix(tx.prefix)

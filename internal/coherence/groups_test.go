@@ -15,7 +15,7 @@ import (
 // fillTagged is fill for a row with tags.
 func fillTagged(tr *Tracker, k Key, version int64, tags ...string) bool {
 	f := tr.BeginReadAlone(k)
-	f.Finish(store.Row{Version: version, Tags: tags}, nil, &localcache.Entry{Version: version, Deadline: math.MaxInt64})
+	f.Finish(store.Row{Version: version, Tags: tags}, nil, entryOf(version))
 	return hit(tr, k) == version
 }
 
@@ -28,7 +28,7 @@ func publishRemoval(t *testing.T, tr *Tracker, hidden bool, g notify.Group) {
 	}
 }
 
-// After removals there is a turn, and what begins then is kept: whichever way it comes.
+// After removals, what begins then is kept: whichever way it comes.
 func TestGroupsAreKept(t *testing.T) {
 	t.Parallel()
 	tr := newTracker(memory{})
@@ -38,12 +38,12 @@ func TestGroupsAreKept(t *testing.T) {
 		t.Error("a read alone is not kept")
 	}
 	w := tr.BeginWrite(k1, 2, nil)
-	w.Finish(&localcache.Entry{Version: 2, Deadline: math.MaxInt64}, 0, "t")
+	w.Finish(entryOf(2), 0, "t")
 	if hit(tr, k1) != 2 {
 		t.Error("a write is not kept")
 	}
 	f, leader := tr.BeginRead(k2)
-	f.Finish(store.Row{Version: 3, Tags: []string{"t"}}, nil, &localcache.Entry{Version: 3, Deadline: math.MaxInt64})
+	f.Finish(store.Row{Version: 3, Tags: []string{"t"}}, nil, entryOf(3))
 	if !leader || hit(tr, k2) != 3 {
 		t.Error("a read is not kept")
 	}
@@ -102,7 +102,7 @@ func TestTxWriteEnds(t *testing.T) {
 	w := tr.BeginWrite(k1, 7, nil)
 	y := tr.BeginTxWrite(k1, 6)
 	y.End()
-	w.Finish(&localcache.Entry{Version: 7, Deadline: math.MaxInt64}, 0)
+	w.Finish(entryOf(7), 0)
 	if hit(tr, k1) != 0 {
 		t.Error("a write from before the transaction is kept after it")
 	}
@@ -144,13 +144,13 @@ func (l looking) Keys() iter.Seq[Key] {
 	return l.memory.Keys()
 }
 
-// An operation that has looked at the turn before a removal keeps its entry before the removal looks through memory.
+// An operation that has compared the count before a removal keeps its entry before the removal looks through the local cache.
 func TestPrefixWaits(t *testing.T) {
 	t.Parallel()
 	local := looking{memory{}, make(chan struct{})}
 	tr := newTracker(local)
-	s := tr.shard(k1)
-	began := tr.groups.now()
+	s := tr.stripe(k1)
+	began := tr.groups.applied()
 	s.mu.Lock() // an operation that keeps k1
 	admitted := tr.admit(k1, nil, began)
 	removed := make(chan struct{})
@@ -160,7 +160,7 @@ func TestPrefixWaits(t *testing.T) {
 	}()
 	select {
 	case <-local.looked:
-		t.Error("it does not wait for the shard")
+		t.Error("it does not wait for the stripe's lock")
 	case <-time.After(30 * time.Millisecond):
 	}
 	if admitted {
@@ -202,12 +202,12 @@ func TestTagIndexIsBounded(t *testing.T) {
 	local := memory{}
 	tr := newTracker(local)
 	fillTagged(tr, k1, 1, "t")
-	for i := range 5 * leastClean {
+	for i := range 5 * leastDropAt {
 		k := Key{Name: fmt.Sprint("x", i)}
 		fillTagged(tr, k, 1, "t", fmt.Sprint(i))
 		local.Delete(k)
 	}
-	if tr.groups.size > 2*leastClean+2 {
+	if tr.groups.size > 2*leastDropAt+2 {
 		t.Errorf("%d are indexed, one is kept", tr.groups.size)
 	}
 	tr.RemoveTags([]string{"t"})

@@ -10,19 +10,19 @@ import (
 )
 
 // hidden finds the keys that messages name by their hashes, where keys are hidden from those who may listen on the channel.
-// It knows every key that something is kept of in a tracker: an entry, or an operation that is under way.
+// It knows every key of which the tracker has anything: an entry, or an operation that is under way.
 type hidden struct {
 	secret atomic.Pointer[[]byte] // nil: keys are not hidden
 
-	mu    sync.Mutex
-	keys  map[string]Key
-	clean int // how many keys there may be before those that nothing is kept of are dropped
+	mu     sync.Mutex
+	keys   map[string]Key
+	dropAt int // the number of keys at which dropHidden is due
 }
 
-// leastClean is the smallest number of keys of which it pays to look whether they are still needed.
-const leastClean = 1024
+// leastDropAt is the smallest number of keys at which dropHidden and dropTagged look whether they are still needed.
+const leastDropAt = 1024
 
-// add makes k known. It is called under the lock of the shard of k, before the operation sends its statement: so a message
+// add makes k known. It is called under the lock of the stripe of k, before the operation sends its statement: so a message
 // about k that finds nothing here came before the operation began.
 func (h *hidden) add(k Key) {
 	if h.secret.Load() == nil {
@@ -35,6 +35,7 @@ func (h *hidden) add(k Key) {
 	}
 }
 
+// find returns the key that name is the hash of, if it is known.
 func (h *hidden) find(name string) (k Key, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -42,14 +43,14 @@ func (h *hidden) find(name string) (k Key, ok bool) {
 	return k, ok
 }
 
-// full returns a copy of all keys if there are as many as clean, else nil. The caller sets clean anew.
-func (h *hidden) full() map[string]Key {
+// takeDue returns a copy of all keys if dropHidden is due, else nil. The caller sets dropAt anew.
+func (h *hidden) takeDue() map[string]Key {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.keys) < h.clean {
+	if len(h.keys) < h.dropAt {
 		return nil
 	}
-	h.clean = math.MaxInt // nobody else begins before the caller is done
+	h.dropAt = math.MaxInt // nobody else begins before the caller is done
 	all := make(map[string]Key, len(h.keys))
 	for name, k := range h.keys {
 		all[name] = k
@@ -57,15 +58,15 @@ func (h *hidden) full() map[string]Key {
 	return all
 }
 
-// Hide says with which secret messages hash keys; nil: they don't. What was begun before under another secret could not be
-// found by messages of this one, so everything is forgotten.
+// Hide says with which secret messages hash keys; nil: keys are not hidden. What was begun before under another secret could not
+// be found by messages of this one, so everything is forgotten.
 func (t *Tracker) Hide(secret []byte) {
 	h := &t.hidden
 	if own := h.secret.Load(); own == nil && secret == nil || own != nil && secret != nil && string(*own) == string(secret) {
 		return
 	}
 	h.mu.Lock()
-	h.keys, h.clean = map[string]Key{}, leastClean
+	h.keys, h.dropAt = map[string]Key{}, leastDropAt
 	if h.secret.Store(nil); secret != nil {
 		h.secret.Store(&secret)
 	}
@@ -74,21 +75,21 @@ func (t *Tracker) Hide(secret []byte) {
 	g.mu.Lock()
 	g.keys, g.size = nil, 0 // the names of tags have changed; what they had is forgotten below
 	g.mu.Unlock()
-	// An operation makes its key known and reads the epoch under one lock of its shard. After each was taken once, every
+	// An operation makes its key known and reads the epoch under one lock of its stripe. Once each lock has been taken, every
 	// operation of the old secret has read the old epoch, which Forget ends.
-	for i := range t.shards {
-		t.shards[i].wait()
+	for i := range t.stripes {
+		t.stripes[i].wait()
 	}
 	t.Forget()
 }
 
-// wait waits for the operation that has the shard's lock.
-func (s *shard) wait() {
+// wait waits for the operation that has the stripe's lock.
+func (s *stripe) wait() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 }
 
-// resolve makes the key of an item of m. Not ok: nothing is kept of it.
+// resolve returns the key of an item of m, where it is called name. Not ok: nothing is kept of it.
 func (t *Tracker) resolve(m *notify.Message, name string, key func(row string) Key) (k Key, ok bool) {
 	if !m.Hidden {
 		return key(name), true
@@ -102,12 +103,12 @@ var errHidden = errors.New("a message hides its keys, and this node does not kno
 // dropHidden drops the keys of which nothing is kept any more, when their number has doubled since the last time: the local cache
 // does not report what it evicts.
 func (t *Tracker) dropHidden() {
-	all := t.hidden.full()
+	all := t.hidden.takeDue()
 	if all == nil {
 		return
 	}
 	for name, k := range all {
-		s := t.shard(k)
+		s := t.stripe(k)
 		s.mu.Lock()
 		if s.reads[k] == nil && s.loads[k] == nil && s.writers[k] == nil && s.watches[k] == nil && s.txs[k] == nil && t.local.Get(k) == nil {
 			t.hidden.mu.Lock()
@@ -118,5 +119,5 @@ func (t *Tracker) dropHidden() {
 	}
 	t.hidden.mu.Lock()
 	defer t.hidden.mu.Unlock()
-	t.hidden.clean = max(leastClean, 2*len(t.hidden.keys))
+	t.hidden.dropAt = max(leastDropAt, 2*len(t.hidden.keys))
 }

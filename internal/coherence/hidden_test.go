@@ -4,32 +4,23 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/pgcache/go/internal/notify"
 	"github.com/pgcache/go/internal/store"
-	"github.com/pgcache/go/localcache"
 )
 
 func hiddenTracker(t *testing.T) (*Tracker, memory) {
 	t.Helper()
 	local := memory{}
-	tr := New(local, 0)
+	tr := newTracker(local)
 	tr.Hide([]byte("secret"))
-	tr.TrustListener(time.Now().Add(farAway))
-	tr.TrustPulse(time.Now().Add(farAway))
 	return tr, local
 }
 
 // keep reads k and keeps it.
 func keep(t *testing.T, tr *Tracker, k Key) {
 	t.Helper()
-	f, leads := tr.BeginRead(k)
-	if !leads {
-		t.Fatal("another read is under way")
-	}
-	f.Finish(store.Row{Version: 1}, nil, &localcache.Entry{Version: 1, Deadline: never})
-	if tr.Hit(k, Now()) == nil {
+	if !fill(tr, k, 1, 0) {
 		t.Fatalf("%v is not kept", k)
 	}
 }
@@ -89,7 +80,7 @@ func TestHiddenReads(t *testing.T) {
 	k := Key{Name: "k"}
 	f, _ := tr.BeginRead(k)
 	tr.Hide([]byte("other"))
-	f.Finish(store.Row{Version: 1}, nil, &localcache.Entry{Version: 1, Deadline: never})
+	f.Finish(store.Row{Version: 1}, nil, entryOf(1))
 	if tr.Hit(k, Now()) != nil {
 		t.Error("no message of the new secret could have named it")
 	}
@@ -103,12 +94,12 @@ func TestHiddenBounds(t *testing.T) {
 	keep(t, tr, kept)
 	read := Key{Name: "under way"}
 	f, _ := tr.BeginRead(read)
-	for i := range 20 * leastClean {
+	for i := range 20 * leastDropAt {
 		k := Key{Name: fmt.Sprint(i)}
 		keep(t, tr, k)
 		local.Delete(k) // as an eviction does
 	}
-	if n := len(tr.hidden.keys); n > leastClean+2 {
+	if n := len(tr.hidden.keys); n > leastDropAt+2 {
 		t.Errorf("%d keys are known, 2 are needed", n)
 	}
 	for _, k := range []Key{kept, read} {
@@ -116,7 +107,7 @@ func TestHiddenBounds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f.Finish(store.Row{Version: 1}, nil, &localcache.Entry{Version: 1, Deadline: never})
+	f.Finish(store.Row{Version: 1}, nil, entryOf(1))
 	if tr.Hit(kept, Now()) != nil || tr.Hit(read, Now()) != nil {
 		t.Error("a key that was needed is not known")
 	}

@@ -55,7 +55,7 @@ func TestHotKeyIsKept(t *testing.T) {
 				}
 				for v := int64(1); v <= 5; v++ {
 					version.Store(v)
-					time.Sleep(latency / 3) // the news are on their way
+					time.Sleep(latency / 3) // the notification is on its way
 					if err := tr.Apply(notify.Message{Body: one(k1.Name, v)}, func(string) Key { return k1 }); err != nil {
 						t.Error(err)
 					}

@@ -9,20 +9,20 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// A Load is one run of a loader for one key, shared by the callers of this process that miss it at the same time. A run
-// for many keys is one Load a key with one Run.
+// A Load is one run of a loader for one key, shared by the callers of this process that miss it at the same time (singleflight).
+// A loader that is called for many keys has one Run, and a Load for each key.
 type Load struct {
 	t   *Tracker
 	Key Key
 	Run *Run
 
-	began     int64 // when, by the monotonic clock
-	overtaken bool  // an invalidation of the key has come since it began: who comes now must not join it; under the shard's lock
+	began     int64 // when, by Now
+	overtaken bool  // the key may have changed since it began: who comes now must not join it; under the stripe's lock
 	done      chan struct{}
-	out       Loaded
-	offer     atomic.Pointer[Loaded]
+	out       Loaded                 // before done is closed
+	offer     atomic.Pointer[Loaded] // see Offer; nil: none yet
 
-	Looking sync.Mutex // of those who look again, for Offer
+	Looking sync.Mutex // held by the one caller that reads the row again for an Offer
 }
 
 // Loaded is how a load ended.
@@ -35,27 +35,28 @@ type Loaded struct {
 	Loader  bool // Row is what the loader returned
 	Memory  bool // Row is from memory
 	Stale   bool // Row has expired, and may be handed out until Until where the load fails or is slow: see Load.Offer
-	Failed  bool // Err is of a loader: a stale row may be handed out instead
+	Failed  bool // Err is what a loader returned: a stale row may be handed out instead
 	Skipped bool // no loader was called, because it failed a moment ago with Err
 
-	// Since is a number of Run.Step, no time: of the step that shows Row to be current, which is the statement that read it, or
-	// stored it behind its fence, or else the call of the loader. See Load.Answers.
+	// Since is the number, from Run.Step, of the step that shows Row to be current: the statement that read it or stored it behind its
+	// fence, or else the call of the loader. See Load.Answers.
 	Since int
 
-	// Until is when Row expires, or stops being handed out as a stale one, of a row that was found; 0: it was loaded.
+	// Until is set of a row that was found, not loaded: until when it may be handed out. That is its expiry, or, if it is Stale, the
+	// end of the time for which a stale row may be handed out. 0: it was loaded.
 	Until int64
 }
 
-// Expired says that what was found has expired since: another key of the run was slow.
+// Expired says that a row that was found may not be handed out any more, because another key of the run was slow.
 func (l *Loaded) Expired() bool { return l.Until != 0 && mono.Now() >= l.Until }
 
-// A Run is one call of a loader. It ends when its last waiter has left.
+// A Run is one call of a loader. Its Ctx ends when its last waiter has left.
 type Run struct {
 	Ctx    context.Context
 	cancel context.CancelCauseFunc
 
 	mu      sync.Mutex
-	callers []context.Context
+	callers []context.Context // see Share
 	waiters int
 	kept    bool // it goes on without waiters
 	steps   int  // begun so far
@@ -82,7 +83,7 @@ func (r *Run) join() (steps int, ok bool) {
 // maxCallers bounds what Callers returns.
 const maxCallers = 128
 
-// Share notes the context of a caller that has joined, for what observes the callers.
+// Share notes the context of a caller that has joined, for the Observer.
 func (r *Run) Share(ctx context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -129,11 +130,11 @@ func (r *Run) Step() int {
 	return r.steps
 }
 
-// Part says what a caller of Join has to do.
+// Part is what a caller of Join has to do.
 type Part int
 
 const (
-	// Leads: the caller has begun it, and must see to it that End is called.
+	// Leads: the caller has begun the load, and must see to it that End is called.
 	Leads Part = iota
 	// Joins: the caller waits for Done, uses the result only if Answers says so, and must call l.Run.Leave.
 	Joins
@@ -141,15 +142,15 @@ const (
 	Waits
 )
 
-// Join joins the load of k that is under way, or begins one for run, which only a caller that Leads uses. Where an invalidation
-// has overtaken the load, or all its waiters have left, the caller Waits: so at most one load of a key is under way in the
-// process, and all who came meanwhile share the next:
+// Join joins the load of k that is under way, or begins one for run, which only a caller that Leads uses. Where the load is
+// overtaken, or all its waiters have left, the caller Waits: so at most one load of a key is under way in the process, and all
+// who came meanwhile share the next:
 //
 //	load 1 begins         Delete         100 callers come: they wait
 //	load 1 ends                          the first of them begins load 2, the others join it
 //
-// arrived is when the caller first asked, by Now. While a transaction of ours writes k or removes a group, a caller joins only a load that began
-// after it had arrived: the transaction may have committed in between.
+// arrived is when the caller first asked, by Now. While a transaction of ours writes k or removes a group, a caller joins only a
+// load that began after it had arrived: the transaction may have committed in between. steps is for Answers and Offered.
 func (t *Tracker) Join(k Key, run *Run, arrived int64) (l *Load, part Part, steps int) {
 	s := t.enter(k)
 	defer s.mu.Unlock()
@@ -168,7 +169,7 @@ func (t *Tracker) Join(k Key, run *Run, arrived int64) (l *Load, part Part, step
 
 // End ends the load; nobody joins it any more.
 func (l *Load) End(out Loaded) {
-	s := l.t.shard(l.Key)
+	s := l.t.stripe(l.Key)
 	s.mu.Lock()
 	delete(s.loads, l.Key)
 	s.mu.Unlock()
@@ -176,11 +177,11 @@ func (l *Load) End(out Loaded) {
 	close(l.done)
 }
 
-// Offer says what there is for callers that do not wait for the loader, or whose loader fails: out.Row if out.Found, else nothing. It
-// may be called again with what a later look found.
+// Offer says what there is for callers that do not wait for the loader, or whose loader fails: out.Row if out.Found, else nothing.
+// It may be called again with what a later statement read.
 func (l *Load) Offer(out *Loaded) {
 	for {
-		// Of two looks the one that began later counts: the other may be from before a Delete.
+		// Of two statements the one that began later counts: the other may be from before a Delete.
 		before := l.offer.Load()
 		if before != nil && before.Since > out.Since || l.offer.CompareAndSwap(before, out) {
 			return
@@ -191,8 +192,7 @@ func (l *Load) Offer(out *Loaded) {
 // Began is when the load began, by Now.
 func (l *Load) Began() int64 { return l.began }
 
-// Offered returns what was offered to a caller that arrived when Join was given arrived and had steps from it, like Answers. nil:
-// nobody has looked since the caller came.
+// Offered returns what was offered, if it was read after the caller came; else nil. steps and arrived are as for Answers.
 func (l *Load) Offered(steps int, arrived int64) *Loaded {
 	if out := l.offer.Load(); out != nil && (out.Since > steps || l.began >= arrived) {
 		return out
@@ -206,57 +206,9 @@ func (l *Load) Done() <-chan struct{} { return l.done }
 // Result returns how the load ended.
 func (l *Load) Result() Loaded { return l.out }
 
-// Answers says whether a caller that arrived when Join was given arrived, and had steps from it, may use the result: what
-// shows that it is current began after the caller had come. Else a Delete may have been done before the caller came that the
-// result does not show. A caller whose load does not answer begins another, or joins one that has begun since: that one answers.
+// Answers says whether a caller that gave arrived to Join, and got steps from it, may use the result: the step that shows it to be
+// current began after the caller had come. Else a Delete may have been done before the caller came that the result does not
+// show. A caller who may not calls Join again: a load that begins after it has arrived answers.
 func (l *Load) Answers(steps int, arrived int64) bool {
 	return l.out.Since > steps || l.began >= arrived
-}
-
-// waits is the wait-for graph of the runs of this process, to find deadlocks. Only loaders that ask a cache themselves make
-// edges, so it is empty most of the time.
-var waits = struct {
-	sync.Mutex
-	on map[*Run]map[*Run]int // whom each run waits for, and how often
-}{on: map[*Run]map[*Run]int{}}
-
-// WaitFor notes that the loader of r waits for other, until done is called, once. Not ok: other waits for r, itself or through
-// others, which would be a deadlock.
-func (r *Run) WaitFor(other *Run) (done func(), ok bool) {
-	waits.Lock()
-	defer waits.Unlock()
-	if reaches(other, r, map[*Run]bool{}) {
-		return nil, false
-	}
-	if waits.on[r] == nil {
-		waits.on[r] = map[*Run]int{}
-	}
-	waits.on[r][other]++
-	return func() {
-		waits.Lock()
-		defer waits.Unlock()
-		if waits.on[r][other]--; waits.on[r][other] == 0 {
-			delete(waits.on[r], other)
-		}
-		if len(waits.on[r]) == 0 {
-			delete(waits.on, r)
-		}
-	}, true
-}
-
-// reaches says whether from waits for to. With the lock held.
-func reaches(from, to *Run, seen map[*Run]bool) bool {
-	if from == to {
-		return true
-	}
-	if seen[from] {
-		return false
-	}
-	seen[from] = true
-	for next := range waits.on[from] {
-		if reaches(next, to, seen) {
-			return true
-		}
-	}
-	return false
 }

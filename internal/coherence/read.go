@@ -11,48 +11,49 @@ import (
 
 // A Read is one read of one key from the database, shared by the callers that came while it was under way.
 type Read struct {
-	t     *Tracker
-	key   Key
-	epoch uint32
-	began int64 // when, by the monotonic clock
-	turns turns
+	t       *Tracker
+	key     Key
+	epoch   uint32   // when it began; what it brings is kept in this epoch only
+	began   int64    // when, by Now
+	applied removals // when it began
 
-	// Under the shard's lock.
+	// Under the stripe's lock.
 	older  *Read // begun before and still under way, of the same key
 	dead   bool  // what it brings is not kept
 	closed bool  // nobody joins any more
-	met    bool  // another read of the key has ended meanwhile,
-	seen   int64 // with this version,
-	torn   bool  // and one with yet another
+	met    bool  // a read of the key, itself or another, has ended since it began
+	seen   int64 // if met: the version that the last of them saw
+	torn   bool  // two of them saw different versions: what it brings is not kept
 
 	done chan struct{}
-	// Caller is the context of the caller that reads: to be set before Finish, and used after Done.
+	// Caller is the context of the caller that reads: the leader sets it before Finish, joiners use it after Done.
 	Caller context.Context //nolint:containedctx // what observes the callers needs it
 
 	row store.Row
 	err error
 }
 
-// joinable is how long a read may be joined. The first write of a key is not published, and kills no read; so a read that
-// is slow must not keep answering "nothing there" to callers that come after it.
+// joinable is how long a read may be joined. The insert of a new key is not published, and kills no read; so a read that
+// is slow must not keep answering "nothing there" to callers that come after the insert.
 const joinable = int64(10 * time.Millisecond)
 
 // BeginRead joins the read of k that is under way, or begins one. If leader is true the caller must send a statement of its own
 // after this call, and call Finish once, also after an error. Else it waits for Done and then calls Result and Expired.
 //
-// A read that is under way may be joined because whatever was published before this call has killed it. With no live
-// listener nothing is received, so there every caller reads for itself. So it does where nothing is kept in memory: who turns
-// that off wants what is committed, and what was committed before a joined read began may not be published yet.
+// A read that is under way may be joined because an invalidation that was applied before this call has killed it. With no live
+// listener none is received, so there every caller reads for itself. So does every caller where there is no local cache: its
+// user wants what is committed now, and a read that was sent before that commit may be under way, not killed because the
+// invalidation is yet to come.
 func (t *Tracker) BeginRead(k Key) (f *Read, leader bool) {
 	s := t.enter(k)
 	defer s.mu.Unlock()
-	epoch, turns := t.epoch.Load(), t.groups.now()
+	epoch, applied := t.epoch.Load(), t.groups.applied()
 	live, now := t.keeps && t.current(epoch) && s.txs[k] == nil, mono.Now()
 	newest := s.reads[k]
-	if newest != nil && live && newest.epoch == epoch && !newest.closed && now-newest.began < joinable && newest.turns == turns && t.groups.open.Load() == 0 {
+	if newest != nil && live && newest.epoch == epoch && !newest.closed && now-newest.began < joinable && newest.applied == applied && t.groups.open.Load() == 0 {
 		return newest, false
 	}
-	f = &Read{t: t, key: k, epoch: epoch, began: now, turns: turns, dead: !live, done: make(chan struct{})}
+	f = &Read{t: t, key: k, epoch: epoch, began: now, applied: applied, dead: !live, done: make(chan struct{})}
 	if live {
 		// The older ones stay to be found and killed, and may fill the local cache. Were they given up, a key that is read
 		// faster than the database answers would never be kept.
@@ -66,7 +67,7 @@ func (t *Tracker) BeginRead(k Key) (f *Read, leader bool) {
 func (t *Tracker) BeginReadAlone(k Key) *Read {
 	s := t.enter(k)
 	defer s.mu.Unlock()
-	f := &Read{t: t, key: k, epoch: t.epoch.Load(), began: mono.Now(), turns: t.groups.now(), done: make(chan struct{})}
+	f := &Read{t: t, key: k, epoch: t.epoch.Load(), began: mono.Now(), applied: t.groups.applied(), done: make(chan struct{})}
 	// Only a read that can be found can be killed, and only what can be killed may fill the local cache.
 	if f.dead = s.reads[k] != nil || s.txs[k] != nil || !t.current(f.epoch); !f.dead {
 		s.reads[k] = f
@@ -76,17 +77,17 @@ func (t *Tracker) BeginReadAlone(k Key) *Read {
 
 // Finish ends a read with what was read and the entry to keep of it, nil for none.
 func (f *Read) Finish(row store.Row, err error, e *localcache.Entry) {
-	t, s := f.t, f.t.shard(f.key)
+	t, s := f.t, f.t.stripe(f.key)
 	s.mu.Lock()
 	if err == nil {
-		// A row whose group was removed keeps its version and has lost its value. That is another state of it, which the removal's
-		// message may not have brought to memory yet.
+		// Without e the row has no value: it is absent, a tombstone, expired, or of a group that was removed. Such a row keeps the
+		// version that it had with its value, and the message of the removal may be yet to come: so it counts as another version.
 		version := row.Version
 		if e == nil {
 			version = -version
 		}
-		// After a caller has seen a version no later hit or join may return an older one. And a
-		// Set of ours that is under way may be older than what was seen here.
+		// After a caller has seen a version no later hit or join may return an older one. And a Set of ours that is under way may
+		// be older than what was seen here.
 		t.evictOther(f.key, version)
 		// The same goes for reads that are under way and may have seen what was there before this one looked:
 		//
@@ -105,7 +106,7 @@ func (f *Read) Finish(row store.Row, err error, e *localcache.Entry) {
 			}
 		}
 		if e != nil && !f.dead && !f.torn && t.current(f.epoch) {
-			t.store(f.key, e, f.epoch, row.Server, row.Tags, f.turns)
+			t.store(f.key, e, f.epoch, row.Server, row.Tags, f.applied)
 		}
 	}
 	s.end(f)
@@ -114,14 +115,14 @@ func (f *Read) Finish(row store.Row, err error, e *localcache.Entry) {
 	close(f.done)
 }
 
-// meets says that a read of the key, this one or another, has ended with version.
+// meets notes that a read of the key, this one or another, has ended with version.
 func (f *Read) meets(version int64) {
 	f.torn = f.torn || f.met && f.seen != version
 	f.met, f.seen = true, version
 }
 
 // end forgets a read that has ended, unless it was killed before.
-func (s *shard) end(f *Read) {
+func (s *stripe) end(f *Read) {
 	newest := s.reads[f.key]
 	if newest == f && f.older == nil {
 		delete(s.reads, f.key)
@@ -148,7 +149,7 @@ func (f *Read) Expired() bool {
 
 // Replace keeps e, for example the decoded form, in place of old if old is still there. It sets Version, Deadline and Epoch of e.
 func (t *Tracker) Replace(k Key, old, e *localcache.Entry) {
-	s := t.shard(k)
+	s := t.stripe(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t.local.Get(k) == old && t.current(old.Epoch) && s.txs[k] == nil {

@@ -69,8 +69,8 @@ func TestSimulateNotices(t *testing.T) {
 // simulation runs schedules, one after the other, on one Tracker that must be as new after each.
 type simulation struct {
 	w       *world
-	near    [2]Key // two keys of one shard
-	far     [2]Key // of two shards
+	near    [2]Key // two keys of one stripe
+	far     [2]Key // of two stripes
 	steps   int
 	enabled []int // the steps of this schedule, each as often as its weight says
 	pcg     *rand.PCG
@@ -84,7 +84,7 @@ func newSimulation(b bent) *simulation {
 	a := Key{Name: "a"}
 	s.near, s.far = [2]Key{a}, [2]Key{a}
 	for i := 0; s.near[1].Name == "" || s.far[1].Name == ""; i++ {
-		if k := (Key{Name: fmt.Sprint("b", i)}); s.w.tr.shard(k) == s.w.tr.shard(a) {
+		if k := (Key{Name: fmt.Sprint("b", i)}); s.w.tr.stripe(k) == s.w.tr.stripe(a) {
 			s.near[1] = k
 		} else {
 			s.far[1] = k
@@ -223,9 +223,9 @@ func (s *simulation) end() {
 		w.deliver(1, false)
 		w.check()
 	}
-	for i := range w.tr.shards {
-		if sh := &w.tr.shards[i]; len(sh.reads)+len(sh.writers)+len(sh.loads)+len(sh.watches)+len(sh.txs) > 0 {
-			w.wrong("the tracker still holds %d reads and %d writers of those that have ended", len(sh.reads), len(sh.writers))
+	for i := range w.tr.stripes {
+		if st := &w.tr.stripes[i]; len(st.reads)+len(st.writers)+len(st.loads)+len(st.watches)+len(st.txs) > 0 {
+			w.wrong("the tracker still holds %d reads and %d writers of those that have ended", len(st.reads), len(st.writers))
 		}
 	}
 	if g := &w.tr.groups; len(g.txs) > 0 || g.open.Load() != 0 {

@@ -1,16 +1,23 @@
-// Package coherence decides what a node may keep in its local cache and how long it may hand it out.
+// Package coherence decides what a node may keep in its local cache and how long it may hand it out. It is also where callers of one
+// process find each other: a Read and a Load are shared by the callers that ask for one key at the same time, and a Watch is
+// woken when a key may have changed.
 //
-// Three rules carry it. A read from the database is registered as a Read before its statement is sent, and may fill the
-// local cache only if its key was not invalidated since. Versions can't be compared by size: a message lists those of a key in the order
-// of their commits, the latest first, and an entry stays only while its version is that one. And a lost listener, a message
-// that can't be understood and a Clear end the epoch: entries and reads of an older epoch are never served or stored. Trust
-// that runs out only pauses serving: what was kept is served again when trust is renewed, because nothing was missed.
+// Three rules decide:
 //
-// An insert of a new key is not published. So absence is never kept, and a read may be joined for 10 ms only.
+//   - A read from the database is registered as a Read before its statement is sent, and may fill the local cache only if its key
+//     was not invalidated since.
+//   - Versions can't be compared by size. A message lists the versions of a key in the order of their commits, the last commit
+//     first, and an entry stays only if its version is the first one listed.
+//   - A lost listener, a message that can't be understood and a Clear end the epoch: what was read or kept in an epoch that has
+//     ended is never served or stored. Trust that runs out ends no epoch: what was kept is served again when trust is renewed,
+//     because no invalidation was missed.
+//
+// An insert of a new key is not published, so nothing would evict a note that there is no row, nor kill a read that found none.
+// Therefore absence is never kept, and a read may be joined for 10 ms only.
 //
 // A removal of a group names a tag or a prefix, and no keys: see groups.
 //
-// Locks are taken in this order: a shard's, then that of the hidden keys or that of the groups.
+// The keys are spread over stripes, each with a lock. Locks are taken in this order: a stripe's, then that of hidden or that of groups.
 //
 // The same race, a fill that overtakes an invalidation, was reported in Hazelcast (issue 4671), lettuce (3481) and
 // FusionCache (613). internal/model checks these rules exhaustively, and shows that each of them is needed.
@@ -32,88 +39,65 @@ import (
 // Key identifies a row.
 type Key = localcache.Key
 
-// epochs are unique in the process, so that Caches which share one local cache never take each other's entries for
-// their own. 0 means: nothing is live.
-var epochs atomic.Uint32
+// stripes is how many locks the keys are spread over.
+const stripes = 64
 
-func newEpoch() uint32 {
-	for {
-		if e := epochs.Add(1); e != 0 {
-			return e
-		}
-	}
-}
-
-const shards = 64
-
-// Tracker keeps one local cache coherent. The methods about keys are safe for concurrent use. Those about the node (Apply,
-// TrustListener, Down, SetServer) are called by one goroutine at a time, the listener's, and TrustPulse and Hide by the pulse's;
-// Forget by any.
+// Tracker keeps one local cache coherent. Its methods are safe for concurrent use, but for these: Apply, TrustListener and SetServer
+// are called by one goroutine at a time, the listener's, and Hide by the pulse's.
 type Tracker struct {
 	local  localcache.Cache
-	keeps  bool  // local is not localcache.None: reads may be joined, because invalidations make up for it
+	keeps  bool  // local is not localcache.None
 	maxAge int64 // nanoseconds an entry is kept at most, 0: as long as its row lives
 
 	epoch   atomic.Uint32 // 0: bypass the local cache
-	trusted atomic.Int64  // memory may be served until this moment of the monotonic clock
-	server  atomic.Int64  // the server that the listener is connected to; rows of another don't enter. 0: any
+	trusted atomic.Int64  // the local cache may be served until then, by Now
+	server  atomic.Int64  // identity of the server that the listener is connected to: rows of another are not kept. 0: rows of any are
 
-	trust struct { // what trusted is the earliest of
-		sync.Mutex
-		listener, pulse, shard int64
-	}
+	trust trust // what trusted is the earliest of
 
-	seed   maphash.Seed
-	shards [shards]shard
-	hidden hidden
-	groups groups
+	seed    maphash.Seed
+	stripes [stripes]stripe
+	hidden  hidden
+	groups  groups
 
 	// OnPublished, if not nil, is called for every key of a message with the versions that it lists, on the listener's goroutine.
-	// Set it before use.
+	// The slice is reused. Set it before use.
 	OnPublished func(versions []int64)
 
-	// OnLost, if not nil, is called when an invalidation evicts an entry whose Interest is above 0, on the listener's goroutine and
-	// under a shard's lock: it must not block or call the tracker. Set it before use.
-	OnLost func(k Key, interest uint32)
+	// OnEvicted, if not nil, is called when an invalidation evicts an entry whose Interest is above 0, on the listener's goroutine and
+	// under a stripe's lock: it must not block or call the tracker. Set it before use.
+	OnEvicted func(k Key, interest uint32)
 
-	// OnInvalidated, if not nil, is called with the rows that a message has named, after they were invalidated; nil: with everything.
-	// It must not block. Set it before use.
+	// OnInvalidated, if not nil, is called with the keys that a message has named, as Key.Row has them, after they were invalidated,
+	// and with nil where any key may have changed. It is called on any goroutine, and must not block. Set it before use.
 	OnInvalidated func(rows []string)
 
 	Invalidations atomic.Uint64 // keys named by messages
-	Flushes       atomic.Uint64 // times everything was forgotten
+	Forgets       atomic.Uint64 // times everything was forgotten
 }
 
-type shard struct {
+// stripe is what the tracker knows of a part of the keys.
+type stripe struct {
 	mu      sync.Mutex
-	reads   map[Key]*Read
+	reads   map[Key]*Read // the newest, which leads to the older ones
 	loads   map[Key]*Load
 	writers map[Key][]*Writer
 	watches map[Key][]*Watch
 	txs     map[Key][]*TxWrite
-	_       [16]byte
+	_       [16]byte // to 64 bytes, a cache line
 }
 
-// New returns a tracker of local. It bypasses the local cache until TrustListener and TrustPulse were called, or AlwaysOn where there is no
-// listener and maxAge says how old an entry may get.
+// New returns a tracker of local, in which an entry gets at most maxAge old; 0: as old as its row. It bypasses the local cache until
+// TrustListener and TrustPulse were called, or AlwaysOn where there is no listener.
 func New(local localcache.Cache, maxAge time.Duration) *Tracker {
 	t := &Tracker{local: local, keeps: local != localcache.None(), maxAge: int64(maxAge), seed: maphash.MakeSeed()}
 	t.trust.shard = math.MaxInt64
-	for i := range t.shards {
-		s := &t.shards[i]
+	for i := range t.stripes {
+		s := &t.stripes[i]
 		s.reads, s.loads = map[Key]*Read{}, map[Key]*Load{}
 		s.writers, s.watches, s.txs = map[Key][]*Writer{}, map[Key][]*Watch{}, map[Key][]*TxWrite{}
 	}
 	return t
-}
-
-// AlwaysOn makes the local cache live for good: no listener is there to be doubted, and maxAge bounds the staleness.
-func (t *Tracker) AlwaysOn() {
-	t.trust.Lock()
-	t.trust.listener, t.trust.pulse = math.MaxInt64, math.MaxInt64
-	t.trusted.Store(t.trust.shard)
-	t.trust.Unlock()
-	t.epoch.Store(newEpoch())
 }
 
 // Hit returns the entry of k that may be handed out at now, or nil. It takes no lock and allocates nothing.
@@ -135,91 +119,15 @@ func (t *Tracker) Stale(k Key, now int64) *localcache.Entry {
 	return e
 }
 
-// Live says whether the local cache is in use.
-func (t *Tracker) Live() bool { return t.epoch.Load() != 0 && mono.Now() < t.trusted.Load() }
-
-// TrustListener says that everything that was published before now has been applied, and that the listener is trusted until
-// then. After a Down it begins a new epoch.
-func (t *Tracker) TrustListener(trusted time.Time) {
-	t.extend(&t.trust.listener, trusted)
-	if t.epoch.Load() == 0 {
-		t.epoch.Store(newEpoch())
-		t.invalidated(nil)
-	}
-}
-
-// TrustPulse says that a pulse found that changes are being published, and that this is trusted until then. Entries are served
-// while both the listener and the pulse are trusted.
-func (t *Tracker) TrustPulse(trusted time.Time) { t.extend(&t.trust.pulse, trusted) }
-
-// TrustShard says until when it is known that this cache's keys are the ones that its map of shards gives it. Of a cache that is no
-// shard it is not called, and nothing depends on it.
-func (t *Tracker) TrustShard(trusted time.Time) { t.extend(&t.trust.shard, trusted) }
-
-func (t *Tracker) extend(until *int64, trusted time.Time) {
-	t.trust.Lock()
-	defer t.trust.Unlock()
-	*until = mono.At(trusted)
-	t.trusted.Store(min(t.trust.listener, t.trust.pulse, t.trust.shard))
-}
-
-// Listening says whether the listener is trusted, whatever the pulse says.
-func (t *Tracker) Listening() bool {
-	t.trust.Lock()
-	defer t.trust.Unlock()
-	return t.epoch.Load() != 0 && mono.Now() < t.trust.listener
-}
-
-// SetServer says which server the listener is connected to; 0: it is not known.
-func (t *Tracker) SetServer(server int64) { t.server.Store(server) }
-
-// Server returns it.
-func (t *Tracker) Server() int64 { return t.server.Load() }
-
-// Down bypasses the local cache until the next TrustListener, and wakes all watches. It frees no memory.
-func (t *Tracker) Down() {
-	if t.epoch.Swap(0) != 0 {
-		t.Flushes.Add(1)
-		t.invalidated(nil)
-	}
-	t.wakeAll()
-}
-
-// Forget begins a new epoch: no entry is served any more, no read or write under way is kept, and all watches are woken. It
-// frees no memory. Loads may still be joined: see Loaded.Since.
-func (t *Tracker) Forget() {
-	for {
-		e := t.epoch.Load()
-		if e == 0 || t.epoch.CompareAndSwap(e, newEpoch()) {
-			break
-		}
-	}
-	t.Flushes.Add(1)
-	t.invalidated(nil)
-	t.wakeAll()
-}
-
-func (t *Tracker) invalidated(rows []string) {
-	if t.OnInvalidated != nil {
-		t.OnInvalidated(rows)
-	}
-}
-
-// Close forgets everything for good.
-func (t *Tracker) Close() {
-	t.Down()
-	t.local.Clear()
-}
-
-// Apply applies one message. It is called by the goroutine that reads the listener's socket, in order: no queue stands
-// between, so nothing can overflow or be dropped. After a message that it can't understand it forgets everything.
+// Apply applies one message, whose rows key makes Keys of. It is called by the goroutine that reads the listener's socket, in order:
+// there is no queue in between that could overflow. After a message that it can't understand it forgets everything.
 func (t *Tracker) Apply(m notify.Message, key func(row string) Key) error {
 	if m.Hidden && t.hidden.secret.Load() == nil {
 		t.Forget()
 		return errHidden
 	}
 	var rows []string // for OnInvalidated
-	unknown := false
+	unknown := false  // a key may have changed that is not in rows
 	err := m.Items(func(row string, versions []int64) {
 		k, ok := t.resolve(&m, row, key)
 		if ok {
@@ -249,18 +157,18 @@ func (t *Tracker) Apply(m notify.Message, key func(row string) Key) error {
 	return err
 }
 
-// invalidate applies that versions were written to k, of which the first is the newest, as far as this node knows.
+// invalidate applies that versions were written to k. The first is the last that was committed.
 func (t *Tracker) invalidate(k Key, versions []int64) {
 	version := versions[0]
 	t.Invalidations.Add(1)
-	s := t.shard(k)
+	s := t.stripe(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.txs[k] != nil {
 		s.endTx(k, func(w *TxWrite) bool { return slices.Contains(versions, w.version) })
 	}
-	if e := t.evictOther(k, version); e != nil && t.OnLost != nil && e.Interest() > 0 && e.Epoch == t.epoch.Load() {
-		t.OnLost(k, e.Interest())
+	if e := t.evictOther(k, version); e != nil && t.OnEvicted != nil && e.Interest() > 0 && e.Epoch == t.epoch.Load() {
+		t.OnEvicted(k, e.Interest())
 	}
 	// A read begun before may have seen what was there before:
 	//
@@ -280,7 +188,7 @@ func (t *Tracker) invalidate(k Key, versions []int64) {
 	}
 }
 
-// evictOther removes the entry of k unless it is of this version, and returns it. The caller holds the shard's lock.
+// evictOther removes the entry of k unless it is of this version, and returns it. The caller holds the stripe's lock.
 func (t *Tracker) evictOther(k Key, version int64) *localcache.Entry {
 	e := t.local.Get(k)
 	if e == nil || e.Version == version {
@@ -290,33 +198,29 @@ func (t *Tracker) evictOther(k Key, version int64) *localcache.Entry {
 	return e
 }
 
-func (t *Tracker) shard(k Key) *shard {
-	return &t.shards[maphash.Comparable(t.seed, k)%shards]
+func (t *Tracker) stripe(k Key) *stripe {
+	return &t.stripes[maphash.Comparable(t.seed, k)%stripes]
 }
 
-// enter locks the shard of k for an operation that begins, and makes k known to messages that hide keys. The caller unlocks it.
-func (t *Tracker) enter(k Key) *shard {
+// enter locks the stripe of k for an operation that begins, and makes k known to messages that hide keys. The caller unlocks it.
+func (t *Tracker) enter(k Key) *stripe {
 	if t.hidden.secret.Load() != nil {
 		t.dropHidden()
 	}
-	if t.groups.full.Load() {
+	if t.groups.due.Load() {
 		t.dropTagged()
 	}
-	s := t.shard(k)
+	s := t.stripe(k)
 	s.mu.Lock()
 	t.hidden.add(k)
 	return s
 }
 
-// current says whether an entry of this epoch may be kept now. The caller holds the shard's lock.
-func (t *Tracker) current(epoch uint32) bool {
-	return epoch != 0 && epoch == t.epoch.Load() && mono.Now() < t.trusted.Load()
-}
-
 // store keeps e under k, if it is of the server that the listener is connected to, no transaction of ours is writing k, and no group
-// of it was removed since the turns began; else it deletes what is there. The caller holds the shard's lock and has checked everything else.
-func (t *Tracker) store(k Key, e *localcache.Entry, epoch uint32, server int64, tags []string, began turns) {
-	if own := t.server.Load(); e == nil || (own != 0 && server != own) || t.shard(k).txs[k] != nil || !t.admit(k, tags, began) {
+// of it was removed since so many removals had been applied; else it deletes what is there. The caller holds the stripe's lock
+// and has checked everything else.
+func (t *Tracker) store(k Key, e *localcache.Entry, epoch uint32, server int64, tags []string, applied removals) {
+	if own := t.server.Load(); (own != 0 && server != own) || t.stripe(k).txs[k] != nil || !t.admit(k, tags, applied) {
 		t.local.Delete(k)
 		return
 	}
@@ -324,7 +228,7 @@ func (t *Tracker) store(k Key, e *localcache.Entry, epoch uint32, server int64, 
 	t.local.Set(k, e)
 }
 
-// Deadline is sent + remaining, or + maxAge if that is less, in nanoseconds of Now: until when a value may be served.
+// Deadline is until when a value may be served, by Now: remaining after sent, when its statement was sent, or maxAge if that is less.
 func (t *Tracker) Deadline(sent int64, remaining time.Duration) int64 {
 	if t.maxAge > 0 {
 		remaining = min(remaining, time.Duration(t.maxAge))
@@ -332,7 +236,7 @@ func (t *Tracker) Deadline(sent int64, remaining time.Duration) int64 {
 	return Until(sent, remaining)
 }
 
-// Until is sent + remaining in nanoseconds of Now, math.MaxInt64 where that overflows.
+// Until is sent + remaining, by Now; math.MaxInt64 where that overflows.
 func Until(sent int64, remaining time.Duration) int64 {
 	if until := sent + int64(remaining); remaining < 0 || until >= sent {
 		return until
@@ -340,9 +244,9 @@ func Until(sent int64, remaining time.Duration) int64 {
 	return math.MaxInt64
 }
 
-// kill ends the reads of k: their callers still get their result, but it is not stored and nobody joins any more.
-// keep, if not nil, is the load whose own store is the change: it is not overtaken.
-func (s *shard) kill(k Key, keep *Load) {
+// kill marks the reads of k as dead and its load as overtaken: their callers still get the result, but what the reads bring is not
+// kept, and nobody joins any more. keep, if not nil, is the load whose own store is the change: it is not overtaken.
+func (s *stripe) kill(k Key, keep *Load) {
 	for f := s.reads[k]; f != nil; f = f.older {
 		f.dead = true
 	}
@@ -352,5 +256,5 @@ func (s *shard) kill(k Key, keep *Load) {
 	}
 }
 
-// Now is the clock of all deadlines.
+// Now is the clock of all deadlines: nanoseconds of the process's monotonic clock.
 func Now() int64 { return mono.Now() }

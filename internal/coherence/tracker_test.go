@@ -30,8 +30,13 @@ func newTracker(local localcache.Cache) *Tracker {
 // fill reads k, as of version, into the local cache, and says whether it is there now.
 func fill(tr *Tracker, k Key, version int64, server int64) bool {
 	f := tr.BeginReadAlone(k)
-	f.Finish(store.Row{Version: version, Server: server}, nil, &localcache.Entry{Version: version, Deadline: math.MaxInt64})
+	f.Finish(store.Row{Version: version, Server: server}, nil, entryOf(version))
 	return hit(tr, k) == version
+}
+
+// entryOf returns an entry that never expires.
+func entryOf(version int64) *localcache.Entry {
+	return &localcache.Entry{Version: version, Deadline: math.MaxInt64}
 }
 
 // hit returns the version of k that is served now, 0 for none.
@@ -49,101 +54,12 @@ func publish(t *testing.T, tr *Tracker, k Key, version int64) {
 	}
 }
 
-func TestDeadline(t *testing.T) {
-	t.Parallel()
-	for name, tt := range map[string]struct {
-		maxAge    time.Duration
-		sent      int64
-		remaining time.Duration
-		wants     int64
-	}{
-		"remaining counts from when it was sent": {0, 1000, 500, 1500},
-		"for ever":                               {0, 1000, math.MaxInt64, math.MaxInt64},
-		"just no overflow":                       {0, 1000, math.MaxInt64 - 1000, math.MaxInt64},
-		"just an overflow":                       {0, 1001, math.MaxInt64 - 1000, math.MaxInt64},
-		"expired already":                        {0, 1000, -600, 400},
-		"expired long ago":                       {0, 1000, math.MinInt64, math.MinInt64 + 1000},
-		"no older than maxAge":                   {200, 1000, 500, 1200},
-		"maxAge beyond its life":                 {800, 1000, 500, 1500},
-		"maxAge of what lives for ever":          {200, 1000, math.MaxInt64, 1200},
-		"sent before the clock began":            {0, -1000, 500, -500},
-		"for ever, sent before the clock began":  {0, -1000, math.MaxInt64, math.MaxInt64 - 1000},
-		"an endless maxAge":                      {math.MaxInt64, 1000, math.MaxInt64, math.MaxInt64},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			if got := New(memory{}, tt.maxAge).Deadline(tt.sent, tt.remaining); got != tt.wants {
-				t.Errorf("Deadline(%d, %d) with maxAge %d is %d, want %d", tt.sent, tt.remaining, tt.maxAge, got, tt.wants)
-			}
-		})
-	}
-}
-
-// The trust of a Trust ends by itself, without a Down, and a later Trust in the same epoch brings back what was kept.
-func TestTrustRunsOut(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		tr := New(memory{}, 0)
-		if tr.Live() || fill(tr, k1, 1, 0) {
-			t.Fatal("live before the first Trust")
-		}
-		tr.TrustListener(time.Now().Add(3 * time.Second))
-		if !tr.Live() || !fill(tr, k1, 1, 0) {
-			t.Fatal("not live after the first Trust")
-		}
-		time.Sleep(3*time.Second - 1)
-		if hit(tr, k1) != 1 || !tr.Live() {
-			t.Fatal("the trust ran out too early")
-		}
-		begun, leader := tr.BeginRead(k2)
-		if !leader {
-			t.Fatal("nobody reads k2")
-		}
-		time.Sleep(time.Nanosecond)
-		if hit(tr, k1) != 0 || tr.Live() {
-			t.Fatal("a hit beyond the trust")
-		}
-		if other, leader := tr.BeginRead(k2); !leader {
-			t.Fatal("a join beyond the trust")
-		} else {
-			other.Finish(store.Row{}, nil, nil)
-		}
-		w := tr.BeginWrite(k2, 5, nil)
-		begun.Finish(store.Row{Version: 1}, nil, &localcache.Entry{Version: 1, Deadline: math.MaxInt64})
-		w.Finish(&localcache.Entry{Version: 5, Deadline: math.MaxInt64}, 0)
-		if fill(tr, k2, 1, 0) {
-			t.Fatal("a fill beyond the trust")
-		}
-		tr.TrustListener(time.Now().Add(3 * time.Second))
-		if hit(tr, k1) != 1 || !tr.Live() {
-			t.Error("what was kept in this epoch is lost")
-		}
-		if v := hit(tr, k2); v != 0 {
-			t.Errorf("version %d was stored while nobody could be trusted", v)
-		}
-		tr.Down()
-		if tr.Live() || hit(tr, k1) != 0 {
-			t.Error("live after Down")
-		}
-		tr.TrustListener(time.Now().Add(3 * time.Second))
-		if hit(tr, k1) != 0 {
-			t.Error("a hit from before the Down")
-		}
-		if n := tr.Flushes.Load(); n != 1 {
-			t.Errorf("%d flushes counted", n)
-		}
-	})
-}
-
 // A read that is slow is not joined for long: the first write of a key is not published, and would go unseen until it ends. But
 // it may still be kept, and be killed. And what has expired since it was asked for is for nobody who came later.
 func TestSlowReads(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTracker(memory{})
-		entry := func(version int64) *localcache.Entry {
-			return &localcache.Entry{Version: version, Deadline: math.MaxInt64}
-		}
 		first, _ := tr.BeginRead(k1)
 		time.Sleep(time.Duration(joinable) - 1)
 		if f, leader := tr.BeginRead(k1); leader || f != first {
@@ -157,7 +73,7 @@ func TestSlowReads(t *testing.T) {
 		if f, leader := tr.BeginRead(k1); leader || f != second {
 			t.Error("the younger read is not the one that is joined")
 		}
-		first.Finish(store.Row{Version: 1, Value: []byte("v"), Remaining: time.Duration(joinable)}, nil, entry(1))
+		first.Finish(store.Row{Version: 1, Value: []byte("v"), Remaining: time.Duration(joinable)}, nil, entryOf(1))
 		if hit(tr, k1) != 1 {
 			t.Error("a slow read is not kept")
 		}
@@ -168,7 +84,7 @@ func TestSlowReads(t *testing.T) {
 		if !first.Expired() {
 			t.Error("it has expired, for those who came late")
 		}
-		second.Finish(store.Row{Version: 1, Value: []byte("v"), Remaining: time.Hour}, nil, entry(1))
+		second.Finish(store.Row{Version: 1, Value: []byte("v"), Remaining: time.Hour}, nil, entryOf(1))
 		if hit(tr, k1) != 1 || second.Expired() {
 			t.Error("the younger read, which saw the same, takes it away")
 		}
@@ -177,10 +93,10 @@ func TestSlowReads(t *testing.T) {
 		time.Sleep(time.Duration(joinable))
 		second, _ = tr.BeginRead(k1)
 		publish(t, tr, k1, 2)
-		first.Finish(store.Row{Version: 1}, nil, entry(1))
-		second.Finish(store.Row{Version: 1}, nil, entry(1))
+		first.Finish(store.Row{Version: 1}, nil, entryOf(1))
+		second.Finish(store.Row{Version: 1}, nil, entryOf(1))
 		if hit(tr, k1) != 0 {
-			t.Error("news do not kill all reads")
+			t.Error("an invalidation does not kill all reads")
 		}
 		gone, _ := tr.BeginRead(k1)
 		gone.Finish(store.Row{Version: 3, Remaining: -time.Hour}, nil, nil)
@@ -188,104 +104,6 @@ func TestSlowReads(t *testing.T) {
 			t.Error("a tombstone does not expire for anybody")
 		}
 	})
-}
-
-// Without a listener, maxAge is the bound, and our own writes are seen at once all the same.
-func TestAlwaysOn(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		tr := New(memory{}, time.Second)
-		tr.AlwaysOn()
-		keep := func(version int64) *localcache.Entry {
-			return &localcache.Entry{Version: version, Deadline: tr.Deadline(Now(), time.Hour)}
-		}
-		f, _ := tr.BeginRead(k1)
-		f.Finish(store.Row{Version: 1}, nil, keep(1))
-		time.Sleep(time.Second - 1)
-		if !tr.Live() || hit(tr, k1) != 1 {
-			t.Fatal("the entry is not served for maxAge")
-		}
-		time.Sleep(time.Nanosecond)
-		if !tr.Live() || hit(tr, k1) != 0 {
-			t.Fatal("the entry is served beyond maxAge")
-		}
-		f, _ = tr.BeginRead(k1)
-		w := tr.BeginWrite(k1, 2, nil)
-		w.Finish(keep(2), 0)
-		f.Finish(store.Row{Version: 1}, nil, keep(1))
-		if v := hit(tr, k1); v == 1 {
-			t.Error("a read begun before our own write hides it")
-		}
-		tr.Forget()
-		if hit(tr, k1) != 0 || !tr.Live() {
-			t.Error("Forget forgets what is there, and no more")
-		}
-	})
-}
-
-// Two trackers may share one local cache, say by mistake: then they are in each other's way, but never serve what the
-// other keeps.
-func TestSharedLocalCache(t *testing.T) {
-	t.Parallel()
-	local := memory{}
-	a, b, down := newTracker(local), newTracker(local), New(local, 0)
-	check := func(when string, tr *Tracker, others ...*Tracker) {
-		t.Helper()
-		if !fill(tr, k1, 7, 0) {
-			t.Errorf("%s: a tracker does not serve what it keeps", when)
-		}
-		for _, other := range others {
-			if hit(other, k1) != 0 {
-				t.Errorf("%s: a tracker serves what another keeps", when)
-			}
-		}
-	}
-	check("at first", a, b, down)
-	check("at first", b, a, down)
-	for range 3 {
-		a.Forget()
-		b.Down()
-		check("b is down", a, b, down)
-		b.TrustListener(time.Now().Add(farAway))
-		b.TrustPulse(time.Now().Add(farAway))
-		check("b is back", b, a, down)
-		check("a again", a, b, down)
-	}
-	// Nor does one put its own in place of the other's.
-	e := local.Get(k1)
-	b.Replace(k1, e, &localcache.Entry{})
-	if local.Get(k1) != e {
-		t.Error("one tracker replaced what the other keeps")
-	}
-}
-
-// Rows of another server than the one whose notifications are received are never kept, nor what was there before.
-func TestOtherServer(t *testing.T) {
-	t.Parallel()
-	tr := newTracker(memory{})
-	if !fill(tr, k1, 1, 11) {
-		t.Fatal("with no server known, any will do")
-	}
-	tr.SetServer(22)
-	if tr.Server() != 22 {
-		t.Error("Server does not return what SetServer was given")
-	}
-	if fill(tr, k1, 1, 11) || hit(tr, k1) != 0 {
-		t.Error("a read from another server was kept")
-	}
-	if !fill(tr, k1, 1, 22) {
-		t.Error("a read from the server that is received was not kept")
-	}
-	w := tr.BeginWrite(k1, 2, nil)
-	w.Finish(&localcache.Entry{Version: 2, Deadline: math.MaxInt64}, 11)
-	if hit(tr, k1) != 0 {
-		t.Error("a write to another server was kept")
-	}
-	w = tr.BeginWrite(k1, 3, nil)
-	w.Finish(&localcache.Entry{Version: 3, Deadline: math.MaxInt64}, 22)
-	if hit(tr, k1) != 3 {
-		t.Error("a write to the server that is received was not kept")
-	}
 }
 
 func TestApply(t *testing.T) {
@@ -324,21 +142,21 @@ func TestApply(t *testing.T) {
 			if gotA, gotB := hit(tr, a), hit(tr, b); gotA != tt.a || gotB != tt.b {
 				t.Errorf("versions %d and %d are left, want %d and %d", gotA, gotB, tt.a, tt.b)
 			}
-			if published, flushed := tr.Invalidations.Load(), tr.Flushes.Load(); published != tt.published || flushed != tt.flushed {
+			if published, flushed := tr.Invalidations.Load(), tr.Forgets.Load(); published != tt.published || flushed != tt.flushed {
 				t.Errorf("%d keys and %d flushes counted, want %d and %d", published, flushed, tt.published, tt.flushed)
 			}
 		})
 	}
 }
 
-// OnPublished receives all versions, OnLost of entries that were in use, or of whose key some before were, and of no others.
+// OnPublished receives all versions, OnEvicted of entries that were in use, or of whose key some before were, and of no others.
 func TestHooks(t *testing.T) {
 	t.Parallel()
 	tr := newTracker(memory{})
 	var published [][]int64
 	var lost []Key
 	tr.OnPublished = func(versions []int64) { published = append(published, slices.Clone(versions)) }
-	tr.OnLost = func(k Key, interest uint32) {
+	tr.OnEvicted = func(k Key, interest uint32) {
 		if lost = append(lost, k); interest == 0 {
 			t.Errorf("%v is of no interest", k)
 		}
@@ -349,9 +167,9 @@ func TestHooks(t *testing.T) {
 	fill(tr, used, 1, 0) // fill has a look
 	fill(tr, same, 1, 0)
 	f := tr.BeginReadAlone(unused)
-	f.Finish(store.Row{Version: 1}, nil, &localcache.Entry{Version: 1, Deadline: math.MaxInt64})
+	f.Finish(store.Row{Version: 1}, nil, entryOf(1))
 	f = tr.BeginReadAlone(once)
-	e := &localcache.Entry{Version: 1, Deadline: math.MaxInt64}
+	e := entryOf(1)
 	e.Inherit(1)
 	f.Finish(store.Row{Version: 1}, nil, e)
 	b := []byte(nil)
@@ -368,18 +186,7 @@ func TestHooks(t *testing.T) {
 		t.Errorf("OnPublished (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]Key{used, once}, lost); diff != "" {
-		t.Errorf("OnLost (-want +got):\n%s", diff)
-	}
-}
-
-func TestClose(t *testing.T) {
-	t.Parallel()
-	local := memory{}
-	tr := newTracker(local)
-	fill(tr, k1, 1, 0)
-	tr.Close()
-	if tr.Live() || hit(tr, k1) != 0 || len(local) != 0 {
-		t.Error("something is left after Close")
+		t.Errorf("OnEvicted (-want +got):\n%s", diff)
 	}
 }
 
@@ -423,61 +230,10 @@ func TestWatch(t *testing.T) {
 	publish(t, tr, k1, 3)
 	tr.Down()
 	expect("all have stopped", false, false)
-	for i := range tr.shards {
-		if n := len(tr.shards[i].watches); n > 0 {
+	for i := range tr.stripes {
+		if n := len(tr.stripes[i].watches); n > 0 {
 			t.Errorf("%d keys are still watched", n)
 		}
-	}
-}
-
-// TestTrust: memory is served only while both the listener and the pulse are trusted; a pulse that comes late ends it for
-// as long as it is late, and what was kept before is served again after it.
-func TestTrust(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		tr := New(memory{}, 0)
-		k := Key{Name: "a"}
-		in := func(d time.Duration) time.Time { return time.Now().Add(d) }
-		tr.TrustPulse(in(3 * time.Second))
-		if tr.Live() || tr.Listening() {
-			t.Error("live without a listener")
-		}
-		tr.TrustListener(in(2 * time.Second))
-		if !tr.Live() {
-			t.Fatal("not live with both")
-		}
-		fill(tr, k, 1, 0)
-		time.Sleep(2*time.Second + 1)
-		if hit(tr, k) != 0 || tr.Live() || tr.Listening() {
-			t.Error("served although the listener is not trusted any more")
-		}
-		tr.TrustListener(in(2 * time.Second))
-		if hit(tr, k) != 1 {
-			t.Error("gone although nothing has happened")
-		}
-		time.Sleep(time.Second)
-		if hit(tr, k) != 0 || tr.Live() || !tr.Listening() {
-			t.Error("served although the pulse is not trusted any more")
-		}
-		tr.TrustPulse(in(3 * time.Second))
-		if hit(tr, k) != 1 {
-			t.Error("gone although nothing has happened")
-		}
-		tr.Down()
-		tr.TrustPulse(in(time.Hour))
-		if tr.Live() {
-			t.Error("live while the listener is down")
-		}
-	})
-}
-
-// The clock of a bubble is before the beginning of ours, where anything is trusted: here it is the machine's.
-func TestAlwaysOnToday(t *testing.T) {
-	t.Parallel()
-	tr := New(memory{}, time.Hour)
-	tr.AlwaysOn()
-	if !tr.Live() || !fill(tr, k1, 1, 0) {
-		t.Error("memory is not in use")
 	}
 }
 
@@ -511,21 +267,4 @@ func TestNothingToKeep(t *testing.T) {
 	if hit(tr, k1) != 0 {
 		t.Error("the entry is still there")
 	}
-}
-
-// A read that began while nothing was trusted is not kept, although the trust is back when it ends.
-func TestReadBeforeTrust(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		tr := New(memory{}, 0)
-		tr.TrustListener(time.Now().Add(time.Second))
-		tr.TrustPulse(time.Now().Add(farAway))
-		time.Sleep(2 * time.Second)
-		f := tr.BeginReadAlone(k1)
-		tr.TrustListener(time.Now().Add(time.Second))
-		f.Finish(store.Row{Version: 1}, nil, &localcache.Entry{Version: 1, Deadline: math.MaxInt64})
-		if hit(tr, k1) != 0 {
-			t.Error("it is kept")
-		}
-	})
 }

@@ -3,8 +3,8 @@ package coherence
 import "slices"
 
 // A TxWrite is a write of a key in a transaction of the caller's, whose commit or rollback the tracker does not see.
-// From the statement on until the outcome is known the node keeps nothing of the key in memory, and no caller joins a read or
-// a load from before:
+// From the statement on until the outcome is known the node keeps nothing of the key, and no caller joins a read or a load
+// from before:
 //
 //	WithTx(tx).Set(k)      tx.Commit() returns      Get(k): must not find what was there before
 //	                                                ... the notification of the commit comes
@@ -15,7 +15,7 @@ type TxWrite struct {
 	t       *Tracker
 	key     Key
 	version int64
-	done    bool // under the shard's lock
+	done    bool // it has ended; under the stripe's lock
 }
 
 // BeginTxWrite begins a write of version to k in a transaction. The caller sends its statement after this call, and sees to
@@ -31,7 +31,7 @@ func (t *Tracker) BeginTxWrite(k Key, version int64) *TxWrite {
 
 // End says that the transaction has ended, either way. It may be called more than once.
 func (w *TxWrite) End() {
-	s := w.t.shard(w.key)
+	s := w.t.stripe(w.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if w.done {
@@ -51,14 +51,14 @@ func (w *TxWrite) End() {
 
 // Done reports whether the write has ended.
 func (w *TxWrite) Done() bool {
-	s := w.t.shard(w.key)
+	s := w.t.stripe(w.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return w.done
 }
 
-// endTx ends the writes of k that match. The caller holds the shard's lock and kills the reads of k.
-func (s *shard) endTx(k Key, match func(*TxWrite) bool) {
+// endTx ends the TxWrites of k that match. The caller holds the stripe's lock and kills the reads of k.
+func (s *stripe) endTx(k Key, match func(*TxWrite) bool) {
 	open := slices.DeleteFunc(s.txs[k], func(w *TxWrite) bool {
 		w.done = w.done || match(w)
 		return w.done

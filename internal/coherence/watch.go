@@ -1,14 +1,14 @@
 package coherence
 
-// A Watch is woken by invalidations of a key.
+// A Watch is woken when a key may have changed.
 type Watch struct {
 	c   chan<- struct{}
 	t   *Tracker
 	key Key
 }
 
-// Watch sends to c, which must be buffered, when k may have changed: at an invalidation, a Forget, a Down, or the end of a
-// transaction that wrote it, until Stop. If c is full nothing is added. Several keys may share c.
+// Watch sends to c, which must be buffered, when k may have changed: at an invalidation of k, a Forget, a Down, or the end of a
+// transaction of ours that wrote it, until Stop. Where c is full nothing is sent. Several keys may share c.
 func (t *Tracker) Watch(k Key, c chan<- struct{}) *Watch {
 	w := &Watch{c: c, t: t, key: k}
 	s := t.enter(k)
@@ -19,7 +19,7 @@ func (t *Tracker) Watch(k Key, c chan<- struct{}) *Watch {
 
 // Stop ends the watch.
 func (w *Watch) Stop() {
-	s := w.t.shard(w.key)
+	s := w.t.stripe(w.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ws := s.watches[w.key]
@@ -36,6 +36,7 @@ func (w *Watch) Stop() {
 	}
 }
 
+// wake sends to the watch's channel. The caller holds the stripe's lock.
 func (w *Watch) wake() {
 	select {
 	case w.c <- struct{}{}:
@@ -44,8 +45,8 @@ func (w *Watch) wake() {
 }
 
 func (t *Tracker) wakeAll() {
-	for i := range t.shards {
-		s := &t.shards[i]
+	for i := range t.stripes {
+		s := &t.stripes[i]
 		s.mu.Lock()
 		for _, ws := range s.watches {
 			for _, w := range ws {

@@ -12,7 +12,8 @@ import (
 
 const ClaimFlushing = `-- name: ClaimFlushing :execrows
 UPDATE /* TEMPLATE: prefix */cache_state SET flusher = $1::bigint, flusher_lease = clock_timestamp() + ($2::bigint) * interval '1 microsecond'
-WHERE flusher = $1::bigint OR flusher_lease < clock_timestamp()
+WHERE flusher = $1::bigint
+    OR flusher_lease NOT BETWEEN clock_timestamp() AND clock_timestamp() + ($2::bigint) * interval '1 microsecond'
 `
 
 type ClaimFlushingParams struct {
@@ -20,7 +21,8 @@ type ClaimFlushingParams struct {
 	ForUs int64
 }
 
-// Who flushes for watched tables: one node, until its lease ends. Where another is, this writes nothing.
+// Who flushes for watched tables: one node, until its lease ends. Where another is, this writes nothing. A lease that ends later than
+// one from now is from before the clock was set back.
 func (q *Queries) ClaimFlushing(ctx context.Context, arg ClaimFlushingParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, ClaimFlushing, arg.Node, arg.ForUs)
 	if err != nil {

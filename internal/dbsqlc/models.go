@@ -67,6 +67,7 @@ type CacheState struct {
 	NextAt        time.Time
 	RetireBefore  interface{}
 	RetireAfter   interface{}
+	NotedOn       int64
 	PollerLease   time.Time
 	Flusher       int64
 	FlusherLease  time.Time

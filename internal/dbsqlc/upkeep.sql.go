@@ -32,10 +32,11 @@ func (q *Queries) ChangeIncarnation(ctx context.Context) error {
 
 const ClaimSweep = `-- name: ClaimSweep :execrows
 UPDATE /* TEMPLATE: prefix */cache_state SET swept_at = clock_timestamp()
-WHERE swept_at < clock_timestamp() - ($1::bigint) * interval '1 microsecond'
+WHERE swept_at NOT BETWEEN clock_timestamp() - ($1::bigint) * interval '1 microsecond' AND clock_timestamp()
 `
 
-// One node an interval removes expired rows: the one whose UPDATE finds the last claim old enough.
+// One node an interval removes expired rows: the one whose UPDATE finds the last claim old enough, or from before the clock was set
+// back.
 func (q *Queries) ClaimSweep(ctx context.Context, everyUs int64) (int64, error) {
 	result, err := q.db.ExecContext(ctx, ClaimSweep, everyUs)
 	if err != nil {
@@ -155,11 +156,9 @@ func (q *Queries) NewIncarnation(ctx context.Context) error {
 }
 
 const NoteEnded = `-- name: NoteEnded :exec
-UPDATE /* TEMPLATE: prefix */cache_state SET ended_before = next_before, next_before = /* TEMPLATE: prefix */cache_horizon(), next_at = clock_timestamp()
-WHERE next_at < clock_timestamp() - ($1::bigint) * interval '1 microsecond'
+SELECT /* TEMPLATE: prefix */cache_note_ended($1::bigint)
 `
 
-// Which transactions have ended, and are seen by whoever has a snapshot: those before the oldest that runs. What was noted grace ago is what cache_expire goes by.
 func (q *Queries) NoteEnded(ctx context.Context, graceUs int64) error {
 	_, err := q.db.ExecContext(ctx, NoteEnded, graceUs)
 	return err

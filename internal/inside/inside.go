@@ -4,6 +4,7 @@ package inside
 import (
 	"context"
 	"database/sql"
+	"time"
 
 	"github.com/pgcache/go/internal/store"
 )
@@ -19,11 +20,15 @@ type Cache struct {
 	// State says whether memory may be served, and why not; Figures reads sizes of the tables. Both are nil if it is Null.
 	State   func() State
 	Figures func(ctx context.Context) (store.Figures, error)
+
+	// IdleAfter sets after how long without a read the node is idle.
+	IdleAfter func(d time.Duration)
 }
 
 // State is what a node is in at the moment.
 type State struct {
 	Live      bool  // it serves from memory
+	Idle      bool  // it does not, because nobody uses it
 	Listens   bool  // it has a Listener; without one, memory is off or bounded by LocalTTL
 	Polls     bool  // its Listener polls
 	Err       error // why it is not live; nil where that is not known yet

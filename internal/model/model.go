@@ -1,6 +1,12 @@
-// Package model walks through everything that a small system can do, in every order, and looks for the one that breaks
-// a promise. What the system is, its packages say: immediate and window model how a local cache learns of a change, stretch who
-// publishes it, loads and groups what may be stored and what counts.
+// Package model walks through everything that a small system can do, in every order, and looks for an order that breaks
+// a promise of docs/promises.md. Each package below it is one such system:
+//
+//   - immediate: how a local cache stays coherent when every write publishes inline
+//   - window: the same with a change log and flushes
+//   - stretch: who leads while the window is stretched
+//   - loads: the fence that keeps a load from storing over a change
+//   - groups: which rows the removal of a group is about
+//   - shards: how a key moves from one server to another
 //
 // The tests of those packages walk through everything, up to a few million states in a few seconds. Two settings change
 // how much that is:

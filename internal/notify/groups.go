@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// A Group is what an item that removes a group names.
+// A Group is one group that a message says was removed.
 type Group struct {
 	Kind byte   // Tag or Prefix
 	Name string // a hash where keys are hidden: see HiddenTag
-	ID   int64  // of the removal's record
+	ID   int64  // of the removal's record; 0: a prefix of keys that are too many to name
 }
 
 // The kinds of groups, which begin their items.

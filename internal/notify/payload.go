@@ -29,9 +29,9 @@ import (
 )
 
 const (
-	// Flush begins a message drained from the change log.
+	// Flush begins a message of a flush of the change log.
 	Flush = '1'
-	// Inline begins a message of the statement that wrote.
+	// Inline begins a message of the statement or the trigger that wrote.
 	Inline = '2'
 	// FlushHidden and InlineHidden are the same where keys are hidden.
 	FlushHidden, InlineHidden = '3', '4'
@@ -51,7 +51,7 @@ const (
 	MaxPayload = 7999
 )
 
-// AppendItem appends the item of one key and its versions, newest first.
+// AppendItem appends the item of one key and its versions, newest first. Only tests make messages here: the nodes' are made by SQL.
 func AppendItem(b []byte, key string, versions ...int64) []byte {
 	b = strconv.AppendInt(b, int64(len(key)), 10)
 	b = append(b, ':')
@@ -75,11 +75,13 @@ func HiddenKey(secret []byte, key string) string {
 // hiddenLength is the length of a hidden key in bytes.
 const hiddenLength = 22
 
-// Sender is what a node puts behind the cache's id in its flushes, whose window is not stretched.
-func Sender(node uint32, window time.Duration) string { return Stretched(node, window, window, 0) }
+// Sender is the sender in the messages of a flush by a node whose window is not stretched.
+func Sender(node uint32, window time.Duration) string {
+	return StretchedSender(node, window, window, 0)
+}
 
-// Stretched is Sender with the window that the node flushes by now, and the number of the flush. Windows are cut to 65 s.
-func Stretched(node uint32, window, current time.Duration, number uint16) string {
+// StretchedSender is Sender with the window that the node flushes by now, and the number of the flush. Windows are cut to 65 s.
+func StretchedSender(node uint32, window, current time.Duration, number uint16) string {
 	ms := func(d time.Duration) int64 { return min(max(d.Milliseconds(), 0), 1<<16-1) }
 	return fmt.Sprintf("%08x%04x%04x%04x", node, ms(window), ms(current), number)
 }
@@ -87,12 +89,12 @@ func Stretched(node uint32, window, current time.Duration, number uint16) string
 // A Message is a payload taken apart.
 type Message struct {
 	Cache   string        // the id of the cache that it is about
-	Flush   bool          // a flush
-	Hidden  bool          // keys are hashes
+	Flush   bool          // it is of a flush: only then the next four are set
 	Node    uint32        // who flushed; 0: nobody who leads
 	Window  time.Duration // of that node
 	Current time.Duration // the same, as far as it is stretched now
 	Number  uint16        // of the flush: that node counts them
+	Hidden  bool          // keys are hashes
 	Body    string        // items, or All
 }
 
@@ -130,10 +132,9 @@ func Parse(payload string) (Message, error) {
 	return m, nil
 }
 
-// Items calls item for every key in the message with its versions, newest first, group for every group that was removed, or all
-// where everything is to be forgotten.
-// The slice of versions is reused from call to call. It may return an error after it has called item or group: then
-// everything must be forgotten.
+// Items calls item for every key in the message with its versions, newest first, and group for every group that was removed; or it
+// calls all, where everything is to be forgotten. The slice of versions is reused from call to call. Items may return an error
+// after it has called item or group: then everything must be forgotten.
 func (m *Message) Items(item func(key string, versions []int64), group func(Group), all func()) error {
 	rest := m.Body
 	if rest == All {

@@ -99,7 +99,7 @@ func TestHead(t *testing.T) {
 	if all := (Message{Cache: AnyCache}); !all.For("00c0ffee") {
 		t.Error("a message for all caches is for each")
 	}
-	if m, err := Parse("100c0ffee" + Stretched(7, 25*time.Millisecond, 400*time.Millisecond, 65535)); err != nil || m.Node != 7 || m.Window != 25*time.Millisecond || m.Current != 400*time.Millisecond || m.Number != 65535 || m.Body != "" {
+	if m, err := Parse("100c0ffee" + StretchedSender(7, 25*time.Millisecond, 400*time.Millisecond, 65535)); err != nil || m.Node != 7 || m.Window != 25*time.Millisecond || m.Current != 400*time.Millisecond || m.Number != 65535 || m.Body != "" {
 		t.Error(m, err)
 	}
 	if Sender(1, 0) != "00000001000000000000" || Sender(1, -time.Second) != "00000001000000000000" || Sender(1, time.Hour) != "00000001ffffffff0000" {

@@ -1,14 +1,13 @@
 // Package shardmap says which shard a key belongs to. It is the same in every process and every release: servers have recorded maps
 // that were made by it, so nothing of it may change but with another version.
 //
-// A key is hashed to one of 16,384 slots. Each slot belongs to the shard whose name has the highest score for it
+// A key is hashed to one of 16,384 slots, by XXH64. Each slot belongs to the shard whose name has the highest score for it
 // (rendezvous hashing), so a shard that is added takes slots from all others and moves none between them.
 package shardmap
 
 import (
 	"errors"
 	"fmt"
-	"math/bits"
 	"slices"
 	"strings"
 )
@@ -30,40 +29,6 @@ type Table [Slots]uint8
 
 // Of returns the owner of a key, given its Hash.
 func (t *Table) Of(hash uint64) uint8 { return t[Slot(hash)] }
-
-// Hash continues the hash of what comes before s, 0 for nothing. The hash of a key is Hash(Hash(0, namespace), name), or Hash(0, name)
-// for one without a namespace, so a view hashes its namespace once. It takes eight bytes at a time, and does not allocate.
-func Hash(before uint64, s string) uint64 {
-	h := before ^ uint64(len(s))*0x9e3779b97f4a7c15
-	for len(s) >= 8 {
-		h = fold(h ^ load64(s))
-		s = s[8:]
-	}
-	switch n := len(s); {
-	case n >= 4:
-		h ^= load32(s) | load32(s[n-4:])<<32
-	case n > 0:
-		h ^= uint64(s[0]) | uint64(s[n/2])<<8 | uint64(s[n-1])<<16
-	}
-	return fold(h)
-}
-
-// fold mixes the halves of a product: each bit of the result depends on all of x.
-func fold(x uint64) uint64 {
-	hi, lo := bits.Mul64(x^0xa0761d6478bd642f, 0xe7037ed1a0b428db)
-	return hi ^ lo
-}
-
-func load64(s string) uint64 {
-	_ = s[7]
-	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
-		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
-}
-
-func load32(s string) uint64 {
-	_ = s[3]
-	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24
-}
 
 // Slot returns the slot of a key, given its Hash.
 func Slot(hash uint64) uint64 { return hash >> (64 - slotBits) }

@@ -23,9 +23,12 @@ type Removed struct {
 	IDs []int64 // of the records, which the notification names
 }
 
-// Remove removes groups, whatever they hold, and publishes it. It waits for nobody.
+// Remove removes groups, whatever they hold, and publishes it. It waits for nobody. Older records of the groups can be replaced in a
+// READ COMMITTED session alone.
 func (s *Store) Remove(ctx context.Context, kind GroupKind, names []string) (Removed, error) {
-	return retry(ctx, notDone, func() (Removed, error) { return remove(ctx, s.q, kind, names) })
+	return retry(ctx, notDone, func() (Removed, error) {
+		return committedQuery(ctx, s, func(q *dbsqlc.Queries) (Removed, error) { return remove(ctx, q, kind, names) })
+	})
 }
 
 // RemoveTx is the same in a transaction of the caller's.

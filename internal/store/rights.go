@@ -52,8 +52,9 @@ func Rights() []Right {
 			rights = append(rights, Right{ToWrite, p, t.table, "-", ""})
 		}
 	}
-	rights = append(rights, Right{ToWrite, "UPDATE", "cache_state", "-", "swept_at, ended_before, next_before, next_at, retire_before, retire_after, poller_lease, flusher, flusher_lease"})
+	rights = append(rights, Right{ToWrite, "UPDATE", "cache_state", "-", "swept_at, ended_before, next_before, next_at, retire_before, retire_after, noted_on, poller_lease, flusher, flusher_lease"})
 	for _, f := range [][2]string{
+		{"cache_server", ""},
 		{"cache_random", ""},
 		{"cache_committed", ""},
 		{"cache_item", "text, bytea, text"},
@@ -80,6 +81,7 @@ func Rights() []Right {
 		{"cache_compact", "text[]"},
 		{"cache_bury", "bigint, integer, integer"},
 		{"cache_horizon", ""},
+		{"cache_note_ended", "bigint"},
 		{"cache_retiring", ""},
 		{"cache_watch_function", "text"},
 		{"cache_watch_triggers", ""},

@@ -131,12 +131,12 @@ func TestFleet(t *testing.T) {
 		f.traffic(span, 5*time.Millisecond, f.nodes[:16]...)
 		rest(time.Second)
 		c := f.within(2*win+20*time.Millisecond, usual.bound(win), f.nodes...)
-		beats := int(span / win)
-		if n := c.found; n < beats/2 || n > beats*3/2 {
-			t.Errorf("%d flushes have published something in %d windows", n, beats)
+		windows := int(span / win)
+		if n := c.found; n < windows/2 || n > windows*3/2 {
+			t.Errorf("%d flushes have published something in %d windows", n, windows)
 		}
-		if n := c.flushes; n > 2*beats+5*len(f.nodes) {
-			t.Errorf("%d flushes in %d windows", n, beats)
+		if n := c.flushes; n > 2*windows+5*len(f.nodes) {
+			t.Errorf("%d flushes in %d windows", n, windows)
 		}
 		if c.inline > c.writes/50 {
 			t.Errorf("%d of %d writes have published themselves", c.inline, c.writes)
@@ -214,7 +214,7 @@ func TestNodesDie(t *testing.T) {
 			f.within(latest, latest, last)
 		})
 	})
-	// A new row is not published. What is written next must not count on others to be awake.
+	// A new row is not published. What is written next must not count on others to flush.
 	t.Run("after a silent write", func(t *testing.T) {
 		run(t, 3, usual, func(f *fleet) {
 			n := f.nodes[0]
@@ -235,14 +235,14 @@ func TestNodesDie(t *testing.T) {
 			f.within(latest, latest, f.nodes[1:]...)
 		})
 	})
-	// The statement of the dead is slow: what it writes comes after the beat has ended.
+	// The statement of the dead node is slow: it commits when nobody leads any more.
 	t.Run("commits late", func(t *testing.T) {
 		slow := lag{reply: time.Millisecond, flush: 40 * time.Millisecond, deliver: time.Millisecond}
 		run(t, 2, slow, func(f *fleet) {
 			n, other := f.nodes[0], f.nodes[1]
 			for range 3 {
 				other.write()
-				rest(slow.deliver) // everybody is awake, and the other keeps a beat
+				rest(slow.deliver) // the system is not quiet, and the other node leads
 			}
 			if n.Begin(false, -1) {
 				t.Fatal("the write is to publish itself")
@@ -319,8 +319,8 @@ func TestPartitions(t *testing.T) {
 			f.traffic(time.Second, 5*time.Millisecond, f.nodes...)
 			rest(time.Second)
 			c := f.within(2*win+20*time.Millisecond, usual.bound(win), f.nodes...)
-			if beats := int(time.Second / win); c.found > beats*3/2 {
-				t.Errorf("%d flushes have published something in %d windows", c.found, beats)
+			if windows := int(time.Second / win); c.found > windows*3/2 {
+				t.Errorf("%d flushes have published something in %d windows", c.found, windows)
 			}
 		})
 	})

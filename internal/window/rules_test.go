@@ -104,7 +104,7 @@ func TestFull(t *testing.T) {
 func TestDrains(t *testing.T) {
 	t.Run("at the bound", func(t *testing.T) {
 		bubble(t, func(t *testing.T, w *Window, s *script) {
-			awake(w)
+			notQuiet(w)
 			logged(t, w, 1)
 			s.bytes, s.always = drainAt, 1
 			s.rest(30 * time.Second)
@@ -118,7 +118,7 @@ func TestDrains(t *testing.T) {
 		bubble(t, func(t *testing.T, w *Window, s *script) {
 			s.bytes = quietAt + 1
 			for v := range int64(2) {
-				awake(w)
+				notQuiet(w)
 				logged(t, w, v+1)
 				s.changes = 1
 				s.rest(8 * win)
@@ -165,7 +165,7 @@ func (s *slow) Drain(ctx context.Context, sender string) error {
 	return s.script.Drain(ctx, sender)
 }
 
-// TestUpkeep: one step of the ladder is under way at a time, none begins while the node closes, and Run waits for it.
+// TestUpkeep: one VACUUM or Drain is under way at a time, none begins while the node closes, and Run waits for it.
 func TestUpkeep(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -174,7 +174,7 @@ func TestUpkeep(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); w.Run(ctx) }()
-		awake(w)
+		notQuiet(w)
 		logged(t, w, 1)
 		time.Sleep(1200 * time.Millisecond)
 		synctest.Wait()
@@ -195,7 +195,7 @@ func TestUpkeep(t *testing.T) {
 		s := &script{began: time.Now(), bytes: vacuumAt + 1}
 		w := New(win, win, false, s)
 		ctx, cancel := context.WithCancel(t.Context())
-		awake(w)
+		notQuiet(w)
 		logged(t, w, 1)
 		cancel()
 		w.Run(ctx)
@@ -219,7 +219,7 @@ func TestCloseTriesAgain(t *testing.T) {
 				}
 			}
 			ctx, cancel := context.WithCancel(t.Context())
-			awake(w)
+			notQuiet(w)
 			logged(t, w, 1)
 			cancel()
 			w.Run(ctx)

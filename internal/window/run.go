@@ -12,7 +12,7 @@ import (
 
 // Log is the change log as a Window needs it.
 type Log interface {
-	// Flush drains the log and publishes what was in it. When it returns without an error, all that was committed before
+	// Flush publishes what is in the log and deletes it there. When it returns without an error, all that was committed before
 	// it was sent has been published. It returns how many changes it found and how many bytes the log takes. ErrBusy says
 	// that another flush is under way and that nothing was done.
 	Flush(ctx context.Context, sender string) (changes, bytes int64, err error)
@@ -20,17 +20,17 @@ type Log interface {
 	Pending(ctx context.Context) (bool, error)
 	// Vacuum removes the log's dead rows.
 	Vacuum(ctx context.Context) error
-	// Drain locks the log, publishes its rows and truncates it. Writers wait for some milliseconds.
+	// Drain is a flush that locks the log and truncates it. Writers wait for some milliseconds.
 	Drain(ctx context.Context, sender string) error
 }
 
 // ErrBusy is returned by Log.Flush while another flush holds the lock.
 var ErrBusy = errors.New("another flush is under way")
 
-// Run flushes when it is due, until ctx ends, and then once more for what is still to be published, which takes a second at
+// Run flushes when a flush is due, until ctx ends, and then once more for what is still to be published, which takes a second at
 // the most. Call it once. Errors of flushes are not reported: they are tried again.
 func (w *Window) Run(ctx context.Context) {
-	defer w.upkeep.Wait()
+	defer w.upkeep.running.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -46,7 +46,7 @@ func (w *Window) Run(ctx context.Context) {
 			if w.lookNext {
 				_ = w.look(ctx)
 			} else {
-				_ = w.flush(ctx) // flush has set w.retry
+				_ = w.flush(ctx) // an error has set w.retry
 			}
 			next = w.next()
 		}
@@ -79,7 +79,7 @@ func (w *Window) last(ctx context.Context) {
 		w.mu.Unlock()
 		switch {
 		case owed > 0 && pause == 0:
-			_ = w.flush(ctx) // flush has set w.retry
+			_ = w.flush(ctx) // an error has set w.retry
 			continue
 		case owed > 0:
 		case underWay > 0:
@@ -100,7 +100,8 @@ func (w *Window) last(ctx context.Context) {
 	}
 }
 
-// next is when this node's next flush is due.
+// next plans: it returns when the next flush or look of this node is due, and sets lookNext. It also drops pending changes that
+// are overdue.
 func (w *Window) next() int64 {
 	t := mono.Now()
 	w.mu.Lock()
@@ -120,32 +121,32 @@ func (w *Window) next() int64 {
 	next := w.earliest
 	switch {
 	case w.leading:
-		next = w.flushed + int64(w.current)
+		next = w.flushedAt + int64(w.current)
 	case next != math.MaxInt64:
 		next = w.after(next, t)
 	}
 	if w.full {
-		next = min(next, w.flushed+int64(vacuumEvery)) // only a flush measures the log
+		next = min(next, w.flushedAt+int64(vacuumEvery)) // only a flush measures the log
 	}
 	look := w.nextLook(t)
 	w.lookNext = look < next
 	next = min(next, look)
 	if w.retry > 0 {
-		next = max(next, w.flushed+int64(w.retry))
+		next = max(next, w.flushedAt+int64(w.retry))
 	}
 	w.planned = next
 	return next
 }
 
 // busyTries and busyPause bound how long FlushNow waits for another flush: about 150 ms, then it returns ErrBusy. The pauses
-// double: where the server has stood still for a while the pulses of a whole fleet find old changes at once.
+// double: after a server has answered nobody for a while the pulses of a whole fleet find old changes at once.
 const (
 	busyTries = 5
 	busyPause = 10 * time.Millisecond
 )
 
-// FlushNow flushes whatever is in the log, whoever left it there. Where it returns nil, all that was committed before it
-// was called has been published.
+// FlushNow flushes whatever is in the log, whoever left it there. When it returns nil, all that was committed before it was called
+// has been published.
 func (w *Window) FlushNow(ctx context.Context) error {
 	for try := 1; ; try++ {
 		err := w.flush(ctx)
@@ -162,7 +163,7 @@ func (w *Window) FlushNow(ctx context.Context) error {
 	}
 }
 
-// flush flushes once, and forgets the changes that it has published.
+// flush flushes once. Of one node one flush is under way at a time.
 func (w *Window) flush(ctx context.Context) error {
 	select {
 	case w.flushing <- struct{}{}:
@@ -170,58 +171,67 @@ func (w *Window) flush(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	sender, acked := w.beginFlush()
+	changes, bytes, err := w.log.Flush(ctx, sender)
+	leadEnded := w.endFlush(acked, changes, err)
+	if err == nil {
+		w.keepSmall(bytes, leadEnded)
+	}
+	return err
+}
+
+// beginFlush returns what the messages of the flush that is about to be sent say of this node, and the versions that it will have
+// published if it succeeds.
+func (w *Window) beginFlush() (sender string, acked []int64) {
 	w.mu.Lock()
-	// Before the statement is sent: a write that is acknowledged while the flush is under way may have been committed
-	// after the flush took its snapshot.
-	var acked []int64
+	defer w.mu.Unlock()
+	// Only what is acknowledged by now: a write that is acknowledged while the flush is under way may have been committed after the
+	// flush took its snapshot.
 	for v, c := range w.pending {
 		if c.acked {
 			acked = append(acked, v)
 		}
 	}
-	began := mono.Now()
+	t := mono.Now()
 	if !w.leading {
-		w.succeed(began)
+		w.succeed(t)
 	}
-	w.adapt(began)
-	sender := notify.Stretched(w.node, w.window, w.announce(began), w.number)
-	number := w.number
-	w.mu.Unlock()
+	w.adapt(t)
+	return notify.StretchedSender(w.node, w.window, w.announce(t), w.number), acked
+}
 
-	changes, bytes, err := w.log.Flush(ctx, sender)
-
+// endFlush notes what came of a flush: what is not pending any more, whether this node leads, and when it tries again after an
+// error.
+func (w *Window) endFlush(acked []int64, changes int64, err error) (leadEnded bool) {
 	t := mono.Now()
 	w.mu.Lock()
-	w.flushed = t
-	if w.echo.number == number && !w.echo.came && (err != nil || changes == 0) {
+	defer w.mu.Unlock()
+	w.flushedAt = t
+	if w.echo.number == w.number && !w.echo.came && (err != nil || changes == 0) {
 		w.echo = echo{} // it has published nothing
 	}
 	switch {
 	case errors.Is(err, ErrBusy):
-		// It will soon be over, and may or may not publish what is pending here.
+		// The other will soon be over, and may or may not publish what is pending here.
 		w.retry = min(max(2*w.retry, w.window/4, time.Millisecond), w.window)
 	case err != nil:
 		w.retry = min(max(2*w.retry, w.window), maxRetry)
 	}
 	if err != nil {
 		if !w.leading {
-			w.follow()
+			w.follow() // takes back what succeed has done
 		}
-		w.mu.Unlock()
-		return err
+		return false
 	}
 	w.retry, w.earliest = 0, math.MinInt64
 	for _, v := range acked {
 		delete(w.pending, v)
 	}
-	quiet := false
 	if changes > 0 {
 		w.lead(t)
 	} else if w.empty++; !w.leading || w.empty >= emptyFlushes {
-		quiet = w.leading
+		leadEnded = w.leading
 		w.follow()
 	}
-	w.mu.Unlock()
-	w.keepSmall(bytes, quiet)
-	return nil
+	return leadEnded
 }

@@ -13,7 +13,7 @@ import (
 // TestFailedFlush: whatever a flush failed of, it has published nothing. It is tried again, ever more rarely.
 func TestFailedFlush(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
-		awake(w)
+		notQuiet(w)
 		logged(t, w, 1)
 		s.err = errors.New("connection lost")
 		s.rest(10 * time.Second)
@@ -30,7 +30,7 @@ func TestFailedFlush(t *testing.T) {
 		s.rest(time.Second + took)
 		wantOwed(t, w)
 		// And the next one is not late any more.
-		awake(w)
+		notQuiet(w)
 		logged(t, w, 2)
 		before := time.Since(s.began)
 		s.rest(2 * win)
@@ -44,7 +44,7 @@ func TestFailedFlush(t *testing.T) {
 func TestLead(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
 		s.received = func(int64) { w.Received(flushOf(w.node)) }
-		awake(w)
+		notQuiet(w)
 		logged(t, w, 1)
 		s.changes = 1
 		s.rest(win + took + 1)
@@ -65,12 +65,12 @@ func TestLead(t *testing.T) {
 // TestFollower: while another leads, its flushes publish what is written here. When it falls silent, this node takes over
 // after two to three windows.
 func TestFollower(t *testing.T) {
-	for name, beats := range map[string]int{"silent": 0, "leading": 20} {
+	for name, flushes := range map[string]int{"silent": 0, "leading": 20} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *Window, s *script) {
 				w.Received(flushOf(1))
 				last := time.Since(s.began)
-				for v := range int64(beats) {
+				for v := range int64(flushes) {
 					w.Begin(false, v)
 					w.End(v, Logged)
 					s.rest(win + 3*time.Millisecond) // it comes a little late
@@ -132,7 +132,7 @@ func TestClose(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan struct{})
 				go func() { defer close(done); w.Run(ctx) }()
-				awake(w)
+				notQuiet(w)
 				if test.before != nil {
 					w.Begin(false, 1)
 					test.before(w, s)
@@ -163,88 +163,11 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// TestLadder: the log is kept small. VACUUM needs the owner's rights, and draining that nobody holds the log: here both
-// fail.
-func TestLadder(t *testing.T) {
-	run := func(t *testing.T, bytes int64, check func(t *testing.T, w *Window, s *script)) {
-		bubble(t, func(t *testing.T, w *Window, s *script) {
-			awake(w)
-			logged(t, w, 1)
-			s.bytes, s.always = bytes, 1
-			s.rest(30 * time.Second)
-			check(t, w, s)
-			s.bytes, s.always = 0, 0
-		})
-	}
-	within := func(t *testing.T, what string, at []time.Duration, n int, every time.Duration) {
-		t.Helper()
-		if len(at) < n-1 || len(at) > n {
-			t.Errorf("%s: %d times in 30 s: %v", what, len(at), at)
-		}
-		for i := 1; i < len(at); i++ {
-			if at[i]-at[i-1] < every {
-				t.Errorf("%s: %v after the one before", what, at[i]-at[i-1])
-			}
-		}
-	}
-	t.Run("small", func(t *testing.T) {
-		run(t, 1<<20, func(t *testing.T, _ *Window, s *script) {
-			if len(s.vacuums)+len(s.drains) > 0 {
-				t.Error("a small log needs no care")
-			}
-		})
-	})
-	t.Run("vacuum", func(t *testing.T) {
-		run(t, 1<<20+1, func(t *testing.T, _ *Window, s *script) {
-			within(t, "vacuum", s.vacuums, 30, time.Second)
-			if len(s.drains) > 0 {
-				t.Error("it was drained")
-			}
-		})
-	})
-	t.Run("drain", func(t *testing.T) {
-		run(t, 8<<20+1, func(t *testing.T, w *Window, s *script) {
-			within(t, "drain", s.drains, 3, 10*time.Second)
-			within(t, "vacuum", s.vacuums, 30, time.Second)
-			if len(s.vacuums) == 0 || len(s.drains) == 0 || s.vacuums[0] > s.drains[0] {
-				t.Error("drained before VACUUM was tried")
-			}
-			awake(w)
-			if w.Begin(false, 2) {
-				t.Error("the log is not full yet")
-			}
-			w.End(2, Silent)
-		})
-	})
-	t.Run("full", func(t *testing.T) {
-		run(t, 32<<20+1, func(t *testing.T, w *Window, s *script) {
-			awake(w)
-			if !w.Begin(false, 2) {
-				t.Error("the log is full: a write must publish inline")
-			}
-			w.End(2, Silent)
-			// The writes go on, each publishes inline; then the dump is over.
-			s.always = 0
-			for i := range 30 {
-				if i == 10 {
-					s.bytes = 1 << 10
-				}
-				s.rest(100 * time.Millisecond)
-				awake(w)
-			}
-			if w.Begin(false, 3) {
-				t.Error("the log has shrunk, and nobody has noticed")
-			}
-			w.End(3, Silent)
-		})
-	})
-}
-
 // TestVersionsNobodyNames: under load a flush may publish everything, and name no version. What a node remembers stays
 // bounded.
 func TestVersionsNobodyNames(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
-		awake(w)
+		notQuiet(w)
 		most := 0
 		for i := range 10_000 {
 			if i%25 == 0 {
@@ -269,10 +192,10 @@ func TestVersionsNobodyNames(t *testing.T) {
 	})
 }
 
-// TestBusy: a flush beside another discharges nothing, and is soon tried again.
+// TestBusy: a flush beside another settles nothing, and is soon tried again.
 func TestBusy(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
-		awake(w)
+		notQuiet(w)
 		logged(t, w, 1)
 		s.err = ErrBusy
 		s.rest(win + took)
@@ -320,7 +243,7 @@ func TestStepsDown(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *Window, s *script) {
-				awake(w)
+				notQuiet(w)
 				logged(t, w, 1)
 				s.always = 1
 				s.rest(win + took + 1)
@@ -331,23 +254,6 @@ func TestStepsDown(t *testing.T) {
 					t.Errorf("%d flushes after the other was received", n)
 				}
 				s.always = 0
-			})
-		})
-	}
-}
-
-// TestQuietLogIsEmptied: when a lead ends, a log that has grown is emptied beside it: every pulse reads it.
-func TestQuietLogIsEmptied(t *testing.T) {
-	for name, bytes := range map[string]int64{"small": quietAt, "grown": quietAt + 1} {
-		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, w *Window, s *script) {
-				awake(w)
-				logged(t, w, 1)
-				s.bytes, s.changes = bytes, 1
-				s.rest(time.Second)
-				if n := len(s.drains); (n == 1) != (bytes > quietAt) {
-					t.Errorf("emptied %d times", n)
-				}
 			})
 		})
 	}

@@ -3,14 +3,15 @@ package window
 import (
 	"context"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/pgcache/go/internal/mono"
 	"github.com/pgcache/go/internal/notify"
 )
 
-// The steps that keep the log small, in bytes of its size on disk. A flush's DELETE leaves dead rows, and the next flush's scan
-// reads them all; so does every node's pulse.
+// What keeps the log small, and from how many bytes of its size on disk on. A flush's DELETE leaves dead rows, and the next flush's
+// scan reads them all; so does every node's pulse.
 const (
 	vacuumAt, vacuumEvery = 1 << 20, time.Second
 	drainAt, drainEvery   = 8 << 20, 10 * time.Second
@@ -20,17 +21,18 @@ const (
 	upkeepTimeout = time.Second
 )
 
-// ladder is when its steps were last taken.
-type ladder struct {
-	vacuumed, drained int64
-	busy              bool // one is under way
+// upkeep is when VACUUM and Drain were last begun.
+type upkeep struct {
+	vacuumed, drained int64 // 0: never
+	busy              bool  // one is under way
+	running           sync.WaitGroup
 }
 
 // keepSmall starts VACUUM or Drain in a goroutine when the log is too large. VACUUM goes first because Drain stops all writers for
 // a moment. It removes nothing while a long transaction is open or the role lacks the right. Drain fails while a pg_dump or a
-// report holds the table; then writes publish inline until the log is smaller. quiet says that a lead has ended: nobody
-// writes then, so Drain stops nobody.
-func (w *Window) keepSmall(bytes int64, quiet bool) {
+// report holds the table; then writes publish inline until the log is smaller. leadEnded says that this node has just stopped
+// leading, because its flushes found nothing: nobody writes then, so Drain stops nobody.
+func (w *Window) keepSmall(bytes int64, leadEnded bool) {
 	t := mono.Now()
 	since := func(last int64) time.Duration {
 		if last == 0 {
@@ -41,29 +43,29 @@ func (w *Window) keepSmall(bytes int64, quiet bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.full = bytes > fullAt
-	if w.ladder.busy || w.closing {
+	if w.upkeep.busy || w.closing {
 		return
 	}
 	var step func(ctx context.Context) error
-	switch l := &w.ladder; {
-	case bytes > drainAt && since(l.drained) >= drainEvery && l.vacuumed != 0,
-		quiet && bytes > quietAt && since(l.drained) >= vacuumEvery:
-		l.drained = t
-		sender := notify.Stretched(w.node, w.window, w.current, 0)
+	switch u := &w.upkeep; {
+	case bytes > drainAt && since(u.drained) >= drainEvery && u.vacuumed != 0,
+		leadEnded && bytes > quietAt && since(u.drained) >= vacuumEvery:
+		u.drained = t
+		sender := notify.StretchedSender(w.node, w.window, w.current, 0)
 		step = func(ctx context.Context) error { return w.log.Drain(ctx, sender) }
-	case bytes > vacuumAt && since(l.vacuumed) >= vacuumEvery:
-		l.vacuumed = t
+	case bytes > vacuumAt && since(u.vacuumed) >= vacuumEvery:
+		u.vacuumed = t
 		step = w.log.Vacuum
 	default:
 		return
 	}
-	w.ladder.busy = true
-	w.upkeep.Go(func() {
+	w.upkeep.busy = true
+	w.upkeep.running.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), upkeepTimeout)
 		defer cancel()
-		_ = step(ctx) // fails for good reasons (a lock held, a right missing): the next step is the answer
+		_ = step(ctx) // it may fail, where a lock is held or a right is missing: then the log grows until the next step is due
 		w.mu.Lock()
-		w.ladder.busy = false
+		w.upkeep.busy = false
 		w.mu.Unlock()
 	})
 }

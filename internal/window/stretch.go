@@ -6,79 +6,80 @@ import (
 	"github.com/pgcache/go/internal/mono"
 )
 
-// How the window of a leader follows what its flushes cost. It is TCP's congestion control turned round: where a notification comes
-// back late the rate of flushes falls by half, and where it comes early it rises slowly. So the window is two to six times what
-// a flush takes until its notification is there.
+// How the window of a leader follows what its flushes cost. As in TCP's congestion control, the rate falls by half where a
+// notification comes back late, and rises slowly where one comes early. So the window is two to six times what a flush takes until
+// its notification is there.
 const (
-	lateAt   = 2  // a notification later than this fraction of the window stretches the window to twice its length
-	earlyAt  = 6  // one earlier than this fraction shrinks it
-	shrinkBy = 10 // by this fraction
+	lateAt   = 2  // a notification that takes longer than a half of the window doubles the window
+	earlyAt  = 6  // one that takes less than a sixth shrinks it
+	shrinkBy = 10 // by a tenth
 )
 
 const (
-	// remembered is how long past its silence is believed what the last leader has found.
+	// remembered is for how long, after a leader has been silent for three windows, another goes on with the window that it had.
 	remembered = 2 * time.Second
 	// lostAt is when a notification that has not come, although its window was stretched for it, is no longer awaited.
 	lostAt = 5 * time.Second
 	// handOver is how long a leader flushes by a stretched window until it lets another try. Its notifications may be late for
-	// reasons that are its own, a processor that it shares with others, and would not be elsewhere.
+	// reasons that are its own, as a processor that it shares with others, and would not be late elsewhere.
 	handOver = time.Minute
-	// handOverBy is by what fraction of its window a leader invites others to take over. They wait for two to three windows of
-	// the leader, so they come before its next flush; where nobody does, it leads on.
+	// A leader invites others to take over by a message that says a quarter of its window, and flushes by the whole of it. They wait
+	// for two to three of the windows that it says, so they come before its next flush; where nobody does, it leads on.
 	handOverBy = 4
 )
 
-// echo is what a node knows of the notification of one of its own flushes. The committing session signals every listening one before
-// it answers, and those take their time to read and to send: both are seen here.
+// echo is what a node knows of the notification of one of its own flushes. How late it is shows how long the committing session
+// takes to signal every listening one, and how long those take to read and to send.
 //
 // A flush's messages carry its number. Without it the notification of one would be taken for that of the next:
 //
 //	flush 1 sent                  flush 2 sent    notification 1   <- late by a whole window, but just behind flush 2
 type echo struct {
-	awaited bool          // a flush that may publish something has been sent
+	awaited bool          // a flush has been sent whose notification is to be measured; false: the rest is meaningless
 	number  uint16        // of that flush
-	sent    int64         // when
-	came    bool          // its notification was received,
-	late    time.Duration // so long after it was sent: of several messages the last counts
+	sent    int64         // when it was sent
+	came    bool          // its notification was received
+	late    time.Duration // if it came: so long after the flush was sent; of several messages the last counts
 }
 
+// received notes that the notification of this node's flush of that number has come.
 func (e *echo) received(number uint16, t int64) {
 	if e.awaited && number == e.number {
 		e.came, e.late = true, time.Duration(t-e.sent)
 	}
 }
 
-// link is the time that a statement takes on this node's way to the server, whatever is published: a distant leader's notifications
-// are late, and no flush less would bring them sooner. It is the shortest of the last pulses, because a busy server answers
-// some of them at once.
-type link struct {
-	least [2]time.Duration // of the pulses since, and of those before; 0: none
+// roundTrip is how long a statement takes that publishes nothing: the way to the server and back. It is taken off an echo, because
+// a distant leader's notifications are late however rarely it flushes. The shortest of the last pulses counts, because even a
+// busy server answers some of them at once.
+type roundTrip struct {
+	least [2]time.Duration // the shortest of the last n pulses, and of the roundTripPulses before them; 0: there were none
 	n     int
 }
 
-const linkPulses = 8 // 16 s
+const roundTripPulses = 8 // 16 s
 
-func (l *link) add(d time.Duration) {
-	if l.n++; l.n > linkPulses {
-		l.least, l.n = [2]time.Duration{0, l.least[0]}, 1
+func (r *roundTrip) add(d time.Duration) {
+	if r.n++; r.n > roundTripPulses {
+		r.least, r.n = [2]time.Duration{0, r.least[0]}, 1
 	}
-	if l.least[0] == 0 || d < l.least[0] {
-		l.least[0] = d
+	if r.least[0] == 0 || d < r.least[0] {
+		r.least[0] = d
 	}
 }
 
-func (l *link) shortest() time.Duration {
-	if l.least[1] == 0 {
-		return l.least[0]
+func (r *roundTrip) shortest() time.Duration {
+	if r.least[1] == 0 {
+		return r.least[0]
 	}
-	return min(l.least[0], l.least[1])
+	return min(r.least[0], r.least[1])
 }
 
-// Took says how long a statement of this node took that publishes nothing.
+// Took says how long a statement of this node took that publishes nothing: see roundTrip.
 func (w *Window) Took(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.link.add(d)
+	w.roundTrip.add(d)
 }
 
 // Listening says whether notifications reach this node as they are sent. Only then can it see what a flush costs: one that polls
@@ -101,7 +102,7 @@ func (w *Window) adapt(t int64) {
 		return
 	case !e.awaited:
 	case e.came:
-		switch late := max(0, e.late-w.link.shortest()); {
+		switch late := max(0, e.late-w.roundTrip.shortest()); {
 		case late > w.current/lateAt:
 			w.stretch(t)
 		case late < w.current/earlyAt:
@@ -109,7 +110,7 @@ func (w *Window) adapt(t int64) {
 		}
 	case age > lostAt:
 		// There is a listener, and it would have been found out if it did not live.
-	case age-w.link.shortest() > w.current/lateAt:
+	case age-w.roundTrip.shortest() > w.current/lateAt:
 		w.stretch(t)
 		return
 	default:
@@ -118,48 +119,50 @@ func (w *Window) adapt(t int64) {
 	w.echo = echo{awaited: true, number: w.number, sent: t}
 }
 
+// stretch doubles the window. With the mutex held.
 func (w *Window) stretch(t int64) {
 	if w.current == w.window {
-		w.stretched = t
+		w.handOverFrom = t
 	}
-	w.current = min(2*w.current, w.most)
+	w.current = min(2*w.current, w.maxWindow)
 }
 
+// shrink shortens the window by a tenth. With the mutex held.
 func (w *Window) shrink() {
 	w.current = max(w.current-w.current/shrinkBy, w.window).Truncate(time.Millisecond) // as messages have it
 }
 
-// announce is the window that the flush which is about to be sent says. With the mutex held.
+// announce returns the window that the messages of the flush which is about to be sent say. With the mutex held.
 func (w *Window) announce(t int64) time.Duration {
-	if !w.leading || w.current == w.window || t-w.stretched < int64(handOver) {
+	if !w.leading || w.current == w.window || t-w.handOverFrom < int64(handOver) {
 		return w.current
 	}
-	w.stretched, w.yields = t, true
+	w.handOverFrom, w.inviting = t, true
 	return max(w.current/handOverBy, w.window).Truncate(time.Millisecond)
 }
 
-// succeed is called when a node that does not lead is about to flush: what the last leader has found need not be found again. Already
-// this flush must say so: after one that says the configured window, all would wait for the next no longer than that. With the
-// mutex held.
+// succeed is called when a node that does not lead is about to flush: it goes on with the window that the last leader had. Already
+// this flush must say so: after one that says the configured window, the others would wait no longer than that for the next. With
+// the mutex held.
 func (w *Window) succeed(t int64) {
 	l := &w.leader
-	w.current, w.stretched = w.window, t
+	w.current, w.handOverFrom = w.window, t
 	if l.seen != 0 && t-l.seen < int64(remembered+3*l.current) {
-		w.current = min(max(w.window, l.current), w.most)
+		w.current = min(max(w.window, l.current), w.maxWindow)
 	}
 }
 
 // lead is called after a flush that has published something and returned at t. With the mutex held.
 func (w *Window) lead(t int64) {
-	w.leading, w.empty, w.published = true, 0, t
+	w.leading, w.empty, w.publishedAt = true, 0, t
 }
 
 // follow is called when this node does not lead, or no longer. With the mutex held.
 func (w *Window) follow() {
-	w.leading, w.yields, w.current, w.echo = false, false, w.window, echo{}
+	w.leading, w.inviting, w.current, w.echo = false, false, w.window, echo{}
 }
 
-// Current returns the window that changes are published by now, this node's or the leader's; 0: every write publishes for itself.
+// Current returns the window that changes are published by now, this node's or the leader's; 0: every write publishes inline.
 func (w *Window) Current() time.Duration {
 	t := mono.Now()
 	w.mu.Lock()

@@ -3,9 +3,6 @@ package window
 import (
 	"testing"
 	"time"
-
-	"github.com/pgcache/go/internal/mono"
-	"github.com/pgcache/go/internal/notify"
 )
 
 // most is how far the windows of these tests stretch.
@@ -62,105 +59,6 @@ func (d *database) slow(deliver time.Duration) {
 	d.lag.deliver = deliver
 }
 
-// echoed flushes, receives the notification so late, or not at all (below 0), and flushes again.
-func echoed(t *testing.T, w *Window, late time.Duration) {
-	t.Helper()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	now := mono.Now()
-	w.echo = echo{}
-	w.adapt(now)
-	w.lead(now)
-	if late >= 0 {
-		w.echo.received(w.number, now+int64(late))
-	}
-	w.adapt(now + int64(max(late, w.current)))
-}
-
-func TestAdapt(t *testing.T) {
-	t.Parallel()
-	w := New(win, most, false, nil)
-	expect := func(what string, want time.Duration) {
-		t.Helper()
-		if w.current != want {
-			t.Errorf("%s: %v, want %v", what, w.current, want)
-		}
-	}
-	echoed(t, w, time.Second)
-	expect("no listener", win)
-	w.Listening(true)
-	echoed(t, w, win/lateAt)
-	expect("just in time", win)
-	echoed(t, w, win/lateAt+1)
-	expect("late", 2*win)
-	echoed(t, w, 2*win/lateAt)
-	expect("neither late nor early", 2*win)
-	echoed(t, w, 2*win/earlyAt)
-	expect("nearly early", 2*win)
-	echoed(t, w, -1)
-	expect("none came", 4*win)
-	w.Listening(false)
-	echoed(t, w, -1)
-	expect("the listener is lost", win)
-	w.Listening(true)
-	for range 10 {
-		echoed(t, w, time.Second)
-	}
-	expect("late for long", most)
-	echoed(t, w, 0)
-	expect("early", most-most/shrinkBy)
-	for range 100 {
-		echoed(t, w, 0)
-	}
-	expect("early for long", win)
-	w.Took(100 * time.Millisecond)
-	echoed(t, w, 100*time.Millisecond+win/lateAt)
-	expect("in time, for a distant node", win)
-	echoed(t, w, 100*time.Millisecond+win/lateAt+1)
-	expect("late for a distant node", 2*win)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.echo = echo{}
-	w.adapt(mono.Now())
-	sent := w.echo
-	w.adapt(sent.sent + 1)
-	if w.echo != sent {
-		t.Error("the first is not awaited any more")
-	}
-	w.adapt(sent.sent + int64(lostAt) + 1)
-	if w.echo.number == sent.number || w.current != 2*win {
-		t.Error("a notification that is lost is still awaited")
-	}
-}
-
-// TestLink: the shortest round trip of the last pulses counts, and is forgotten.
-func TestLink(t *testing.T) {
-	t.Parallel()
-	var l link
-	if l.shortest() != 0 {
-		t.Error("a way that nobody has measured takes time")
-	}
-	add := func(n int, d time.Duration) {
-		for range n {
-			l.add(d)
-		}
-	}
-	add(1, 3*time.Millisecond)
-	add(linkPulses-1, 9*time.Millisecond)
-	add(linkPulses, 5*time.Millisecond)
-	if d := l.shortest(); d != 3*time.Millisecond {
-		t.Errorf("got %v", d)
-	}
-	add(1, 9*time.Millisecond)
-	if d := l.shortest(); d != 5*time.Millisecond {
-		t.Errorf("got %v", d)
-	}
-	add(2*linkPulses, 7*time.Millisecond)
-	if d := l.shortest(); d != 7*time.Millisecond {
-		t.Errorf("got %v", d)
-	}
-}
-
 // leads lets one node alone write for a while, so that it leads, and gives it the lowest id: of two that lead it stays.
 func (f *fleet) leads(n *node, d time.Duration) {
 	n.node = 1
@@ -182,7 +80,7 @@ func TestDistantLeader(t *testing.T) {
 	stretching(t, 8, quick, func(f *fleet) {
 		far := f.nodes[0]
 		far.set(func(n *node) { n.distance = 100 * time.Millisecond })
-		rest(linkPulses * 2 * pulseEvery)
+		rest(roundTripPulses * 2 * pulseEvery)
 		f.leads(far, 2*time.Second)
 		if d := far.Current(); d > 2*win {
 			t.Errorf("alone it flushes by %v", d)
@@ -293,32 +191,6 @@ func (n *node) leads() bool {
 	return n.leading
 }
 
-// TestStretchedOnce: what a leader had found when it stepped down counts no more when it leads again much later.
-func TestStretchedOnce(t *testing.T) {
-	t.Parallel()
-	w := New(win, most, false, nil)
-	w.node = 1000
-	w.Listening(true)
-	for range 10 {
-		echoed(t, w, time.Second)
-	}
-	w.Received(notify.Message{Flush: true, Node: 1, Window: win, Current: win})
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.leading {
-		t.Fatal("it still leads")
-	}
-	if w.current != win {
-		t.Errorf("it would flush by %v", w.current)
-	}
-	w.leader = leader{seen: mono.Now(), window: win, current: 4 * win}
-	for late, want := range map[time.Duration]time.Duration{0: 4 * win, time.Hour: win} {
-		if w.succeed(w.leader.seen + int64(late)); w.current != want {
-			t.Errorf("%v after another it flushes by %v, want %v", late, w.current, want)
-		}
-	}
-}
-
 // TestLaterThanTheLongest: notifications that take a little longer than the longest window arrive just behind the next flush, and
 // are not taken for its.
 func TestLaterThanTheLongest(t *testing.T) {
@@ -398,7 +270,7 @@ func TestMixedMostWindows(t *testing.T) {
 	slow.deliver = most / 4
 	stretching(t, 8, slow, func(f *fleet) {
 		for i, n := range f.nodes[:4] {
-			n.most = win
+			n.maxWindow = win
 			n.node = uint32(i)<<30 + 1 // some below the others' ids, some above
 		}
 		f.traffic(10*time.Second, 5*time.Millisecond, f.nodes...)
@@ -410,27 +282,4 @@ func TestMixedMostWindows(t *testing.T) {
 			}
 		}
 	})
-}
-
-// TestImmediatePolled: where some node polls, changes of a node whose writes publish inline are logged too. It flushes them soon, and
-// not without a pause.
-func TestImmediatePolled(t *testing.T) {
-	t.Parallel()
-	if w := New(time.Millisecond, most, true, nil); w.window != immediateWindow {
-		t.Errorf("it flushes every %v", w.window)
-	}
-}
-
-// TestLedByStretched: a leader that is stretched further than a node allows does not lead it.
-func TestLedByStretched(t *testing.T) {
-	t.Parallel()
-	for current, led := range map[time.Duration]bool{win: true, most: true, most + time.Millisecond: false} {
-		w := New(win, most, false, nil)
-		w.Received(notify.Message{Flush: true, Node: w.node + 1, Window: win, Current: current})
-		w.mu.Lock()
-		if got := w.led(mono.Now()); got != led {
-			t.Errorf("stretched to %v: led %v", current, got)
-		}
-		w.mu.Unlock()
-	}
 }

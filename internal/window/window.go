@@ -1,23 +1,25 @@
 // Package window says when changes are published.
 //
 // A writing statement leaves its changes in the change log, and a flush publishes everybody's changes in one notification:
-// listeners then pay for flushes, not for writes. A node that has written sees to it that a flush comes within its window,
-// unless a notification that lists exactly its versions has come by. When the system has been quiet for a window and
-// nobody flushes, a write publishes in its own statement instead (inline publish), without delay.
+// listeners then receive one a flush, not one a write. A write's change is pending on its node until a notification lists its
+// version or a flush of this node publishes it, and the node flushes within its window while changes are pending. When the
+// system has been quiet for a window and nobody leads, a write publishes in its own statement instead (inline publish), without
+// delay.
 //
 // Who flushes: a node whose flush published a change leads. It flushes once a window until three flushes in a row find
-// nothing. Another node takes over when the leader was silent for two to three of the leader's windows. If two lead, the one
-// with the longer window steps down when it receives the other's flush; with equal windows, the one with the higher id. So a
-// fleet flushes about once a window, without an election.
+// nothing. Another node with pending changes takes over when the leader was silent for two to three of the leader's windows. If
+// two lead, the one with the longer window steps down when it receives the other's flush; with equal windows, the one with the
+// higher id. So a fleet flushes about once a window, without an election.
 //
 // Every flush wakes every listening session of the database. The leader sees from its own notifications what that costs: where
-// they come late it stretches its window, up to a bound, and where they come in time it shrinks it back. See stretch.go.
+// they come late it stretches its window, up to a bound, and where they come early it shrinks it back. See stretch.go.
 //
 // A node that dies, a flush that fails and a write that commits later than its writer waited leave changes in the log that no
 // node plans to flush. The pulse, a check that every listening node makes every two seconds, finds and flushes them: see
 // pgcache/pulse.go.
 //
-// A model checker walks through all states of these rules, and shows that each is needed: internal/model/window.
+// A model checker walks through all states of these rules, and shows that each is needed: internal/model/window and
+// internal/model/stretch.
 package window
 
 import (
@@ -34,12 +36,14 @@ const (
 	emptyFlushes = 3           // a leader steps down after so many flushes in a row that found no change
 	maxRetry     = time.Second // the longest pause after a flush that failed
 
-	// overdue is how long past its due time another node must have been seen to lead for a pending change to be dropped. A
-	// flush may publish a change without listing its version: it lists sixteen of a key at the most, and none where it
-	// publishes "everything". The change was committed before those flushes, so one of them has published it.
+	// overdue, and two of the leader's windows, is how long past its due time another node must have been seen to lead for a
+	// pending change to be dropped. A flush may publish a change without listing its version: it lists sixteen of a key at the
+	// most, and none where it publishes "everything". The change was committed before those flushes, so one of them has
+	// published it.
 	overdue = 250 * time.Millisecond
 
-	// immediateWindow is the window of a node whose writes all publish inline. It goes by it only while some node polls.
+	// immediateWindow is the least window of a node whose writes all publish inline. It matters only while some node polls:
+	// then such writes are also logged, and have to be flushed.
 	immediateWindow = 5 * time.Millisecond
 
 	closeTimeout = time.Second // for what is still to be published when the cache is closed
@@ -49,7 +53,7 @@ const (
 type Outcome int
 
 const (
-	// Silent: the statement changed nothing that others could hold, or certainly did not commit.
+	// Silent: the statement changed nothing that others could hold, as an insert of a new key, or certainly did not commit.
 	Silent Outcome = iota
 	// Published: by the statement that wrote (inline).
 	Published
@@ -59,42 +63,46 @@ const (
 	Unknown
 )
 
-// Window is one node's part. It is safe for concurrent use.
+// Window decides when the changes of one node are published, and flushes the change log. It is safe for concurrent use.
+//
+// Times are of mono.Now.
 type Window struct {
-	window    time.Duration
-	most      time.Duration // how far it may be stretched
+	window    time.Duration // as configured
+	maxWindow time.Duration // how far it may be stretched
 	immediate bool          // every write publishes in its own statement
 	node      uint32
 	log       Log
 
 	flushing chan struct{} // held by the one flush of this node that is under way
 
-	mu        sync.Mutex
-	pending   map[int64]*change // own writes that nobody is known to have published, by version
-	earliest  int64             // a lower bound of when they are due; MinInt64: to be computed anew
-	planned   int64             // when Run's timer goes off; MaxInt64: never
-	leading   bool              // this node leads
-	empty     int               // flushes in a row that found nothing
-	retry     time.Duration     // after a flush that failed
-	published int64             // when this node last received, or made, a notification
-	flushed   int64             // when its last flush returned, with or without an error
-	watching  int64             // until then this node looks at the log once a window: see Watch
-	looked    int64             // when it last did, and found nothing
-	lookNext  bool              // what Run has planned is a look
-	leader    leader
-	current   time.Duration // what this node flushes by while it leads: window or longer
-	stretched int64         // since when; of a leader that has invited others to take over, when it last did
-	yields    bool          // it has: it steps down for any that flushes
-	listening bool
-	number    uint16 // of its last flush
-	echo      echo
-	link      link
-	full      bool // the log is larger than fullAt: writes publish inline until a flush finds it smaller
-	closing   bool // Run is ending: writes publish inline
-	wake      chan struct{}
+	mu          sync.Mutex
+	pending     map[int64]*change // own writes that nobody is known to have published, by version
+	earliest    int64             // a lower bound of when they are due; MaxInt64: none is; MinInt64: to be computed anew
+	planned     int64             // when Run's timer goes off; MaxInt64: never
+	publishedAt int64             // when this node last received or made a notification
+	flushedAt   int64             // when its last flush returned, with or without an error
+	retry       time.Duration     // the pause after a flush that failed; 0: the last one did not
+	full        bool              // the log is larger than fullAt: writes publish inline until a flush finds it smaller
+	closing     bool              // Run is ending: writes publish inline
+	upkeep      upkeep
 
-	ladder ladder
-	upkeep sync.WaitGroup
+	leading bool   // this node leads
+	empty   int    // its flushes in a row that found nothing
+	leader  leader // another node
+
+	watchUntil int64 // until then this node looks at the log once a window: see Watch
+	lookedAt   int64 // when it last did, and found nothing
+	lookNext   bool  // what Run has planned is a look
+
+	current      time.Duration // what this node flushes by while it leads: window, or stretched
+	handOverFrom int64         // handOver counts from here: when current was first stretched, or others were last invited to take over
+	inviting     bool          // others were: it steps down for any of them whose window is as long
+	listening    bool          // see Listening
+	number       uint16        // of its last flush
+	echo         echo
+	roundTrip    roundTrip
+
+	wake chan struct{} // has Run plan anew
 }
 
 // change is one own write that somebody has to publish.
@@ -105,27 +113,29 @@ type change struct {
 
 // leader is the other node that was last seen to flush.
 type leader struct {
-	seen     int64 // 0: none
+	seen     int64 // when its last flush was received; 0: none was
 	window   time.Duration
-	current  time.Duration // as far as it is stretched
+	current  time.Duration // window, or as far as it is stretched
 	patience time.Duration // how long it may be silent until this node takes over
 }
 
-// New returns the window of a node, rounded down to milliseconds, at least one, that may be stretched to most. immediate makes every write publish in its own
-// statement; the log is then written only while some node polls. New starts no goroutine: the caller must call Run.
-func New(window, most time.Duration, immediate bool, log Log) *Window {
+// New returns the Window of a node. window is rounded down to milliseconds, at least one, and may be stretched to maxWindow.
+// immediate makes every write publish inline; the log is then written only while some node polls. New starts no goroutine: the
+// caller must call Run.
+func New(window, maxWindow time.Duration, immediate bool, log Log) *Window {
 	window = max(window.Truncate(time.Millisecond), time.Millisecond) // as messages have it: else two could each step down
 	if immediate {
 		window = max(window, immediateWindow)
 	}
 	return &Window{
-		window: window, most: max(window, most), current: window, immediate: immediate, node: newNode(), log: log, flushing: make(chan struct{}, 1),
+		window: window, maxWindow: max(window, maxWindow), current: window, immediate: immediate, node: newNode(), log: log, flushing: make(chan struct{}, 1),
 		pending: map[int64]*change{}, wake: make(chan struct{}, 1),
-		published: mono.Now() - int64(time.Hour), // so that the first write publishes inline
-		planned:   math.MaxInt64,
-		flushed:   longAgo,
-		looked:    longAgo,
-		watching:  longAgo,
+		publishedAt: mono.Now() - int64(time.Hour), // so that the first write publishes inline
+		earliest:    math.MaxInt64,
+		planned:     math.MaxInt64,
+		flushedAt:   longAgo,
+		lookedAt:    longAgo,
+		watchUntil:  longAgo,
 	}
 }
 
@@ -149,21 +159,21 @@ func (w *Window) Begin(forceInline bool, versions ...int64) (inline bool) {
 	defer w.mu.Unlock()
 	// While a node leads, the time since the last notification does not show that the system is quiet: under load flushes
 	// are late.
-	quiet := !w.leading && !w.led(t) && t-w.published >= int64(w.window)
+	quiet := !w.leading && !w.led(t) && t-w.publishedAt >= int64(w.window)
 	inline = forceInline || w.immediate || w.full || w.closing || quiet
-	// Inline writes too: while some node polls they are written to the log. Before the SQL, because the notification may
-	// arrive before the reply.
+	// Inline writes are registered too: while some node polls they are also logged. They are registered before the statement is
+	// sent, because the notification may arrive before the reply.
 	for _, v := range versions {
 		w.pending[v] = &change{}
 	}
 	return inline
 }
 
-// led reports whether another node has flushed within the last three of its windows, its window is at most this one's, and it is
-// not stretched further than this one may be: then it flushes what is pending here in time.
+// led reports whether another node leads this one: it has flushed within the last three of its windows, its window is at most this
+// node's, and it is not stretched further than this node's may be. Then it flushes what is pending here in time.
 func (w *Window) led(t int64) bool {
 	l := &w.leader
-	return l.seen != 0 && l.window <= w.window && l.current <= w.most && t-l.seen < 3*int64(l.current)
+	return l.seen != 0 && l.window <= w.window && l.current <= w.maxWindow && t-l.seen < 3*int64(l.current)
 }
 
 // End says what came of a write.
@@ -175,7 +185,7 @@ func (w *Window) End(version int64, outcome Outcome) {
 	}
 	t := mono.Now()
 	if outcome == Published {
-		w.published = t
+		w.publishedAt = t
 	}
 	c := w.pending[version]
 	if c == nil {
@@ -187,7 +197,7 @@ func (w *Window) End(version int64, outcome Outcome) {
 	}
 	c.acked, c.due = true, t+int64(w.window)
 	w.earliest = min(w.earliest, c.due)
-	// Under load every write comes by here: Run is woken only if it would sleep too long.
+	// Under load every write does this: Run is woken only if it would sleep too long.
 	if w.after(c.due, t) < w.planned {
 		w.signal()
 	}
@@ -208,17 +218,17 @@ func (w *Window) Received(m notify.Message) {
 	t := mono.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.published = t
+	w.publishedAt = t
 	if m.Flush && m.Node == w.node {
 		w.echo.received(m.Number, t)
 	}
 	if !m.Flush || m.Node == 0 || m.Node == w.node {
 		return
 	}
-	other := max(m.Window, time.Millisecond)
-	current := max(m.Current, other)
-	w.leader = leader{seen: t, window: other, current: current, patience: patience(current)}
-	if w.leading && (other < w.window || other == w.window && (w.yields || m.Node < w.node)) {
+	window := max(m.Window, time.Millisecond)
+	current := max(m.Current, window)
+	w.leader = leader{seen: t, window: window, current: current, patience: patience(current)}
+	if w.leading && (window < w.window || window == w.window && (w.inviting || m.Node < w.node)) {
 		w.follow()
 	}
 }
@@ -226,7 +236,7 @@ func (w *Window) Received(m notify.Message) {
 // patience draws how long a leader may be silent before this node takes over: random, so that not all do at once.
 func patience(window time.Duration) time.Duration { return 2*window + rand.N(window+1) }
 
-// after puts off what is due at due as long as another leads.
+// after returns when this node is to do what is due at due: later while another node leads, which will do it.
 func (w *Window) after(due, t int64) int64 {
 	if w.led(t) {
 		return max(due, w.leader.seen+int64(w.leader.patience))
@@ -234,6 +244,7 @@ func (w *Window) after(due, t int64) int64 {
 	return due
 }
 
+// signal wakes Run.
 func (w *Window) signal() {
 	select {
 	case w.wake <- struct{}{}:

@@ -109,8 +109,8 @@ func bubble(t *testing.T, test func(t *testing.T, w *Window, s *script)) {
 	})
 }
 
-// awake makes the system busy: somebody has published something.
-func awake(w *Window) { w.Received(notify.Message{}) }
+// notQuiet has a notification come, so that a write does not publish inline.
+func notQuiet(w *Window) { w.Received(notify.Message{}) }
 
 // flushOf is a flush of a node with the same window.
 func flushOf(node uint32) notify.Message {
@@ -165,7 +165,7 @@ func TestQuietWritePublishesInline(t *testing.T) {
 			t.Error("in a system where nobody has published anything a write must publish inline")
 		}
 		w.End(1, Silent)
-		awake(w)
+		notQuiet(w)
 		s.rest(win - 1)
 		if w.Begin(false, 2) {
 			t.Error("a nanosecond before a window of silence is over, a write must go through the log")
@@ -176,7 +176,7 @@ func TestQuietWritePublishesInline(t *testing.T) {
 			t.Error("after a window of silence a write must publish inline")
 		}
 		w.End(3, Silent)
-		awake(w)
+		notQuiet(w)
 		if !w.Begin(true, 4) {
 			t.Error("a write that is asked to publish inline must")
 		}
@@ -206,7 +206,7 @@ func TestLateIsNotQuiet(t *testing.T) {
 	})
 	t.Run("one's own", func(t *testing.T) {
 		bubble(t, func(t *testing.T, w *Window, s *script) {
-			awake(w)
+			notQuiet(w)
 			logged(t, w, 1)
 			w.End(1, Logged)
 			s.changes = 1
@@ -250,7 +250,7 @@ func TestImmediate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{began: time.Now()}
 		w := New(win, win, true, s)
-		awake(w)
+		notQuiet(w)
 		if !w.Begin(false, 1) {
 			t.Error("with Immediate a write must publish inline")
 		}
@@ -265,7 +265,7 @@ func TestImmediate(t *testing.T) {
 
 func TestLoggedWriteIsFlushedWithinAWindow(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
-		awake(w)
+		notQuiet(w)
 		if w.Begin(false, 1, 2) {
 			t.Fatal("the writes are to publish inline")
 		}
@@ -281,10 +281,10 @@ func TestLoggedWriteIsFlushedWithinAWindow(t *testing.T) {
 	})
 }
 
-// TestExactVersions: a notification discharges the versions that it names, and no others.
+// TestExactVersions: a notification settles the versions that it names, and no others.
 func TestExactVersions(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
-		awake(w)
+		notQuiet(w)
 		for v := range int64(4) {
 			logged(t, w, 1+v)
 		}
@@ -298,7 +298,7 @@ func TestExactVersions(t *testing.T) {
 		s.rest(2 * win)
 		wantFlushes(t, s, win)
 		wantOwed(t, w)
-		awake(w)
+		notQuiet(w)
 		logged(t, w, 6)
 		w.Published([]int64{6})
 		s.rest(10 * win)
@@ -306,11 +306,11 @@ func TestExactVersions(t *testing.T) {
 	})
 }
 
-// TestAckBeforeFlush: a flush discharges only what was acknowledged before it was sent. What is acknowledged meanwhile
+// TestAckBeforeFlush: a flush settles only what was acknowledged before it was sent. What is acknowledged meanwhile
 // may have been committed after the flush looked.
 func TestAckBeforeFlush(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
-		awake(w)
+		notQuiet(w)
 		logged(t, w, 1)
 		w.Begin(false, 2)
 		s.during = func() {
@@ -330,7 +330,7 @@ func TestAckBeforeFlush(t *testing.T) {
 // the pulses.
 func TestUnknownOutcome(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {
-		awake(w)
+		notQuiet(w)
 		w.Begin(false, 1)
 		w.End(1, Unknown)
 		s.rest(time.Hour)

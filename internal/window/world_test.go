@@ -22,7 +22,7 @@ type database struct {
 	rand    *rand.Rand
 	next    int64               // version
 	commits map[int64]time.Time // of versions that have to be published
-	log     map[int64]time.Time // committed, not drained: when it was logged
+	log     map[int64]time.Time // committed, not flushed: when it was logged
 	nodes   []*node
 	broken  bool      // every flush fails
 	busy    time.Time // until then the server has other things to do
@@ -159,9 +159,9 @@ func (n *node) write() {
 	}
 }
 
-// Flush implements Log. Like the statement, it does nothing beside another.
 func (n *node) Pending(context.Context) (bool, error) { return true, nil }
 
+// Flush implements Log. Like the statement, it does nothing beside another.
 func (n *node) Flush(ctx context.Context, sender string) (changes, bytes int64, err error) {
 	d := n.d
 	arrives, reply := n.fate()

@@ -37,7 +37,7 @@ type event struct {
 	kind    kind
 	payload string
 	err     error
-	at      time.Time
+	at      time.Time // when it came; of a Trust until when
 }
 
 type kind string
@@ -70,9 +70,9 @@ func (r *recorder) Probe(ctx context.Context, nonce string) error {
 	return r.probe(ctx, nonce)
 }
 
-// Beat implements pgcache.Subscriber.
-func (r *recorder) Trust(trusted time.Time) {
-	r.record(event{kind: trust, at: trusted}, func() string {
+// Trust implements pgcache.Subscriber.
+func (r *recorder) Trust(until time.Time) {
+	r.record(event{kind: trust, at: until}, func() string {
 		if !r.echoed {
 			return "Trust before the probe's echo"
 		}

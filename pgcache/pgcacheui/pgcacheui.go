@@ -157,7 +157,7 @@ func (u *ui) servePage(w http.ResponseWriter, r *http.Request) {
 // nodeJSON is one node as the page gets it.
 type nodeJSON struct {
 	Name   string        `json:"name"`
-	State  string        `json:"state"`            // live, waiting, failed, off, closed or null
+	State  string        `json:"state"`            // live, idle, waiting, failed, off, closed or null
 	Reason string        `json:"reason,omitempty"` // why it is not live
 	Memory *memoryJSON   `json:"memory"`           // null: its localcache does not say
 	Stats  pgcache.Stats `json:"stats"`
@@ -192,6 +192,8 @@ func (n *node) data() nodeJSON {
 		j.State = "closed"
 	case s.Live:
 		j.State = "live"
+	case s.Idle:
+		j.State = "idle"
 	case !s.Listens:
 		j.State = "off"
 	case s.Permanent:

@@ -26,6 +26,15 @@ CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: pref
     autovacuum_analyze_scale_factor = 0.05
 );
 
+-- cache_server is the server whose transactions have the ids that the tables note: to another one, where a dump was restored, they
+-- say nothing. 0: it may not be asked for.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_server() RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (SELECT c.system_identifier FROM pg_control_system() c);
+EXCEPTION WHEN insufficient_privilege OR undefined_function THEN
+    RETURN 0;
+END $$;
+
 -- One row, always logged: it must outlive a crash that empties an UNLOGGED cache_entries.
 CREATE TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_state (
     one boolean NOT NULL DEFAULT true PRIMARY KEY CHECK (one),
@@ -37,6 +46,7 @@ CREATE TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_state (
     ended_before xid8,                                 -- all transactions before it had ended long enough ago: see 005
     next_before xid8, next_at timestamptz NOT NULL DEFAULT '-infinity', -- what takes its place, and when it was read
     retire_before xid8, retire_after xid8,             -- records before the one may be retired when no transaction before the other runs: see 007
+    noted_on bigint NOT NULL DEFAULT /* TEMPLATE: prefix */cache_server(), -- the server whose transactions these are
     poller_lease timestamptz NOT NULL DEFAULT '-infinity', -- until then some node polls: see 002
     flusher bigint NOT NULL DEFAULT 0, flusher_lease timestamptz NOT NULL DEFAULT '-infinity' -- who flushes for watched tables, until when: see 008
 );
@@ -66,4 +76,4 @@ BEGIN
 END $$;
 
 -- Who may do what is granted by name: see docs/rights.md.
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_random(), /* TEMPLATE: prefix */cache_committed() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_server(), /* TEMPLATE: prefix */cache_random(), /* TEMPLATE: prefix */cache_committed() FROM PUBLIC;

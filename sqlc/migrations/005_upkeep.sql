@@ -15,7 +15,8 @@ BEGIN
     PERFORM /* TEMPLATE: prefix */cache_changed('');
 END $$;
 
--- cache_clear removes at most batch of the rows that were written until a moment. It leaves those that somebody has locked.
+-- cache_clear removes at most batch of the rows that were written until a moment. It leaves those that somebody has locked. A row
+-- from the future was written before the clock was set back.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_clear(until timestamptz, batch int) RETURNS bigint LANGUAGE plpgsql
 SET lock_timeout = '1s' AS $$
 DECLARE
@@ -23,7 +24,7 @@ DECLARE
 BEGIN
     PERFORM set_config('pgcache.upkeep', 'on', true);
     DELETE FROM /* TEMPLATE: prefix */cache_entries WHERE ctid = ANY (array(
-        SELECT e.ctid FROM /* TEMPLATE: prefix */cache_entries e WHERE e.written_at <= until LIMIT batch FOR UPDATE SKIP LOCKED
+        SELECT e.ctid FROM /* TEMPLATE: prefix */cache_entries e WHERE e.written_at <= until OR e.written_at > clock_timestamp() LIMIT batch FOR UPDATE SKIP LOCKED
     ));
     GET DIAGNOSTICS removed = ROW_COUNT;
     PERFORM set_config('pgcache.upkeep', '', true);
@@ -37,7 +38,7 @@ SET lock_timeout = '1s' AS $$
 DECLARE
     found_key text COLLATE "C";
 BEGIN
-    SELECT e.key INTO found_key FROM /* TEMPLATE: prefix */cache_entries e WHERE e.written_at <= until LIMIT 1 FOR UPDATE;
+    SELECT e.key INTO found_key FROM /* TEMPLATE: prefix */cache_entries e WHERE e.written_at <= until OR e.written_at > clock_timestamp() LIMIT 1 FOR UPDATE;
     IF NOT FOUND THEN
         RETURN 0;
     END IF;

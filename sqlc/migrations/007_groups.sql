@@ -152,7 +152,7 @@ END $$;
 --     COMMIT: the row is dead      <- it would live again if a were removed because b has the higher number
 --
 -- A transaction's own id is visible in its snapshots. Records of another server, which a dump brought, may have snapshots of the
--- future: they say nothing.
+-- future: they say nothing. See cache_note_ended.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_compact(records text[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM /* TEMPLATE: prefix */cache_groups WHERE ctid = ANY (array(
@@ -268,6 +268,28 @@ CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_horizon() RETURNS xid8 LA
 AS $$ SELECT least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, min(/* TEMPLATE: prefix */cache_xid8(a.backend_xmin)))::text::xid8
     FROM pg_stat_activity a WHERE a.datname = current_database() AND a.backend_xmin IS NOT NULL AND a.pid <> pg_backend_pid() $$;
 
+-- cache_note_ended notes which transactions have ended and are seen by whoever has a snapshot: those before the oldest that runs. What
+-- was noted grace_us ago is what cache_expire, cache_bury and cache_retiring go by.
+--
+-- What a dump has brought from another server is about that server's transactions. Their numbers may be those of transactions to
+-- come: every record of now would be one of long ago, and no load would have seen a record that came with the dump.
+-- So all is noted anew, and the records are taken for removals of now.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_note_ended(grace_us bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    server bigint := /* TEMPLATE: prefix */cache_server();
+BEGIN
+    UPDATE /* TEMPLATE: prefix */cache_state SET noted_on = server, ended_before = NULL, retire_before = NULL, retire_after = NULL,
+        next_before = /* TEMPLATE: prefix */cache_horizon(), next_at = clock_timestamp()
+    WHERE noted_on <> server;
+    IF FOUND THEN
+        UPDATE /* TEMPLATE: prefix */cache_groups SET xid = pg_current_xact_id(), after = '1:1:';
+    END IF;
+    -- Where the clock was set back, how long ago next_before was noted is not known: grace_us begins anew.
+    UPDATE /* TEMPLATE: prefix */cache_state SET ended_before = CASE WHEN next_at <= clock_timestamp() THEN next_before ELSE ended_before END,
+        next_before = /* TEMPLATE: prefix */cache_horizon(), next_at = clock_timestamp()
+    WHERE next_at NOT BETWEEN clock_timestamp() - grace_us * interval '1 microsecond' AND clock_timestamp();
+END $$;
+
 -- cache_retiring is the number before which records may be retired, when a pass over the table that begins now leaves no dead row;
 -- '0': none. Every snapshot shows the records before ended_before. But a transaction may still be open that wrote an entry under an
 -- earlier snapshot, and its entry would be dead:
@@ -295,7 +317,7 @@ END $$;
 
 -- What reads call stays everybody's: cache_removals and what is made of it show nothing but records that the caller may SELECT.
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_overtaken(text, text[], text), /* TEMPLATE: prefix */cache_dead_now(text, text[], bigint[]), /* TEMPLATE: prefix */cache_seen_now(text, text[]) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_remove(text, text[]), /* TEMPLATE: prefix */cache_check_tags(text[], int), /* TEMPLATE: prefix */cache_compact(text[]), /* TEMPLATE: prefix */cache_horizon(), /* TEMPLATE: prefix */cache_retiring() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_remove(text, text[]), /* TEMPLATE: prefix */cache_check_tags(text[], int), /* TEMPLATE: prefix */cache_compact(text[]), /* TEMPLATE: prefix */cache_horizon(), /* TEMPLATE: prefix */cache_note_ended(bigint), /* TEMPLATE: prefix */cache_retiring() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_delete_tags(text[]), /* TEMPLATE: prefix */cache_delete_prefix(text) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_guard_seen(), /* TEMPLATE: prefix */cache_bury(bigint, int, int) FROM PUBLIC;
 

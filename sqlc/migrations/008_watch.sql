@@ -139,7 +139,7 @@ END $$;
 -- too long for a name becomes ''; a NULL names nothing, and neither does an empty text: there are no such entries.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_names(origins text[], keys text[], tags text[], most int) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT 'SELECT ' || string_agg(CASE WHEN k.expressions = '{}' THEN 'NULL' ELSE format(
-        '(SELECT array_agg(CASE WHEN octet_length(n.name) <= %s THEN n.name ELSE '''' END) FROM (SELECT DISTINCT x.name FROM (%s) AS x (name) WHERE x.name <> '''' LIMIT %s) AS n)',
+        'nullif(array(SELECT DISTINCT CASE WHEN octet_length(x.name) <= %s THEN x.name ELSE '''' END FROM (%s) AS x (name) WHERE x.name <> '''' LIMIT %s), ''{}'')',
         k.longest, (SELECT string_agg(format('SELECT %s FROM %s AS r', e, o), ' UNION ALL ') FROM unnest(k.expressions) AS e, unnest(origins) AS o), most + 1) END, ', ' ORDER BY k.nth)
         || ' INTO found_keys, found_tags;'
     FROM (VALUES (1, keys, 1024), (2, tags, 256)) AS k (nth, expressions, longest)
@@ -245,7 +245,7 @@ $body$,
     END IF;$part$,
             array_to_string(array(SELECT format('found_%s IS NOT NULL', k.found) FROM (VALUES ('keys', keys), ('tags', tags)) AS k (found, templates) WHERE k.templates <> '{}'), ' OR '),
             -- Behind a sub-select: a planner that sees how short an array is believes a new plan to be cheaper, every time.
-            array_to_string(array(SELECT format('SELECT %L, n FROM unnest((SELECT found_%s)) AS n', k.kind, k.found)
+            array_to_string(array(SELECT format('SELECT %L, unnest((SELECT found_%s))', k.kind, k.found)
                 FROM (VALUES ('keys', 'k', keys), ('tags', 't', tags)) AS k (found, kind, templates) WHERE k.templates <> '{}'), ' UNION ALL ')),
         format('pgcache.watch_%se', watch));
     IF tags <> '{}' THEN

@@ -6,9 +6,11 @@ FROM /* TEMPLATE: prefix */cache_flush(@sender::text, @class::int, @id::int, @dr
 SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_changes)::boolean AS pending;
 
 -- name: ClaimFlushing :execrows
--- Who flushes for watched tables: one node, until its lease ends. Where another is, this writes nothing.
+-- Who flushes for watched tables: one node, until its lease ends. Where another is, this writes nothing. A lease that ends later than
+-- one from now is from before the clock was set back.
 UPDATE /* TEMPLATE: prefix */cache_state SET flusher = @node::bigint, flusher_lease = clock_timestamp() + (@for_us::bigint) * interval '1 microsecond'
-WHERE flusher = @node::bigint OR flusher_lease < clock_timestamp();
+WHERE flusher = @node::bigint
+    OR flusher_lease NOT BETWEEN clock_timestamp() AND clock_timestamp() + (@for_us::bigint) * interval '1 microsecond';
 
 -- name: VacuumChanges :exec
 VACUUM (SKIP_LOCKED, INDEX_CLEANUP off, TRUNCATE off) /* TEMPLATE: prefix */cache_changes;

@@ -7,7 +7,8 @@ SELECT
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us,
     EXISTS (
-        SELECT FROM /* TEMPLATE: prefix */cache_changes c WHERE c.logged_at < clock_timestamp() - interval '1 second'
+        SELECT FROM /* TEMPLATE: prefix */cache_changes c -- the clock may have been set back since
+        WHERE c.logged_at NOT BETWEEN clock_timestamp() - interval '1 second' AND clock_timestamp() + interval '1 second'
     ) AS behind,
     (s.poller_lease > clock_timestamp())::boolean AS polled,
     EXISTS (SELECT w.id FROM /* TEMPLATE: prefix */cache_watches w) AS watches

@@ -15,7 +15,8 @@ WITH home AS (
     SELECT c.oid, c.relname AS name, '-' AS args, c.relpersistence = 'p' AS durable, h.name AS home, h.usable, h.place
     FROM home h JOIN pg_catalog.pg_class c ON c.relnamespace = h.oid WHERE c.relkind IN ('r', 'p')
     UNION ALL
-    SELECT p.oid, p.proname, oidvectortypes(p.proargtypes), false, h.name, h.usable, h.place
+    SELECT p.oid, p.proname, replace(oidvectortypes(p.proargtypes), '"', '') /* quote_all_identifiers may be on */,
+        false, h.name, h.usable, h.place
     FROM home h JOIN pg_catalog.pg_proc p ON p.pronamespace = h.oid
 ), wanted AS (
     SELECT w.nth, w.name, w.args, w.privilege, w.cols

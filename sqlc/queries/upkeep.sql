@@ -6,14 +6,13 @@ SELECT pg_notify(@channel::text, @nonce::text || ':' || (date_part('epoch', pg_p
 SELECT schema_version, id, channel, (key_secret IS NOT NULL)::boolean AS hides_keys, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state;
 
 -- name: ClaimSweep :execrows
--- One node an interval removes expired rows: the one whose UPDATE finds the last claim old enough.
+-- One node an interval removes expired rows: the one whose UPDATE finds the last claim old enough, or from before the clock was set
+-- back.
 UPDATE /* TEMPLATE: prefix */cache_state SET swept_at = clock_timestamp()
-WHERE swept_at < clock_timestamp() - (@every_us::bigint) * interval '1 microsecond';
+WHERE swept_at NOT BETWEEN clock_timestamp() - (@every_us::bigint) * interval '1 microsecond' AND clock_timestamp();
 
 -- name: NoteEnded :exec
--- Which transactions have ended, and are seen by whoever has a snapshot: those before the oldest that runs. What was noted grace ago is what cache_expire goes by.
-UPDATE /* TEMPLATE: prefix */cache_state SET ended_before = next_before, next_before = /* TEMPLATE: prefix */cache_horizon(), next_at = clock_timestamp()
-WHERE next_at < clock_timestamp() - (@grace_us::bigint) * interval '1 microsecond';
+SELECT /* TEMPLATE: prefix */cache_note_ended(@grace_us::bigint);
 
 -- name: Expire :one
 SELECT (/* TEMPLATE: prefix */cache_expire(@first_block::bigint, @blocks::int, timestamptz 'epoch' + (@until_us::bigint) * interval '1 microsecond', @batch::int, @fenced::boolean))::bigint AS removed;

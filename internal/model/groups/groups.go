@@ -30,6 +30,7 @@ const (
 	inTx                       // in a transaction
 )
 
+// content is who wrote the row.
 type content int8
 
 const (
@@ -41,12 +42,13 @@ const (
 	loaded
 )
 
+// phase is how far a transaction, a Set or the load has come.
 type phase int8
 
 const (
-	idle phase = iota
-	snapped
-	storing
+	idle    phase = iota
+	snapped       // it has its snapshot; of the load: it has looked
+	storing       // of the load: the statement that stores has its snapshot
 	ended
 )
 
@@ -77,6 +79,7 @@ type state struct {
 	wrong    bool // it has stored over a change
 }
 
+// rule is one that can be taken away. What each means is said in the test.
 type rule int
 
 const (
@@ -102,7 +105,8 @@ func (a algorithm) Start() state { return state{row: initial, tagged: true} }
 
 func (s *state) dead() bool { return s.row != absent && s.tagged && s.records&^s.seen != 0 }
 
-func (s *state) locked() bool { return s.tx == snapped && s.txStored || s.old == storing }
+// locked says that the transaction that removes has stored the key: whoever else writes it waits.
+func (s *state) locked() bool { return s.tx == snapped && s.txStored }
 
 // put commits a row.
 func (a algorithm) put(s *state, c content, tagged bool, seen, knew removals) {

@@ -16,11 +16,7 @@ func TestAlgorithm(t *testing.T) {
 	for _, untagged := range []bool{false, true} {
 		t.Run(fmt.Sprintf("untagged=%v", untagged), func(t *testing.T) {
 			t.Parallel()
-			r := model.Explore(algorithm{untagged: untagged}, 0)
-			t.Logf("%d states, %d steps, depth %d", r.States, r.Steps, r.Depth)
-			if r.Wrong != "" {
-				t.Error(r.Counterexample())
-			}
+			model.Holds(t, algorithm{untagged: untagged}, 0, 0)
 		})
 	}
 }
@@ -42,14 +38,7 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 	} {
 		t.Run(says, func(t *testing.T) {
 			t.Parallel()
-			for _, untagged := range []bool{false, true} {
-				r := model.Explore(algorithm{missing: missing, untagged: untagged}, 0)
-				if r.Wrong != "" {
-					t.Logf("%d states: %s", r.States, r.Counterexample())
-					return
-				}
-			}
-			t.Errorf("nothing goes wrong although %s", says)
+			model.Breaks(t, says, 0, algorithm{missing: missing}, algorithm{missing: missing, untagged: true})
 		})
 	}
 }

@@ -33,27 +33,25 @@ const (
 // mutants each take one rule away, and must be caught.
 var mutants = []struct {
 	change change
-	name   string
 	says   string
 	size   size // where it is caught
 }{
-	{noKill, "nokill", "a notification does not kill fetches", wide},
-	{joinDead, "joindead", "a killed fetch can be joined", wide},
-	{noEpoch, "noepoch", "entries and fetches outlive their epoch", wide},
-	{noDeadSet, "nowdead", "another's notification leaves a Set under way alone", wide},
-	{noContention, "nocontend", "Sets that overlap on the node both store", contention},
-	{noKillAtEnd, "nokillfin", "a Set kills no fetches at its end", wide},
-	{noEviction, "noR", "a read that saw another version evicts nothing", wide},
-	{liveBeforeListen, "upbeforelisten", "live before LISTEN has committed", wide},
-	{silentDelete, "silentdelete", "a Delete does not notify", wide},
-	{ordered, "less", "an older version is evicted rather than another one, and versions begin anew with a new row", wide},
+	{noKill, "a notification does not kill fetches", wide},
+	{joinDead, "a killed fetch can be joined", wide},
+	{noEpoch, "entries and fetches outlive their epoch", wide},
+	{noDeadSet, "another's notification leaves a Set under way alone", wide},
+	{noContention, "Sets that overlap on the node both store", contention},
+	{noKillAtEnd, "a Set kills no fetches at its end", wide},
+	{noEviction, "a read that saw another version evicts nothing", wide},
+	{liveBeforeListen, "live before LISTEN has committed", wide},
+	{silentDelete, "a Delete does not notify", wide},
+	{ordered, "an older version is evicted rather than another one, and versions begin anew with a new row", wide},
 }
 
 // variants differ from the algorithm and must hold too: what they leave out is a matter of taste.
 var variants = []struct {
 	change change
-	name   string
 	says   string
 }{
-	{fillDuringSet, "fillduringwrite", "fetches that begin while a Set of the node runs may store"},
+	{fillDuringSet, "fetches that begin while a Set of the node runs may store"},
 }

@@ -1,4 +1,5 @@
-// Package immediate is a model of how a local cache stays coherent when every write notifies in its own transaction. Its
+// Package immediate is a model of how a local cache stays coherent when every write publishes inline, which means that it
+// notifies in its own transaction. Its
 // tests walk through everything that can happen, in every order, and then once more with each rule of the algorithm
 // taken away, to see that it is needed.
 //
@@ -7,7 +8,8 @@
 // One key, and one node that keeps it in a local cache. The database has the key's row, or none, and a queue of
 // notifications to the node's listener, in commit order. Around it happen, each once per unit of the size:
 //
-//   - Gets on the node: a hit, or a fetch in three steps (begin, snapshot, finish), or joining a fetch under way
+//   - Gets on the node: a hit, or a fetch in three steps (begin, snapshot, finish), or joining a fetch under way. A fetch is what
+//     package coherence calls a Read.
 //   - Sets on the node: begin, commit, finish; the last one may give up before its commit, which comes all the same
 //   - Sets and one Delete by others; a Delete leaves a tombstone, which the janitor takes away
 //   - a gap: the listener is lost, LISTEN commits again, the listener is live again
@@ -19,6 +21,8 @@
 // same. The algorithm sees versions. The numbers are for the checks.
 //
 // # What is checked
+//
+// P1, P3 and P4 are those of docs/promises.md. P2 is about time. INV is the model's own.
 //
 //   - P1: after a notification was applied, no Get that starts later returns an older commit. The same holds for what
 //     had been committed when the listener came back.

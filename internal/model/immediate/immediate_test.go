@@ -34,13 +34,7 @@ func TestAlgorithm(t *testing.T) {
 			if effort == model.Normal && tt.effort == model.Full {
 				t.Skip("this size takes PGCACHE_MODEL=full")
 			}
-			r := model.Explore(algorithm{tt.size, none}, effort.Limit())
-			t.Logf("%d states, %d steps, depth %d", r.States, r.Steps, r.Depth)
-			if r.Wrong != "" {
-				t.Error(r.Counterexample())
-			} else if !r.Capped && r.States != tt.states {
-				t.Errorf("there are %d states, want %d", r.States, tt.states)
-			}
+			model.Holds(t, algorithm{tt.size, none}, effort.Limit(), tt.states)
 		})
 	}
 }
@@ -51,17 +45,13 @@ func TestVariants(t *testing.T) {
 
 	effort := model.EffortOf(t)
 	for _, v := range variants {
-		t.Run(v.name, func(t *testing.T) {
+		t.Run(v.says, func(t *testing.T) {
 			t.Parallel()
 			limit := model.Quick.Limit()
 			if effort == model.Full {
 				limit = 0
 			}
-			r := model.Explore(algorithm{wide, v.change}, limit)
-			t.Logf("%d states, %d steps, depth %d", r.States, r.Steps, r.Depth)
-			if r.Wrong != "" {
-				t.Errorf("although it should not matter that %s: %s", v.says, r.Counterexample())
-			}
+			model.Holds(t, algorithm{wide, v.change}, limit, 0)
 		})
 	}
 }
@@ -71,13 +61,9 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 	t.Parallel()
 
 	for _, m := range mutants {
-		t.Run(m.name, func(t *testing.T) {
+		t.Run(m.says, func(t *testing.T) {
 			t.Parallel()
-			r := model.Explore(algorithm{m.size, m.change}, 0)
-			if r.Wrong == "" {
-				t.Fatalf("nothing goes wrong in %d states although %s", r.States, m.says)
-			}
-			t.Logf("%d states; %s: %s", r.States, m.says, r.Counterexample())
+			model.Breaks(t, m.says, 0, algorithm{m.size, m.change})
 		})
 	}
 }

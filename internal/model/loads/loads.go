@@ -38,6 +38,7 @@ const (
 	loaded                   // the load's own
 )
 
+// phase is how far the load has come.
 type phase int8
 
 const (
@@ -47,6 +48,7 @@ const (
 	ended
 )
 
+// clearing is how far Clear has come.
 type clearing int8
 
 const (
@@ -74,6 +76,7 @@ type state struct {
 	janitor                                          bool
 }
 
+// rule is one that can be taken away. What each means is said in the test.
 type rule int
 
 const (

@@ -42,12 +42,12 @@ const (
 
 const (
 	servers = 2
-	writes  = 4 // versions; the first two were before
+	writes  = 4 // the last version that node 0 writes; versions 1 and 2 are from before the start
 )
 
 type node struct {
 	epoch int8          // that it follows; -1: it has seen none
-	lease [servers]int8 // the epoch that the server had when it was asked, and one; 0: none
+	lease [servers]int8 // 1 + the epoch that the server had when it was asked; 0: there is no lease
 }
 
 // write is the one of node 0.
@@ -59,6 +59,7 @@ type write struct {
 	done    int8 // a bit for each server that it has been done on
 }
 
+// loading is how far a load has come.
 type loading int8
 
 const (
@@ -68,19 +69,19 @@ const (
 	loaded
 )
 
-// reader is what node 1 or 2 does: a Get and a load, at the same time.
+// reader is what node 1 or 2 does: a Get (reading to atLeast) and a load (load to value), at the same time.
 type reader struct {
 	reading bool
-	by      int8 // the epoch by which it does
+	by      int8 // the epoch that the node followed when the Get began
 	from    int8 // the server that it reads
 	atLeast int8 // what must be returned, if anything is
 
 	load     loading
-	on       int8
-	epoch    int8 // by which it began
+	on       int8 // the server that it loads for
+	epoch    int8 // that the node followed when the load began
 	rev, inc int8 // what the load saw
-	missed   bool // since then a write has finished that was not done on its server
-	value    int8
+	missed   bool // since it looked a write has finished that was not done on its server
+	value    int8 // what the loader returned
 
 	last int8 // the newest version that it has returned
 }
@@ -91,28 +92,29 @@ type state struct {
 	rev   [servers]int8 // changes with each change of the row
 	inc   [servers]int8 // of the loads' fence
 
-	begun, finished int8 // versions of writes
+	begun, finished int8 // the versions of the last write that has begun and that has finished
 	nodes           [3]node
 	write           write
 	readers         [2]reader
-	loads           int8
+	loads           int8 // begun so far
 
 	at      int8 // what Move does next
 	base    int8 // the even epoch that it began with
 	died    bool // who moved, once
 	crashed bool // a node, once
-	wrong   int8
+	wrong   int8 // 0: nothing; -1: a load stored over a write; else the version that was too old
 }
 
 type algorithm struct {
 	missing rule
-	moves   int8
-	loads   int8
-	nodes   int // that read: 1 or 2
+	moves   int8 // how often the key moves
+	loads   int8 // how many loads there are
+	nodes   int  // that read: 1 or 2
 	crashes bool
-	left    left // from when B had the key before
+	left    left
 }
 
+// left is what is still on B from when it had the key before.
 type left int
 
 const (
@@ -183,12 +185,12 @@ func (a algorithm) poll(s *state, i int, emit func(string, state)) {
 	}
 }
 
-// holds says whether node i may use the server.
+// holds says whether node i has a lease of the server.
 func (a algorithm) holds(s *state, i int, on int8) bool {
 	return s.nodes[i].epoch >= 0 && (a.missing == noLease || s.nodes[i].lease[on] > 0)
 }
 
-// settled is the server that node i may ask for the key.
+// settled is the server that node i may read the key from; not ok while the key moves.
 func (a algorithm) settled(s *state, i int) (on int8, ok bool) {
 	from, to := places(s.nodes[i].epoch)
 	if from != to {

@@ -29,11 +29,7 @@ func TestAlgorithm(t *testing.T) {
 			case limit == 0:
 				limit = 600_000
 			}
-			r := model.Explore(a, limit)
-			t.Logf("%d states, %d steps, depth %d, capped: %v", r.States, r.Steps, r.Depth, r.Capped)
-			if r.Wrong != "" {
-				t.Error(r.Counterexample())
-			}
+			model.Holds(t, a, limit, 0)
 		})
 	}
 }
@@ -60,18 +56,10 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 	} {
 		t.Run(says, func(t *testing.T) {
 			t.Parallel()
-			for _, a := range []algorithm{
-				{missing: missing, moves: 1, nodes: 1, left: row},
-				{missing: missing, moves: 1, nodes: 1, left: load},
-				{missing: missing, moves: 1, loads: 1, nodes: 1},
-			} {
-				r := model.Explore(a, 3_000_000)
-				if r.Wrong != "" {
-					t.Logf("%d states: %s", r.States, r.Counterexample())
-					return
-				}
-			}
-			t.Errorf("nothing goes wrong although %s", says)
+			model.Breaks(t, says, 3_000_000,
+				algorithm{missing: missing, moves: 1, nodes: 1, left: row},
+				algorithm{missing: missing, moves: 1, nodes: 1, left: load},
+				algorithm{missing: missing, moves: 1, loads: 1, nodes: 1})
 		})
 	}
 }

@@ -2,6 +2,7 @@ package shards
 
 import "fmt"
 
+// writer is node 0's write: it begins, finds out where it is to be done, is done on each of those servers, and returns.
 func (a algorithm) writer(s *state, emit func(string, state)) {
 	w := s.write
 	switch {
@@ -76,6 +77,7 @@ func (a algorithm) where(s *state) bool {
 	return true
 }
 
+// read is a Get: it asks a server, and returns or asks anew.
 func (a algorithm) read(s *state, i int, emit func(string, state)) {
 	n := *s
 	r := &n.readers[i]
@@ -101,6 +103,7 @@ func (a algorithm) read(s *state, i int, emit func(string, state)) {
 	emit(fmt.Sprintf("node %d: %s", i+1, says), n)
 }
 
+// load is a load: it begins, looks, calls its loader, and stores.
 func (a algorithm) load(s *state, i int, emit func(string, state)) {
 	n := *s
 	r := &n.readers[i]
@@ -136,7 +139,7 @@ func (a algorithm) load(s *state, i int, emit func(string, state)) {
 	}
 }
 
-// What Move does, in this order.
+// What Move does, in this order. Each step is recorded at the old server first.
 const (
 	fence int8 = iota
 	purge
@@ -148,70 +151,52 @@ const (
 	sweep
 )
 
+// move is the next thing that Move does, and the death of who runs it.
 func (a algorithm) move(s *state, emit func(string, state)) {
 	if s.base == 2*a.moves {
 		return
 	}
-	old := s.base / 2 % 2 // and the server at which each step is recorded first
+	from := s.base / 2 % 2
+	to := 1 - from
 	n := *s
 	n.at++
-	step := ""
-	removes := func(on int8) {
-		if s.value[on] != 0 {
-			n.value[on] = 0
-			n.rev[on]++
-		}
+	at, step := s.at, ""
+	if a.missing == lateFence && at <= purge {
+		at = purge - at // the two change places
 	}
-	first, second := s.at, s.at
-	if a.missing == lateFence {
-		first, second = 1-first, 1-second
-	}
-	switch {
-	case s.at <= purge && first == fence:
+	switch at {
+	case fence:
 		step = "Move fences the loads"
-		n.inc[1-old]++
-	case s.at <= purge && second == purge:
+		n.inc[to]++
+	case purge:
 		step = "Move removes the rows"
 		if a.missing != noPurge {
-			removes(1 - old)
+			n.remove(to)
 		}
-	}
-	record := func(on, epoch int8) { n.epoch[on] = max(n.epoch[on], epoch) }
-	switch s.at {
 	case recordFirst, recordSecond:
-		on := old
-		if s.at == recordSecond {
-			on = 1 - old
+		on := from
+		if at == recordSecond {
+			on = to
 		}
 		step = fmt.Sprintf("Move: the key moves, on %c", 'A'+on)
-		if a.missing != noMoving && !(a.missing == someServer && on == old) {
-			record(on, s.base+1)
+		if a.missing != noMoving && !(a.missing == someServer && on == from) {
+			n.epoch[on] = max(n.epoch[on], s.base+1)
 		}
 	case wait:
 		step = "Move has waited"
-		if a.missing == noWait {
-			break
-		}
-		for i := range n.nodes {
-			for on := range n.nodes[i].lease {
-				if n.nodes[i].lease[on] <= s.base+1 { // granted before the step was recorded
-					n.nodes[i].lease[on] = 0
-				}
-			}
-		}
-		if a.missing == someServer {
-			n.nodes = s.nodes
+		if a.missing != noWait && a.missing != someServer {
+			n.endLeases(s.base + 1)
 		}
 	case settleFirst, settleSecond:
-		on := old
-		if s.at == settleSecond {
-			on = 1 - old
+		on := from
+		if at == settleSecond {
+			on = to
 		}
 		step = fmt.Sprintf("Move: the key has moved, on %c", 'A'+on)
-		record(on, s.base+2)
+		n.epoch[on] = max(n.epoch[on], s.base+2)
 	case sweep:
 		step = "Move sweeps"
-		removes(old)
+		n.remove(from)
 		n.base, n.at = s.base+2, fence
 	}
 	emit(step, n)
@@ -219,5 +204,24 @@ func (a algorithm) move(s *state, emit func(string, state)) {
 		n = *s
 		n.died, n.at = true, fence
 		emit("who moves dies, another goes on", n)
+	}
+}
+
+// remove removes the row from a server.
+func (s *state) remove(on int8) {
+	if s.value[on] != 0 {
+		s.value[on] = 0
+		s.rev[on]++
+	}
+}
+
+// endLeases ends the leases that were granted before a server recorded the epoch.
+func (s *state) endLeases(epoch int8) {
+	for i := range s.nodes {
+		for on := range s.nodes[i].lease {
+			if s.nodes[i].lease[on] <= epoch {
+				s.nodes[i].lease[on] = 0
+			}
+		}
 	}
 }

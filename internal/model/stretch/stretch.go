@@ -1,9 +1,9 @@
 // Package stretch is a model of the window that stretches: who leads, and how long it may be silent. Its test walks through
 // everything that can happen, in every order, and then once more with each rule taken away, to see that it is needed.
 //
-// Time goes in ticks, of which the configured window has two. A leads: it flushes once a window, and may double or halve the window at
-// each flush. A message is under way for a tick at most. B has changes that A's flushes publish, and takes over when A has been
-// silent for two to three windows. A may die. B may be leading too, at the start.
+// Time goes in ticks, of which the configured window has two. A leads: it flushes once a window, and may double or halve the
+// window at each flush. A message is under way for a tick at most. B has changes that A's flushes publish, and takes over when
+// A has been silent for two to three windows. A may die. B may be leading too, at the start.
 //
 // What is checked: B takes over from nobody who flushes in time; what B has pending is published within a bound, also when A
 // dies; and B leads no longer once it has heard A, whose id is lower.
@@ -37,21 +37,23 @@ type state struct {
 	has      bool // B's change is in it
 	heard    int8 // ticks since B received one
 	judged   int8 // the window by which B judges A's silence
-	patience int8
+	patience int8 // how long A may be silent until B takes over
 
 	pending int8 // the age of B's change
 
-	robbed, deaf bool
+	tookEarly bool // B took over from a leader that flushes in time
+	leadsOn   bool // B has heard A and still leads
 }
 
+// rule is one that can be taken away.
 type rule int
 
 const (
-	nothing rule = iota
-	byConfigured
-	saysLast
-	foreverLed
-	noStepDown
+	nothing      rule = iota
+	byConfigured      // B judges A's silence by the configured window
+	saysLast          // a message says the window before it
+	foreverLed        // A leads for ever, however long it is silent
+	noStepDown        // B leads on when it hears A
 )
 
 type algorithm struct {
@@ -79,7 +81,7 @@ func (a algorithm) Next(s *state, emit func(string, state)) {
 		}
 	}
 	if s.message != none {
-		for _, windows := range []int8{2, 3} {
+		for _, windows := range []int8{2, 3} { // the least and the most patience that a node draws
 			n := *s
 			n.heard, n.judged, n.message = 0, s.says, none
 			if a.missing == byConfigured {
@@ -92,14 +94,14 @@ func (a algorithm) Next(s *state, emit func(string, state)) {
 			if n.bLeads = false; a.missing == noStepDown {
 				n.bLeads = s.bLeads
 			}
-			n.deaf = n.bLeads
+			n.leadsOn = n.bLeads
 			emit("B hears A", n)
 		}
 	}
 	if takesOver {
 		n := *s
 		n.bLeads, n.pending = true, none
-		n.robbed = !s.bLeads && !s.dead && s.heard != none
+		n.tookEarly = !s.bLeads && !s.dead && s.heard != none
 		emit("B flushes", n)
 	}
 	if s.pending == none {
@@ -126,11 +128,11 @@ func (a algorithm) Next(s *state, emit func(string, state)) {
 
 func (a algorithm) Check(s *state) string {
 	switch {
-	case s.robbed:
+	case s.tookEarly:
 		return "B takes over from a leader that flushes in time"
 	case s.pending > bound:
 		return "what B has written is not published"
-	case s.deaf:
+	case s.leadsOn:
 		return "B has heard A and still leads"
 	}
 	return ""

@@ -16,11 +16,7 @@ func TestAlgorithm(t *testing.T) {
 	for _, both := range []bool{false, true} {
 		t.Run(fmt.Sprintf("both=%v", both), func(t *testing.T) {
 			t.Parallel()
-			r := model.Explore(algorithm{both: both}, 0)
-			t.Logf("%d states, %d steps, depth %d", r.States, r.Steps, r.Depth)
-			if r.Wrong != "" {
-				t.Error(r.Counterexample())
-			}
+			model.Holds(t, algorithm{both: both}, 0, 0)
 		})
 	}
 }
@@ -36,14 +32,7 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 	} {
 		t.Run(says, func(t *testing.T) {
 			t.Parallel()
-			for _, both := range []bool{false, true} {
-				r := model.Explore(algorithm{missing: missing, both: both}, 0)
-				if r.Wrong != "" {
-					t.Logf("%d states: %s", r.States, r.Counterexample())
-					return
-				}
-			}
-			t.Errorf("nothing goes wrong although %s", says)
+			model.Breaks(t, says, 0, algorithm{missing: missing}, algorithm{missing: missing, both: true})
 		})
 	}
 }

@@ -6,8 +6,8 @@ type scenario struct {
 	gets, sets int  // of L
 	remotes    int  // Sets of R
 	givesUp    bool // L's last Set may give up and commit later
-	inline     bool // R may also notify in the transaction of the write
-	localNow   bool // L's Sets do
+	inline     bool // R's writes may publish inline
+	localNow   bool // L's Sets publish inline
 	gap        bool // L's listener is lost once
 	aborts     int8 // flushes that fail by themselves
 	stuck      bool // no flush ever succeeds
@@ -52,7 +52,7 @@ const (
 	deleteFirst
 	noPulse
 	noForget
-	busyDischarges
+	busySettles
 	ownRows
 	logBefore
 	logAfter
@@ -69,48 +69,46 @@ const (
 // mutants each take one rule away, and must be caught. The first nine are those of package immediate.
 var mutants = []struct {
 	change change
-	name   string
 	says   string
 	where  scenario // where it is caught
 }{
-	{noKill, "nokill", "a notification does not kill fetches", plain},
-	{joinDead, "joindead", "a killed fetch can be joined", plain},
-	{noEpoch, "noepoch", "entries and fetches outlive their epoch", gap},
-	{noDeadSet, "nowdead", "another's notification leaves a Set under way alone", plain},
-	{noContention, "nocontend", "Sets that overlap on L both store", contention},
-	{noKillAtEnd, "nokillfin", "a Set kills no fetches at its end", plain},
-	{noEviction, "noR", "a read that saw another version evicts nothing", plain},
-	{liveBeforeListen, "upbeforelisten", "live before LISTEN has committed", gap},
-	{silentDelete, "silentdelete", "a Delete leaves no log row", plain},
+	{noKill, "a notification does not kill fetches", plain},
+	{joinDead, "a killed fetch can be joined", plain},
+	{noEpoch, "entries and fetches outlive their epoch", gap},
+	{noDeadSet, "another's notification leaves a Set under way alone", plain},
+	{noContention, "Sets that overlap on L both store", contention},
+	{noKillAtEnd, "a Set kills no fetches at its end", plain},
+	{noEviction, "a read that saw another version evicts nothing", plain},
+	{liveBeforeListen, "live before LISTEN has committed", gap},
+	{silentDelete, "a Delete leaves no log row", plain},
 
-	{forgetAny, "forgetany", "any notification takes every pending change off", plain},
-	{forgetOlder, "older", "an older version of the key takes the pending change off", plain},
-	{ackless, "ackless", "a flush takes off pending changes of writes not acknowledged when it began", plain},
-	{gapForgets, "gapforgets", "a lost listener takes the pending changes off", gap},
-	{abortForgets, "abortforgets", "a flush that failed takes pending changes off", gap},
-	{skipLocked, "skiplocked", "a flush skips locked rows, and takes their pending changes off", plain},
-	{splitDelete, "splitdelete", "a flush says what it read, then deletes everything in a second transaction", plain},
-	{deleteFirst, "deletefirst", "a flush deletes, then publishes in a second transaction", plain},
-	{noPulse, "nopulse", "there are no pulses", plain},
-	{noForget, "noforget", "a pulse that can't flush forgets nothing", stuck},
-	{busyDischarges, "busydischarges", "a flush beside another takes its own pending changes off", plain},
-	{ownRows, "ownrows", "flushes and pulses drain the own rows only", plain},
-	{logBefore, "logbefore", "the log row commits before the write", plain},
-	{logAfter, "logafter", "the log row commits after the write", plain},
-	{collapseWrong, "collapsewrong", "of several versions of a key a notification names first one that is not the newest", plain},
+	{forgetAny, "any notification takes every pending change off", plain},
+	{forgetOlder, "an older version of the key takes the pending change off", plain},
+	{ackless, "a flush takes off pending changes of writes not acknowledged when it began", plain},
+	{gapForgets, "a lost listener takes the pending changes off", gap},
+	{abortForgets, "a flush that failed takes pending changes off", gap},
+	{skipLocked, "a flush skips locked rows, and takes their pending changes off", plain},
+	{splitDelete, "a flush says what it read, then deletes everything in a second transaction", plain},
+	{deleteFirst, "a flush deletes, then publishes in a second transaction", plain},
+	{noPulse, "there are no pulses", plain},
+	{noForget, "a pulse that can't flush forgets nothing", stuck},
+	{busySettles, "a flush beside another takes its own pending changes off", plain},
+	{ownRows, "flushes and pulses drain the own rows only", plain},
+	{logBefore, "the log row commits before the write", plain},
+	{logAfter, "the log row commits after the write", plain},
+	{collapseWrong, "of several versions of a key a notification names first one that is not the newest", plain},
 }
 
 // variants differ from the algorithm and must hold too: what they do is safe, and was left out for other reasons.
 var variants = []struct {
 	change change
-	name   string
 	says   string
 	where  []scenario
 }{
-	{giveUpForgets, "giveupforgets", "a Set that gave up takes its pending change off, and a pulse finds its late commit", []scenario{plain}},
-	{forgetNewer, "newer", "a newer version of the key takes the pending change off as well", []scenario{plain, localNow}},
-	{compareAll, "listall", "every version listed is compared, not the newest alone", []scenario{plain, localNow}},
-	{notifyFirst, "notifyfirst", "a flush publishes, then deletes exactly what it published in a second transaction", []scenario{plain}},
-	{skipReturning, "skipreturning", "a flush skips locked rows, and takes off the pending changes of what it drained", []scenario{plain}},
-	{fillDuringSet, "fillduringwrite", "fetches that begin while a Set of L runs may store", []scenario{plain, localNow}},
+	{giveUpForgets, "a Set that gave up takes its pending change off, and a pulse finds its late commit", []scenario{plain}},
+	{forgetNewer, "a newer version of the key takes the pending change off as well", []scenario{plain, localNow}},
+	{compareAll, "every version listed is compared, not the newest alone", []scenario{plain, localNow}},
+	{notifyFirst, "a flush publishes, then deletes exactly what it published in a second transaction", []scenario{plain}},
+	{skipReturning, "a flush skips locked rows, and takes off the pending changes of what it drained", []scenario{plain}},
+	{fillDuringSet, "fetches that begin while a Set of L runs may store", []scenario{plain, localNow}},
 }

@@ -34,7 +34,7 @@ func (a algorithm) notify(s *state, versions ops) {
 	}
 	s.published |= versions
 	if !s.rDead {
-		a.discharge(s, versions, nodeR)
+		a.settle(s, versions, nodeR)
 	}
 	if s.listening {
 		s.queue[s.queued] = versions
@@ -42,23 +42,23 @@ func (a algorithm) notify(s *state, versions ops) {
 	}
 }
 
-// discharge takes the pending changes off that a notification settles for x: those of exactly the versions that it names.
-func (a algorithm) discharge(s *state, versions ops, x node) {
+// settle takes the pending changes of x off that a notification settles: those of exactly the versions that it names.
+func (a algorithm) settle(s *state, versions ops, x node) {
 	s.pending = s.pending.without(versions & x.own())
 	for waiting := range numOps {
 		if !(s.pending & x.own()).has(waiting) {
 			continue
 		}
 		for named := range numOps {
-			if versions.has(named) && a.dischargesToo(s, named, waiting) {
+			if versions.has(named) && a.settlesToo(s, named, waiting) {
 				s.pending = s.pending.without(waiting.bit())
 			}
 		}
 	}
 }
 
-// dischargesToo says whether the pending change of one version is taken off because another was named.
-func (a algorithm) dischargesToo(s *state, named, waiting op) bool {
+// settlesToo says whether the pending change of one version is taken off because another was named.
+func (a algorithm) settlesToo(s *state, named, waiting op) bool {
 	older := s.at[waiting] == 0 || s.at[named] < s.at[waiting]
 	switch a.change {
 	case forgetAny:

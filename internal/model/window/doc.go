@@ -16,12 +16,13 @@
 //   - flushes by either node, each in two steps (its snapshot, its commit), which may fail in between
 //   - L's pulses: flushes of whatever is there, whoever wrote it; where no flush succeeds, L forgets instead
 //   - R's death at any time; a flush that it has sent goes on in the server, to commit or to fail
-//   - writes that notify in their own transaction, mixed with the others
+//   - inline publishes, mixed with the other writes
 //   - a gap in what L's listener receives
 //
-// A write that is not acknowledged yet, or was and is not published, is pending: its node keeps a pending change for its version and
-// flushes until something takes the pending change off. A flush beside another does nothing. A version is the operation that made it. The algorithm compares versions
-// for being the same; only the checks, and the flush's SQL, know which commit came first.
+// A write that is not acknowledged yet, or was and is not published, is pending: its node keeps a pending change for its
+// version and flushes until something takes the pending change off. A flush beside another does nothing. A version is the
+// operation that made it. The algorithm compares versions for being the same; only the checks, and the flush's SQL, know
+// which commit came first.
 //
 // Time is not modelled. "Owed" stands for it: somebody alive is bound to act, within the window or by a pulse.
 //
@@ -47,15 +48,15 @@
 // The walk finds a shortest way to break a promise without the rule; go test -v prints it in full. The rules of package
 // immediate are needed as they are there. Beyond those:
 //
-//   - A notification takes off the pending changes of exactly the versions that it lists. Else R's Delete is taken for published
-//     because R's Set is, which a flush had in its snapshot before the Delete.
-//   - A flush takes off the pending changes of writes that were acknowledged when it began. Else one begins, the write commits,
-//     the flush commits without having seen it, and the log row is nobody's.
+//   - A notification takes off the pending changes of exactly the versions that it lists. Else R's Delete is taken for
+//     published because R's Set is, which a flush had in its snapshot before the Delete.
+//   - A flush takes off the pending changes of writes that were acknowledged when it began. Else one begins, the write
+//     commits, the flush commits without having seen it, and nobody is bound to flush the log row.
 //   - A lost listener takes no pending changes off. Else the others wait for L's Set in vain.
 //   - A flush that failed takes no pending changes off.
 //   - A flush beside another does nothing and takes no pending changes off. Else the other one fails, or had its snapshot before.
-//     Nor does it skip the rows that the other has locked, and take their pending changes off. (It may if it takes off the pending changes of
-//     what it drained itself.)
+//     Nor does it skip the rows that the other has locked, and take their pending changes off. (It may if it takes off the
+//     pending changes of what it drained itself.)
 //   - What a flush deletes it has published: never more, as where it deletes in a second transaction whatever there is, and
 //     never before, as where its deletes commit first.
 //   - There are pulses, and they drain everybody's rows. Else those of a dead writer stay, and of one that had given up.

@@ -19,14 +19,14 @@ func (a algorithm) nextFlush(s *state, x node, emit func(string, state)) {
 }
 
 // startFlush takes the flush's lock and its snapshot. A node flushes while it has pending changes; L's pulse also flushes
-// whatever there is. Beside another flush it does nothing and discharges nothing.
+// whatever there is. Beside another flush it does nothing and settles nothing.
 func (a algorithm) startFlush(s *state, x node, emit func(string, state)) {
 	pulses := x == nodeL && s.log != 0 && a.change != noPulse
 	if a.stuck || s.pending&x.own() == 0 && !pulses || x == nodeR && s.rDead {
 		return
 	}
 	if s.flushes[1-x].stage != notFlushing && a.change != skipLocked && a.change != skipReturning {
-		if a.change == busyDischarges {
+		if a.change == busySettles {
 			n := *s
 			n.pending = n.pending.without(a.acknowledged(s, x))
 			if n != *s {
@@ -97,9 +97,9 @@ func (a algorithm) flushOn(s *state, x node, emit func(string, state)) {
 	emit(flushSteps[x][1], n)
 }
 
-// finishFlush is the second half of what changes of the algorithm tear in two.
+// finishFlush is the second half of what changes of the algorithm split in two.
 func (a algorithm) finishFlush(s *state, x node, emit func(string, state)) {
-	n, held, discharged := *s, s.flushes[x].held, s.flushes[x].acknowledged
+	n, held, settled := *s, s.flushes[x].held, s.flushes[x].acknowledged
 	switch a.change {
 	case skipLocked:
 		n.log = n.log.without(held)
@@ -107,7 +107,7 @@ func (a algorithm) finishFlush(s *state, x node, emit func(string, state)) {
 	case skipReturning:
 		n.log = n.log.without(held)
 		a.notify(&n, held)
-		discharged = held & x.own()
+		settled = held & x.own()
 	case splitDelete:
 		n.log = 0
 	case notifyFirst:
@@ -115,16 +115,16 @@ func (a algorithm) finishFlush(s *state, x node, emit func(string, state)) {
 	case deleteFirst:
 		a.notify(&n, held)
 	}
-	a.flushed(n, x, discharged, emit)
+	a.flushed(n, x, settled, emit)
 }
 
 // flushed is the flush's reply, upon which its node takes the pending changes off that it has settled.
-func (a algorithm) flushed(s state, x node, discharged ops, emit func(string, state)) {
+func (a algorithm) flushed(s state, x node, settled ops, emit func(string, state)) {
 	s.flushes[x] = flush{}
 	if a.change == ackless {
-		discharged = x.own()
+		settled = x.own()
 	}
-	s.pending = s.pending.without(discharged)
+	s.pending = s.pending.without(settled)
 	emit(flushSteps[x][2], s)
 }
 

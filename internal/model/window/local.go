@@ -52,7 +52,7 @@ func (a algorithm) apply(s *state) {
 			s.sets[i].dead = true
 		}
 	}
-	a.discharge(s, versions, nodeL)
+	a.settle(s, versions, nodeL)
 	for o := range numOps {
 		if versions.has(o) {
 			s.floor = max(s.floor, s.at[o])
@@ -163,8 +163,8 @@ func (a algorithm) nextSet(s *state, i int, emit func(string, state)) {
 	}
 }
 
-// startSet puts its pending change on before anything is sent. Of Sets that overlap none stores, because nobody on the node knows
-// which one commits last. The entry stays until the Set ends.
+// startSet registers a pending change before anything is sent. Of Sets that overlap none stores, because nobody on the node
+// knows which one commits last. The entry stays until the Set ends.
 func (a algorithm) startSet(s *state, i int) {
 	overlaps := false
 	if a.change != noContention {
@@ -178,7 +178,7 @@ func (a algorithm) startSet(s *state, i int) {
 	}
 }
 
-// giveUpSet keeps the pending change on for one flush: the commit may still come, and later than that a pulse finds it.
+// giveUpSet leaves the pending change there for one flush: the commit may still come, and later than that a pulse finds it.
 func (a algorithm) giveUpSet(s *state, i int) {
 	a.kill(s)
 	s.entry = entry{}

@@ -96,7 +96,7 @@ type entry struct {
 	epoch int8
 }
 
-// fetch is a read of the row that is meant to fill the local cache.
+// fetch is a read of the row that is meant to fill the local cache: a Read of package coherence.
 type fetch struct {
 	phase phase // idle, begun, read or done
 	dead  bool  // killed: it must not store
@@ -132,7 +132,7 @@ const (
 )
 
 // flush is one flush transaction. What it deletes is gone for others from its commit on, so its locks and its commit
-// are one step; only changes of the algorithm tear them apart, at halfway.
+// are one step; only changes of the algorithm split them, at halfway.
 type flush struct {
 	stage        stage
 	snapshot     ops // the log rows that it sees

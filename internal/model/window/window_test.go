@@ -39,13 +39,7 @@ func TestAlgorithm(t *testing.T) {
 			if effort == model.Normal && tt.effort == model.Full {
 				t.Skip("this scenario takes PGCACHE_MODEL=full")
 			}
-			r := model.Explore(algorithm{tt.scenario, none}, effort.Limit())
-			t.Logf("%d states, %d steps, depth %d", r.States, r.Steps, r.Depth)
-			if r.Wrong != "" {
-				t.Error(r.Counterexample())
-			} else if !r.Capped && r.States != tt.states {
-				t.Errorf("there are %d states, want %d", r.States, tt.states)
-			}
+			model.Holds(t, algorithm{tt.scenario, none}, effort.Limit(), tt.states)
 		})
 	}
 }
@@ -57,17 +51,13 @@ func TestVariants(t *testing.T) {
 	effort := model.EffortOf(t)
 	for _, v := range variants {
 		for i, where := range v.where {
-			t.Run(fmt.Sprint(v.name, i), func(t *testing.T) {
+			t.Run(fmt.Sprint(v.says, " ", i), func(t *testing.T) {
 				t.Parallel()
 				limit := model.Quick.Limit()
 				if effort == model.Full {
 					limit = 0
 				}
-				r := model.Explore(algorithm{where, v.change}, limit)
-				t.Logf("%d states, %d steps, depth %d", r.States, r.Steps, r.Depth)
-				if r.Wrong != "" {
-					t.Errorf("although it should not matter that %s: %s", v.says, r.Counterexample())
-				}
+				model.Holds(t, algorithm{where, v.change}, limit, 0)
 			})
 		}
 	}
@@ -78,13 +68,9 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 	t.Parallel()
 
 	for _, m := range mutants {
-		t.Run(m.name, func(t *testing.T) {
+		t.Run(m.says, func(t *testing.T) {
 			t.Parallel()
-			r := model.Explore(algorithm{m.where, m.change}, 0)
-			if r.Wrong == "" {
-				t.Fatalf("nothing goes wrong in %d states although %s", r.States, m.says)
-			}
-			t.Logf("%d states; %s: %s", r.States, m.says, r.Counterexample())
+			model.Breaks(t, m.says, 0, algorithm{m.where, m.change})
 		})
 	}
 }

@@ -7,7 +7,7 @@
   const views = [];
 
   const words = {
-    live: "live", waiting: "not live: every Get asks the database", failed: "the listener has failed for good",
+    live: "live", idle: "idle: nobody reads, the next Get asks the database", waiting: "not live: every Get asks the database", failed: "the listener has failed for good",
     off: "no listener", closed: "closed", null: "stores nothing",
   };
   const tiles = [

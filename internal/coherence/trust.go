@@ -1,0 +1,121 @@
+package coherence
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgcache/go/internal/mono"
+)
+
+// epochs is the last epoch that was given out. An epoch is unique in the process, so that Caches which share one local cache never
+// take each other's entries for their own. A tracker whose epoch is 0 bypasses the local cache.
+var epochs atomic.Uint32
+
+func newEpoch() uint32 {
+	for {
+		if e := epochs.Add(1); e != 0 {
+			return e
+		}
+	}
+}
+
+// trust is until when the local cache may be served, as each that must be trusted says.
+type trust struct {
+	mu                     sync.Mutex
+	listener, pulse, shard int64
+}
+
+// AlwaysOn makes the local cache live for good, where there is no listener and maxAge bounds the staleness. It is called once, before
+// use.
+func (t *Tracker) AlwaysOn() {
+	t.trust.mu.Lock()
+	t.trust.listener, t.trust.pulse = math.MaxInt64, math.MaxInt64
+	t.trusted.Store(t.trust.shard)
+	t.trust.mu.Unlock()
+	t.epoch.Store(newEpoch())
+}
+
+// Live says whether the local cache is live: not bypassed, and trusted.
+func (t *Tracker) Live() bool { return t.epoch.Load() != 0 && mono.Now() < t.trusted.Load() }
+
+// TrustListener says that everything that was published before now has been applied, and that the listener is trusted until
+// trusted. After a Down it begins a new epoch.
+func (t *Tracker) TrustListener(trusted time.Time) {
+	t.extend(&t.trust.listener, trusted)
+	if t.epoch.Load() == 0 {
+		t.epoch.Store(newEpoch())
+		t.invalidated(nil)
+	}
+}
+
+// TrustPulse says that a pulse found that changes are being published, and that this is trusted until trusted. Entries are
+// served while both the listener and the pulse are trusted.
+func (t *Tracker) TrustPulse(trusted time.Time) { t.extend(&t.trust.pulse, trusted) }
+
+// TrustShard says until when it is known which keys this cache holds, where it is one shard of several. Where it is the only one
+// TrustShard is never called, and its trust has no end.
+func (t *Tracker) TrustShard(trusted time.Time) { t.extend(&t.trust.shard, trusted) }
+
+// extend sets one of the three times, which may also come earlier than before.
+func (t *Tracker) extend(until *int64, trusted time.Time) {
+	t.trust.mu.Lock()
+	defer t.trust.mu.Unlock()
+	*until = mono.At(trusted)
+	t.trusted.Store(min(t.trust.listener, t.trust.pulse, t.trust.shard))
+}
+
+// Listening says whether the listener is trusted, whatever the pulse says.
+func (t *Tracker) Listening() bool {
+	t.trust.mu.Lock()
+	defer t.trust.mu.Unlock()
+	return t.epoch.Load() != 0 && mono.Now() < t.trust.listener
+}
+
+// SetServer says which server the listener is connected to, by its identity; 0: it is not known.
+func (t *Tracker) SetServer(server int64) { t.server.Store(server) }
+
+// Server returns what SetServer was given.
+func (t *Tracker) Server() int64 { return t.server.Load() }
+
+// Down bypasses the local cache until the next TrustListener, and wakes all watches. It frees no memory.
+func (t *Tracker) Down() {
+	if t.epoch.Swap(0) != 0 {
+		t.Forgets.Add(1)
+		t.invalidated(nil)
+	}
+	t.wakeAll()
+}
+
+// Forget begins a new epoch, unless the local cache is bypassed: no entry is served any more, what reads and writes under way bring
+// is not kept, and all watches are woken. It frees no memory. Loads may still be joined: see Loaded.Since.
+func (t *Tracker) Forget() {
+	for {
+		e := t.epoch.Load()
+		if e == 0 || t.epoch.CompareAndSwap(e, newEpoch()) {
+			break
+		}
+	}
+	t.Forgets.Add(1)
+	t.invalidated(nil)
+	t.wakeAll()
+}
+
+// current says whether what belongs to epoch may be kept now. The caller holds the stripe's lock.
+func (t *Tracker) current(epoch uint32) bool {
+	return epoch != 0 && epoch == t.epoch.Load() && mono.Now() < t.trusted.Load()
+}
+
+// Close is Down, and frees the memory.
+func (t *Tracker) Close() {
+	t.Down()
+	t.local.Clear()
+}
+
+// invalidated calls OnInvalidated.
+func (t *Tracker) invalidated(rows []string) {
+	if t.OnInvalidated != nil {
+		t.OnInvalidated(rows)
+	}
+}

@@ -1,0 +1,30 @@
+package idle
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/pgcache/go/internal/model"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestAlgorithm(t *testing.T) {
+	t.Parallel()
+	model.Holds(t, algorithm{}, 0, 0)
+}
+
+// TestEveryRuleIsNeeded: without it, the walk must find what goes wrong.
+func TestEveryRuleIsNeeded(t *testing.T) {
+	t.Parallel()
+	for missing, says := range map[rule]string{
+		noForget:    "a node that was idle forgets nothing",
+		idleTrusted: "the pulses of an idle node are trusted",
+	} {
+		t.Run(says, func(t *testing.T) {
+			t.Parallel()
+			model.Breaks(t, says, 0, algorithm{missing: missing})
+		})
+	}
+}

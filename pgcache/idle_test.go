@@ -1,0 +1,91 @@
+package pgcache_test
+
+import (
+	"context"
+	"database/sql"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pgcache/go/internal/inside"
+	"github.com/pgcache/go/pgcache"
+)
+
+// pulses counts the pulses of a node.
+type pulses struct{ n atomic.Int64 }
+
+func (*pulses) Open(func() pgcache.Stats) func() { return nil }
+func (*pulses) Event(pgcache.Event)              {}
+
+func (p *pulses) Begin(ctx context.Context, op pgcache.Op) (context.Context, func(pgcache.Outcome)) {
+	if op.Name == "pulse" {
+		p.n.Add(1)
+	}
+	return ctx, nil
+}
+
+// A node that nobody reads through hardly asks the database anything, is Ready all the same, and serves from memory again
+// soon after the next read: but nothing of what it held, because changes may have been left in the log meanwhile.
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("idles for 8 s")
+	}
+	cl := newCluster(t)
+	var asked pulses
+	c := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.Observer = &asked })
+	set(t, c, "k", 1)
+	set(t, c, "other", 1)
+	warm(t, c, "k", 1)
+	warm(t, c, "other", 1)
+	inside.Of(c).IdleAfter(time.Second)
+	eventually(t, "it is idle", func() bool { return inside.Of(c).State().Idle })
+	before := asked.n.Load()
+
+	// What a lost node leaves in the log is published by whoever wakes first: here nobody has heard of it yet.
+	cl.exec("UPDATE " + cl.table() + " SET version = 2, stamp = 2, value = '2' WHERE key = 'k'")
+	time.Sleep(8 * time.Second)
+	if n := asked.n.Load() - before; n > 1 {
+		t.Errorf("%d pulses of an idle node in 8 s", n)
+	}
+	if err := c.Ready(t.Context()); err != nil || !inside.Of(c).State().Idle {
+		t.Errorf("an idle node: Ready says %v, and its state is %+v", err, inside.Of(c).State())
+	}
+	findings, err := c.Doctor(t.Context())
+	for _, f := range findings {
+		if f.ID == "listener" {
+			t.Errorf("an idle node is no finding: %v", f)
+		}
+	}
+	if err != nil {
+		t.Error(err)
+	}
+
+	inside.Of(c).IdleAfter(time.Hour)
+	warm(t, c, "other", 1) // wakes it, and is served from memory again
+	want(t, c, "k", 2)
+	before = asked.n.Load()
+	eventually(t, "it pulses again", func() bool { return asked.n.Load() > before+1 })
+}
+
+// Hits in memory alone keep a node from being idle, and so does a program that is told of invalidations.
+func TestIdle_Used(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	read := cl.node(nil)
+	told := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.OnInvalidate = func([]string) {} })
+	set(t, read, "k", 1)
+	warm(t, read, "k", 1)
+	for _, c := range []*pgcache.Cache{read, told} {
+		inside.Of(c).IdleAfter(time.Second)
+	}
+	for range 60 {
+		want(t, read, "k", 1)
+		for name, c := range map[string]*pgcache.Cache{"read": read, "told of invalidations": told} {
+			if s := inside.Of(c).State(); s.Idle {
+				t.Fatalf("a node that is %s is idle", name)
+			}
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}

@@ -1,0 +1,92 @@
+package pgcache_test
+
+import (
+	"context"
+	"database/sql"
+	"testing"
+	"time"
+
+	"github.com/pgcache/go/pgcache"
+)
+
+// restored makes the tables look as if a dump had brought them from another server, which has had many more transactions.
+func (cl *cluster) restored() {
+	cl.t.Helper()
+	cl.exec("UPDATE " + cl.object("cache_groups") + " SET xid = (xid::text::bigint + 1000000)::text::xid8, after = '1000000000:1000000000:'")
+	cl.exec("UPDATE " + cl.object("cache_state") + ` SET noted_on = noted_on + 1, next_at = '-infinity', ended_before = '1000000000', next_before = '1000000000',
+		retire_before = '1000000000', retire_after = NULL`)
+}
+
+// TestRestored_Loads: what groups had been removed on the server of a dump does not keep loads from storing.
+func TestRestored_Loads(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	c := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.CleanupInterval = -1 })
+	set(t, c, "dead", 1, pgcache.Tags("g"))
+	deleteTags(t, c, "g")
+	deletePrefix(t, c, "p")
+	cl.restored()
+	if _, err := c.Cleanup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantNone(t, c, "dead")
+	for _, key := range []string{"dead", "pure"} {
+		loads := 0
+		for range 3 {
+			if _, err := pgcache.For[int](c, pgcache.Tags("g")).GetOrSet(t.Context(), key, func(context.Context) (int, error) { loads++; return 2, nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if loads != 1 {
+			t.Errorf("%q was loaded %d times", key, loads)
+		}
+	}
+	// The records go as any others.
+	cl.node(func(_ *sql.DB, o *pgcache.Options) { o.CleanupInterval = 50 * time.Millisecond })
+	eventually(t, "they are retired", func() bool {
+		cl.horizon()
+		return cl.count("SELECT count(*) FROM "+cl.object("cache_groups")) == 0
+	})
+	want(t, c, "dead", 2)
+}
+
+// TestRestored_Fences: what the janitor removes is judged by transactions of this server alone. A load that is under way stores
+// nothing over a later removal of its group, nor over a Delete whose transaction took long.
+func TestRestored_Fences(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	c := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.CleanupInterval = -1 })
+	cl.restored()
+	view := pgcache.For[int](c, pgcache.Tags("g"))
+	goOn := make(chan struct{})
+	load := func(key string) (result func() error) {
+		t.Helper()
+		began := make(chan struct{})
+		result = async(t, func() error {
+			_, err := view.GetOrSet(t.Context(), key, func(context.Context) (int, error) { close(began); <-goOn; return 1, nil })
+			return err
+		})
+		<-began
+		return result
+	}
+	tx := begin(t, cl.db, sql.LevelReadCommitted)
+	if _, err := tx.Exec("SELECT " + cl.object("cache_delete") + "('deleted')"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec("UPDATE " + cl.table() + " SET expires_at = clock_timestamp() - interval '1 hour', version = version + 1, stamp = version + 1"); err != nil {
+		t.Fatal(err)
+	}
+	removed, deleted := load("removed"), load("deleted")
+	commit(t, tx)
+	deleteTags(t, c, "g")
+	cl.node(func(_ *sql.DB, o *pgcache.Options) { o.CleanupInterval = 50 * time.Millisecond })
+	cl.sweeps(5)
+	close(goOn)
+	for _, result := range []func() error{removed, deleted} {
+		if err := result(); err != nil {
+			t.Error(err)
+		}
+	}
+	wantNone(t, c, "removed")
+	wantNone(t, c, "deleted")
+}
