@@ -335,6 +335,30 @@ func TestShards_StuckWhileMoving(t *testing.T) {
 	wantErr(t, increment(), pgcache.ErrMoving)
 }
 
+// A Move that finds its step lost, or another state recorded in its place, goes no further.
+func TestShards_MoveDisturbed(t *testing.T) {
+	t.Parallel()
+	for says, change := range map[string]func(w *shardWorld){
+		"has lost what was recorded": func(w *shardWorld) { w.record(2, "v1:a,b", "", "b") },
+		"another move is under way":  func(w *shardWorld) { w.record(9, "v1:a,b", "", "a", "b") },
+	} {
+		t.Run(says, func(t *testing.T) {
+			t.Parallel()
+			w := newShardWorld(t, "a", "b")
+			s := w.node("a", "b")
+			moved := async(t, func() error { return s.Move(t.Context(), "a") })
+			eventually(t, "keys are moving", func() bool {
+				b := w.on["b"]
+				return b.count("SELECT count(*) FROM "+b.object("cache_state")+" WHERE shard_epoch = 3") == 1
+			})
+			change(w)
+			if err := moved(); err == nil || !strings.Contains(err.Error(), says) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // A fleet writes, deletes, reads and loads while shards come and go, listeners and sessions are killed, and a node comes late. Every
 // answer is checked.
 func TestShards_FleetMoves(t *testing.T) {
