@@ -120,7 +120,7 @@ func (h *history) judge(r read) verdict {
 			return verdict{breach: h.breach("P7", r, fmt.Sprintf("nothing later than its expiry at %v and %v", show(w.expires), drift))}
 		}
 		// What is loaded while the key moves is not stored: it may be newer than what is found next, until its write has finished.
-		if v.seen = w.begun; r.moving && h.source != nil && w.acked == never {
+		if v.seen = w.begun; r.moving && w.acked == never && r.op != "Get" && r.op != "GetMany" {
 			v.seen = 0
 		}
 		if at := h.overwritten(w.acked); at < r.start {

@@ -180,7 +180,7 @@ func TestJudgeWhileMoving(t *testing.T) {
 	n := h.update(0, 0)
 	h.load()
 	now := clock()
-	r := read{start: now, end: now, found: true, value: h.valueOf(n)}
+	r := read{op: "GetOrSet", start: now, end: now, found: true, value: h.valueOf(n)}
 	if v := h.judge(r); v.breach != nil || v.seen == 0 {
 		t.Errorf("settled: %+v", v)
 	}
@@ -188,6 +188,11 @@ func TestJudgeWhileMoving(t *testing.T) {
 	if v := h.judge(r); v.breach != nil || v.seen != 0 {
 		t.Errorf("moving: %+v", v)
 	}
+	r.op = "Get"
+	if v := h.judge(r); v.breach != nil || v.seen == 0 {
+		t.Errorf("a Get: %+v", v)
+	}
+	r.op = "GetOrSet"
 	h.done(n)
 	if v := h.judge(r); v.breach != nil || v.seen == 0 {
 		t.Errorf("moving, and finished: %+v", v)

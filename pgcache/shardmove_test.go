@@ -298,6 +298,67 @@ func TestShards_SetStuckWhileMoving(t *testing.T) {
 	ok(t, moved())
 }
 
+// What is stuck on the old server for the whole of a Move counts for nothing: reads ask the new one, and what is exact says so.
+func TestShards_StuckWhileMoving(t *testing.T) {
+	t.Parallel()
+	w := newShardWorld(t, "a", "b")
+	s, _ := w.faulty(func(o *pgcache.Options) { o.Timeout = 30 * time.Second }, "a", "b")
+	w.ready(s)
+	other := w.node("a", "b")
+	ctx := t.Context()
+	key, counter := movingToNth(t, s, []string{"b"}, "a", "b", 0), movingToNth(t, s, []string{"b"}, "a", "b", 1)
+	ok(t, other.Set(ctx, key, 1))
+	a, v := w.on["a"], pgcache.ForShards[int](s)
+	tx, err := a.db.BeginTx(ctx, nil)
+	ok(t, err)
+	defer tx.Rollback() //nolint:errcheck // it is rolled back below
+	_, err = tx.ExecContext(ctx, "LOCK TABLE "+a.table())
+	ok(t, err)
+	get := async(t, func() int { n, _, _ := v.Get(ctx, key); return n })
+	many := async(t, func() int { all, _ := v.GetMany(ctx, []string{key, counter}); return all[key] })
+	increment := async(t, func() error { _, err := s.Increment(ctx, counter, 1); return err })
+	eventually(t, "all are stuck", func() bool {
+		return a.count("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = $1::regclass", a.table()) >= 3
+	})
+	w.record(3, "v1:a,b", "v1:b", "a", "b")
+	follows(t, key, "", s, other)
+	w.record(4, "v1:b", "", "a", "b")
+	follows(t, key, "b", s, other)
+	ok(t, other.Set(ctx, key, 2))
+	ok(t, tx.Rollback())
+	if n := get(); n != 2 {
+		t.Errorf("Get: %d", n)
+	}
+	if n := many(); n != 2 {
+		t.Errorf("GetMany: %d", n)
+	}
+	wantErr(t, increment(), pgcache.ErrMoving)
+}
+
+// A Move that finds its step lost, or another state recorded in its place, goes no further.
+func TestShards_MoveDisturbed(t *testing.T) {
+	t.Parallel()
+	for says, change := range map[string]func(w *shardWorld){
+		"has lost what was recorded": func(w *shardWorld) { w.record(2, "v1:a,b", "", "b") },
+		"another move is under way":  func(w *shardWorld) { w.record(9, "v1:a,b", "", "a", "b") },
+	} {
+		t.Run(says, func(t *testing.T) {
+			t.Parallel()
+			w := newShardWorld(t, "a", "b")
+			s := w.node("a", "b")
+			moved := async(t, func() error { return s.Move(t.Context(), "a") })
+			eventually(t, "keys are moving", func() bool {
+				b := w.on["b"]
+				return b.count("SELECT count(*) FROM "+b.object("cache_state")+" WHERE shard_epoch = 3") == 1
+			})
+			change(w)
+			if err := moved(); err == nil || !strings.Contains(err.Error(), says) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // A fleet writes, deletes, reads and loads while shards come and go, listeners and sessions are killed, and a node comes late. Every
 // answer is checked.
 func TestShards_FleetMoves(t *testing.T) {

@@ -408,6 +408,34 @@ func TestShards_OneIsDown(t *testing.T) {
 	wantOn(t, s, onB[0], 3, true)
 }
 
+// What is in memory is served as long as its server has been asked lately who has which key, and no longer: listener and pulse go on.
+func TestShards_MemoryEndsWithTheLease(t *testing.T) {
+	t.Parallel()
+	w := newShardWorld(t, "a", "b")
+	s := w.node("a", "b")
+	ctx := t.Context()
+	onA, onB := ownedBy(t, s, "a", 1)[0], ownedBy(t, s, "b", 1)[0]
+	for _, k := range []string{onA, onB} {
+		ok(t, s.Set(ctx, k, 1))
+		wantOn(t, s, k, 1, true)
+	}
+	a := w.on["a"]
+	a.exec("UPDATE " + a.object("cache_state") + " SET shard_name = 'another'")
+	eventually(t, "a Get from memory is refused", func() bool {
+		var n int
+		_, err := s.Get(ctx, onA, &n)
+		var e *pgcache.ShardMapError
+		return errors.As(err, &e)
+	})
+	wantOn(t, s, onB, 1, true)
+	a.exec("UPDATE " + a.object("cache_state") + " SET shard_name = 'a'")
+	eventually(t, "it is served again", func() bool {
+		var n int
+		found, err := s.Get(ctx, onA, &n)
+		return found && err == nil && n == 1
+	})
+}
+
 func TestShards_Options(t *testing.T) {
 	t.Parallel()
 	null := pgcache.Null()
