@@ -169,9 +169,10 @@ func TestTargetsNameWhatIsMeasured(t *testing.T) {
 	f := figures{}
 	lines := map[string][]string{
 		"seed": {""}, "seed-network": {""}, "service": {""}, "hot": {""}, "memory": {""}, "pq": {getOne}, "hit": {"1024 of 4096"},
-		"read":  {getOne, setOne, callersLine(fullSizes().readCallers[2])},
-		"write": {listeningLine(4), listeningLine(48), listeningLine(128)},
-		"size":  {sizeLine(10_000), sizeLine(10_000_000)},
+		"read":   {getOne, setOne, callersLine(fullSizes().readCallers[2])},
+		"write":  {listeningLine(4), listeningLine(48), listeningLine(128)},
+		"size":   {sizeLine(10_000), sizeLine(10_000_000)},
+		"shards": {serversLine(1), serversLine(2)}, "watch": {fsyncLine("on"), fsyncLine("off")},
 	}
 	for _, s := range shapes {
 		f[s.name] = medians{}
