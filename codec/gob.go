@@ -31,7 +31,7 @@ type Gob struct{}
 
 const (
 	sumSize = 4
-	// pooledSize is the largest buffer that is kept for the next value, so that one huge value is not paid for ever.
+	// pooledSize is the largest buffer that is kept for the next value, so that one huge value does not take memory for ever.
 	pooledSize = 64 << 10
 )
 

@@ -26,7 +26,7 @@ var (
 )
 
 // hasBadString says that v, a value that encoding/json has encoded and so has an end, has a string in it that is not UTF-8.
-// What a type's own MarshalJSON returns is its own affair.
+// It does not look into types with a MarshalJSON of their own.
 func hasBadString(v reflect.Value) bool {
 	if !v.IsValid() || encodesItself(v, jsonMarshaler) {
 		return false

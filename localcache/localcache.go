@@ -1,8 +1,8 @@
 // Package localcache is what a node keeps in its own memory: recently used entries, bounded in number and in bytes.
 //
-// It holds no rule of coherence. Which entry may be stored, which must go and whether one may still be served is decided
-// by the Cache that uses it, under locks of its own; a local cache only has to keep what it is given, forget it on
-// Delete and Clear, and forget whatever it likes when it is full.
+// It has no rule of coherence. The pgcache.Cache that uses it decides, under its own locks, which entry is stored, which is removed and
+// whether one may still be handed out. A local cache only has to keep what it is given, forget it on Delete and Clear, and evict what
+// it chooses when it is full.
 package localcache
 
 import (
@@ -25,42 +25,42 @@ func (k Key) Row() string {
 	return k.Namespace + ":" + k.Name
 }
 
-// Entry is one cached row. Its fields must not be changed once it has been stored, but by Use. It fills a size
-// class of the allocator: one byte more costs sixteen.
+// Entry is one cached row. Once it has been stored only Use may change it. Its 64 bytes fill a size class of the allocator; with one byte
+// more it would take 80.
 type Entry struct {
 	Value    any                   // the decoded value, where it may be handed out as it is; else nil
 	Raw      *[]byte               // the encoded value, where Value is nil
 	Codec    unique.Handle[string] // the name of the codec that wrote the row
 	Version  int64                 // the identity of the write that made the row: equal or not, never older or newer
-	Deadline int64                 // when it stops being served, in nanoseconds of the process's monotonic clock
+	Deadline int64                 // until when it may be handed out, in nanoseconds of the process's monotonic clock
 	Size     int                   // bytes of key and encoded value, for the bound in bytes
-	Epoch    uint32                // the epoch it belongs to; an entry of another epoch is never served
-	interest uint32
+	Epoch    uint32                // the Cache's epoch in which it was stored; in another it is never handed out
+	interest uint32                // see Interest
 }
 
 // mostInterest is the interest in an entry that was just handed out.
 const mostInterest = 12
 
-// Use notes that the entry was handed out. It writes once an entry: readers share the cache line.
+// Use notes that the entry was handed out. It writes only once, so that readers on other processors keep the cache line.
 func (e *Entry) Use() {
 	if atomic.LoadUint32(&e.interest) != mostInterest {
 		atomic.StoreUint32(&e.interest, mostInterest)
 	}
 }
 
-// Interest says for how many more versions the key is worth fetching again unasked: 0 if it was never handed out.
-// Fetching many keys at once costs each a tenth of what it costs alone, so a key that is read only every tenth time that
-// it changes still pays.
+// Interest says for how many more versions the key is worth reading again before a caller asks: 0 if it was never handed out. Of keys
+// that are read in one statement each costs a tenth of one that is read alone, so this pays for a key that is asked for once in ten
+// versions.
 func (e *Entry) Interest() uint32 { return atomic.LoadUint32(&e.interest) }
 
-// Inherit notes the interest in the key from before this version.
+// Inherit sets the interest that is left from the version before. It must be called before the entry is stored.
 func (e *Entry) Inherit(interest uint32) { e.interest = interest }
 
 // Cache keeps entries in memory. All methods are safe for concurrent use. A Get that starts after a Delete, a Set or a
 // Clear returned sees its effect; beyond that an entry may vanish at any time.
 //
-// A cache that also has a method Keys() iter.Seq[Key], of all entries that it has when the iteration begins and keeps, forgets just
-// the entries of a prefix that is removed; without it everything is forgotten then.
+// A Cache may also have a method Keys() iter.Seq[Key], with the keys of at least those entries that are there from the beginning to the
+// end of the iteration. With it, removing a prefix (DeletePrefix) removes just the entries below it from memory; without it, all entries.
 type Cache interface {
 	// Get returns the entry under k, or nil.
 	Get(k Key) *Entry

@@ -10,8 +10,7 @@ func (none) Set(Key, *Entry) {}
 func (none) Delete(Key)      {}
 func (none) Clear()          {}
 
-// invalid is what New returns for Options that make no sense: it has no error to return, so whoever uses the cache asks
-// for Err first.
+// invalid is what New returns for Options that make no sense, as it returns no error: pgcache.New asks for Err.
 type invalid struct {
 	none
 	err error

@@ -27,24 +27,14 @@ func New(o Options) Cache {
 	}
 	b := o.bounds()
 	c := &bounded{bounds: b}
-	// No expiry: whoever calls Get compares the deadline with a clock that it has read already, which is half the price of
-	// letting otter do it. So there is no timer goroutine either.
+	// otter knows no expiry here: who calls Get compares the deadline with a clock that it has read already, which is half
+	// the price, and needs no timer goroutine.
 	c.otter = otter.Must(&otter.Options[Key, *Entry]{
 		MaximumWeight: b.total,
 		Weigher:       func(_ Key, e *Entry) uint32 { return b.weight(e) },
 		Executor:      c.housekeep,
 	})
 	return c
-}
-
-// housekeep does otter's housekeeping: after a write on the goroutine that writes, or every write would wake another
-// processor for a microsecond's work. What gathers from reads is done beside them: a hit should not pay for it.
-func (c *bounded) housekeep(work func()) {
-	if c.writing.Load() > 0 {
-		work()
-	} else {
-		go work()
-	}
 }
 
 func (o Options) validate() error {
@@ -65,6 +55,16 @@ type bounded struct {
 	recent  atomic.Uint64 // weight stored since the last CleanUp
 }
 
+// housekeep runs work that otter asks for. While a write is under way it runs here, on a goroutine that writes: to start one for each write
+// would cost more than the work. After reads it runs on a goroutine of its own, so that a hit does not wait for it.
+func (c *bounded) housekeep(work func()) {
+	if c.writing.Load() > 0 {
+		work()
+	} else {
+		go work()
+	}
+}
+
 func (c *bounded) Get(k Key) *Entry {
 	e, _ := c.otter.GetIfPresent(k)
 	return e
@@ -79,8 +79,8 @@ func (c *bounded) Set(k Key, e *Entry) {
 	c.otter.Set(k, e)
 	c.writing.Add(-1)
 
-	// Where otter is evicting already, a burst of writes overtakes it by hundreds of entries, however large. The writer
-	// who fills the last of the slack waits until that is made up for.
+	// A burst of writes can be hundreds of entries ahead of otter's eviction. So the writer that exceeds the slack waits until
+	// otter has evicted what is over the bounds.
 	slack := c.total / 16
 	if c.recent.Add(uint64(c.weight(e))) > slack && c.recent.Swap(0) > slack {
 		c.otter.CleanUp()

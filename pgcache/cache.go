@@ -26,27 +26,27 @@ type Cache struct {
 	db     *sql.DB
 	opts   Options
 	log    *slog.Logger
-	base   view // how the untyped methods see the cache
+	base   view // of the untyped methods: the options of the Cache
 	store  *store.Store
-	local  *coherence.Tracker
+	local  *coherence.Tracker // opts.Local, with what of it may be handed out
 	locks  Locks
 	window *window.Window // when this node's changes are published
 
 	session     *session.Session // the node's own: pulses and flushes run on it
-	pulsing     pulsing
-	release     func() // lets the session be closed; nil without a Listener
+	pulsing     pulsing          // the state of the pulse
+	release     func()           // allows the session to be closed when idle; nil without a Listener
 	polling     atomic.Bool
-	polls       atomic.Uint64 // begun
+	polls       atomic.Uint64 // how many have begun
 	echoes      echoes
 	block       atomic.Int64 // where the next Cleanup begins
 	fencedUntil atomic.Int64 // loads are fenced from the removal of rows that had expired by then; 0: from none
 
 	schema schema
-	stats  counters     // of no view
-	views  viewCounters // of each
+	stats  counters     // what is counted for the Cache as a whole
+	views  viewCounters // and for each namespace
 
-	failing    recent[error] // loaders that failed a moment ago, see StaleFor
-	staleness  recent[int64] // until when versions that were written here may be handed out as stale
+	failing    recent[error] // keys whose loader failed a moment ago, see StaleFor
+	staleness  recent[int64] // versions written here, until they may no longer be handed out as stale
 	earlyLoads earlyLoads
 	updates    turns
 
@@ -54,16 +54,16 @@ type Cache struct {
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
-	mu      sync.Mutex // orders start of goroutines against Close
+	mu      sync.Mutex // of goDo and Close: no goroutine begins after Close has begun to wait
 	wg      sync.WaitGroup
 	closing sync.Once
 
-	hook      hook // OnInvalidate
-	late      late // for the Observer
+	hook      hook // calls OnInvalidate
+	late      late // how late invalidations are, for the Observer
 	unobserve func()
 	listening listening
-	refresh   refresh
-	// When warn last logged, and when it was of an unknown message.
+	refresh   refresh // Options.Refresh
+	// When warn has logged last, and when warnOnce of an unknown message.
 	lastLog, lastUnknown atomic.Int64
 }
 
@@ -217,7 +217,8 @@ func (c *Cache) closedErr(op string) error {
 	return nil
 }
 
-// check says whether statements can be sent at all. It costs an atomic load once the schema has been seen.
+// check returns an error if no statement can be sent: after Close, or with the schema missing or of another version. Once the schema has
+// been seen it costs an atomic load.
 func (c *Cache) check(ctx context.Context) error {
 	if c.ctx.Err() != nil {
 		return ErrClosed
@@ -228,15 +229,15 @@ func (c *Cache) check(ctx context.Context) error {
 	return c.schema.look(ctx, c)
 }
 
-// statement is the context of one statement.
+// statement returns the context of one statement, which Timeout ends.
 func (c *Cache) statement(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, c.opts.Timeout)
 }
 
-// warn logs at most once a second: what it reports may come with every call.
+// warn logs at most once a second, because what it reports may come with every call.
 func (c *Cache) warn(msg string, args ...any) { c.warnOnce(&c.lastLog, time.Second, msg, args...) }
 
-// warnOnce logs at most once in every, without the values that errors quote. last is when it did.
+// warnOnce logs at most once in every, without the values that errors quote. last is when it has, by the monotonic clock; 0: never.
 func (c *Cache) warnOnce(last *atomic.Int64, every time.Duration, msg string, args ...any) {
 	now := coherence.Now()
 	if before := last.Load(); (before == 0 || now-before > int64(every)) && last.CompareAndSwap(before, now) {

@@ -83,8 +83,8 @@ func Namespace(ns string) ViewOption { return namespace(ns) }
 // WithCodec is the codec of a typed view or of one call.
 func WithCodec(c codec.Codec) Option { return Option{kind: optionCodec, codec: c} }
 
-// Shared makes all hits of a typed view hand out one decoded value. It saves decoding on every hit; in return no caller
-// may change what it is given, nor what a pointer, map or slice in it leads to.
+// Shared makes all hits of a typed view hand out one decoded value. It saves decoding on every hit. No caller may then change
+// what it is given, nor what a pointer, map or slice in it leads to.
 func Shared() ViewOption { return shared{} }
 
 // ttl checks a TTL and brings it into bounds. NoExpiry becomes store.Never; 0 stays 0.

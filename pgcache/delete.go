@@ -51,8 +51,8 @@ func (c *Cache) Clear(ctx context.Context) (err error) {
 		return fail("clear", "", err)
 	}
 	defer c.base.observe(&ctx, "clear", 0).end(nil, &err)
-	// Before, so that no read that is under way stays; after, so that none that began meanwhile does; and also after an
-	// error, because the outcome may be unknown.
+	// Forget before, so that no read that is under way is kept; and after, so that none that began meanwhile is, also after an error,
+	// because the outcome may be unknown.
 	c.local.Forget()
 	defer c.local.Forget()
 	statement, cancel := c.statement(ctx)

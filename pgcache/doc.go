@@ -44,14 +44,15 @@ Plug it into an existing *sql.DB, pick a codec, and wrap it for your types:
 What a Cache promises with its listener live, which means that the listener and the pulse are both trusted:
 
   - P1: after a node has applied an invalidation, no Get that starts later on it returns anything older.
-  - P2: usually a Get returns nothing that was replaced longer ago than the InvalidationWindow (25 ms, stretched
-    to MaxWindow at the most, or none with Immediate) and the notification take. Whatever goes wrong between a commit and a node, a node that dies, flushes that
-    fail, a link that falls silent, a suspended machine: it returns nothing that was replaced more than 4 s ago:
-    2 s from one pulse to the next, its timeout of 1 s, and the second that a change may lie in the log. The time for which
-    a machine is suspended does not count. The one exception is a failover that leaves the old server alive: a node that only has hits in memory
-    notices within 10 s, as soon as the pool has a connection to spare. LocalTTL bounds it again.
-    And where no pulse of any node was answered for some seconds, what was written meanwhile may be served for the milliseconds in which
-    its notification is under way.
+  - P2: usually a Get returns nothing that was replaced longer ago than the InvalidationWindow (25 ms, stretched to
+    MaxWindow at the most, or none with Immediate) and the notification take. Whatever goes wrong between a commit and a
+    node (a node that dies, flushes that fail, a connection that falls silent, a suspended machine), it returns nothing
+    that was replaced more than 4 s ago: 2 s from one pulse to the next, its timeout of 1 s, and the second that a change
+    may stay in the change log. The time for which a machine is suspended does not count. The one exception is a failover
+    that leaves the old server alive: a node that only has hits in memory notices within 10 s, as soon as the pool has a
+    connection to spare. LocalTTL bounds that too.
+    And where no pulse of any node was answered for some seconds, what was written meanwhile may be served for the
+    milliseconds in which its notification is under way.
   - P3: a node reads its own writes.
   - P4: a node never goes back for a key: what it has returned once is not followed by something older. A crash of the
     server loses what it loses: all of an UNLOGGED table, and with Durable what synchronous_commit = off had not written.
@@ -67,15 +68,17 @@ fleet by the harness (go run ./harness).
 
 # Loads
 
-GetOrSet runs a loader at most once per process and, guarded by an advisory lock (or by a lease, see Lease), in one process of the fleet. The lock
-is there for efficiency alone: a process holds at most half of max_locks_per_transaction, 128 at the most, a call for
-more than 16 keys takes one lock, on the hash of all, and beyond that loads go without. That no old value is stored is the work of
-a fence: the loader's value is stored only if the row is still the one that was there before the loader began, and a Delete
-leaves a tombstone for five minutes, which the fence meets; and only if the incarnation of the tables is the same as then, which Clear, TRUNCATE and a crash of the server change. A second load can happen (a lock session that
-was lost, a loader longer than LockTimeout); a stale store cannot.
+GetOrSet runs a loader at most once at a time in a process and, guarded by an advisory lock (or by a lease, see Lease), in
+one process of the fleet. The lock only saves loads. A process holds at most half as many locks as
+max_locks_per_transaction, and at most 128; beyond that, loads go without one. A call for more than 16 keys takes one lock,
+on the hash of all. A second load can happen: the lock session was lost, or a loader took longer than LockTimeout.
 
-While a key is deleted again and again, a process runs one loader of it at a time: who comes after a Delete waits for the
-one under way and shares the next.
+A value that has been overtaken is never stored, because of a fence: the loader's value is stored only if the row is still
+the one that was there before the loader began, and if the incarnation of the tables is still the same. A Delete leaves a
+tombstone for five minutes, which is another row; Clear, TRUNCATE and a crash of the server change the incarnation.
+
+While a key is deleted again and again, a process still runs one loader of it at a time: a caller that comes after a Delete
+waits for the load under way to end and shares the next.
 
 A loader runs detached from the caller's context: it ends when its last waiter has left, or after LoadTimeout. It may use
 the same pool. It must not ask the cache for its own key, nor for one whose loader asks for its own: ErrRecursiveLoad.

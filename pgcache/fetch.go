@@ -44,8 +44,8 @@ type Result[T any] struct {
 	Err    error // why it is stale: what the loader returned, or an ErrLoadTimeout if it is late
 }
 
-// Load is what a loader of Fetch is told, and what it may say of the value that it returns. What it says after it has returned
-// counts for nothing. It is safe for concurrent use.
+// Load is what a loader of Fetch is told, and with what it says how the value that it returns is stored. Calls after the loader
+// has returned have no effect. It is safe for concurrent use.
 type Load[T any] struct {
 	view *view
 	key  localcache.Key
@@ -94,7 +94,8 @@ func (l *Load[T]) SetTags(tags ...string) {
 	l.options.tags, l.tagsErr = withTags([]string{}, tags)
 }
 
-// DoNotStore lets the callers that wait have the value and keeps it nowhere. What is stored under the key stays, a stale value too.
+// DoNotStore hands the value out to the callers that wait and stores it nowhere. What is stored under the key stays, a stale value
+// too.
 func (l *Load[T]) DoNotStore() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -110,8 +111,8 @@ func (l *Load[T]) valueOptions() (valueOptions, error) {
 	return o, errors.Join(l.ttlErr, l.tagsErr)
 }
 
-// Fetch is GetOrSet for those who want to know more: where the value came from and whether it is stale; and whose loader wants
-// to: what there was before, and for how long, in which groups and whether at all its value is to be stored.
+// Fetch is GetOrSet with more to know and to say: its Result tells where the value came from and whether it is stale, and its
+// loader is told what there was before, and says for how long, in which groups and whether at all its value is stored.
 func (t *Typed[T]) Fetch(ctx context.Context, key string, load func(context.Context, *Load[T]) (T, error), opts ...Option) (Result[T], error) {
 	const op = "fetch"
 	with, err := t.apply(opts)

@@ -22,7 +22,7 @@ func (c *Cache) Get(ctx context.Context, key string, dst any) (found bool, err e
 	return c.base.get(ctx, "get", key, dst)
 }
 
-// get looks into memory, then into the database.
+// get looks into memory, then asks the database.
 func (v *view) get(ctx context.Context, op, key string, dst any) (found bool, err error) {
 	k := v.key(key)
 	if v.fromMemory(k, dst).e != nil {
@@ -42,13 +42,13 @@ func (v *view) get(ctx context.Context, op, key string, dst any) (found bool, er
 	return v.take(k, row, dst), nil
 }
 
-// hit is an entry of memory that was handed out; e is nil if there was none.
+// hit is an entry of memory that was handed out at now, by the monotonic clock; e is nil if there was none.
 type hit struct {
 	e   *localcache.Entry
 	now int64
 }
 
-// left is how much longer it may be handed out.
+// left is how much longer memory may hand it out.
 func (h hit) left() time.Duration { return time.Duration(h.e.Deadline - h.now) }
 
 // fromMemory decodes the bytes of k that are kept in memory, if they may be handed out.
@@ -62,7 +62,7 @@ func (v *view) fromMemory(k localcache.Key, dst any) hit {
 	return hit{e, now}
 }
 
-// take decodes a row and counts.
+// take decodes a row into dst, counts the hit or the miss, and says whether there was a value.
 func (v *view) take(k localcache.Key, row store.Row, dst any) bool {
 	if row.Live() && v.decode(k, row.Codec, row.Value, dst) {
 		v.stats.remoteHits.Add(1)
@@ -110,13 +110,13 @@ func (v *view) read(ctx context.Context, k localcache.Key) (store.Row, error) {
 	}
 }
 
-// errNoResult is the result of a read that panicked.
+// errNoResult is the error of a shared read whose statement panicked.
 var errNoResult = errors.New("the read ended without a result")
 
-// errGivenUp is the result of a read whose leader's own context ended.
+// errGivenUp is the error of a shared read whose leader's own context has ended: those who share it read again.
 var errGivenUp = errors.New("the caller gave up")
 
-// readFor reads the row of k for the read f.
+// readFor sends the statement of f, which this caller leads, and ends it with the row or with readErr, which those who share it get.
 func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Read) (row store.Row, err error) {
 	c := v.c
 	f.Caller = ctx
@@ -139,8 +139,8 @@ func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Read)
 	return row, nil
 }
 
-// readMany reads the rows of keys in one statement. interest has, for a
-// refresh, how often each key is worth fetching again; nil: a caller asked.
+// readMany reads the rows of keys in one statement. interest is of a refresh: for how many more versions each key is worth fetching again,
+// see localcache.Entry.Interest. It is nil for a caller's keys.
 func (v *view) readMany(ctx context.Context, keys []localcache.Key, interest map[localcache.Key]uint32) (map[localcache.Key]store.Row, error) {
 	c := v.c
 	if c.null || len(keys) == 0 {

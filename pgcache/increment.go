@@ -58,7 +58,8 @@ func (c *Cache) Increment(ctx context.Context, key string, delta int64, opts ...
 	return n, nil
 }
 
-// counterTries is how often an increment is sent that was refused for a reason which was gone when the row was read.
+// counterTries bounds how often an increment is sent. It is sent again when the statement has refused it and the row, read afterwards, shows
+// no reason: somebody has written it in between.
 const counterTries = 8
 
 func (v *view) increment(ctx context.Context, k localcache.Key, delta int64) (int64, error) {

@@ -10,7 +10,7 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// hashedKey begins the keys that HashKey has made, after their readable part.
+// hashedKey stands between the readable part and the hash in a key that HashKey has made.
 const hashedKey = "~sha256~"
 
 // HashKey makes a valid key of any bytes: a cookie, a URL, something that is not UTF-8. What is a valid key of at most 200
@@ -35,7 +35,7 @@ const (
 	readableKey = 60
 )
 
-// keyOf splits the key of a row at its first ':', which is how a typed view has it from the start. So the row
+// keyOf splits the key of a row at its first ':', as a typed view with a namespace has it in two parts from the start. So the row
 // "user:1" is one entry in memory, whether it is read as For(Namespace("user")).Get("1") or as Get("user:1"). A key that
 // begins with ':' has no namespace: the empty one is not a view's.
 func keyOf(row string) localcache.Key {
@@ -45,8 +45,8 @@ func keyOf(row string) localcache.Key {
 	return localcache.Key{Name: row}
 }
 
-// checkKey refuses what the database would refuse, or an index or a notification could not hold. It runs only
-// after a miss in memory, where nothing is that it refuses.
+// checkKey refuses what the database would refuse, or what an index or a notification could not hold. A hit does without it: no key that
+// it refuses is ever in memory.
 func checkKey(namespace, key string) error {
 	n := len(key)
 	if namespace != "" {
@@ -65,7 +65,7 @@ func checkKey(namespace, key string) error {
 	return nil
 }
 
-// checkNamespace refuses a namespace that could not be distinguished from a key's own text.
+// checkNamespace refuses a namespace that is no valid key, or with which keyOf would split the key of a row elsewhere.
 func checkNamespace(ns string) error {
 	switch {
 	case ns == "":

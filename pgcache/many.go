@@ -18,8 +18,9 @@ func (t *Typed[T]) GetMany(ctx context.Context, keys []string) (map[string]T, er
 	return found, err
 }
 
-// getMany also returns the keys without a value, each once and without those that are known to have none, and the keys that are due,
-// see RefreshAfter. arrived is when a caller came that HardTimeout holds for; 0: it holds for none.
+// getMany also returns the absent keys, each once: those without a value, and without a negative entry where the view has a NegativeTTL; and
+// the keys that are due, see RefreshAfter. with is t with the options of the call. arrived is when the caller came, for HardTimeout; 0: of
+// GetMany, which has none.
 func (t *Typed[T]) getMany(ctx context.Context, op string, keys []string, with *view, arrived int64) (found map[string]T, absent []string, due []localcache.Key, err error) {
 	found = make(map[string]T, len(keys))
 	var ask []localcache.Key
@@ -124,7 +125,7 @@ func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ct
 		}
 		return boxed, err
 	}
-	var late error
+	var timeout error
 	for tried := false; len(keys) > 0; {
 		found, missing, due, err := t.getMany(ctx, op, keys, &with, arrived)
 		if len(due) > 0 {
@@ -142,10 +143,10 @@ func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ct
 				if _, ok := with.takeMemory(t.key(key), &v, err); ok {
 					all[key] = v
 				} else {
-					late = err
+					timeout = err
 				}
 			}
-			return all, late
+			return all, timeout
 		}
 		if len(missing) == 0 {
 			break

@@ -43,8 +43,13 @@ const (
 	MaxKeyBytes = 1024
 )
 
-// tombstoneGrace is how long a Delete is remembered. It is the same for all nodes, whatever their options.
+// tombstoneGrace is how long the tombstone of a Delete is kept: longer than any load takes, see store.LoadGrace. It is the same for all
+// nodes, whatever their options.
 const tombstoneGrace = MaxLoadTimeout + time.Minute
+
+// MaxLoadTimeout < store.LoadGrace < tombstoneGrace, or this does not compile: a load that is as slow as it may be is stored, and only
+// while the tombstones of all Deletes since it began are kept.
+const _ = uint64(store.LoadGrace-MaxLoadTimeout-1) + uint64(tombstoneGrace-store.LoadGrace-1)
 
 // Options says how a Cache works. The zero value is useful: JSON, five minutes, and no local cache, because without a
 // Listener nothing would invalidate it.
@@ -81,9 +86,10 @@ type Options struct {
 	Listener Listener
 
 	// InvalidationWindow bounds how long a change waits to be published together with others, of all nodes. Defaults to
-	// 25 ms, at most a minute; where nodes listen, their pulses publish what is older than a second, or than half a minute where nobody has read for
-	// five minutes. In a quiet system a change is published at once all the same. Immediate publishes each in
-	// the statement that makes it: no delay, and a notification for every write, which every listener pays for.
+	// 25 ms, at most a minute; where nodes listen, their pulses publish what is older than a second (half a
+	// minute where nobody has read for five minutes). In a quiet system a
+	// change is published at once all the same. Immediate publishes each in the statement that makes it: no delay, and a
+	// notification for every write, which every listener pays for.
 	InvalidationWindow time.Duration
 
 	// MaxWindow bounds how far the window stretches by itself. A flush wakes every session of the database that listens; the
@@ -96,8 +102,8 @@ type Options struct {
 	// localcache.None turns it off.
 	Local localcache.Cache
 
-	// LocalTTL bounds how long an entry is kept in memory, however long it lives in the database. 0 means no bound of its
-	// own. Without a Listener it is the bound of staleness.
+	// LocalTTL bounds how long an entry is kept in memory, however long it lives in the database. 0 is no bound. Without a
+	// Listener it bounds how old a value may be that memory hands out.
 	LocalTTL time.Duration
 
 	// Guard lets one process of the fleet run the loader of a key. Defaults to AdvisoryLock; Lease is for pooled sessions.
@@ -165,7 +171,7 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// withDefaults fills in what is not set.
+// withDefaults returns the options with defaults in place of zero values.
 func (o Options) withDefaults() Options {
 	if o.Codec == nil {
 		o.Codec = codec.JSON{}
@@ -210,7 +216,7 @@ func (o Options) withDefaults() Options {
 // and the loader itself.
 const minConns = 4
 
-// validate names the option and the reason. o has its defaults.
+// validate returns an error that names the option and the reason. o has its defaults.
 func (o Options) validate(db *sql.DB) (store.Names, error) {
 	if db == nil {
 		return store.Names{}, errors.New("pgcache: db is nil")

@@ -9,7 +9,8 @@ import (
 // maxRecent bounds what a recent holds.
 const maxRecent = 4096
 
-// recent remembers something of a key until a moment of the monotonic clock, of a bounded number of keys: beyond it forgets any.
+// recent remembers a value of each of up to maxRecent keys, until a moment of the monotonic clock. A key beyond that many takes the place
+// of any other: what is remembered may be forgotten at any time.
 type recent[V any] struct {
 	mu sync.Mutex
 	of map[localcache.Key]remembered[V]
@@ -20,7 +21,7 @@ type remembered[V any] struct {
 	v     V
 }
 
-// get returns what is remembered of k at now.
+// get returns what is remembered of k and until when; ok says that now is before that.
 func (r *recent[V]) get(k localcache.Key, now int64) (v V, until int64, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -45,7 +46,7 @@ func (r *recent[V]) add(k localcache.Key, v V, now, until int64) {
 	r.of[k] = remembered[V]{until, v}
 }
 
-// makeRoom removes what is over of some keys, or else one key.
+// makeRoom removes keys of some that are over their time, or else one that is not. The lock is held.
 func (r *recent[V]) makeRoom(now int64) {
 	const some = 16
 	n, removed := 0, false

@@ -11,15 +11,16 @@ import (
 // maxRefresh bounds the keys of one statement.
 const maxRefresh = 1000
 
-// refresh fetches keys again that were invalidated while they were of interest: all that have gathered since the last
-// statement in one. The first hit decodes them.
+// refresh is Options.Refresh: it reads the rows of keys again that were invalidated while memory had them and hits asked for them, see
+// localcache.Entry.Interest. One statement reads all keys that were invalidated while the last one ran. It calls no loader; that is
+// RefreshAfter.
 type refresh struct {
 	mu   sync.Mutex
-	lost map[localcache.Key]uint32 // with the interest in them
+	lost map[localcache.Key]uint32 // the keys that memory has lost since, with the interest in them
 	wake chan struct{}
 }
 
-// add is called by the goroutine that reads the listener's socket.
+// add is called by the goroutine that reads the listener's socket, and does not block.
 func (r *refresh) add(k localcache.Key, interest uint32) {
 	r.mu.Lock()
 	if r.lost == nil {
@@ -33,6 +34,7 @@ func (r *refresh) add(k localcache.Key, interest uint32) {
 	}
 }
 
+// take returns the keys that were added since the last call.
 func (r *refresh) take() map[localcache.Key]uint32 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -50,7 +52,7 @@ func (r *refresh) run(c *Cache) {
 		}
 		lost := r.take()
 		for keys := range slices.Chunk(slices.Collect(maps.Keys(lost)), maxRefresh) {
-			// If it fails, the next Get reads: nothing is lost but time.
+			// After an error the keys are not tried again: the next Get of each reads its row.
 			ctx := c.ctx
 			o := c.upkeep(&ctx, "refresh")
 			rows, err := c.base.readMany(ctx, keys, lost)

@@ -11,18 +11,22 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// maxEarlyLoads bounds how many background loads a process runs at a time.
+// An early load replaces an entry before it has expired (RefreshAfter): a hit starts it in the background, and nobody waits for it.
+
+// maxEarlyLoads bounds how many early loads a process runs at a time.
 const maxEarlyLoads = 64
 
-// maxPause bounds for how long a key is left alone after a background load that was done, or that another process had.
+// maxPause bounds for how long a process begins no early load of a key after one that has ended without an error.
 const maxPause = time.Second
 
-// earlyLoads are the keys whose background load runs, or ran a moment ago.
+// earlyLoads are the keys whose early load runs, or ran a moment ago. Of a key that recent has forgotten meanwhile another may begin: it
+// joins the one under way, or finds the entry no longer due.
 type earlyLoads struct {
 	recent[struct{}]
 	running int
 }
 
+// begin says whether an early load of k may run now. If so, the caller calls end.
 func (s *earlyLoads) begin(k localcache.Key) bool {
 	now := coherence.Now()
 	s.mu.Lock()
@@ -35,6 +39,7 @@ func (s *earlyLoads) begin(k localcache.Key) bool {
 	return true
 }
 
+// end lets no other early load of k begin for pause, in nanoseconds.
 func (s *earlyLoads) end(k localcache.Key, pause int64) {
 	now := coherence.Now()
 	s.mu.Lock()
@@ -43,11 +48,11 @@ func (s *earlyLoads) end(k localcache.Key, pause int64) {
 	s.add(k, struct{}{}, now, now+pause)
 }
 
-// dueSeed makes nodes differ in when they find an entry due.
+// dueSeed is random, so that processes differ in when they find an entry due.
 var dueSeed = rand.Uint64()
 
-// isDue says whether an entry of this version, with this much time left, is to be loaded in the background: up to a tenth of the TTL
-// after RefreshAfter says so, another moment for each version and process.
+// isDue says whether an early load is to replace an entry of this version that has this much time left. The moment is up to a tenth of the
+// TTL after the one that RefreshAfter says, another for each version and process.
 func (v *view) isDue(version int64, left time.Duration) bool {
 	if left >= v.due {
 		return false
@@ -62,13 +67,14 @@ func (v *view) dueInMemory(h hit) bool {
 	return (local == 0 || local >= v.ttl) && v.isDue(h.e.Version, time.Duration(h.e.Deadline-h.now))
 }
 
-// loadEarly loads the keys in the background, unless that is being done, or was done or failed a moment ago.
+// loadEarly begins an early load of those keys of which this process has none that runs or has just ended. many says that load is a loader
+// of many keys.
 func (v *view) loadEarly(ctx context.Context, keys []localcache.Key, into reflect.Type, many bool, load loadFunc) {
 	c := v.c
 	if c.null {
 		return
 	}
-	// Nobody waits for it: it is no part of the loader whose context this may be.
+	// ctx may be that of a loader, which does not wait for this load: a cycle through it is no deadlock.
 	ctx = context.WithValue(context.WithoutCancel(ctx), chainKey{}, (*loadChain)(nil))
 	run := coherence.NewRun(ctx)
 	var loads []*coherence.Load
@@ -103,19 +109,19 @@ func (v *view) loadEarly(ctx context.Context, keys []localcache.Key, into reflec
 	}
 	if !c.goDo(func() {
 		defer ended()
-		r.refresh(loads)
+		r.runEarly(loads)
 	}) {
 		end(loads, coherence.Loaded{All: true, Err: ErrClosed})
 		ended()
 	}
 }
 
-// pause is for how long a key is left alone after a background load: another process that loads it publishes what it stores, and
-// SetTTL may have made the new entry due already.
+// earlyPause is for how long no other early load of a key begins after one that has ended without an error: the new value of another
+// process is published by then; and SetTTL may have made the new entry due at once.
 func (v *view) earlyPause() int64 { return int64(min(maxPause, v.due/10)) }
 
-// refresh locks the keys without waiting, looks again, and loads those that are still there and still due.
-func (r *loadRun) refresh(loads []*coherence.Load) {
+// runEarly locks the keys without waiting, looks at their rows, and loads those that are live and still due.
+func (r *loadRun) runEarly(loads []*coherence.Load) {
 	ctx, cancel := r.context()
 	defer cancel()
 	l := r.look(loads)
@@ -123,7 +129,7 @@ func (r *loadRun) refresh(loads []*coherence.Load) {
 	locking, done := r.c.statement(ctx)
 	l.lock(locking)
 	done()
-	// Who joined meanwhile, because the entry has expired, begins a load of its own.
+	// Callers that have joined because the entry has expired begin a load of their own.
 	skipped := coherence.Loaded{Skipped: true}
 	if l.locked == nil {
 		end(loads, skipped)

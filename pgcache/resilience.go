@@ -36,7 +36,8 @@ func HardTimeout(d time.Duration) Option { return Option{kind: optionHard, dur: 
 // 0 < f < 1, or up to a tenth of the TTL later: at most one per key in a process and, with a Guard, in the fleet. Nobody waits for it. A
 // load that fails, or whose value is not stored, is tried again after a quarter of the time that was left, ten seconds at the most; one
 // that finds nothing (ErrNotFound) ends the entry. Entries that nobody asks for are not refreshed. The TTL is that of the call: entries
-// which others wrote with a shorter one are refreshed early, or at every hit, again and again. Where LocalTTL is shorter than the TTL, hits in memory start nothing, those in the database do. 0 turns it off.
+// which others wrote with a shorter one are refreshed early, or at every hit, again and again. Where LocalTTL is shorter than the TTL,
+// hits in memory start nothing, those in the database do. 0 turns it off.
 func RefreshAfter(f float64) Option { return Option{kind: optionRefresh, fraction: f} }
 
 // NegativeTTL keeps for d that there is nothing under a key, when a loader of GetOrSet or Fetch has returned ErrNotFound or one of

@@ -5,7 +5,7 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// reader is the codec that decodes rows of this codec name for the view, or nil if they are misses.
+// reader returns the codec with which the view decodes rows of this codec name; nil if they are misses to it.
 func (v *view) reader(codecName string) codec.Codec {
 	if codecName == v.codecName {
 		return v.codec
@@ -16,7 +16,7 @@ func (v *view) reader(codecName string) codec.Codec {
 	return nil
 }
 
-// marshalRow encodes value for the row of k. The row's key is put together for codecs alone that ask for it.
+// marshalRow is codec.Marshal, but joins the two parts of the key only for codecs that ask for it.
 func marshalRow(c codec.Codec, k localcache.Key, value any) ([]byte, error) {
 	if keyed, ok := c.(codec.KeyedCodec); ok {
 		return keyed.MarshalKeyed(k.Row(), value)
@@ -24,7 +24,7 @@ func marshalRow(c codec.Codec, k localcache.Key, value any) ([]byte, error) {
 	return c.Marshal(value)
 }
 
-// unmarshalRow decodes data of the row of k.
+// unmarshalRow is codec.Unmarshal in the same way.
 func unmarshalRow(c codec.Codec, k localcache.Key, data []byte, dst any) error {
 	if keyed, ok := c.(codec.KeyedCodec); ok {
 		return keyed.UnmarshalKeyed(k.Row(), data, dst)

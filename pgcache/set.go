@@ -30,7 +30,7 @@ func (v *view) set(ctx context.Context, op, key string, value any, opts []Option
 	if err != nil {
 		return fail(op, k.Row(), err)
 	}
-	data, err := with.encode(v.key(key), value)
+	data, err := with.encode(k, value)
 	if err != nil {
 		return fail(op, k.Row(), err)
 	}
@@ -75,7 +75,7 @@ func (v *view) setMany(ctx context.Context, values map[string]any, opts []Option
 	return nil
 }
 
-// write is one row to be written: data nil deletes.
+// write is a key and its new value; nil data deletes.
 type write struct {
 	key  localcache.Key
 	data []byte
@@ -93,8 +93,7 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 	_, over := v.life()
 	for i, w := range ws {
 		if rows[i] = v.newWrite(w.key, w.data); w.data == nil || over {
-			rows[i].Value, rows[i].Stale, rows[i].Tags = nil, 0, nil
-			rows[i].TTL, rows[i].PublishNew = tombstoneGrace, true
+			makeTombstone(&rows[i])
 		}
 		writers[i], versions[i] = c.local.BeginWrite(w.key, rows[i].Version, nil), rows[i].Version
 	}
@@ -103,13 +102,11 @@ func (v *view) write(ctx context.Context, ws []write) (err error) {
 	inline := c.beginWrite(false, versions...)
 	sent := coherence.Now()
 	defer func() {
-		// Also if a driver panics. Without the reply, memory holds nothing: the write may still come to pass.
+		// Also if a driver panics. Without a reply memory keeps nothing: the write may have been done, or may still be.
 		for i, w := range writers {
 			var e *localcache.Entry
 			if written {
-				e = v.entry(ws[i].key, &store.Row{
-					Value: rows[i].Value, Version: rows[i].Version, Codec: rows[i].Codec, Remaining: remaining(rows[i].TTL),
-				}, sent)
+				e = v.entry(ws[i].key, storedRow(rows[i]), sent)
 			}
 			w.Finish(e, out.Server, rows[i].Tags...)
 			if written {
@@ -150,26 +147,29 @@ func (c *Cache) endWrite(versions []int64, out store.Written, err error) {
 	}
 }
 
-// refused says that the server has answered, and that it did not do what it was asked.
+// refused says that the server has answered, and has not done what it was asked.
 func refused(err error) bool { return sqlerr.State(err) != "" && !sqlerr.Connection(err) }
 
-// life is the TTL of what the view writes now, and whether it is over already: see ExpiresAt.
+// life is the TTL of what the view writes now. over says that ExpiresAt has passed: then it is the shortest TTL that there is.
 func (v *view) life() (d time.Duration, over bool) {
 	if v.until.IsZero() {
 		return v.ttl, false
 	}
 	if d = time.Until(v.until); d <= 0 {
-		return time.Microsecond, true // where no delete is possible it ends at once
+		return time.Microsecond, true
 	}
 	d, _ = ttl(d) // a positive one is never refused
 	return d, false
 }
 
-// row is what the view writes under k now.
+// newWrite is the row that the view writes under k now, with a version of its own.
 func (v *view) newWrite(k localcache.Key, data []byte) store.Write {
 	life, _ := v.life()
 	return store.Write{Key: k.Row(), Value: data, Version: newVersion(), TTL: life, Codec: v.codecName, Stale: v.staleFor(), Tags: v.tags}
 }
+
+// makeTombstone makes w the row that a Delete leaves.
+func makeTombstone(w *store.Write) { w.Value, w.Tags, w.Stale, w.TTL = nil, nil, 0, tombstoneGrace }
 
 // storedRow is the row that w has become.
 func storedRow(w store.Write) *store.Row {
@@ -184,7 +184,8 @@ func remaining(ttl time.Duration) time.Duration {
 	return ttl
 }
 
-// newVersion makes the identity of a write before it is sent, so that its notification is known whenever it comes.
+// newVersion makes the version of a write: random, not 0, and known before the statement is sent, as its notification may come before
+// the reply.
 func newVersion() int64 {
 	for {
 		if v := rand.Int64(); v != 0 {

@@ -11,13 +11,14 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// maxThrottle bounds for how long a process calls no loader of a key that has failed.
+// maxThrottle bounds for how long a process calls no loader of a key after one has failed.
 const maxThrottle = 10 * time.Second
 
+// throttleFor is for how long a process calls no loader after one that has failed, in nanoseconds, where a value is left for d.
 func throttleFor(d time.Duration) int64 { return int64(min(maxThrottle, d/4)) }
 
-// offer offers what a look found to the callers that wait for l: row may be stale, live or neither. into is what a stale value
-// must decode into.
+// offer offers what a look has found to the callers that wait for l: row may be stale, live or neither. Unless into is nil, only a value that
+// decodes into it is offered. stale says that a stale value was.
 func (v *view) offer(l *coherence.Load, row store.Row, into reflect.Type, step int, sent int64) (stale bool) {
 	out := &coherence.Loaded{Since: step}
 	left, stale := row.Stale()
@@ -32,7 +33,7 @@ func (v *view) offer(l *coherence.Load, row store.Row, into reflect.Type, step i
 	return stale && out.Found
 }
 
-// offersStale says that there is a stale value for callers of l.
+// offersStale says whether a stale value was offered to callers of l, whenever they came.
 func offersStale(l *coherence.Load) bool {
 	out := l.Offered(-1, 0)
 	return out != nil && out.Found && out.Stale
@@ -52,7 +53,7 @@ func (v *view) takeOffer(w waiter, dst any, why error) (answer, bool) {
 	return g, true
 }
 
-// offerMemory offers the entry in memory that has expired, where the database does not answer.
+// offerMemory offers the expired entry that memory still has, where the database does not answer.
 func (v *view) offerMemory(l *coherence.Load, into reflect.Type, step int) (row store.Row, stale bool) {
 	out := &coherence.Loaded{Since: step}
 	row, until, ok := v.oldInMemory(l.Key)
@@ -63,8 +64,8 @@ func (v *view) offerMemory(l *coherence.Load, into reflect.Type, step int) (row 
 	return row, out.Found
 }
 
-// oldInMemory is the entry of k in memory that has expired, and until when it may be handed out. What this process does not know the
-// end of is not; and nothing is without a Listener, because nothing says then that another node has written the key.
+// oldInMemory returns the expired entry of k that memory still has, as a row, and until when it may be handed out as stale. That is known
+// only of rows that this process has written, see noteStale. Without a Listener there is none: another node may have written the key.
 func (v *view) oldInMemory(k localcache.Key) (row store.Row, until int64, ok bool) {
 	now := coherence.Now()
 	if v.staleFor() == 0 || v.c.opts.Listener == nil {
@@ -82,7 +83,7 @@ func (v *view) oldInMemory(k localcache.Key) (row store.Row, until int64, ok boo
 	return row, until, ok
 }
 
-// takeMemory gives a caller whom the database keeps waiting, because of why, the entry in memory that has expired.
+// takeMemory decodes the expired entry that memory still has, for a caller that waits for the database for too long, as why says.
 func (v *view) takeMemory(k localcache.Key, dst any, why error) (answer, bool) {
 	row, _, ok := v.oldInMemory(k)
 	if !ok || v.unmarshal(k, row.Codec, row.Value, dst) != nil {
@@ -118,14 +119,14 @@ func (r *loadRun) offerAllFromMemory(loads []*coherence.Load) {
 	}
 }
 
-// noteStale notes until when a row that was just written may be handed out.
+// noteStale notes until when the row that was just written may be handed out as stale, for oldInMemory.
 func (v *view) noteStale(k localcache.Key, w *store.Write, sent int64) {
 	if w.Stale > 0 && w.TTL != store.Never {
 		v.c.staleness.put(k, w.Version, coherence.Now(), coherence.Until(sent, w.TTL+w.Stale))
 	}
 }
 
-// failed ends loads whose loader returned err. Where there is a stale value, no loader of that key is called for a while.
+// failed ends loads whose loader returned err. Where a stale value was offered, this process calls no loader of that key for a while.
 func (r *loadRun) failed(ctx context.Context, loads []*coherence.Load, err error) {
 	now := coherence.Now()
 	for _, l := range loads {
@@ -137,11 +138,11 @@ func (r *loadRun) failed(ctx context.Context, loads []*coherence.Load, err error
 	if r.early {
 		r.earlyErr = err
 	}
-	// Not of the loader: nobody waits any more, or the cache is closed.
+	// If ctx has ended, err is not the loader's: nobody waits any more, or the cache is closed.
 	end(loads, coherence.Loaded{All: true, Err: err, Failed: ctx.Err() == nil})
 }
 
-// throttled says that a loader of k has failed a moment ago, and how.
+// throttled says whether no loader of k is to be called now because one has failed, and with which error.
 func (v *view) throttled(k localcache.Key) (err error, yes bool) { //nolint:revive // the error is what is asked for
 	if v.staleFor() == 0 {
 		return nil, false
@@ -150,8 +151,8 @@ func (v *view) throttled(k localcache.Key) (err error, yes bool) { //nolint:revi
 	return err, yes
 }
 
-// skip ends the loads whose loader failed a moment ago and for which there is a value all the same, and returns the others. It looks
-// each time: a Delete or a Set may have come.
+// skip ends those loads that are throttled and for which the rows have a value, stale or live, and returns the others. It reads the rows
+// each time: a Delete or a Set may have come since the failure.
 func (r *loadRun) skip(ctx context.Context, pending []*coherence.Load) (rest []*coherence.Load) {
 	var held []*coherence.Load
 	var errs []error

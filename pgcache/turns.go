@@ -22,12 +22,12 @@ type turns struct {
 }
 
 type turn struct {
-	taken chan struct{} // holds one
-	users int           // who have it or wait for it
+	taken chan struct{} // has room for one, and is full while somebody has the turn
+	users int           // how many have it or wait for it; under the mutex of turns
 }
 
-// wait waits for the caller's turn at k, for updateTurn at the most: a function that changes a value may itself update that key. The
-// caller calls done.
+// wait waits for the caller's turn at k, but no longer than updateTurn: a function that changes a value may itself update that key, and
+// would wait for ever. The caller calls done, also if it had no turn.
 func (t *turns) wait(ctx context.Context, k localcache.Key) (done func()) {
 	t.mu.Lock()
 	if t.of == nil {
@@ -58,7 +58,7 @@ func (t *turns) wait(ctx context.Context, k localcache.Key) (done func()) {
 	}
 }
 
-// queue says whether the turn came in time.
+// queue waits for the turn and says whether it came in time.
 func (t *turn) queue(ctx context.Context) bool {
 	timer := time.NewTimer(updateTurn)
 	defer timer.Stop()

@@ -224,7 +224,7 @@ func (x txView) write(ctx context.Context, ws []write) error {
 	_, over := x.life() // ExpiresAt may have passed: then nothing is there to be found
 	for i, w := range ws {
 		if rows[i] = x.newWrite(w.key, w.data); w.data == nil || over {
-			rows[i].Value, rows[i].TTL, rows[i].Stale, rows[i].Tags = nil, tombstoneGrace, 0, nil
+			makeTombstone(&rows[i])
 		}
 		writes[i] = c.local.BeginTxWrite(w.key, rows[i].Version)
 	}

@@ -11,15 +11,16 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// view is how one user of a Cache sees it: which keys, which codec, and in which form values are kept in memory.
+// view is a Cache with the options of a typed view, and of one call: which keys, which codec, how long, and in which form values are kept
+// in memory. The untyped methods use Cache.base. Calls with options of their own work on a copy.
 type view struct {
 	c         *Cache
 	namespace string
 	codec     codec.Codec
 	codecName string
-	codecID   unique.Handle[string] // the same, to be compared with an entry's at once
+	codecID   unique.Handle[string] // the same, as entries in memory have it
 	ttl       time.Duration         // store.Never for no expiry
-	until     time.Time             // instead of ttl, unless it is zero: see life
+	until     time.Time             // from ExpiresAt, in place of ttl unless it is zero: see life
 	stats     *counters             // of the namespace
 
 	resilience *resilience   // nil: nothing of it
@@ -29,7 +30,7 @@ type view struct {
 	// keep decodes a value into the form that hits hand out as it is. nil: keep the bytes and decode them at every hit.
 	keep func(codec.Codec, localcache.Key, []byte) (any, error)
 
-	err error // what For was given and can't work: every call returns it
+	err error // what is wrong with the options of For: every call returns it
 }
 
 func newView(c *Cache) view {
@@ -52,7 +53,7 @@ func (v *view) key(key string) localcache.Key {
 	return keyOf(key)
 }
 
-// enter begins an operation that goes beyond this process's memory.
+// enter checks what an operation that goes beyond this process's memory needs: valid options, a valid key and an open Cache.
 func (v *view) enter(op, key string) error {
 	if v.err != nil {
 		return fail(op, key, v.err)
@@ -102,7 +103,7 @@ func (v *view) unmarshal(k localcache.Key, codecName string, data []byte, dst an
 	if cd == nil {
 		return fmt.Errorf("written with codec %q, read with %q", codecName, v.codecName)
 	}
-	// What dst held would be mixed into the value: codecs leave alone the fields that the bytes do not name.
+	// Codecs leave fields alone that the bytes do not name, so what dst held would be mixed into the value.
 	into := reflect.ValueOf(dst).Elem()
 	into.SetZero()
 	defer func() {
@@ -110,7 +111,7 @@ func (v *view) unmarshal(k localcache.Key, codecName string, data []byte, dst an
 			err = codecPanic("decode", codecName, into.Type(), r)
 		}
 		if err != nil {
-			into.SetZero() // half a value is nobody's
+			into.SetZero() // dst may have half a value
 		}
 	}()
 	if err := unmarshalRow(cd, k, data, dst); err != nil {
@@ -119,7 +120,7 @@ func (v *view) unmarshal(k localcache.Key, codecName string, data []byte, dst an
 	return nil
 }
 
-// entry is what is kept in memory of a row that was asked for at sent, or nil for a row without a value.
+// entry is what is kept in memory of a row, or nil for a row without a value. The statement was sent at sent, by the monotonic clock.
 func (v *view) entry(k localcache.Key, row *store.Row, sent int64) *localcache.Entry {
 	if !row.Live() {
 		return nil

@@ -14,7 +14,7 @@ const MaxDepth = 10_000
 // Nesting finds values that are too deep for a library which recurses without a limit. A value that contains itself has
 // no end, the stack overflow it causes cannot be recovered from, and so it has to be found beforehand.
 type Nesting struct {
-	// Custom are the interfaces through which a type encodes itself. What lies inside such a type is its own affair.
+	// Custom are the interfaces through which a type encodes itself. Check does not look inside such a type.
 	Custom []reflect.Type
 	// Tag is the struct tag whose name "-" leaves a field out, "" if there is none.
 	Tag string

@@ -7,7 +7,7 @@ import "fmt"
 // PlainError is an error whose text says nothing of the value. It is codec.PlainError.
 type PlainError string
 
-func (f PlainError) Error() string { return string(f) }
+func (e PlainError) Error() string { return string(e) }
 
 // Wrap belongs in a defer. It turns a panic into *err and says in every error which codec did what to which type.
 func Wrap(err *error, codec, operation string, v any) {
