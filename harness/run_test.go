@@ -118,15 +118,12 @@ func TestRunShards(t *testing.T) {
 	}
 }
 
-// A Move that leaves something out is noticed, and one that leaves out everything is not.
+// A Move that leaves something out is noticed.
 func TestSkips(t *testing.T) {
 	t.Parallel()
 	cfg := small("pgx", "json")
 	cfg.shards, cfg.writers, cfg.readers = 2, 2, 2
-	these := skips
-	if testing.Short() {
-		these = these[:1]
-	}
+	these := skips[:1] // the others take a minute: make proof has them
 	var out bytes.Buffer
 	if err := testSkips(t.Context(), cfg, testdb.DSN(t), these, skipPatience, &out); err != nil {
 		t.Error(err)
@@ -135,10 +132,6 @@ func TestSkips(t *testing.T) {
 		t.Errorf("%d of %d noticed", n, len(these))
 	}
 	t.Log(out.String())
-	nothing := []skip{{"nothing moves", false, func(context.Context, *fleet, []string) error { return nil }}}
-	if err := testSkips(t.Context(), cfg, testdb.DSN(t), nothing, 2*time.Second, &out); err == nil || !strings.Contains(err.Error(), "planted that nothing moves: not noticed") {
-		t.Errorf("got %v", err)
-	}
 }
 
 // A selftest that plants nothing wrong must fail: it would pass with any checker.

@@ -34,11 +34,15 @@ func (c config) plants() []plant {
 var plain = []plant{
 	{"a node keeps what was overwritten", "", "P1", func(p *plot) error {
 		p.set(0)
-		p.reader.get(p.ctx, p.key) // and keeps it
-		n := p.history().begin(p.writer.id, false, 0)
-		err := p.spoil("value = $2, version = version + 1, stamp = version + 1", p.history().valueOf(n))
-		p.history().done(n)
-		return err
+		p.ask = func() {
+			p.reader.get(p.ctx, p.key) // and keeps it, unless an invalidation was under way
+			n := p.history().begin(p.writer.id, false, 0)
+			if err := p.spoil("value = $2, version = version + 1, stamp = version + 1", p.history().valueOf(n)); err != nil {
+				p.book.fail(err)
+			}
+			p.history().done(n)
+		}
+		return nil
 	}},
 	{"a node does not find its own write", "", "P3", func(p *plot) error {
 		p.set(0)
