@@ -68,7 +68,7 @@ func (c *Cache) Doctor(ctx context.Context) ([]Finding, error) {
 	schema := d.schema(ctx)
 	d.node(schema)
 	if schema != nil {
-		return d.found, nil //nolint:nilerr // it is among what was found
+		return d.found, nil //nolint:nilerr // it is among the findings
 	}
 	for _, look := range []struct {
 		at string
