@@ -1,0 +1,191 @@
+package pgcache
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/pgcache/go/localcache"
+)
+
+// GetMany returns the values under keys, like Typed.GetMany: what is not in memory is read in one statement for each shard, side by side.
+// Where a shard can't be reached, the values of the others are returned beside the error.
+func (t *TypedShards[T]) GetMany(ctx context.Context, keys []string) (map[string]T, error) {
+	return t.many(ctx, "get many", keys, func(v *Typed[T], keys []string) (map[string]T, error) {
+		return v.GetMany(ctx, keys)
+	}, false)
+}
+
+// GetOrSetMany returns the values under keys, and loads those that have none, like Typed.GetOrSetMany. load is called for each shard
+// by itself, side by side: it must be safe for that.
+func (t *TypedShards[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ctx context.Context, missing []string) (map[string]T, error), opts ...Option) (map[string]T, error) {
+	return t.many(ctx, "get or set many", keys, func(v *Typed[T], keys []string) (map[string]T, error) {
+		return v.GetOrSetMany(ctx, keys, load, opts...)
+	}, true)
+}
+
+// many calls do with the keys of each shard, side by side, and with those that are held nowhere.
+func (t *TypedShards[T]) many(ctx context.Context, op string, keys []string, do func(v *Typed[T], keys []string) (map[string]T, error), loads bool) (map[string]T, error) {
+	if len(keys) == 0 {
+		return do(t.null, nil)
+	}
+	for try := 1; ; try++ {
+		r, list, all, err := t.manyOnce(ctx, op, keys, do, loads)
+		if err != nil || r == nil {
+			return all, err
+		}
+		now, err := t.s.still(ctx, r, list...)
+		moved := func(key string) bool { return !r.kept(now, t.hash(key)) }
+		switch {
+		case err != nil && !loads:
+			return nil, fail(op, "", err)
+		case err != nil || !slices.ContainsFunc(keys, moved):
+			return all, nil //nolint:nilerr // as in loads
+		case try == changeTries:
+			return nil, fail(op, "", ErrMoving)
+		}
+	}
+}
+
+// manyOnce is many by one map. list are the shards that were asked.
+func (t *TypedShards[T]) manyOnce(ctx context.Context, op string, keys []string, do func(v *Typed[T], keys []string) (map[string]T, error), loads bool) (_ *routes, list []int, all map[string]T, _ error) {
+	split := func(r *routes) (parts map[int][]string, list []int, nowhere, lacking []string) {
+		parts = map[int][]string{}
+		for _, key := range keys {
+			p := r.of(t.hash(key))
+			switch i := int(p.from); {
+			case p.from != p.to:
+				nowhere = append(nowhere, key)
+			case i >= len(t.views):
+				lacking = append(lacking, key)
+			default:
+				if parts[i] == nil {
+					list = append(list, i)
+				}
+				parts[i] = append(parts[i], key)
+			}
+		}
+		return parts, list, nowhere, lacking
+	}
+	r, bad, err := t.s.current(ctx, func(r *routes) []int {
+		_, list, _, _ := split(r)
+		return list
+	})
+	if err != nil && loads && t.s.degraded(ctx, err) {
+		all, err = do(t.null, keys)
+		return nil, nil, all, err
+	}
+	if err != nil {
+		return nil, nil, nil, fail(op, "", err)
+	}
+	parts, list, nowhere, lacking := split(r)
+	var errs []error
+	if lacking != nil {
+		errs = append(errs, fail(op, "", r.err))
+	}
+	var good []int
+	for _, i := range list {
+		switch {
+		case bad[i] == nil:
+			good = append(good, i)
+		case loads && t.s.degraded(ctx, bad[i]):
+			nowhere = append(nowhere, parts[i]...)
+		default:
+			errs = append(errs, fail(op, "", bad[i]))
+		}
+	}
+	list = slices.Clone(good)
+	if nowhere != nil {
+		parts[-1] = nowhere
+		good = append(good, -1)
+	}
+	all = make(map[string]T, len(keys))
+	var mu sync.Mutex
+	errs = append(errs, t.s.each(good, func(i int) error {
+		found, err := do(t.view(i), parts[i])
+		mu.Lock()
+		defer mu.Unlock()
+		maps.Copy(all, found)
+		return err
+	}))
+	return r, list, all, errors.Join(errs...)
+}
+
+// Entries are the entries of the view's namespace, in the order of their keys, like Typed.Entries, without those that are moving.
+func (t *TypedShards[T]) Entries(ctx context.Context) iter.Seq2[Entry[T], error] {
+	return merged(ctx, t.s, "entries", func(i int) iter.Seq2[Entry[T], error] { return t.views[i].Entries(ctx) },
+		func(e Entry[T]) localcache.Key { return t.null.key(e.Key) })
+}
+
+// Keys are the keys that begin with prefix, in order, like Cache.Keys, without those that are moving.
+func (s *Shards) Keys(ctx context.Context, prefix string) iter.Seq2[string, error] {
+	return merged(ctx, s, "keys", func(i int) iter.Seq2[string, error] { return s.shards[i].c.Keys(ctx, prefix) }, keyOf)
+}
+
+// merged are the sorted sequences of all shards as one, of each shard what it owns. An error that has a key is handed on, any other is
+// the end.
+func merged[E any](ctx context.Context, s *Shards, op string, of func(i int) iter.Seq2[E, error], key func(E) localcache.Key) iter.Seq2[E, error] {
+	type head struct {
+		i    int
+		next func() (E, error, bool)
+		e    E
+		err  error
+		row  string
+	}
+	return func(yield func(E, error) bool) {
+		var none E
+		r, bad, err := s.current(ctx, func(r *routes) []int { return r.members })
+		if err == nil {
+			err = r.err
+		}
+		for _, b := range bad {
+			err = errors.Join(err, b)
+		}
+		if err != nil {
+			yield(none, fail(op, "", err))
+			return
+		}
+		var heads []*head
+		advance := func(h *head) (more bool) {
+			for {
+				var ok bool
+				if h.e, h.err, ok = h.next(); !ok {
+					return false
+				}
+				k := key(h.e)
+				h.row = k.Row()
+				if k.Name == "" { // an error of the database
+					return true
+				}
+				if i, ok := r.settled(hashOf(k)); ok && i == h.i {
+					return true
+				}
+			}
+		}
+		for _, i := range r.members {
+			next, stop := iter.Pull2(of(i))
+			defer stop()
+			if h := (&head{i: i, next: next}); advance(h) {
+				heads = append(heads, h)
+			}
+		}
+		for len(heads) > 0 {
+			least := 0
+			for n, h := range heads {
+				if h.row < heads[least].row {
+					least = n
+				}
+			}
+			h := heads[least]
+			if !yield(h.e, h.err) || h.err != nil && key(h.e).Name == "" {
+				return
+			}
+			if !advance(h) {
+				heads = slices.Delete(heads, least, least+1)
+			}
+		}
+	}
+}
