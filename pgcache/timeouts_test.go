@@ -48,9 +48,14 @@ func TestHardTimeoutOfReads(t *testing.T) {
 		})
 		v := pgcache.For[string](c, pgcache.HardTimeout(200*time.Millisecond))
 		stale := pgcache.For[string](c, pgcache.StaleFor(time.Minute), pgcache.TTL(500*time.Millisecond), pgcache.HardTimeout(200*time.Millisecond))
-		if err := stale.Set(t.Context(), "stale", "old"); err != nil {
-			t.Fatal(err)
-		}
+		eventually(t, "it is in memory", func() bool {
+			if err := stale.Set(t.Context(), "stale", "old"); err != nil {
+				t.Fatal(err)
+			}
+			before := c.Stats().LocalHits
+			_, _, err := stale.Get(t.Context(), "stale")
+			return err == nil && c.Stats().LocalHits > before
+		})
 		tx, err := cl.db.BeginTx(t.Context(), nil)
 		if err != nil {
 			t.Fatal(err)
