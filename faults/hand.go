@@ -97,8 +97,40 @@ func truncate(ctx context.Context, r *run) error {
 	return r.exec(ctx, "TRUNCATE "+r.table("entries"))
 }
 
+// deleteAll also calls cache_delete for keys that had no row. The DELETE did not see them, as a loader that stores meanwhile inserts them:
+//
+//	loader: reads the source (v0)             stores v0
+//	source: v1    DELETE: snapshot, no row               COMMIT
 func deleteAll(ctx context.Context, r *run) error {
-	return r.exec(ctx, "DELETE FROM "+r.table("entries"))
+	tx, err := r.admin.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // it is committed, or there is another error
+	rows, err := tx.QueryContext(ctx, "DELETE FROM "+r.table("entries")+" RETURNING key")
+	if err != nil {
+		return err
+	}
+	defer rows.Close() //nolint:errcheck // rows.Err has said it
+	deleted := map[string]bool{}
+	for rows.Next() {
+		var key string
+		if err := rows.Scan(&key); err != nil {
+			return err
+		}
+		deleted[key] = true
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	for _, h := range r.keys {
+		if h.kind == sourced && !deleted[h.name] {
+			if _, err := tx.ExecContext(ctx, "SELECT "+r.table("delete")+"($1)", h.name); err != nil {
+				return err
+			}
+		}
+	}
+	return tx.Commit()
 }
 
 func clearAll(ctx context.Context, r *run) error { return some(r.fleet.nodes).Clear(ctx) }
