@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgcache/go/internal/notify"
 )
 
 var fleetShapeBackends = []string{pgCache, pgFixed}
@@ -19,7 +21,7 @@ var fleetShape = shape{
 	name: "fleet",
 	about: "4 nodes x 32 callers that overwrite 10,000 keys, every caller as fast as it can, while so many sessions listen on the channel: the four " +
 		"nodes', and bare ones that read what comes and do nothing with it. The lag is from the acknowledgement of a Set, one every 20 ms, until one of " +
-		"the bare sessions has the next message that names its key, or everything.",
+		"the bare sessions has the next message that names its key, a prefix of it, or everything.",
 	backends: fleetShapeBackends,
 	columns: []column{
 		ops("writes/s", "write.ops"), ms("p50", "write.p50_us"), ms("p99", "write.p99_us"), ms("lag p50", "lag.p50_us"), ms("lag p99", "lag.p99_us"),
@@ -133,7 +135,7 @@ func listenBare(ctx context.Context, s *pgStore, n int) (_ *bareSessions, err er
 				if i == len(l.conns)-1 && namesGroup(m.Payload) {
 					l.groups.Add(1)
 				}
-				if i == len(l.conns)-1 && (strings.HasSuffix(m.Payload, "*") || strings.Contains(m.Payload, probeKey)) {
+				if i == len(l.conns)-1 && namesKey(m.Payload, probeKey) {
 					select {
 					case l.heard <- struct{}{}:
 					default:
@@ -176,4 +178,15 @@ func (l *bareSessions) close() error {
 		_ = conn.Close(ctx) // ended by its context already
 	}
 	return nil
+}
+
+// namesKey says whether a payload names a key, a prefix of it, or everything.
+func namesKey(payload, key string) (yes bool) {
+	m, err := notify.Parse(payload)
+	if err != nil {
+		return true // every node forgets everything
+	}
+	err = m.Items(func(k string, _ []int64) { yes = yes || k == key },
+		func(g notify.Group) { yes = yes || g.Kind == notify.Prefix && strings.HasPrefix(key, g.Name) }, func() { yes = true })
+	return yes || err != nil
 }
