@@ -5,20 +5,21 @@ import (
 	"time"
 )
 
-// This file lets nodes rest that nobody uses: a thousand of them, pulsing every two seconds, would cost the server a tenth of a core.
+// This file has nodes that nobody uses pulse rarely: a thousand of them, pulsing every two seconds, would cost the server a tenth of a core.
 //
 // A node through which nobody has read for idleAfter pulses every idleEvery, to publish what a lost node may have left in the log, and
-// does not serve from memory. The next read asks the database and wakes the pulse. That one comes after a gap, and what it finds is not enough to trust what is in memory: all nodes may have been idle, and a change that a lost node left in the log then is
-// published whenever the first of them wakes:
+// does not serve from memory. The next read asks the database and wakes the pulse. That pulse alone does not show that what is in
+// memory can be served: all nodes may have been idle, and a change that a lost node left in the log is then published when the
+// first of them is used again:
 //
 //	a lost node   this node                        another node
 //	logs v2       (idle, holds v1)                 (idle)
-//	              ... an hour ...                  wakes: publishes v2 ~►
-//	              wakes: the log holds nothing old
+//	              ... an hour ...                  pulses: publishes v2 ~►
+//	              pulses: the log holds nothing old
 //	              Get: v1                          <- overwritten an hour ago
 //
-// So a node that was idle forgets what it holds before it trusts a pulse, and so does one whose pulses failed for long. A program that is called back by OnInvalidate relies on changes being
-// published while it reads nothing: its node is never idle.
+// So a node that was idle forgets what it holds before it trusts a pulse, and so does one whose pulses failed for pulseGap. A
+// program with OnInvalidate relies on being told of changes while it reads nothing: its node is never idle.
 const (
 	idleAfter = 5 * time.Minute
 	idleEvery = 30 * time.Second

@@ -36,7 +36,7 @@ type Loaded struct {
 	Memory  bool // Row is from memory
 	Stale   bool // Row has expired, and may be handed out until Until where the load fails or is slow: see Load.Offer
 	Failed  bool // Err is what a loader returned: a stale row may be handed out instead
-	Skipped bool // no loader was called, because it failed a moment ago with Err
+	Skipped bool // no loader was called: it failed a moment ago with Err, or an early load had no lock or found nothing due
 
 	// Since is the number, from Run.Step, of the step that shows Row to be current: the statement that read it or stored it behind its
 	// fence, or else the call of the loader. See Load.Answers.
