@@ -151,14 +151,17 @@ func (r *run) injectAll(ctx context.Context) error {
 		return nil
 	}
 	var last error
-	// The first one comes soon, also where there is little time.
-	for first := min(r.scenario.pause, sec1/2); wait(ctx, cmp.Or(first, spread(r.scenario.pause))); first = 0 {
+	// The first one comes soon, also where there is little time, and so does the next where one failed: a statement that
+	// locks several tables can be the victim of a deadlock with the fleet's own.
+	soon := min(r.scenario.pause, sec1/2)
+	for next := soon; wait(ctx, cmp.Or(next, spread(r.scenario.pause))); {
 		// A fault that has begun is seen through: half of one would be there for ever.
 		undo, err := r.inject(context.WithoutCancel(ctx), r)
+		next = 0
 		if err == nil {
 			r.book.fault()
 		} else {
-			last = err
+			next, last = soon, err
 		}
 		if undo == nil {
 			continue
