@@ -87,8 +87,8 @@ the same pool. It must not ask the cache for its own key, nor for one whose load
 
 WithTx puts writes into a transaction of the caller's. From the statement on until the outcome of the transaction is known, the
 node asks the database for these keys and keeps nothing of them in memory, so that there is no moment after Commit in which
-memory could still answer. The notification that the COMMIT sends says that it has committed; after a rollback there is none,
-and the node asks the database for the transaction's status, every second. Loads are fenced by the row that the transaction
+memory could still answer. The notification of its own change, which the next flush sends, says that it has committed; after a rollback there
+is none, and the node asks the database for the transaction's status, every second. Loads are fenced by the row that the transaction
 leaves, which may be a tombstone: the janitor keeps it until no load can have begun before the commit, however long the
 transaction was open.
 

@@ -218,7 +218,7 @@ func (x txView) remove(ctx context.Context, op, key string, r removal) error {
 				begun.End()
 			}
 		}()
-		out, err := c.store.RemoveTx(ctx, x.tx, r.kind, names)
+		out, err := c.store.RemoveTx(ctx, x.tx, r.kind, names, c.window.InlineTx())
 		if err != nil {
 			return err
 		}

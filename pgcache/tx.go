@@ -22,11 +22,14 @@ type Querier interface {
 
 // Tx is a Cache within a transaction. What is written through it is committed or rolled back with everything else in the
 // transaction (P8): nobody sees it before, and after a rollback no trace is left. The moment that Commit has returned, every
-// Get on this node returns the new value or asks the database; the other nodes know when the notification arrives, which
-// the COMMIT sends. A loader that began before the commit, on any node, can't store over it.
+// Get on this node returns the new value or asks the database; the other nodes know a window and a notification later, as after
+// a Set. A loader that began before the commit, on any node, can't store over it.
 //
-// From the first write of a key until the transaction has ended, this node asks the database for that key. After a rollback
-// it learns within two seconds that it may keep the key in memory again. Until the transaction ends, others who write the
+// The COMMIT leaves the changes in the change log and notifies nobody (with Immediate it notifies), so it can also be prepared. For
+// ten seconds after each write this node looks once a window whether it has come, and later once a second.
+//
+// From the first write of a key until this node knows that the transaction has ended, it asks the database for that key. After a
+// rollback it learns within two seconds that it may keep the key in memory again. Until the transaction ends, others who write the
 // very key wait for it, as for any row: Set and Delete elsewhere return an error after Options.Timeout. Nobody else waits.
 //
 // A Tx is as safe for concurrent use as its transaction: *sql.Tx is. Statements take as long as ctx allows. After an error of a
@@ -237,7 +240,7 @@ func (x txView) write(ctx context.Context, ws []write) error {
 		}
 	}()
 	o := x.observe(&ctx, "write in a transaction", len(ws))
-	out, err := c.store.PutTx(ctx, x.tx, rows)
+	out, err := c.store.PutTx(ctx, x.tx, rows, c.window.InlineTx())
 	o.end(nil, &err)
 	if err != nil {
 		return c.explainTx(err)

@@ -362,6 +362,87 @@ func TestP8_OpenTransaction(t *testing.T) {
 	want(t, b, "k", 4)
 }
 
+// TestWithTx_Publishes: a transaction with writes of the cache notifies nobody, because the server would commit it and all others that
+// notify one by one; a flush publishes it soon after. With Immediate the COMMIT notifies.
+func TestWithTx_Publishes(t *testing.T) {
+	t.Parallel()
+	for name, window := range map[string]time.Duration{"window": 0, "immediate": pgcache.Immediate} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cl := newCluster(t)
+			c := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.InvalidationWindow, o.Listener = window, nil }) // it has no pulse that would flush
+			set(t, c, "old", 1)
+			set(t, c, "gone", 1)
+			ear := cl.record()
+			tx := begin(t, cl.db, sql.LevelDefault)
+			x := c.WithTx(tx)
+			if err := errors.Join(x.Set(t.Context(), "old", 2), x.Set(t.Context(), "new", 2), x.Delete(t.Context(), "gone"), x.DeleteTags(t.Context(), "team"),
+				x.DeletePrefix(t.Context(), "user:")); err != nil {
+				t.Fatal(err)
+			}
+			if got := ear.received(); len(got) > 0 {
+				t.Fatalf("published before the commit: %q", got)
+			}
+			commit(t, tx)
+			got := ear.received()
+			eventually(t, "all five are published", func() bool {
+				got = append(got, ear.received()...)
+				all := strings.Join(got, "")
+				for _, item := range []string{"3:old", "3:new", "4:gone", "t4:team", "p5:user:"} {
+					if !strings.Contains(all, item) {
+						return false
+					}
+				}
+				return true
+			})
+			for _, payload := range got {
+				if flushed := payload[0] == '1'; flushed == (window == pgcache.Immediate) {
+					t.Errorf("a flush has published it: %v: %q", flushed, payload)
+				}
+			}
+		})
+	}
+}
+
+// TestWithTx_CommitLate: a transaction that stays open for long after its last write is published too, also by a node without
+// pulses.
+func TestWithTx_CommitLate(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes 11 s")
+	}
+	t.Parallel()
+	cl := newCluster(t)
+	c := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.Listener = nil })
+	ear := cl.record()
+	tx := begin(t, cl.db, sql.LevelDefault)
+	if err := c.WithTx(tx).Set(t.Context(), "k", 2); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(11 * time.Second) // until the node no longer looks once a window
+	commit(t, tx)
+	eventually(t, "it is published", func() bool { return strings.Contains(strings.Join(ear.received(), ""), "1:k") })
+}
+
+// TestWithTx_Close: what was committed before Close is published when Close returns.
+func TestWithTx_Close(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	for i := range 5 {
+		c := cl.node(nil)
+		tx := begin(t, cl.db, sql.LevelDefault)
+		if err := c.WithTx(tx).Set(t.Context(), "k", i); err != nil {
+			t.Fatal(err)
+		}
+		commit(t, tx)
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := cl.count("SELECT count(*) FROM " + cl.object("cache_changes")); n != 0 {
+			t.Error(n, "changes are left in the log")
+		}
+	}
+}
+
 // TestWithTxIsolation: a transaction of each isolation level sees its snapshot, and conflicts are its own.
 func TestWithTxIsolation(t *testing.T) {
 	t.Parallel()

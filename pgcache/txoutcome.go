@@ -12,7 +12,7 @@ import (
 )
 
 // txPart is one write or removal in a transaction of the caller's. It keeps entries out of memory until End is called, or the
-// notification that the commit sends has been applied.
+// notification of what was committed has been applied.
 type txPart interface {
 	Done() bool
 	End()
@@ -31,8 +31,13 @@ type openTxs struct {
 	asking bool                // a goroutine asks for their outcomes
 }
 
-// txLook is how often the outcomes are asked for while some are not known.
-const txLook = time.Second
+const (
+	// txLook is how often the outcomes are asked for while some are not known.
+	txLook = time.Second
+	// txWatch is for how long after its last write through WithTx a transaction's commit is published within a window. Who commits
+	// later than that, its outcome is asked for, and then it is published: a second later at most.
+	txWatch = 10 * time.Second
+)
 
 // invalidParameter is the SQLSTATE of, among others, a transaction id that the server has not given yet.
 const invalidParameter = "22023"
@@ -45,6 +50,7 @@ func (o *openTxs) add(c *Cache, xid string, parts []txPart) {
 		o.parts = make(map[string][]txPart)
 	}
 	o.parts[xid] = append(o.parts[xid], parts...)
+	c.window.Watch(txWatch)
 	if !o.asking {
 		o.asking = c.goDo(func() { o.ask(c) })
 	}
@@ -74,7 +80,9 @@ func (o *openTxs) ask(c *Cache) {
 			// After a failover, which no open transaction has survived.
 			ended = xids
 		}
-		o.end(ended)
+		if o.end(ended) {
+			c.window.Watch(txLook)
+		}
 	}
 }
 
@@ -94,14 +102,17 @@ func (o *openTxs) open() []string {
 	return slices.Collect(maps.Keys(o.parts))
 }
 
-// end ends the parts of transactions that have ended.
-func (o *openTxs) end(xids []string) {
+// end ends the parts of transactions that have ended, and says whether a notification of any has not come: it may have committed, and
+// nobody has flushed since.
+func (o *openTxs) end(xids []string) (unpublished bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, xid := range xids {
 		for _, p := range o.parts[xid] {
+			unpublished = unpublished || !p.Done()
 			p.End()
 		}
 		delete(o.parts, xid)
 	}
+	return unpublished
 }

@@ -33,13 +33,14 @@ func (q *Queries) BuryEntries(ctx context.Context, arg BuryEntriesParams) (BuryE
 }
 
 const RemoveGroups = `-- name: RemoveGroups :one
-SELECT /* TEMPLATE: prefix */cache_remove($1::text, ($2::text)::text[])::text AS ids, pg_current_xact_id()::text AS xid,
+SELECT /* TEMPLATE: prefix */cache_remove($1::text, ($2::text)::text[], $3::boolean)::text AS ids, pg_current_xact_id()::text AS xid,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
 `
 
 type RemoveGroupsParams struct {
-	Kind  string
-	Names string
+	Kind   string
+	Names  string
+	Inline bool
 }
 
 type RemoveGroupsRow struct {
@@ -48,10 +49,10 @@ type RemoveGroupsRow struct {
 	Server int64
 }
 
-// Removes groups of a kind (t: tags, p: prefixes), whatever they hold, and publishes it. In a transaction of the caller's its
-// commit does both.
+// Removes groups of a kind (t: tags, p: prefixes), whatever they hold, and publishes it, or with inline = false leaves that to a
+// flush. In a transaction of the caller's its commit does both.
 func (q *Queries) RemoveGroups(ctx context.Context, arg RemoveGroupsParams) (RemoveGroupsRow, error) {
-	row := q.db.QueryRowContext(ctx, RemoveGroups, arg.Kind, arg.Names)
+	row := q.db.QueryRowContext(ctx, RemoveGroups, arg.Kind, arg.Names, arg.Inline)
 	var i RemoveGroupsRow
 	err := row.Scan(&i.Ids, &i.Xid, &i.Server)
 	return i, err

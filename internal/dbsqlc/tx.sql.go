@@ -58,12 +58,14 @@ WITH w AS (
     RETURNING key, version
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
-    SELECT w.key, w.version FROM w, /* TEMPLATE: prefix */cache_state s WHERE s.poller_lease > clock_timestamp()
+    SELECT w.key, w.version FROM w
+    WHERE NOT (SELECT $10::boolean) OR (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
 ), published AS (
-    SELECT coalesce(/* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(w.key, s.key_secret, lpad(to_hex(w.version), 16, '0')))), 0)::bigint AS n
+    SELECT CASE WHEN (SELECT $10::boolean) AND count(*) > 0
+        THEN /* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(w.key, s.key_secret, lpad(to_hex(w.version), 16, '0')))) ELSE 0 END AS n
     FROM w, /* TEMPLATE: prefix */cache_state s
 )
-SELECT pg_current_xact_id()::text AS xid, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server, published.n AS messages
+SELECT pg_current_xact_id()::text AS xid, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server, published.n::bigint AS messages
 FROM published
 `
 
@@ -77,6 +79,7 @@ type PutEntriesTxParams struct {
 	Sizes    string
 	Tags     string
 	StalesUs string
+	Inline   bool
 }
 
 type PutEntriesTxRow struct {
@@ -86,9 +89,9 @@ type PutEntriesTxRow struct {
 }
 
 // What is written in a transaction of the caller's.
-// Like PutEntriesAndPublish, under whatever isolation level the transaction has: the notification comes with the COMMIT, and
-// never where it is rolled back. Also inserts are published: by its own notification the node learns that the transaction
-// has committed. While somebody polls the change goes through the log too.
+// Like PutEntries, under whatever isolation level the transaction has: the change log has the changes with the COMMIT, and never
+// where it is rolled back. Inserts are logged too: by the notification of its own version the node learns that the transaction has
+// committed. With inline the COMMIT notifies; then the changes are logged only while somebody polls.
 func (q *Queries) PutEntriesTx(ctx context.Context, arg PutEntriesTxParams) (PutEntriesTxRow, error) {
 	row := q.db.QueryRowContext(ctx, PutEntriesTx,
 		arg.Vals,
@@ -100,6 +103,7 @@ func (q *Queries) PutEntriesTx(ctx context.Context, arg PutEntriesTxParams) (Put
 		arg.Sizes,
 		arg.Tags,
 		arg.StalesUs,
+		arg.Inline,
 	)
 	var i PutEntriesTxRow
 	err := row.Scan(&i.Xid, &i.Server, &i.Messages)

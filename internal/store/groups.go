@@ -27,17 +27,17 @@ type Removed struct {
 // READ COMMITTED session alone.
 func (s *Store) Remove(ctx context.Context, kind GroupKind, names []string) (Removed, error) {
 	return retry(ctx, notDone, func() (Removed, error) {
-		return committedQuery(ctx, s, func(q *dbsqlc.Queries) (Removed, error) { return remove(ctx, q, kind, names) })
+		return committedQuery(ctx, s, func(q *dbsqlc.Queries) (Removed, error) { return remove(ctx, q, kind, names, true) })
 	})
 }
 
-// RemoveTx is the same in a transaction of the caller's.
-func (s *Store) RemoveTx(ctx context.Context, tx Querier, kind GroupKind, names []string) (Removed, error) {
-	return remove(ctx, s.with(unprepared{tx}), kind, names)
+// RemoveTx does it in a transaction of the caller's: with its commit the log has it, or with inline it notifies.
+func (s *Store) RemoveTx(ctx context.Context, tx Querier, kind GroupKind, names []string, inline bool) (Removed, error) {
+	return remove(ctx, s.with(unprepared{tx}), kind, names, inline)
 }
 
-func remove(ctx context.Context, q *dbsqlc.Queries, kind GroupKind, names []string) (out Removed, err error) {
-	r, err := q.RemoveGroups(ctx, dbsqlc.RemoveGroupsParams{Kind: string(kind), Names: textArray(names)})
+func remove(ctx context.Context, q *dbsqlc.Queries, kind GroupKind, names []string, inline bool) (out Removed, err error) {
+	r, err := q.RemoveGroups(ctx, dbsqlc.RemoveGroupsParams{Kind: string(kind), Names: textArray(names), Inline: inline})
 	if err != nil {
 		return out, err
 	}

@@ -123,7 +123,7 @@ func TestRecordsAreNotScanned(t *testing.T) {
 		tagged := row("l", "v", 1)
 		tagged.Tags = []string{"tag:1"}
 		_, err = s.GetTx(t.Context(), tx, "k")
-		if _, errPut := s.PutTx(t.Context(), tx, []store.Write{tagged}); err != nil || errPut != nil {
+		if _, errPut := s.PutTx(t.Context(), tx, []store.Write{tagged}, true); err != nil || errPut != nil {
 			t.Fatal(err, errPut)
 		}
 		if scansAfter, probesAfter := count(); scansAfter != scans || probesAfter == probes {

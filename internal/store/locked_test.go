@@ -62,7 +62,8 @@ func TestLockedRows(t *testing.T) {
 	m.get(t)
 	unlockA()
 	a.get(t)
-	if got := w.value("a") + w.value("m") + w.value("innocent"); got != "vvv" {
+	// Whether a write was done that returned DeadlineExceeded is unknown: the request to cancel it may come too late.
+	if got := w.value("a") + w.value("m") + w.value("innocent"); got != "vvv" && got != "vwv" {
 		t.Error(got)
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// TestPlansAreKept: from the sixth time on no statement of Gets, Sets and flushes is planned anew. Postgres plans a
+// TestPlansAreKept: from the sixth time on no statement that a program's calls, pulses or flushes send is planned anew. Postgres plans a
 // prepared statement each time if it believes that to be cheaper, and for a list of few keys whose length it sees, it did.
 func TestPlansAreKept(t *testing.T) {
 	forDrivers(t, func(t *testing.T, s *table) {
@@ -47,6 +47,21 @@ func TestPlansAreKept(t *testing.T) {
 			load.Incarnation, load.Looked = incarnation, looked
 			check(s.PutLoaded(t.Context(), []store.Write{load}, false))
 			check(s.Flush(t.Context(), notify.Sender(1, window)))
+			for _, inline := range []bool{false, true} {
+				check(s.PutAbsent(t.Context(), row("absent"+k, "v", version+1), inline))
+				check(s.Touch(t.Context(), row("k", "", version+1), inline))
+				check(s.Increment(t.Context(), store.Increment{Write: row("n", "", version+1), Delta: 1}, inline))
+				check(s.Remove(t.Context(), store.Tag, []string{"tag"}))
+			}
+			check(s.LeaseAndLook(t.Context(), store.LeaseAsk{Keys: []string{k}, Leases: []store.Lease{{ID: 1, Owner: version + 1}}, Of: []int{1}}))
+			check(s.Look(t.Context(), []string{k, "l"}, false))
+			check(s.Pending(t.Context(), s.db))
+			check(s.Pulse(t.Context(), s.db))
+			tx, err := s.db.BeginTx(t.Context(), nil)
+			check(tx, err)
+			check(s.PutTx(t.Context(), tx, []store.Write{row("k", "v", version+1), row("m"+k, "v", version+1)}, false))
+			check(s.GetTx(t.Context(), tx, k))
+			check(nil, tx.Commit())
 		}
 		plans, err := s.db.QueryContext(t.Context(), "SELECT substring(statement FROM 'name: (\\w+)'), generic_plans, custom_plans FROM pg_prepared_statements")
 		check(plans, err)

@@ -77,7 +77,7 @@ func Rights() []Right {
 		{"cache_overtaken", "text, text[], text"},
 		{"cache_dead_now", "text, text[], bigint[]"},
 		{"cache_seen_now", "text, text[]"},
-		{"cache_remove", "text, text[]"},
+		{"cache_remove", "text, text[], boolean"},
 		{"cache_compact", "text[]"},
 		{"cache_bury", "bigint, integer, integer"},
 		{"cache_horizon", ""},

@@ -30,9 +30,9 @@ type TxWritten struct {
 	Server int64
 }
 
-// PutTx writes rows of different keys in tx and publishes them with its commit. It waits for rows that others have locked for
-// as long as ctx and the session's lock_timeout allow.
-func (s *Store) PutTx(ctx context.Context, tx Querier, rows []Write) (out TxWritten, err error) {
+// PutTx writes rows of different keys in tx. With its commit the changes are in the log, or with inline it notifies of them. It
+// waits for rows that others have locked for as long as ctx and the session's lock_timeout allow.
+func (s *Store) PutTx(ctx context.Context, tx Querier, rows []Write, inline bool) (out TxWritten, err error) {
 	for len(rows) > 0 && err == nil {
 		n := fitting(rows)
 		part := make([]*Write, n)
@@ -44,7 +44,7 @@ func (s *Store) PutTx(ctx context.Context, tx Querier, rows []Write) (out TxWrit
 		err = s.on(unprepared{tx}).query(ctx, dbsqlc.PutEntriesTx, func(v []driver.Value) error {
 			out = TxWritten{XID: asString(v[0]), Server: asInt(v[1])}
 			return nil
-		}, p.values, p.keys, p.versions, p.ttls, p.codecs, p.los, p.sizes, p.tags, p.stales)
+		}, p.values, p.keys, p.versions, p.ttls, p.codecs, p.los, p.sizes, p.tags, p.stales, inline)
 	}
 	return out, err
 }

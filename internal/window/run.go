@@ -68,7 +68,7 @@ func (w *Window) last(ctx context.Context) {
 	defer cancel()
 	for ctx.Err() == nil {
 		w.mu.Lock()
-		underWay, owed, pause := 0, 0, w.retry
+		underWay, owed, pause, watching := 0, 0, w.retry, mono.Now() < w.watchUntil
 		for _, c := range w.pending {
 			if c.acked {
 				owed++
@@ -84,6 +84,9 @@ func (w *Window) last(ctx context.Context) {
 		case owed > 0:
 		case underWay > 0:
 			pause = closeTimeout
+		case watching:
+			_ = w.look(ctx) // for what has been committed in a transaction or on a watched table since the last look
+			return
 		default:
 			return
 		}

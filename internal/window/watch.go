@@ -11,9 +11,9 @@ import (
 // leastLook is the shortest pause between two looks at the log, also of a node whose window is shorter.
 const leastLook = 10 * time.Millisecond
 
-// Watch has this node look once a window, for d, whether the log holds a change, and flush it: triggers of watched tables leave
-// changes there, and whoever writes those tables plans no flush. One node of the fleet does so, and calls this again before d has
-// passed.
+// Watch has this node look once a window, for d at least, whether the log holds a change, and flush it. Two kinds of changes come there
+// without a write that plans a flush: those of watched tables, which one node of the fleet looks for, and those of transactions of
+// the caller's, whose commits nobody reports. Call it again before d has passed.
 func (w *Window) Watch(d time.Duration) {
 	t := mono.Now()
 	w.mu.Lock()
@@ -21,7 +21,15 @@ func (w *Window) Watch(d time.Duration) {
 	if w.watchUntil < t {
 		defer w.signal()
 	}
-	w.watchUntil = t + int64(d)
+	w.watchUntil = max(w.watchUntil, t+int64(d))
+}
+
+// InlineTx reports whether a statement in a transaction of the caller's must publish inline. It should not: the server commits
+// transactions that notify one by one.
+func (w *Window) InlineTx() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.immediate || w.full || w.closing
 }
 
 // nextLook is when the next look is due. While a leader flushes, here or elsewhere, there is none. With the mutex held.

@@ -1,8 +1,10 @@
 package window
 
 import (
+	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -40,6 +42,39 @@ func TestWatch(t *testing.T) {
 		s.rest(10 * win)
 		if s.looks != looks {
 			t.Error("it goes on looking")
+		}
+	})
+}
+
+// A shorter Watch does not end a longer one.
+func TestWatch_Longest(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		w.Watch(20 * win)
+		w.Watch(win)
+		s.rest(10 * win)
+		if s.looks < 8 {
+			t.Error(s.looks, "looks")
+		}
+	})
+}
+
+// Who watches looks once more before it ends: a commit may have come since the last look.
+func TestWatch_Ending(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{began: time.Now()}
+		w := New(win, win, false, s)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); w.Run(ctx) }()
+		w.Watch(time.Hour)
+		s.rest(win / 2)
+		s.turn()
+		s.changes = 1
+		cancel()
+		<-done
+		if len(s.flushes) != 1 || time.Since(s.began) > win {
+			t.Error(len(s.flushes), "flushes until", time.Since(s.began))
 		}
 	})
 }

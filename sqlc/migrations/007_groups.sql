@@ -101,13 +101,14 @@ CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_overtaken(key text, tags 
 AS $$ SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_removals($1, $2) r
     WHERE NOT coalesce(pg_visible_in_snapshot(r.xid, nullif($3, '')::pg_snapshot), false)) $$;
 
--- cache_remove removes groups of one kind and publishes it, when the transaction commits. It returns the ids of the records.
+-- cache_remove removes groups of one kind when the transaction commits, which notifies of it; with inline = false the change log has
+-- it instead, for the next flush. It returns the ids of the records.
 --
 -- Older records of a group that nobody holds go: what they say, the new one says too. Under a stricter isolation level one
 -- that another transaction has just replaced would be an error.
 --
 -- Where the records take more than 64 MiB everything is removed instead, which is one record.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_remove(kind text, names text[]) RETURNS bigint[] LANGUAGE plpgsql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_remove(kind text, names text[], inline boolean) RETURNS bigint[] LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     my_kind text := kind;
@@ -132,13 +133,13 @@ BEGIN
     WITH made AS (
         INSERT INTO /* TEMPLATE: prefix */cache_groups (kind, name) SELECT my_kind, n FROM unnest(my_names) AS n RETURNING name, id
     ), published AS (
-        SELECT /* TEMPLATE: prefix */cache_publish('2', '', array_agg(CASE
+        SELECT CASE WHEN inline THEN /* TEMPLATE: prefix */cache_publish('2', '', array_agg(CASE
             WHEN my_kind = 'p' AND (made.name = '' OR s.key_secret IS NOT NULL) THEN '*'
-            ELSE /* TEMPLATE: prefix */cache_group_item(my_kind, made.name, s.key_secret, made.id) END)) AS n
+            ELSE /* TEMPLATE: prefix */cache_group_item(my_kind, made.name, s.key_secret, made.id) END)) END AS n
         FROM made, /* TEMPLATE: prefix */cache_state s
     ), logged AS (
         INSERT INTO /* TEMPLATE: prefix */cache_changes (kind, key, version)
-        SELECT my_kind, made.name, made.id FROM made, /* TEMPLATE: prefix */cache_state s WHERE s.poller_lease > clock_timestamp()
+        SELECT my_kind, made.name, made.id FROM made, /* TEMPLATE: prefix */cache_state s WHERE NOT inline OR s.poller_lease > clock_timestamp()
     )
     SELECT array_agg(made.id) INTO ids FROM made, published;
     RETURN ids;
@@ -179,7 +180,7 @@ CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_delete_tags(tags text[]) 
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM /* TEMPLATE: prefix */cache_check_tags(tags, 10000);
-    PERFORM /* TEMPLATE: prefix */cache_remove('t', tags);
+    PERFORM /* TEMPLATE: prefix */cache_remove('t', tags, true);
 END $$;
 
 -- cache_delete_prefix removes every entry whose key begins with prefix, which is no pattern.
@@ -187,7 +188,7 @@ CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_delete_prefix(prefix text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM /* TEMPLATE: prefix */cache_check_key(prefix);
-    PERFORM /* TEMPLATE: prefix */cache_remove('p', ARRAY[prefix]);
+    PERFORM /* TEMPLATE: prefix */cache_remove('p', ARRAY[prefix], true);
 END $$;
 
 -- cache_guard_seen notes for a foreign write what its statement saw: STABLE, so by that statement's snapshot. A change that
@@ -317,7 +318,7 @@ END $$;
 
 -- What reads call stays everybody's: cache_removals and what is made of it show nothing but records that the caller may SELECT.
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_overtaken(text, text[], text), /* TEMPLATE: prefix */cache_dead_now(text, text[], bigint[]), /* TEMPLATE: prefix */cache_seen_now(text, text[]) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_remove(text, text[]), /* TEMPLATE: prefix */cache_check_tags(text[], int), /* TEMPLATE: prefix */cache_compact(text[]), /* TEMPLATE: prefix */cache_horizon(), /* TEMPLATE: prefix */cache_note_ended(bigint), /* TEMPLATE: prefix */cache_retiring() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_remove(text, text[], boolean), /* TEMPLATE: prefix */cache_check_tags(text[], int), /* TEMPLATE: prefix */cache_compact(text[]), /* TEMPLATE: prefix */cache_horizon(), /* TEMPLATE: prefix */cache_note_ended(bigint), /* TEMPLATE: prefix */cache_retiring() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_delete_tags(text[]), /* TEMPLATE: prefix */cache_delete_prefix(text) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_guard_seen(), /* TEMPLATE: prefix */cache_bury(bigint, int, int) FROM PUBLIC;
 

@@ -433,7 +433,7 @@ BEGIN
         ON CONFLICT ON CONSTRAINT /* TEMPLATE: bare */cache_watches_pkey DO UPDATE SET watched = EXCLUDED.watched, keys = EXCLUDED.keys,
             tags = EXCLUDED.tags, most = EXCLUDED.most, columns = EXCLUDED.columns, watched_at = EXCLUDED.watched_at;
     -- What was changed before is not seen any more: nothing that the templates can name remains from then.
-    PERFORM /* TEMPLATE: prefix */cache_remove('p', made.prefixes);
+    PERFORM /* TEMPLATE: prefix */cache_remove('p', made.prefixes, true);
     RETURN true;
 END $$;
 

@@ -1,7 +1,7 @@
 -- name: RemoveGroups :one
--- Removes groups of a kind (t: tags, p: prefixes), whatever they hold, and publishes it. In a transaction of the caller's its
--- commit does both.
-SELECT /* TEMPLATE: prefix */cache_remove(@kind::text, (@names::text)::text[])::text AS ids, pg_current_xact_id()::text AS xid,
+-- Removes groups of a kind (t: tags, p: prefixes), whatever they hold, and publishes it, or with inline = false leaves that to a
+-- flush. In a transaction of the caller's its commit does both.
+SELECT /* TEMPLATE: prefix */cache_remove(@kind::text, (@names::text)::text[], @inline::boolean)::text AS ids, pg_current_xact_id()::text AS xid,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server;
 
 -- name: RetiringGroups :one

@@ -1,9 +1,9 @@
 -- What is written in a transaction of the caller's.
 
 -- name: PutEntriesTx :one
--- Like PutEntriesAndPublish, under whatever isolation level the transaction has: the notification comes with the COMMIT, and
--- never where it is rolled back. Also inserts are published: by its own notification the node learns that the transaction
--- has committed. While somebody polls the change goes through the log too.
+-- Like PutEntries, under whatever isolation level the transaction has: the change log has the changes with the COMMIT, and never
+-- where it is rolled back. Inserts are logged too: by the notification of its own version the node learns that the transaction has
+-- committed. With inline the COMMIT notifies; then the changes are logged only while somebody polls.
 WITH w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until, seen)
     SELECT i.key, CASE WHEN i.size >= 0 THEN substring(@vals::bytea FROM i.lo FOR i.size) END, i.version, i.version,
@@ -22,12 +22,14 @@ WITH w AS (
     RETURNING key, version
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
-    SELECT w.key, w.version FROM w, /* TEMPLATE: prefix */cache_state s WHERE s.poller_lease > clock_timestamp()
+    SELECT w.key, w.version FROM w
+    WHERE NOT (SELECT @inline::boolean) OR (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s)
 ), published AS (
-    SELECT coalesce(/* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(w.key, s.key_secret, lpad(to_hex(w.version), 16, '0')))), 0)::bigint AS n
+    SELECT CASE WHEN (SELECT @inline::boolean) AND count(*) > 0
+        THEN /* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(w.key, s.key_secret, lpad(to_hex(w.version), 16, '0')))) ELSE 0 END AS n
     FROM w, /* TEMPLATE: prefix */cache_state s
 )
-SELECT pg_current_xact_id()::text AS xid, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server, published.n AS messages
+SELECT pg_current_xact_id()::text AS xid, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server, published.n::bigint AS messages
 FROM published;
 
 -- name: EndedTransactions :many
