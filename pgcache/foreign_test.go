@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/testdb"
 	"github.com/pgcache/go/pgcache"
 )
@@ -182,6 +183,28 @@ func TestP6_IsolationChanged(t *testing.T) {
 			want(t, other, "l", 3)
 		})
 	}
+}
+
+// What nodes could not read, nobody writes by hand.
+func TestForeignRowsAreChecked(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	c := cl.node(nil)
+	set(t, c, "k", 1)
+	for name, change := range map[string]string{
+		"tags in two dimensions": "UPDATE %s SET tags = '{{a,b},{c,d}}'",
+		"a long codec":           "UPDATE %s SET codec = repeat('c', 33)",
+		"no end":                 "UPDATE %s SET expires_at = 'infinity'",
+		"a new row":              "INSERT INTO %s (key, value, codec) VALUES ('new', '1', repeat('c', 33))",
+	} {
+		_, err := cl.db.ExecContext(t.Context(), fmt.Sprintf(change, cl.table()))
+		if sqlerr.State(err) != "23514" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	cl.exec("UPDATE " + cl.table() + " SET tags = '{a,b}', codec = repeat('c', 32), expires_at = NULL")
+	cl.exec("UPDATE " + cl.table() + " SET tags = NULL, codec = 'json'")
+	want(t, c, "k", 1)
 }
 
 // The functions for other services: what they write is read here, and known at once.

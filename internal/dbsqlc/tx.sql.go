@@ -7,6 +7,7 @@ package dbsqlc
 
 import (
 	"context"
+	"database/sql"
 )
 
 const EndedTransactions = `-- name: EndedTransactions :many
@@ -39,7 +40,6 @@ func (q *Queries) EndedTransactions(ctx context.Context, xids string) ([]string,
 }
 
 const PutEntriesTx = `-- name: PutEntriesTx :one
-
 WITH w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until, seen)
     SELECT i.key, CASE WHEN i.size >= 0 THEN substring($1::bytea FROM i.lo FOR i.size) END, i.version, i.version,
@@ -88,10 +88,7 @@ type PutEntriesTxRow struct {
 	Messages int64
 }
 
-// What is written in a transaction of the caller's.
-// Like PutEntries, under whatever isolation level the transaction has: the change log has the changes with the COMMIT, and never
-// where it is rolled back. Inserts are logged too: by the notification of its own version the node learns that the transaction has
-// committed. With inline the COMMIT notifies; then the changes are logged only while somebody polls.
+// The same for many rows, in the order of their keys, as PutEntries. With inline the COMMIT notifies; then the changes are logged only while somebody polls.
 func (q *Queries) PutEntriesTx(ctx context.Context, arg PutEntriesTxParams) (PutEntriesTxRow, error) {
 	row := q.db.QueryRowContext(ctx, PutEntriesTx,
 		arg.Vals,
@@ -107,5 +104,52 @@ func (q *Queries) PutEntriesTx(ctx context.Context, arg PutEntriesTxParams) (Put
 	)
 	var i PutEntriesTxRow
 	err := row.Scan(&i.Xid, &i.Server, &i.Messages)
+	return i, err
+}
+
+const PutEntryTx = `-- name: PutEntryTx :one
+
+WITH w AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, seen)
+    SELECT $1::text, $2::bytea, $3::bigint, $3::bigint,
+        clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text,
+        CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen($1::text, NULL) END
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
+        tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
+    RETURNING key, version
+), logged AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT w.key, w.version FROM w
+)
+SELECT pg_current_xact_id()::text AS xid, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server FROM w
+`
+
+type PutEntryTxParams struct {
+	Key     string
+	Value   []byte
+	Version int64
+	TtlUs   sql.NullInt64
+	Codec   string
+}
+
+type PutEntryTxRow struct {
+	Xid    string
+	Server int64
+}
+
+// What is written in a transaction of the caller's.
+// Like PutEntry, under whatever isolation level the transaction has: the change log has the change with the COMMIT, and never where it
+// is rolled back. An insert is logged too: by the notification of its own version the node learns that the transaction has
+// committed.
+func (q *Queries) PutEntryTx(ctx context.Context, arg PutEntryTxParams) (PutEntryTxRow, error) {
+	row := q.db.QueryRowContext(ctx, PutEntryTx,
+		arg.Key,
+		arg.Value,
+		arg.Version,
+		arg.TtlUs,
+		arg.Codec,
+	)
+	var i PutEntryTxRow
+	err := row.Scan(&i.Xid, &i.Server)
 	return i, err
 }

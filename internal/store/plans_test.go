@@ -59,6 +59,7 @@ func TestPlansAreKept(t *testing.T) {
 			check(s.Pulse(t.Context(), s.db))
 			tx, err := s.db.BeginTx(t.Context(), nil)
 			check(tx, err)
+			check(s.PutTx(t.Context(), tx, []store.Write{row("n"+k, "v", version+1)}, false))
 			check(s.PutTx(t.Context(), tx, []store.Write{row("k", "v", version+1), row("m"+k, "v", version+1)}, false))
 			check(s.GetTx(t.Context(), tx, k))
 			check(nil, tx.Commit())

@@ -57,6 +57,17 @@ func (w write) heavy() bool {
 	return slices.ContainsFunc(w.rows, func(r Write) bool { return len(r.Value) > heavyBytes })
 }
 
+// alone says that the statements for one row can write it: they take neither tags nor a time to be stale.
+func (w *Write) alone() bool { return w.Tags == nil && w.Stale <= 0 }
+
+// ttl is the TTL as the statements for one row take it.
+func (w *Write) ttl() any {
+	if w.TTL == Never {
+		return nil
+	}
+	return w.TTL.Microseconds()
+}
+
 // overlaps says that both write a row.
 func (w write) overlaps(other write) bool {
 	return slices.ContainsFunc(w.rows, func(a Write) bool {
@@ -113,14 +124,10 @@ var yes, no = []bool{true}, []bool{false}
 
 func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
 	row := &w.rows[0]
-	if len(w.rows) > 1 || row.Tags != nil || row.Stale > 0 {
+	if len(w.rows) > 1 || !row.alone() {
 		return s.putAll(ctx, w, ownPatience)
 	}
-	var ttl any
-	if row.TTL != Never {
-		ttl = row.TTL.Microseconds()
-	}
-	query, args := dbsqlc.PutEntry, []any{row.Key, row.Value, row.Version, ttl, row.Codec}
+	query, args := dbsqlc.PutEntry, []any{row.Key, row.Value, row.Version, row.ttl(), row.Codec}
 	if w.inline {
 		query = dbsqlc.PutEntryAndPublish
 	}

@@ -15,10 +15,7 @@ CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: pref
     written_at timestamptz NOT NULL DEFAULT clock_timestamp(), -- a bounded table drops what was written longest ago
     tags text[],                     -- the groups it belongs to; NULL: none
     seen bigint[],                   -- which removals of groups that name it had been done when it was written: see 007; NULL: none
-    stale_until timestamptz,         -- until then a loader that fails or is slow may be answered with it; NULL: it ends at expires_at
-    CONSTRAINT flat_tags CHECK (array_ndims(tags) = 1), -- nodes read them as one list
-    CONSTRAINT codec_name CHECK (octet_length(codec) <= 32), -- every reader gets it with the value
-    CONSTRAINT finite CHECK (expires_at IS NULL OR isfinite(expires_at))
+    stale_until timestamptz          -- until then a loader that fails or is slow may be answered with it; NULL: it ends at expires_at
 ) WITH (
     fillfactor = 75,
     autovacuum_vacuum_scale_factor = 0.02,

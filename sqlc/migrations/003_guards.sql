@@ -24,10 +24,44 @@ BEGIN
         SELECT key, 0 FROM /* TEMPLATE: prefix */cache_state s WHERE s.poller_lease > clock_timestamp();
 END $$;
 
--- cache_guard_write gives a foreign change a version of its own: a version says which write a row is of, and with that of
--- the write before the two could not be distinguished.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_guard_write() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+-- cache_guard_write checks what others write, and gives it a version of its own: a version says which write a row is of, and with
+-- that of the write before the two could not be distinguished. The checks are here and not in the table, where every statement of the
+-- library's would parse them anew.
+--
+-- It also notes what its statement saw of the removals of groups (see 007), and is STABLE for that: it sees by that statement's snapshot.
+-- A change that leaves the value of a live row as it was keeps what was noted, and adds what concerns the groups that the row comes
+-- to. Such a change of a dead row must not bring the value back, by taking it out of the group that was removed: it becomes a
+-- tombstone. OLD may be newer than the statement's snapshot, so cache_dead_now.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_guard_write() RETURNS trigger LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    removals boolean := /* TEMPLATE: any_removal */true;
+    seen bigint[];
 BEGIN
+    IF array_ndims(NEW.tags) <> 1 THEN -- nodes read them as one list
+        RAISE EXCEPTION 'tags of a cache entry must be a list' USING ERRCODE = '23514';
+    ELSIF octet_length(NEW.codec) > 32 THEN -- every reader gets it with the value
+        RAISE EXCEPTION 'codec of a cache entry has % bytes, at most 32 are allowed', octet_length(NEW.codec) USING ERRCODE = '23514';
+    ELSIF NOT isfinite(NEW.expires_at) THEN
+        RAISE EXCEPTION 'expires_at of a cache entry must be finite, or NULL: it never expires' USING ERRCODE = '23514';
+    END IF;
+    IF removals THEN
+        seen := /* TEMPLATE: prefix */cache_seen(NEW.key, NEW.tags);
+    END IF;
+    IF TG_OP = 'INSERT' OR NEW.value IS DISTINCT FROM OLD.value THEN
+        NEW.seen := seen;
+    ELSIF NEW.seen IS DISTINCT FROM OLD.seen THEN
+        NULL; -- a statement like the library's, which knows
+    ELSIF removals AND /* TEMPLATE: prefix */cache_dead_now(OLD.key, OLD.tags, OLD.seen) THEN
+        NEW.value := NULL;
+        NEW.tags := NULL;
+        NEW.seen := NULL;
+        NEW.expires_at := clock_timestamp() + interval '5 minutes';
+        NEW.stale_until := NULL;
+    ELSIF NEW.key <> OLD.key OR NEW.tags IS DISTINCT FROM OLD.tags THEN
+        NEW.seen := OLD.seen || seen;
+    ELSE
+        NEW.seen := OLD.seen;
+    END IF;
     NEW.version := /* TEMPLATE: prefix */cache_random();
     NEW.stamp := NEW.version;
     IF TG_OP = 'UPDATE' THEN -- nobody can hold a key that did not exist
@@ -63,7 +97,8 @@ CREATE OR REPLACE TRIGGER cache_guard_update BEFORE UPDATE ON /* TEMPLATE: prefi
     WHEN (NEW.stamp IS DISTINCT FROM NEW.version OR NEW.version = OLD.version OR NEW.key <> OLD.key)
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_write();
 
-CREATE OR REPLACE TRIGGER cache_guard_rename AFTER UPDATE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
+-- OF key: the server does not even look at the condition for statements that set no key, as the library's.
+CREATE OR REPLACE TRIGGER cache_guard_rename AFTER UPDATE OF key ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
     WHEN (NEW.key <> OLD.key)
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_gone();
 

@@ -18,8 +18,8 @@ DECLARE
 BEGIN
     PERFORM /* TEMPLATE: prefix */cache_check_key(key);
     PERFORM /* TEMPLATE: prefix */cache_check_tags(tags, 32);
-    IF value IS NULL OR codec IS NULL OR octet_length(codec) NOT BETWEEN 1 AND 32 OR ttl <= interval '0' THEN
-        RAISE EXCEPTION 'cache_set needs a value, a codec of 1 to 32 bytes and a ttl that is positive or NULL' USING ERRCODE = '22023';
+    IF value IS NULL OR codec IS NULL OR octet_length(codec) NOT BETWEEN 1 AND 32 OR ttl <= interval '0' OR NOT isfinite(ttl) THEN
+        RAISE EXCEPTION 'cache_set needs a value, a codec of 1 to 32 bytes and a ttl that is positive and finite, or NULL' USING ERRCODE = '22023';
     END IF;
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, seen)
         VALUES (key, value, id, id, clock_timestamp() + ttl, codec, nullif(tags, '{}'),

@@ -191,48 +191,6 @@ BEGIN
     PERFORM /* TEMPLATE: prefix */cache_remove('p', ARRAY[prefix], true);
 END $$;
 
--- cache_guard_seen notes for a foreign write what its statement saw: STABLE, so by that statement's snapshot. A change that
--- leaves the value of a live row as it was keeps what was noted, and adds what concerns the groups that the row comes to. Such a
--- change of a dead row must not bring the value back, by taking it out of the group that was removed: it becomes a tombstone. OLD
--- may be newer than the statement's snapshot, so cache_dead_now.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_guard_seen() RETURNS trigger LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
-DECLARE
-    there boolean := /* TEMPLATE: any_removal */true;
-    seen bigint[];
-BEGIN
-    IF there THEN
-        seen := /* TEMPLATE: prefix */cache_seen(NEW.key, NEW.tags);
-    END IF;
-    IF TG_OP = 'INSERT' OR NEW.value IS DISTINCT FROM OLD.value THEN
-        NEW.seen := seen;
-    ELSIF NEW.seen IS DISTINCT FROM OLD.seen THEN
-        NULL; -- a statement like the library's, which knows
-    ELSIF there AND /* TEMPLATE: prefix */cache_dead_now(OLD.key, OLD.tags, OLD.seen) THEN
-        NEW.value := NULL;
-        NEW.tags := NULL;
-        NEW.seen := NULL;
-        NEW.expires_at := clock_timestamp() + interval '5 minutes';
-        NEW.stale_until := NULL;
-    ELSIF NEW.key <> OLD.key OR NEW.tags IS DISTINCT FROM OLD.tags THEN
-        NEW.seen := OLD.seen || seen;
-    ELSE
-        NEW.seen := OLD.seen;
-    END IF;
-    RETURN NEW;
-END $$;
-
--- Triggers fire in the order of their names, and cache_guard_insert and cache_guard_update make the conditions false.
-CREATE OR REPLACE TRIGGER cache_guard_groups BEFORE INSERT ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
-    WHEN (NEW.stamp IS DISTINCT FROM NEW.version)
-    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_seen();
-
-CREATE OR REPLACE TRIGGER cache_guard_regroup BEFORE UPDATE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
-    WHEN (NEW.stamp IS DISTINCT FROM NEW.version OR NEW.version = OLD.version OR NEW.key <> OLD.key)
-    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_seen();
-
-ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_groups;
-ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_regroup;
-
 -- cache_bury removes at most batch dead rows from some blocks of the table, and leaves those that somebody has locked. left_over
 -- is how many dead rows of ended transactions are still there. Of a transaction that may have ended lately no row goes: a load
 -- may have begun before it.
@@ -320,7 +278,7 @@ END $$;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_overtaken(text, text[], text), /* TEMPLATE: prefix */cache_dead_now(text, text[], bigint[]), /* TEMPLATE: prefix */cache_seen_now(text, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_remove(text, text[], boolean), /* TEMPLATE: prefix */cache_check_tags(text[], int), /* TEMPLATE: prefix */cache_compact(text[]), /* TEMPLATE: prefix */cache_horizon(), /* TEMPLATE: prefix */cache_note_ended(bigint), /* TEMPLATE: prefix */cache_retiring() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_delete_tags(text[]), /* TEMPLATE: prefix */cache_delete_prefix(text) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_guard_seen(), /* TEMPLATE: prefix */cache_bury(bigint, int, int) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_bury(bigint, int, int) FROM PUBLIC;
 
 -- As in 004: what runs with its owner's rights finds names in its own schema alone.
 DO $$
@@ -328,7 +286,7 @@ DECLARE
     f regprocedure;
 BEGIN
     FOREACH f IN ARRAY ARRAY[
-        '/* TEMPLATE: prefix */cache_guard_seen()', '/* TEMPLATE: prefix */cache_delete_tags(text[])', '/* TEMPLATE: prefix */cache_delete_prefix(text)'
+        '/* TEMPLATE: prefix */cache_delete_tags(text[])', '/* TEMPLATE: prefix */cache_delete_prefix(text)'
     ]::regprocedure[] LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', f, (SELECT p.pronamespace::regnamespace FROM pg_proc p WHERE p.oid = f));
     END LOOP;

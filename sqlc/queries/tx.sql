@@ -1,9 +1,25 @@
 -- What is written in a transaction of the caller's.
 
+-- name: PutEntryTx :one
+-- Like PutEntry, under whatever isolation level the transaction has: the change log has the change with the COMMIT, and never where it
+-- is rolled back. An insert is logged too: by the notification of its own version the node learns that the transaction has
+-- committed.
+WITH w AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, seen)
+    SELECT @key::text, sqlc.narg('value')::bytea, @version::bigint, @version::bigint,
+        clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', @codec::text,
+        CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen(@key::text, NULL) END
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
+        expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
+        tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
+    RETURNING key, version
+), logged AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT w.key, w.version FROM w
+)
+SELECT pg_current_xact_id()::text AS xid, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server FROM w;
+
 -- name: PutEntriesTx :one
--- Like PutEntries, under whatever isolation level the transaction has: the change log has the changes with the COMMIT, and never
--- where it is rolled back. Inserts are logged too: by the notification of its own version the node learns that the transaction has
--- committed. With inline the COMMIT notifies; then the changes are logged only while somebody polls.
+-- The same for many rows, in the order of their keys, as PutEntries. With inline the COMMIT notifies; then the changes are logged only while somebody polls.
 WITH w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until, seen)
     SELECT i.key, CASE WHEN i.size >= 0 THEN substring(@vals::bytea FROM i.lo FOR i.size) END, i.version, i.version,
