@@ -24,6 +24,7 @@ type node struct {
 	probe   func(ctx context.Context, nonce string) error
 	events  chan any // time.Time: Trust, string: Notify, error: Down
 	block   atomic.Pointer[chan struct{}]
+	idle    atomic.Bool
 }
 
 func newNode(t *testing.T) *node {
@@ -40,6 +41,8 @@ func (n *node) Probe(ctx context.Context, nonce string) error { return n.probe(c
 func (n *node) Trust(trusted time.Time) { n.events <- trusted }
 
 func (n *node) Down(err error) { n.events <- err }
+
+func (n *node) Idle() bool { return n.idle.Load() }
 
 func (n *node) Notify(payload string) {
 	n.events <- payload
@@ -224,5 +227,35 @@ func TestTrusted(t *testing.T) {
 	}
 	if trusted := asked.Add(cfg.HeartbeatEvery + cfg.HeartbeatTimeout); last.After(trusted) {
 		t.Errorf("the last Trust is trusted %v too long", last.Sub(trusted))
+	}
+}
+
+// A connection is asked rarely while all who share it are idle, and as ever when one is not.
+func TestIdleSubscribers(t *testing.T) {
+	t.Parallel()
+	var pings atomic.Int64
+	const every = 20 * time.Millisecond
+	dial := breaking(testdb.DSN(t), func(b *broken) {
+		b.ping = func(ctx context.Context) error {
+			pings.Add(1)
+			return b.Conn.Ping(ctx)
+		}
+	})
+	l := listener.New(dial, listener.Config{HeartbeatEvery: every, HeartbeatTimeout: time.Minute})
+	a, b := newNode(t), newNode(t)
+	a.idle.Store(true)
+	b.idle.Store(true)
+	listen(t, l, a)
+	listen(t, l, b)
+	next[time.Time](t, a)
+	next[time.Time](t, b)
+	before, began := pings.Load(), time.Now()
+	time.Sleep(60 * every)
+	if n, most := pings.Load()-before, 2+int64(time.Since(began)/(15*every)); n > most {
+		t.Errorf("%d heartbeats for idle nodes, want at most %d", n, most)
+	}
+	b.idle.Store(false)
+	for range 10 {
+		next[time.Time](t, b) // it is trusted again and again
 	}
 }

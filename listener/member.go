@@ -168,6 +168,12 @@ func (m *member) notify(payload string) (sent time.Time, echo bool) {
 	return time.Time{}, false
 }
 
+// idle says that the Subscriber serves nothing from memory, and that it says so.
+func (m *member) idle() bool {
+	s, ok := m.sub.(interface{ Idle() bool })
+	return ok && s.Idle()
+}
+
 // answered passes on that a heartbeat asked for at the given time was answered.
 func (m *member) answered(asked time.Time) {
 	m.mu.Lock()

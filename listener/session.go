@@ -26,7 +26,11 @@ type session struct {
 
 	liveSince time.Time // when the first echo arrived; zero: none has
 	next      time.Time // when the next heartbeat is due; zero: no echo has arrived, see proven
+	asked     time.Time // when the last one was sent; zero: none was
 }
+
+// idleBeats is how many heartbeats of a connection that nobody relies on are one: one in 30 s at the default.
+const idleBeats = 15
 
 // serve connects and serves the members until ctx ends or the connection fails. It returns how long members were live (0: none
 // ever was) and the error. Before, it calls Down for every member, unless the error is Permanent or ctx has ended.
@@ -69,7 +73,8 @@ func (h *hub) serve(ctx context.Context) (time.Duration, error) {
 	return 0, err
 }
 
-// run repeats three steps: it advances the members, waits for notifications, and sends the heartbeat if it is due.
+// run repeats three steps: it advances the members, waits for notifications, and sends the heartbeat if it is due. While all members
+// are idle it leaves most of them out: then Trust lapses, and comes again with the first heartbeat after one is in use.
 func (s *session) run() error {
 	for s.ctx.Err() == nil {
 		until, err := s.advance()
@@ -79,7 +84,12 @@ func (s *session) run() error {
 		if err := s.wait(until); err != nil {
 			return fmt.Errorf("wait for notifications: %w", err)
 		}
-		if s.ctx.Err() == nil && s.proven() && !time.Now().Before(s.next) {
+		now := time.Now()
+		switch {
+		case s.ctx.Err() != nil || !s.proven() || now.Before(s.next):
+		case now.Sub(s.asked) < idleBeats*s.cfg.HeartbeatEvery && s.idle():
+			s.next = now.Add(s.cfg.HeartbeatEvery)
+		default:
 			if err := s.heartbeat(); err != nil {
 				return fmt.Errorf("heartbeat: %w", err)
 			}
@@ -214,6 +224,11 @@ func (s *session) heartbeat() error {
 	for _, m := range s.all() {
 		m.answered(asked)
 	}
-	s.next = asked.Add(s.cfg.HeartbeatEvery)
+	s.asked, s.next = asked, asked.Add(s.cfg.HeartbeatEvery)
 	return nil
+}
+
+// idle says that no member's memory is served now.
+func (s *session) idle() bool {
+	return !slices.ContainsFunc(s.all(), func(m *member) bool { return !m.idle() })
 }

@@ -5,10 +5,11 @@ import (
 	"time"
 )
 
-// This file has nodes that nobody uses pulse rarely: a thousand of them, pulsing every two seconds, would cost the server a tenth of a core.
+// This file has nodes that nobody uses pulse rarely, and their listeners ask rarely whether the connection lives: a thousand of them, doing
+// both every two seconds, would cost the server a tenth of a core.
 //
 // A node through which nobody has read for idleAfter pulses every idleEvery, to publish what a lost node may have left in the log, and
-// does not serve from memory. The next read asks the database and wakes the pulse. That pulse alone does not show that what is in
+// does not serve from memory. The next read asks the database and wakes the pulse; the listener's next heartbeat comes within two seconds. That pulse alone does not show that what is in
 // memory can be served: all nodes may have been idle, and a change that a lost node left in the log is then published when the
 // first of them is used again:
 //
@@ -86,5 +87,6 @@ func (c *Cache) reading() {
 // resting says whether memory is off only because nobody uses this node.
 func (c *Cache) resting() bool {
 	err, _ := c.listening.err()
-	return err == nil && c.pulsing.idle.Load() && c.local.Listening()
+	_, live := c.listening.state()
+	return err == nil && live && c.pulsing.idle.Load()
 }

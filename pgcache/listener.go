@@ -17,6 +17,9 @@ type Listener interface {
 
 // A Subscriber takes what a Listener receives. A Cache passes one to Listen; the interface is exported so that other
 // Listeners can be written.
+//
+// It may also have a method Idle() bool, safe for concurrent use. While it returns true nothing is served from memory, whatever Trust
+// has said, and a Listener may call Trust rarely.
 type Subscriber interface {
 	// Probe sends ProbePrefix + nonce + anything to the channel over the connections that carry the data. A listener
 	// is live only after it has received its own nonce: that proves that LISTEN is in force, on the same database of the same

@@ -62,4 +62,7 @@ func (s subscriber) Notify(payload string) {
 	c.window.Received(m)
 }
 
+// Idle says that nobody reads through the node: see idle.go.
+func (s subscriber) Idle() bool { return s.c.pulsing.idle.Load() }
+
 func (s subscriber) Down(err error) { s.c.listenerDown(err, false) }
