@@ -179,7 +179,7 @@ func (c *Cache) Ready(ctx context.Context) error {
 	for {
 		changed := c.listening.wait()
 		last = c.check(ctx)
-		if !c.schema.proven.Load() && (last == nil || sqlerr.State(last) == denied || sqlerr.NoObject(last)) {
+		if !c.schema.proven.Load() && (last == nil || sqlerr.Denied(last) || sqlerr.NoObject(last)) {
 			last = c.prove(ctx, last)
 		}
 		if last != nil && isPermanent(last) {

@@ -4,98 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/pgcache/go/driver/pgxdriver"
-	"github.com/pgcache/go/internal/testdb"
 	"github.com/pgcache/go/pgcache"
 )
-
-func TestMain(m *testing.M) { testdb.Main(m) }
-
-// cluster makes nodes that share one cache: each with a pool and a listener of its own.
-type cluster struct {
-	t    *testing.T
-	opts pgcache.Options
-	db   *sql.DB // beside the nodes, for looking at rows
-}
-
-func newCluster(t *testing.T) *cluster {
-	t.Helper()
-	cl := &cluster{t: t, db: testdb.DB(t)}
-	cl.opts = pgcache.Options{Schema: testdb.Schema(t), Prefix: "t_", Logger: slog.New(slog.DiscardHandler)}
-	return cl
-}
-
-// node returns a node that is ready. change may be nil.
-func (cl *cluster) node(change func(db *sql.DB, o *pgcache.Options)) *pgcache.Cache {
-	cl.t.Helper()
-	c := cl.start(change)
-	if err := c.Migrate(cl.t.Context()); err != nil {
-		cl.t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(cl.t.Context(), 20*time.Second)
-	defer cancel()
-	if err := c.Ready(ctx); err != nil {
-		cl.t.Fatal(err)
-	}
-	return c
-}
-
-func (cl *cluster) start(change func(db *sql.DB, o *pgcache.Options)) *pgcache.Cache {
-	cl.t.Helper()
-	db, o := testdb.DB(cl.t), cl.opts
-	o.Listener = pgxdriver.Listener(db)
-	if change != nil {
-		change(db, &o)
-	}
-	c, err := pgcache.New(db, o)
-	if err != nil {
-		cl.t.Fatal(err)
-	}
-	cl.t.Cleanup(func() { c.Close() })
-	return c
-}
-
-// table is the full name of the table of entries.
-func (cl *cluster) table() string { return cl.opts.Schema + "." + cl.opts.Prefix + "cache_entries" }
-
-func (cl *cluster) exec(query string, args ...any) {
-	cl.t.Helper()
-	if _, err := cl.db.ExecContext(cl.t.Context(), query, args...); err != nil {
-		cl.t.Fatal(err)
-	}
-}
-
-func (cl *cluster) count(query string, args ...any) (n int) {
-	cl.t.Helper()
-	if err := cl.db.QueryRowContext(cl.t.Context(), query, args...).Scan(&n); err != nil {
-		cl.t.Fatal(err)
-	}
-	return n
-}
-
-// eventually waits for what has no signal of its own.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within a minute", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
-type user struct {
-	ID    int64
-	Name  string
-	Roles []string
-}
 
 func TestBasics(t *testing.T) {
 	t.Parallel()

@@ -139,8 +139,7 @@ func (c *Cache) explain(ctx context.Context, err error) error {
 		return fmt.Errorf("%w (waited up to Timeout, %v): %w", ErrPoolExhausted, c.opts.Timeout, err)
 	case ended(ctx) != nil && !errors.Is(err, ended(ctx)):
 		return fmt.Errorf("%w (%w)", ended(ctx), err)
-	case ended(ctx) == nil && (errors.Is(err, context.DeadlineExceeded) || sqlerr.State(err) == "57014"):
-		// 57014 is query_canceled: lib/pq returns it where pgx returns the error of the context.
+	case ended(ctx) == nil && (errors.Is(err, context.DeadlineExceeded) || sqlerr.Canceled(err)):
 		return fmt.Errorf("no answer from the database within Timeout (%v), or it cut the statement off: %w", c.opts.Timeout, err)
 	case sqlerr.NoObject(err):
 		c.schema.unknown() // the tables were dropped: the next call looks again
@@ -151,7 +150,7 @@ func (c *Cache) explain(ctx context.Context, err error) error {
 
 // explainDenied says where to look for the rights that a statement was refused for.
 func (c *Cache) explainDenied(err error) error {
-	if sqlerr.State(err) == denied {
+	if sqlerr.Denied(err) {
 		c.schema.proven.Store(false)
 		return fmt.Errorf("%w: Ready names every right that this role lacks, docs/rights.md says what it is for", err)
 	}

@@ -27,6 +27,19 @@ func demo(f func(ctx context.Context, db *sql.DB, cache *pgcache.Cache) error) {
 	}
 }
 
+// inTx runs f in a transaction, which it commits unless f fails.
+func inTx(ctx context.Context, db *sql.DB, f func(tx *sql.Tx) error) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a Commit it does nothing
+	if err := f(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
 func ExampleNew() {
 	demo(func(ctx context.Context, db *sql.DB, _ *pgcache.Cache) error {
 		cache, err := pgcache.New(db, pgcache.Options{

@@ -98,25 +98,12 @@ func ExampleTyped_Clear() {
 	// Output: false true
 }
 
-// within runs f in a transaction.
-func within(ctx context.Context, db *sql.DB, f func(tx *sql.Tx) error) error {
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() //nolint:errcheck // after a Commit it does nothing
-	if err := f(tx); err != nil {
-		return err
-	}
-	return tx.Commit()
-}
-
 func ExampleTx_DeleteTags() {
 	demo(func(ctx context.Context, db *sql.DB, cache *pgcache.Cache) error {
 		if err := tagged(ctx, cache); err != nil {
 			return err
 		}
-		if err := within(ctx, db, func(tx *sql.Tx) error { return cache.WithTx(tx).DeleteTags(ctx, "org:7") }); err != nil {
+		if err := inTx(ctx, db, func(tx *sql.Tx) error { return cache.WithTx(tx).DeleteTags(ctx, "org:7") }); err != nil {
 			return err
 		}
 		return left(ctx, cache)
@@ -129,7 +116,7 @@ func ExampleTx_DeletePrefix() {
 		if err := tagged(ctx, cache); err != nil {
 			return err
 		}
-		if err := within(ctx, db, func(tx *sql.Tx) error { return cache.WithTx(tx).DeletePrefix(ctx, "user:1") }); err != nil {
+		if err := inTx(ctx, db, func(tx *sql.Tx) error { return cache.WithTx(tx).DeletePrefix(ctx, "user:1") }); err != nil {
 			return err
 		}
 		return left(ctx, cache)
@@ -145,7 +132,7 @@ func ExampleTypedTx_DeleteTags() {
 			return err
 		}
 		users := pgcache.For[string](cache, pgcache.Namespace("user"))
-		if err := within(ctx, db, func(tx *sql.Tx) error { return users.WithTx(tx).DeleteTags(ctx, "org:8") }); err != nil {
+		if err := inTx(ctx, db, func(tx *sql.Tx) error { return users.WithTx(tx).DeleteTags(ctx, "org:8") }); err != nil {
 			return err
 		}
 		return left(ctx, cache)
@@ -161,7 +148,7 @@ func ExampleTypedTx_DeletePrefix() {
 			return err
 		}
 		users := pgcache.For[string](cache, pgcache.Namespace("user"))
-		if err := within(ctx, db, func(tx *sql.Tx) error { return users.WithTx(tx).DeletePrefix(ctx, "user:1") }); err != nil {
+		if err := inTx(ctx, db, func(tx *sql.Tx) error { return users.WithTx(tx).DeletePrefix(ctx, "user:1") }); err != nil {
 			return err
 		}
 		return left(ctx, cache)

@@ -164,18 +164,6 @@ func ExampleTyped_GetOrSetMany() {
 	// map[a:1 bb:2]
 }
 
-// inTx runs f in a transaction that is committed.
-func inTx(ctx context.Context, db *sql.DB, f func(tx *sql.Tx) error) error {
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	if err := f(tx); err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	return tx.Commit()
-}
-
 func ExampleTx_Set() {
 	demo(func(ctx context.Context, db *sql.DB, cache *pgcache.Cache) error {
 		err := inTx(ctx, db, func(tx *sql.Tx) error { return cache.WithTx(tx).Set(ctx, "a", 1) })

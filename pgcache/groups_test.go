@@ -12,21 +12,6 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// deleteTags and deletePrefix must work.
-func deleteTags(t *testing.T, c *pgcache.Cache, tags ...string) {
-	t.Helper()
-	if err := c.DeleteTags(t.Context(), tags...); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func deletePrefix(t *testing.T, c *pgcache.Cache, prefix string) {
-	t.Helper()
-	if err := c.DeletePrefix(t.Context(), prefix); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestGroups: what is removed is gone on this node when the call returns, on another soon, and nothing else goes.
 func TestGroups(t *testing.T) {
 	t.Parallel()

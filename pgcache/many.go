@@ -90,11 +90,16 @@ func (t *Typed[T]) SetMany(ctx context.Context, values map[string]T, opts ...Opt
 	if t.err != nil {
 		return fail("set many", "", t.err)
 	}
-	boxed := make(map[string]any, len(values))
+	return t.setMany(ctx, boxed(values), opts)
+}
+
+// boxed is values without their type, for what Typeds of all types share.
+func boxed[T any](values map[string]T) map[string]any {
+	all := make(map[string]any, len(values))
 	for k, v := range values {
-		boxed[k] = v
+		all[k] = v
 	}
-	return t.setMany(ctx, boxed, opts)
+	return all
 }
 
 // GetOrSetMany returns the values under keys. load is called with those that have none, each key for one caller in the
@@ -119,13 +124,8 @@ func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ct
 	defer o.end(nil, &err)
 	loader := func(ctx context.Context, names []string, _ map[localcache.Key]store.Row) (map[string]any, error) {
 		values, err := load(ctx, names)
-		boxed := make(map[string]any, len(values))
-		for k, v := range values {
-			boxed[k] = v
-		}
-		return boxed, err
+		return boxed(values), err
 	}
-	var timeout error
 	for tried := false; len(keys) > 0; {
 		found, missing, due, err := t.getMany(ctx, op, keys, &with, arrived)
 		if len(due) > 0 {
@@ -138,15 +138,7 @@ func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ct
 			return all, err
 		}
 		if err != nil && errors.Is(err, ErrLoadTimeout) {
-			for _, key := range missing {
-				var v T
-				if _, ok := with.takeMemory(t.key(key), &v, err); ok {
-					all[key] = v
-				} else {
-					timeout = err
-				}
-			}
-			return all, timeout
+			return all, t.takeMemoryMany(&with, missing, all, err)
 		}
 		if len(missing) == 0 {
 			break
@@ -166,6 +158,20 @@ func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ct
 		keys, tried = again, true
 	}
 	return all, nil
+}
+
+// takeMemoryMany takes into all what memory has of the missing keys, expired values too, after the timeout that is why; it returns why
+// unless memory has all of them.
+func (t *Typed[T]) takeMemoryMany(with *view, missing []string, all map[string]T, why error) (err error) {
+	for _, key := range missing {
+		var v T
+		if _, ok := with.takeMemory(t.key(key), &v, why); ok {
+			all[key] = v
+		} else {
+			err = why
+		}
+	}
+	return err
 }
 
 // loadMany loads the missing keys with r, or joins their loads, into all. again are keys to ask for once more; tried says that they

@@ -32,7 +32,7 @@ func (s subscriber) StartPolling(ctx context.Context) (func(context.Context) ([]
 	statement, cancel := c.statement(ctx)
 	defer cancel()
 	incarnation, last, err := c.store.BeginPolling(statement, pollLease)
-	if sqlerr.State(err) == denied {
+	if sqlerr.Denied(err) {
 		return nil, fmt.Errorf("%w: %w", errPolls, err)
 	}
 	if err != nil {

@@ -174,7 +174,7 @@ func (c *Cache) flushForWatches(ctx context.Context) {
 		return err
 	})
 	switch {
-	case sqlerr.State(err) == denied:
+	case sqlerr.Denied(err):
 		h.mayNotFlush = true
 	case mine:
 		c.window.Watch(flushLease - time.Since(asked))
@@ -201,7 +201,7 @@ func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time) erro
 	if p.Incarnation == 0 { // a crash has emptied its table: this makes one, unless another node has done so since
 		incarnation, _, err := c.store.Incarnation(ctx)
 		switch {
-		case sqlerr.State(err) == denied:
+		case sqlerr.Denied(err):
 			// A role that only reads can't make one. Until a writer has, it is 0 before another crash and after it: so nothing
 			// is kept for longer than a pulse.
 			c.local.Forget()

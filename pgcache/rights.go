@@ -7,11 +7,9 @@ import (
 	"strings"
 
 	"github.com/pgcache/go/internal/migrate"
+	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
 )
-
-// denied is the SQLSTATE of a missing right.
-const denied = "42501"
 
 // RightsError says which rights the pool's role lacks for what the cache does. docs/rights.md has them all, as GRANTs.
 type RightsError struct {
@@ -30,7 +28,7 @@ func (e *RightsError) Error() string {
 }
 
 // SQLState is what the server says to a statement that lacks a right.
-func (e *RightsError) SQLState() string { return denied }
+func (e *RightsError) SQLState() string { return sqlerr.InsufficientPrivilege }
 
 // prove looks whether the role has every right that the cache will need, and whether the table is as Durable says. schemaErr is
 // what check has returned, and what prove returns where it finds nothing wrong, or nothing at all: the catalogs may say more than

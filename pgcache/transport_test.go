@@ -105,10 +105,13 @@ func (l *ledger) number(t *testing.T, v string) int {
 func TestPromises(t *testing.T) {
 	t.Parallel()
 	for _, transport := range transports {
-		forDriversNamed(t, transport, func(t *testing.T, driver string) {
-			cl := newCluster(t)
-			nodes := []*pgcache.Cache{cl.by(transport, driver), cl.by(transport, driver), cl.by(transport, driver)}
-			promises(t, nodes, time.Second)
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			forDrivers(t, func(t *testing.T, driver string) {
+				cl := newCluster(t)
+				nodes := []*pgcache.Cache{cl.by(transport, driver), cl.by(transport, driver), cl.by(transport, driver)}
+				promises(t, nodes, time.Second)
+			})
 		})
 	}
 	t.Run("mixed", func(t *testing.T) {
@@ -118,16 +121,6 @@ func TestPromises(t *testing.T) {
 			cl.by("immediate", "pgx"), cl.by("window", "postgres"), cl.by("poll", "postgres"), cl.by("silent", "pgx"),
 		}, time.Second)
 	})
-}
-
-func forDriversNamed(t *testing.T, name string, test func(t *testing.T, driver string)) {
-	t.Helper()
-	for _, driver := range testdb.Drivers(t) {
-		t.Run(name+"/"+driver, func(t *testing.T) {
-			t.Parallel()
-			test(t, driver)
-		})
-	}
 }
 
 func promises(t *testing.T, nodes []*pgcache.Cache, span time.Duration) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/store"
+	"github.com/pgcache/go/localcache"
 )
 
 // ErrUpdateConflict is returned by Typed.Update when others changed the entry each time before it could.
@@ -38,13 +39,13 @@ func (t *Typed[T]) Update(ctx context.Context, key string, change func(old T, fo
 	if err := t.enter(op, key); err != nil {
 		return none, err
 	}
-	k, c := t.key(key), t.c
+	k := t.key(key)
 	with, err := t.apply(opts)
 	if err != nil {
 		return none, fail(op, k.Row(), err)
 	}
 	defer with.observe(&ctx, op, 1).end(nil, &err)
-	defer c.updates.wait(ctx, k)()
+	defer t.c.updates.wait(ctx, k)()
 	for try := range updateTries {
 		if try > 0 {
 			// Random, so that those who met once do not meet again.
@@ -53,47 +54,56 @@ func (t *Typed[T]) Update(ctx context.Context, key string, change func(old T, fo
 				return none, fail(op, k.Row(), ctx.Err())
 			}
 		}
-		var row store.Row
-		if !c.null {
-			if err := c.check(ctx); err != nil {
-				return none, fail(op, k.Row(), err)
-			}
-			// Not Get: what is in memory may be older than the row, and each try would then be in vain.
-			if row, err = c.store.Get(ctx, k.Row()); err != nil {
-				return none, fail(op, k.Row(), c.explain(ctx, err))
-			}
-		}
-		var old T
-		found := row.Live() && with.decode(k, row.Codec, row.Value, &old)
-		value, err := change(old, found)
+		value, done, err := updateOnce(ctx, op, &with, k, change)
 		if err != nil {
-			return none, failLoad(op, k.Row(), fmt.Errorf("change: %w", err))
-		}
-		data, err := with.encode(k, value)
-		if err != nil {
-			return none, fail(op, k.Row(), err)
-		}
-		if c.null {
-			return value, nil
-		}
-		w := with.newWrite(k, data)
-		done, err := with.conditional(ctx, k, w.Version, storedRow(w), func(inline bool) (store.Written, error) {
-			// A row may be live and of no use here: one that does not decode, or is too large. It is replaced.
-			if row.Live() || row.TooLarge() {
-				w.Fence = row.Version
-				return c.store.Replace(ctx, w, inline)
-			}
-			return c.store.PutAbsent(ctx, w, inline)
-		})
-		if err != nil {
-			return none, fail(op, k.Row(), err)
+			return none, err
 		}
 		if done {
-			with.stats.sets.Add(1)
 			return value, nil
 		}
 	}
 	return none, fail(op, k.Row(), fmt.Errorf("%w, %d times", ErrUpdateConflict, updateTries))
+}
+
+// updateOnce is one try of Update. done is false where others have written the key between the read and the write. The error is the
+// caller's.
+func updateOnce[T any](ctx context.Context, op string, with *view, k localcache.Key, change func(old T, found bool) (T, error)) (value T, done bool, err error) {
+	c := with.c
+	var row store.Row
+	if !c.null {
+		if err := c.check(ctx); err != nil {
+			return value, false, fail(op, k.Row(), err)
+		}
+		// Not Get: what is in memory may be older than the row, and each try would then be in vain.
+		if row, err = c.store.Get(ctx, k.Row()); err != nil {
+			return value, false, fail(op, k.Row(), c.explain(ctx, err))
+		}
+	}
+	var old T
+	found := row.Live() && with.decode(k, row.Codec, row.Value, &old)
+	if value, err = change(old, found); err != nil {
+		return value, false, failLoad(op, k.Row(), fmt.Errorf("change: %w", err))
+	}
+	data, err := with.encode(k, value)
+	if err != nil {
+		return value, false, fail(op, k.Row(), err)
+	}
+	if c.null {
+		return value, true, nil
+	}
+	w := with.newWrite(k, data)
+	done, err = with.conditional(ctx, k, w.Version, storedRow(w), func(inline bool) (store.Written, error) {
+		// A row may be live and of no use here: one that does not decode, or is too large. It is replaced.
+		if row.Live() || row.TooLarge() {
+			w.Fence = row.Version
+			return c.store.Replace(ctx, w, inline)
+		}
+		return c.store.PutAbsent(ctx, w, inline)
+	})
+	if done {
+		with.stats.sets.Add(1)
+	}
+	return value, done, fail(op, k.Row(), err)
 }
 
 var errNilChange = errors.New("the function that changes the value is nil")

@@ -117,13 +117,10 @@ func (w TableWatch) checked() (store.Watch, error) {
 // explainWatch says what keeps a table from being watched.
 func (c *Cache) explainWatch(ctx context.Context, err error) error {
 	switch {
-	case sqlerr.State(err) == lockNotAvailable:
+	case sqlerr.Locked(err):
 		return fmt.Errorf("transactions that write or read the table were open for as long as this waited: try again: %w", err)
-	case sqlerr.State(err) == denied:
+	case sqlerr.Denied(err):
 		return fmt.Errorf("tables are watched by the role that migrates, see docs/watch.md: %w", err)
 	}
 	return c.explain(ctx, err)
 }
-
-// lockNotAvailable is the SQLSTATE of a lock that was waited for in vain.
-const lockNotAvailable = "55P03"

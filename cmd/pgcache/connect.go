@@ -128,11 +128,6 @@ func (a *app) look(ctx context.Context) (*table, error) {
 	return t, nil
 }
 
-func denied(err error) bool { return sqlerr.State(err) == "42501" }
-
-// canceled says that the server ended the statement, which is what it does where a context of ours ends.
-func canceled(err error) bool { return sqlerr.State(err) == "57014" }
-
 // table connects to tables of this release's version.
 func (a *app) table(ctx context.Context) (*table, error) {
 	t, err := a.look(ctx)

@@ -56,12 +56,15 @@ have it. Keys, tags and the beginning are deleted one after the other, not in on
 	return c
 }
 
-// deleteAll looks at all that is to be deleted before it deletes any of it.
+// deleteAll deletes nothing where any key, tag or beginning is not valid: DeleteTags looks at all tags before it deletes one.
 func deleteAll(ctx context.Context, cache *pgcache.Cache, keys, tags []string, beginning string) error {
 	for _, key := range keys {
 		if err := checkKey(key); err != nil {
 			return err
 		}
+	}
+	if err := checkBeginning(beginning); err != nil {
+		return err
 	}
 	if err := cache.DeleteTags(ctx, tags...); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgcache/go/driver/pgxdriver"
+	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
 	"github.com/pgcache/go/localcache"
 	"github.com/pgcache/go/pgcache"
@@ -64,7 +65,7 @@ func (a *app) findings(ctx context.Context) ([]pgcache.Finding, error) {
 		return nil, err
 	}
 	defer t.close()
-	if err := t.read(ctx); err != nil && !denied(err) { // which rights are lacking, Doctor says
+	if err := t.read(ctx); err != nil && !sqlerr.Denied(err) { // which rights are lacking, Doctor says
 		return nil, err
 	}
 	o := pgcache.Options{

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/pgcache/go/internal/sqlerr"
 )
 
 func main() {
@@ -55,9 +57,9 @@ func run(ctx context.Context, a *app, args []string) (code int) {
 	switch {
 	case code == exitInterrupted:
 		text = "interrupted"
-	case canceled(err):
+	case sqlerr.Canceled(err):
 		text = fmt.Sprintf("the statement took longer than --timeout %v, or than statement_timeout of the server, or an administrator canceled it", a.global.timeout)
-	case denied(err) && !strings.Contains(text, "docs/rights.md"):
+	case sqlerr.Denied(err) && !strings.Contains(text, "docs/rights.md"):
 		text += "; docs/rights.md has the GRANTs, and pgcache doctor says what is lacking"
 	}
 	a.fail(text, args, code)

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgcache/go/internal/pgserver"
+	"github.com/pgcache/go/pgcache"
 	"github.com/pgcache/go/pgcachetest"
 )
 
@@ -48,6 +49,7 @@ func TestScripts(t *testing.T) {
 				Setup: func(env *testscript.Env) error {
 					env.Setenv("PGCACHE_DSN", dsn)
 					env.Setenv("CHANNEL", strings.ReplaceAll(name, "-", "_"))
+					env.Setenv("TOO_LONG", strings.Repeat("x", pgcache.MaxKeyBytes+1))
 					env.Setenv("PGCACHE_PG_BIN", os.Getenv("PGCACHE_PG_BIN"))
 					return nil
 				},

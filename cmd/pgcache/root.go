@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgcache/go/internal/redact"
+	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/pgcache"
 )
 
@@ -51,7 +52,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitUsage
 	case errors.Is(err, errNoKey):
 		return exitNoKey
-	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || canceled(err)):
+	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || sqlerr.Canceled(err)):
 		return exitInterrupted
 	case errors.As(err, new(connectError)):
 		return exitNoServer

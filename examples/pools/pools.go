@@ -79,6 +79,8 @@ func Pgxpool(ctx context.Context, dsn string) (*App, error) {
 
 	cache, err := pgcache.New(db, pgcache.Options{Listener: pgxdriver.Listener(db)})
 	if err != nil {
+		err = errors.Join(err, db.Close())
+		pool.Close()
 		return nil, err
 	}
 	return &App{db, cache, func() error {

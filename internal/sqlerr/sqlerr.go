@@ -78,8 +78,16 @@ func NoObject(err error) bool {
 // Locked says that the server did not do the statement because somebody holds a lock, for longer than lock_timeout.
 func Locked(err error) bool { return State(err) == "55P03" }
 
+// InsufficientPrivilege is the SQLSTATE of a statement whose role lacks a right.
+const InsufficientPrivilege = "42501"
+
 // Denied says that the role lacks a right.
-func Denied(err error) bool { return State(err) == "42501" }
+func Denied(err error) bool { return State(err) == InsufficientPrivilege }
+
+// Canceled says that the server ended the statement before it was done: because a client asked for it, as the drivers do where a
+// context ends, because of statement_timeout, or because an administrator did. lib/pq returns it where pgx returns the context's
+// error.
+func Canceled(err error) bool { return State(err) == "57014" }
 
 // Config says that trying again won't help: something must be set up, granted or configured first.
 func Config(err error) bool {

@@ -29,7 +29,7 @@ func TestSorts(t *testing.T) {
 	for _, test := range []struct {
 		err                                             error
 		connection, notDone, conflict, noObject, config bool
-		locked, denied                                  bool
+		locked, denied, canceled                        bool
 	}{
 		{err: nil},
 		{err: errors.New("anything")},
@@ -49,7 +49,7 @@ func TestSorts(t *testing.T) {
 		{err: state("57P02"), connection: true, notDone: true},
 		{err: state("57P05"), connection: true, notDone: true},
 		{err: state("25P03"), connection: true, notDone: true},
-		{err: state("57014")},
+		{err: state("57014"), canceled: true},
 		{err: state("23505")},
 		{err: state("53300")},
 		{err: state("40001"), conflict: true},
@@ -78,6 +78,9 @@ func TestSorts(t *testing.T) {
 			}
 			if is := sqlerr.Denied(err); is != test.denied {
 				t.Errorf("Denied(%v) is %v", err, is)
+			}
+			if is := sqlerr.Canceled(err); is != test.canceled {
+				t.Errorf("Canceled(%v) is %v", err, is)
 			}
 			if is := sqlerr.NotDone(err); is != test.notDone {
 				t.Errorf("NotDone(%v) is %v", err, is)

@@ -3,8 +3,8 @@
 //
 //	mux.Handle("/debug/cache/", pgcacheui.Handler(cache, pgcacheui.Options{}))
 //
-// It shows figures of the process that serves it, never keys or values. It may only be read, unless Options say else. It asks
-// nobody who they are: mount it behind what protects the rest of your administration.
+// It shows figures of the process that serves it, never keys or values. It changes nothing, unless Options.AllowClear is set. It
+// asks nobody who they are: mount it behind what protects the rest of your administration.
 //
 // The page needs no other host and runs under a strict Content-Security-Policy. While nobody looks at it, it costs nothing: a
 // visible page asks for the counters once an interval, and the sizes of the tables are read from the database when a person
@@ -20,9 +20,7 @@ import (
 	"errors"
 	"html/template"
 	"maps"
-	"mime"
 	"net/http"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,12 +52,13 @@ type Node struct {
 	Cache *pgcache.Cache
 }
 
-// Handler returns the page of one Cache. Mount it at a path that ends with a slash, with or without http.StripPrefix.
+// Handler returns the page of one Cache. Mount it at a path that ends with a slash, with or without http.StripPrefix. It is safe
+// for concurrent use, and is of no use after the Cache's Close but to say so.
 func Handler(cache *pgcache.Cache, o Options) http.Handler {
 	return Nodes([]Node{{Cache: cache}}, o)
 }
 
-// Nodes returns a page of several Caches of this process.
+// Nodes returns a page of several Caches of this process, in this order, mounted like Handler's.
 func Nodes(nodes []Node, o Options) http.Handler {
 	if o.Title == "" {
 		o.Title = "pgcache"
@@ -78,6 +77,12 @@ func Nodes(nodes []Node, o Options) http.Handler {
 
 //go:embed assets
 var assets embed.FS
+
+// assetTypes are the files that the page loads, with their types: those that the operating system knows may be others, and with
+// nosniff a browser refuses a script of the wrong one.
+var assetTypes = map[string]string{
+	"app.js": "text/javascript; charset=utf-8", "style.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml",
+}
 
 var page = template.Must(template.ParseFS(assets, "assets/page.html"))
 
@@ -120,15 +125,7 @@ func (u *ui) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch name {
 	case "":
-		u.servePage(w, r)
-	case "app.js", "style.css", "icon.svg":
-		content, err := assets.ReadFile("assets/" + name)
-		if err != nil {
-			http.NotFound(w, r)
-			return
-		}
-		h.Set("Content-Type", mime.TypeByExtension(path.Ext(name)))
-		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
+		u.servePage(w)
 	case "data.json":
 		writeJSON(w, http.StatusOK, u.data())
 	case "tables.json":
@@ -136,15 +133,18 @@ func (u *ui) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "clear":
 		u.clear.ServeHTTP(w, r)
 	default:
-		http.NotFound(w, r)
+		kind, ok := assetTypes[name]
+		content, err := assets.ReadFile("assets/" + name)
+		if !ok || err != nil {
+			http.NotFound(w, r)
+			return
+		}
+		h.Set("Content-Type", kind)
+		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
 	}
 }
 
-func (u *ui) servePage(w http.ResponseWriter, r *http.Request) {
-	if !strings.HasSuffix(r.URL.Path, "/") && r.URL.Path != "" {
-		http.NotFound(w, r)
-		return
-	}
+func (u *ui) servePage(w http.ResponseWriter) {
 	var b bytes.Buffer
 	if err := page.Execute(&b, map[string]any{"Title": u.o.Title, "Interval": u.o.Interval.Milliseconds(), "AllowClear": u.o.AllowClear}); err != nil {
 		http.Error(w, "the page can't be made", http.StatusInternalServerError)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"mime"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -47,6 +48,10 @@ type data struct {
 
 func TestPageWhereverItIsMounted(t *testing.T) {
 	t.Parallel()
+	// As the registry of some Windows has it: the types must not be the operating system's.
+	if err := mime.AddExtensionType(".js", "text/plain"); err != nil {
+		t.Fatal(err)
+	}
 	h := pgcacheui.Handler(pgcache.Null(), pgcacheui.Options{Title: "<b>"})
 	mux := http.NewServeMux()
 	mux.Handle("/plain/", h)
