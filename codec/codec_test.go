@@ -58,9 +58,15 @@ func TestJSONAny(t *testing.T) {
 }
 
 type (
-	words    string
-	texter   struct{ s string }
-	itself   struct{ s string }
+	words   string
+	texter  struct{ s string }
+	itself  struct{ s string }
+	textKey string // its method is not called where it is the key of a map
+	jsonKey string // likewise
+	letter  byte
+	dash    struct {
+		Name string `json:"-,"` // in JSON its name is "-"
+	}
 	embedded struct{ Inner string }
 	tagged   struct {
 		Out  string `json:"-"`
@@ -73,6 +79,9 @@ type (
 )
 
 func (t texter) MarshalText() ([]byte, error) { return []byte(t.s), nil }
+func (textKey) MarshalText() ([]byte, error)  { return []byte("key"), nil }
+func (jsonKey) MarshalJSON() ([]byte, error)  { return []byte(`"key"`), nil }
+func (l letter) MarshalText() ([]byte, error) { return []byte{byte(l)}, nil }
 func (i itself) MarshalJSON() ([]byte, error) { return []byte(`"` + i.s + `"`), nil }
 
 // encoding/json replaces what is not UTF-8 and says nothing: what comes back would not be what was stored.
@@ -95,6 +104,10 @@ func TestJSONNotUTF8(t *testing.T) {
 			map[texter]int{{bad}: 1},
 			[]texter{{bad}},
 			tagged{Tex: &texter{bad}},
+			map[textKey]int{textKey(bad): 1},
+			map[jsonKey]int{jsonKey(bad): 1},
+			[]letter{0xff},
+			dash{bad},
 		} {
 			data, err := codec.JSON{}.Marshal(v)
 			if f := codec.PlainError(""); err == nil || !errors.As(err, &f) || !strings.Contains(err.Error(), "UTF-8") {
@@ -109,6 +122,8 @@ func TestJSONNotUTF8(t *testing.T) {
 		[]byte{0xff, 0xfd},
 		[2]byte{0xff, 1},
 		map[string]any{"\ufffd": []byte("\xff")},
+		map[textKey]jsonKey{"\ufffd": "\xff"},
+		[]letter{'a'},
 		&tagged{Out: "\xff", Name: "\ufffd", hidden: "\xff"},
 		itself{"\ufffd"},
 		itself{`\ufffd`},
