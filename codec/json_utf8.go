@@ -12,8 +12,8 @@ import (
 // another value would come back than was stored, and say nothing.
 const errNotUTF8 = PlainError("a string in it is not valid UTF-8, which JSON cannot hold: use []byte, or another codec")
 
-// replaced is what encoding/json writes for bytes that are not UTF-8: \ufffd, where a U+FFFD of the string's own stays as it is;
-// with GOEXPERIMENT=jsonv2 it may be another.
+// replaced is what encoding/json writes for bytes that are not UTF-8: the escape \ufffd, while it writes a U+FFFD that is in the
+// string itself as it is. It is asked, as GOEXPERIMENT=jsonv2 may write another.
 var replaced = func() []byte {
 	data, _ := json.Marshal("\xff")
 	return bytes.Trim(data, `"`)
@@ -89,7 +89,7 @@ func encodesItself(v reflect.Value, method reflect.Type) bool {
 	return v.Kind() != reflect.Interface && (v.Type().Implements(method) || v.CanAddr() && reflect.PointerTo(v.Type()).Implements(method))
 }
 
-// hasBadText asks v's MarshalText again.
+// hasBadText calls v's MarshalText again and looks at what it returns.
 func hasBadText(v reflect.Value) bool {
 	if v.Kind() == reflect.Pointer && v.IsNil() || !v.CanInterface() {
 		return false
