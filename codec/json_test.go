@@ -52,7 +52,7 @@ type (
 	jsonKey string // likewise
 	letter  byte
 	dash    struct {
-		Name string `json:"-,"` // in JSON its name is "-"
+		Name string `json:"-,omitempty"` // in JSON its name is "-"
 	}
 	embedded struct{ Inner string }
 	tagged   struct {

@@ -51,7 +51,7 @@ func hasBadString(v reflect.Value) bool {
 	case reflect.Struct:
 		for i := range v.NumField() {
 			field := v.Type().Field(i)
-			// Only "-" alone leaves a field out: with "-," its name is "-".
+			// Only "-" alone leaves a field out: with an option behind it, "-" is the name.
 			if (field.IsExported() || field.Anonymous) && field.Tag.Get("json") != "-" && hasBadString(v.Field(i)) {
 				return true
 			}
