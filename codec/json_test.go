@@ -52,7 +52,8 @@ type (
 	jsonKey string // likewise
 	letter  byte
 	dash    struct {
-		Name string `json:"-,omitempty"` // in JSON its name is "-"
+		//lint:ignore SA5008 people write this, and in JSON the name is "-"
+		Name string `json:"-,"`
 	}
 	embedded struct{ Inner string }
 	tagged   struct {
