@@ -7,13 +7,11 @@ package codec
 
 import "github.com/pgcache/go/codec/internal/safe"
 
-// PlainError is an error of a Codec whose text says what is wrong, and nothing of the value. What a Cache returns and logs shows the
-// text of no other error of a codec, as that may quote the value, but for kinds that it knows.
+// PlainError is an error of a Codec whose text says what is wrong and nothing of the value, so that a Cache may return and log it.
+// Of other errors of a codec, whose text may quote the value, a Cache shows the kind alone.
 type PlainError = safe.PlainError
 
-const errDestination = PlainError("the destination is not a non-nil pointer")
-
-// A Codec turns a value into bytes and back. Implementations must be safe for concurrent use, must not keep v or data
+// A Codec turns a value into bytes and back. Its methods must be safe for concurrent use, must not keep v or data
 // after they return, must return bytes that nobody else changes, and must not panic. Package codec/codectest tests that.
 type Codec interface {
 	// Name identifies the format, 1 to 32 bytes of letters, digits, '_', '-' and '.'. It is stored with every row:
@@ -28,4 +26,56 @@ type Codec interface {
 	// v's type, or that more bytes follow it; the cache then counts a miss. Whatever Unmarshal leaves in v after an error
 	// is never handed out. What was nil decodes to the zero value.
 	Unmarshal(data []byte, v any) error
+}
+
+// A KeyedCodec is a Codec that binds the bytes to the key of the row that holds them. A Cache calls its two methods
+// instead of Marshal and Unmarshal, and the same is asked of them. key is the row's whole key, with the namespace. A codec that wraps
+// another one passes the key on with Marshal and Unmarshal of this package.
+type KeyedCodec interface {
+	Codec
+
+	// MarshalKeyed encodes v for the row of key, as Marshal does.
+	MarshalKeyed(key string, v any) ([]byte, error)
+
+	// UnmarshalKeyed decodes data of the row of key, as Unmarshal does. Bytes that were encoded for another key are an
+	// error, if the codec can find out.
+	UnmarshalKeyed(key string, data []byte, v any) error
+}
+
+// A Reader is a Codec that can also read what codecs of other names wrote. A Cache asks it for every row whose codec
+// name is not its own. So a program can wrap its codec without losing the rows that the bare codec wrote.
+type Reader interface {
+	Codec
+
+	// ReaderOf returns the codec that decodes bytes written under name, or nil if there is none. It must not return a
+	// codec that accepts less safe bytes than its own: one that authenticates accepts no plain ones.
+	ReaderOf(name string) Codec
+}
+
+// Marshal encodes v with c for the row of key: with MarshalKeyed if c is a KeyedCodec, else with Marshal, which does not see key.
+func Marshal(c Codec, key string, v any) ([]byte, error) {
+	if keyed, ok := c.(KeyedCodec); ok {
+		return keyed.MarshalKeyed(key, v)
+	}
+	return c.Marshal(v)
+}
+
+// Unmarshal decodes data of the row of key into v with c: with UnmarshalKeyed if c is a KeyedCodec, else with Unmarshal.
+func Unmarshal(c Codec, key string, data []byte, v any) error {
+	if keyed, ok := c.(KeyedCodec); ok {
+		return keyed.UnmarshalKeyed(key, data, v)
+	}
+	return c.Unmarshal(data, v)
+}
+
+// ReaderOf returns the codec that c decodes bytes written under name with: c itself, the one that c names if it is a
+// Reader, or nil.
+func ReaderOf(c Codec, name string) Codec {
+	if c.Name() == name {
+		return c
+	}
+	if r, ok := c.(Reader); ok {
+		return r.ReaderOf(name)
+	}
+	return nil
 }

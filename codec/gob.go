@@ -46,8 +46,8 @@ var (
 // Name returns "gob".
 func (Gob) Name() string { return "gob" }
 
-// Marshal returns v's gob, which is empty for a nil v, and its checksum. Channels, functions,
-// structs without an exported field and values that contain themselves are errors.
+// Marshal returns v's gob, which is empty for a nil v, and its checksum. Channels, functions, structs without an exported field and
+// values that contain themselves are errors.
 func (Gob) Marshal(v any) (data []byte, err error) {
 	defer safe.Wrap(&err, "gob", "marshal", v)
 	if err := gobNesting.Check(v); err != nil {
@@ -75,9 +75,9 @@ func (Gob) Marshal(v any) (data []byte, err error) {
 // an error.
 func (Gob) Unmarshal(data []byte, v any) (err error) {
 	defer safe.Wrap(&err, "gob", "unmarshal", v)
-	target := reflect.ValueOf(v)
-	if target.Kind() != reflect.Pointer || target.IsNil() {
-		return errDestination
+	target, err := safe.Destination(v)
+	if err != nil {
+		return err
 	}
 	if len(data) < sumSize {
 		return PlainError("too short for a checksum")
@@ -87,7 +87,7 @@ func (Gob) Unmarshal(data []byte, v any) (err error) {
 		return PlainError("the checksum does not match")
 	}
 	if len(stream) == 0 { // nil
-		target.Elem().SetZero()
+		target.SetZero()
 		return nil
 	}
 	rest := bytes.NewReader(stream)
@@ -95,7 +95,7 @@ func (Gob) Unmarshal(data []byte, v any) (err error) {
 		return err
 	}
 	if rest.Len() > 0 {
-		return PlainError("trailing bytes after the value")
+		return safe.ErrTrailing
 	}
 	return nil
 }

@@ -62,12 +62,10 @@ func (Raw) Unmarshal(data []byte, v any) (err error) {
 		}
 	}
 	defer safe.Wrap(&err, "raw", "unmarshal", v)
-	target := reflect.ValueOf(v)
-	if target.Kind() != reflect.Pointer || target.IsNil() {
-		return errDestination
-	}
-	target = target.Elem()
+	target, err := safe.Destination(v)
 	switch {
+	case err != nil:
+		return err
 	case !isRaw(target.Type()):
 		return errRaw
 	case target.Kind() == reflect.String:

@@ -56,7 +56,7 @@ func (w *worker) count(ctx context.Context, c *counter, writes bool) {
 		w.book.fail(err)
 		return
 	}
-	w.did.counted.Add(1)
+	w.activity.counted.Add(1)
 	c.mu.Lock()
 	least, most := int64(c.by(start))+1, int64(c.begun)
 	other, twice := c.taken[n]
@@ -96,19 +96,23 @@ func (w *worker) readCounter(ctx context.Context, c *counter) {
 		applied = 0 // as in judge
 	}
 	c.mu.Lock()
-	floors := map[string]int64{"P1": int64(c.by(applied)), "P2": int64(c.by(r.start - bound)), "P3": own, "P4": seen}
+	asked := int64(0)
 	if down {
-		floors["P5"] = int64(c.by(r.start))
+		asked = int64(c.by(r.start))
 	}
+	floors := []struct {
+		promise string
+		least   int64
+	}{{"P3", own}, {"P4", seen}, {"P5", asked}, {"P1", int64(c.by(applied))}, {"P2", int64(c.by(r.start - bound))}}
 	most := int64(c.begun)
 	c.mu.Unlock()
 	if n > most {
 		w.book.breach(c.breach(r, n, fmt.Sprintf("at most %d", most)))
 	}
-	for promise, least := range floors {
-		if n < least {
-			b := c.breach(r, n, fmt.Sprintf("%d or more", least))
-			b.promise = promise
+	for _, f := range floors {
+		if n < f.least {
+			b := c.breach(r, n, fmt.Sprintf("%d or more", f.least))
+			b.promise = f.promise
 			w.book.breach(b)
 			return
 		}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/pgcache/go/driver/pgxdriver"
 	"github.com/pgcache/go/driver/pqdriver"
+	"github.com/pgcache/go/internal/pgserver"
 	"github.com/pgcache/go/listener"
 	"github.com/pgcache/go/localcache"
 	"github.com/pgcache/go/pgcache"
@@ -37,12 +37,13 @@ type fleet struct {
 
 	counters  []*counter
 	plantedAt int // the first key that the selftest spoils
-	did       done
+	activity  activity
 
-	places places
-	now    []string // the map of shards in force
-	whole  bool     // it has all shards
-	mover  func(ctx context.Context, names []string) error
+	// Of a fleet over shards.
+	owners   owners
+	shardMap []string                                        // the names of the shards in the map in force
+	whole    bool                                            // it has all shards
+	mover    func(ctx context.Context, names []string) error // introduces a map: a Move, or a skip of the selftest
 }
 
 // node is one process of a fleet: a pool, a listener and a cache of its own.
@@ -77,7 +78,7 @@ func start(ctx context.Context, cfg config, dsn string) (f *fleet, err error) {
 		f.keys = append(f.keys, h)
 	}
 	if cfg.more {
-		f.keys = append(f.keys, f.more()...)
+		f.keys = append(f.keys, f.moreKeys()...)
 	}
 	f.plantedAt = len(f.keys)
 	if cfg.selftest {
@@ -93,7 +94,7 @@ func start(ctx context.Context, cfg config, dsn string) (f *fleet, err error) {
 			f.keys = append(f.keys, h)
 		}
 	}
-	if f.db, err = sql.Open("pgx", named(dsn, f.name)); err != nil {
+	if f.db, err = sql.Open("pgx", withName(dsn, f.name)); err != nil {
 		return f, err
 	}
 	f.db.SetMaxOpenConns(harnessConns)
@@ -120,7 +121,7 @@ func start(ctx context.Context, cfg config, dsn string) (f *fleet, err error) {
 	if err := f.writers[0].cache.Migrate(ctx); err != nil {
 		return f, err
 	}
-	f.now, f.whole = f.shardsIn(-1), true
+	f.shardMap, f.whole = f.shardsIn(-1), true
 	if cfg.more && cfg.shards == 0 {
 		if err := f.watchTable(ctx); err != nil {
 			return f, fmt.Errorf("watch a table: %w", err)
@@ -134,7 +135,7 @@ func (f *fleet) newNode(id int, dsn string, conns int) (n *node, err error) {
 	var shards []pgcache.Shard
 	for i, schema := range f.schemas() {
 		// Nodes share nothing, and those of one DSN would share a connection of lib/pq: each part's differs.
-		p, err := f.newPart(named(dsn, fmt.Sprintf("%s node-%d %d", f.name, id, i)), schema, conns)
+		p, err := f.newPart(withName(dsn, fmt.Sprintf("%s node-%d %d", f.name, id, i)), schema, conns)
 		if err != nil {
 			return nil, errors.Join(err, n.close())
 		}
@@ -230,7 +231,7 @@ func (f *fleet) connsPerNode(ctx context.Context) (int, error) {
 	return conns, nil
 }
 
-// each does f for all nodes at once, and returns what went wrong.
+// each does something for all nodes at once, and returns what went wrong.
 func (f *fleet) each(do func(n *node) error) error {
 	nodes := f.nodes()
 	errs := make([]error, len(nodes))
@@ -255,7 +256,7 @@ func (f *fleet) ready(ctx context.Context) error {
 
 // stop takes the fleet down and its schema away. It says what was left behind.
 func (f *fleet) stop(ctx context.Context) error {
-	err := errors.Join(f.each((*node).close), f.places.close())
+	err := errors.Join(f.each((*node).close), f.owners.close())
 	if f.db == nil {
 		return err
 	}
@@ -281,13 +282,5 @@ func (f *fleet) leftovers(ctx context.Context) error {
 	}
 }
 
-// named is dsn with a name for its sessions.
-func named(dsn, name string) string {
-	if !strings.HasPrefix(dsn, "postgres://") && !strings.HasPrefix(dsn, "postgresql://") {
-		return dsn + " application_name='" + name + "'" // of two, the last one counts
-	}
-	base, query, _ := strings.Cut(dsn, "?")
-	params, _ := url.ParseQuery(query) // what can't be parsed here, no driver can use
-	params.Set("application_name", name)
-	return base + "?" + strings.ReplaceAll(params.Encode(), "+", "%20") // lib/pq knows no other space
-}
+// withName is dsn with a name for its sessions.
+func withName(dsn, name string) string { return pgserver.WithParam(dsn, "application_name", name) }

@@ -16,6 +16,13 @@ func clock() time.Duration { return time.Since(began) }
 
 const never = time.Duration(math.MaxInt64)
 
+// Numbers of those that read or write and are no node.
+const (
+	table    = -1 // the harness itself, when it looks at the rows
+	somebody = -2 // who changes a watched table
+	keyMover = -3 // who moves keys between shards
+)
+
 // value is what every node stores: it says of itself which write it is.
 type value struct {
 	Key    string
@@ -49,7 +56,7 @@ type history struct {
 	source *source // not nil: values come from loaders, and what is written is the source
 
 	mu     sync.Mutex
-	writes []write // by number, which is the order of their begins
+	writes []write // by number
 	acks   []ack   // in the order of time
 	looks  []look  // likewise
 	open   []int   // not acknowledged: under way, or failed, which means that they may yet come to pass
@@ -172,7 +179,7 @@ func (h *history) loadedAs(n int) value {
 	return h.value(n)
 }
 
-// nothing says whether the source has nothing, for a loader; else what it has.
+// lookUp is what the loader of a resilient key does: it returns what the source has, and whether that is nothing.
 func (h *history) lookUp() (v value, gone bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

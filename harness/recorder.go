@@ -43,27 +43,28 @@ const timePrefix = "harness "
 const chimeKey = "harness:time"
 
 // state is what a read that starts now is bound to, of a key whose changes go through the change log or are published inline.
-func (e *recorder) state(logged bool) (applied time.Duration, down bool) {
-	down = !e.live.Load()
+func (r *recorder) state(logged bool) (applied time.Duration, down bool) {
+	down = !r.live.Load()
 	if logged {
-		return time.Duration(e.logged.Load()), down
+		return time.Duration(r.logged.Load()), down
 	}
-	return time.Duration(e.applied.Load()), down
+	return time.Duration(r.applied.Load()), down
 }
 
 // Listen implements pgcache.Listener.
-func (e *recorder) Listen(ctx context.Context, channel string, sub pgcache.Subscriber) error {
-	e.live.Store(false)
-	return e.Listener.Listen(ctx, channel, &inner{Subscriber: sub, recorder: e})
+func (r *recorder) Listen(ctx context.Context, channel string, sub pgcache.Subscriber) error {
+	r.live.Store(false)
+	return r.Listener.Listen(ctx, channel, &recorded{Subscriber: sub, recorder: r})
 }
 
-type inner struct {
+// recorded is a Subscriber whose recorder sees what it is told.
+type recorded struct {
 	pgcache.Subscriber
 	recorder *recorder
 }
 
 // Notify is called by the goroutine that reads the socket, one at a time.
-func (s *inner) Notify(payload string) {
+func (s *recorded) Notify(payload string) {
 	s.Subscriber.Notify(payload)
 	if at, ok := strings.CutPrefix(payload, pgcache.ProbePrefix+timePrefix); ok {
 		if t, err := strconv.ParseInt(at, 10, 64); err == nil {
@@ -85,14 +86,14 @@ func (s *inner) Notify(payload string) {
 }
 
 // StartPolling is what listener.Poll calls.
-func (s *inner) StartPolling(ctx context.Context) (func(context.Context) ([]string, error), error) {
+func (s *recorded) StartPolling(ctx context.Context) (func(context.Context) ([]string, error), error) {
 	return s.Subscriber.(interface {
 		StartPolling(ctx context.Context) (func(context.Context) ([]string, error), error)
 	}).StartPolling(ctx)
 }
 
 // Trust after a Down begins with nothing in memory: whatever is read from now on is newer than this moment.
-func (s *inner) Trust(trusted time.Time) {
+func (s *recorded) Trust(trusted time.Time) {
 	if !s.recorder.live.Load() {
 		raise(&s.recorder.applied, int64(clock()))
 		raise(&s.recorder.logged, int64(clock()))
@@ -103,7 +104,7 @@ func (s *inner) Trust(trusted time.Time) {
 
 // Down notes it after the cache has, as Trust notes it before: in between the cache would be bound to more than it can
 // know.
-func (s *inner) Down(err error) {
+func (s *recorded) Down(err error) {
 	s.Subscriber.Down(err)
 	if s.recorder.live.Swap(false) {
 		s.recorder.gaps.Add(1)

@@ -106,12 +106,12 @@ checked      %d answers of nodes, %d rows
 		f.kills.Load(), gaps, 100*r.live,
 		b.n, r.rows)
 
-	if d := &f.did; f.cfg.more {
+	if d := &f.activity; f.cfg.more {
 		say(out, "groups       %d removals; transactions %d committed, %d rolled back; a watched table changed %d times\n", d.removals.Load(), d.commits.Load(), d.rollbacks.Load(), d.updates.Load())
 		say(out, "resilience   %d stale answers, %d that there is nothing; %d counted, %d touched\n", d.stale.Load(), d.nones.Load(), d.counted.Load(), d.touched.Load())
 	}
 	if f.cfg.shards > 0 {
-		say(out, "shards       %d, %d moves of %d keys, %d operations refused because of them\n", f.cfg.shards, f.did.moves.Load(), f.did.keysMoved.Load(), f.book.moving)
+		say(out, "shards       %d, %d moves of %d keys, %d operations refused because of them\n", f.cfg.shards, f.activity.moves.Load(), f.activity.keysMoved.Load(), f.book.moving)
 	}
 	breaches, errors := f.book.total()
 	say(out, "errors       %d\nviolations   %d", errors, breaches)

@@ -89,6 +89,6 @@ func (f *fleet) recordedOwner(ctx context.Context, tx *sql.Tx) (owner func(key s
 			latest = epoch
 		}
 	}
-	s, err := f.places.of(names)
+	s, err := f.owners.of(names)
 	return func(key string) int { return shardNumber(s.Owner(key)) }, err
 }

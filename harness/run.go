@@ -44,66 +44,25 @@ func (f *fleet) run(ctx context.Context, progress func(share float64)) (result, 
 		}
 	}
 
-	background, quiet := context.WithCancel(work)
-	defer quiet()
+	background, stopBackground := context.WithCancel(work)
+	defer stopBackground()
+	disturbing, stopDisturbing := context.WithCancel(background)
+	defer stopDisturbing()
 	var others sync.WaitGroup
-	others.Go(func() { f.every(background, timeEvery, f.publishTime) })
-	others.Go(func() {
-		f.every(background, rowsEvery, func(ctx context.Context) error { return f.judgeRows(ctx, &res.rows) })
-	})
-	others.Go(func() {
-		f.every(background, cleanEvery, func(ctx context.Context) error {
-			_, err := f.writers[0].cache.Cleanup(ctx) // what has expired, at once: the next write of a key is silent
-			return err
-		})
-	})
-	updates, still := context.WithCancel(background)
-	defer still()
-	if f.cfg.more {
-		others.Go(func() { f.every(updates, updateEvery, f.updateSource) })
-	}
-	kills, peace := context.WithCancel(work)
-	defer peace()
-	if f.cfg.kill > 0 {
-		others.Go(func() { f.every(kills, f.cfg.kill, f.killListener) })
-	}
-
-	var mover sync.WaitGroup // a Move that has begun is brought to its end
-	if f.cfg.move > 0 {
-		mover.Go(func() { f.every(kills, f.cfg.move, func(context.Context) error { return f.move(work) }) })
-	}
-
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	var live, looks int
-	for clock()-began < f.cfg.duration && ctx.Err() == nil {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-		}
-		for _, n := range f.nodes() {
-			for _, p := range n.parts {
-				if _, down := p.recorder.state(true); !down {
-					live++
-				}
-				looks++
-			}
-		}
-		progress(min(1, float64(clock()-began)/float64(f.cfg.duration)))
-	}
-	peace()
-	still()
+	mover := f.startOthers(background, disturbing, &others, &res.rows)
+	res.live = f.watch(ctx, began, progress)
+	stopDisturbing()
 	close(stop)
 	workers.Wait()
 	mover.Wait()
-	res.took, res.live = clock()-began, float64(live)/float64(max(1, looks))
+	res.took = clock() - began
 	for _, w := range all {
 		res.tally.merge(&w.tally)
 	}
 
 	// When all is quiet, every node must have the newest of everything, and so must the table.
 	err := f.settle(work)
-	quiet()
+	stopBackground()
 	others.Wait()
 	if err != nil {
 		return res, err
@@ -112,6 +71,58 @@ func (f *fleet) run(ctx context.Context, progress func(share float64)) (result, 
 		f.each(func(n *node) error { f.readAll(work, n); return nil }),
 		f.judgeRows(work, &res.rows),
 	)
+}
+
+// startOthers starts what goes on beside the workers: until background ends, the time is published, rows are judged and what has
+// expired is removed; until disturbing ends, the watched table is changed, listeners are ended and keys are moved. rows counts the rows
+// judged. A Move that has begun is brought to its end, for which mover waits.
+func (f *fleet) startOthers(background, disturbing context.Context, others *sync.WaitGroup, rows *int) (mover *sync.WaitGroup) {
+	others.Go(func() { f.every(background, timeEvery, f.publishTime) })
+	others.Go(func() {
+		f.every(background, rowsEvery, func(ctx context.Context) error { return f.judgeRows(ctx, rows) })
+	})
+	others.Go(func() {
+		f.every(background, cleanEvery, func(ctx context.Context) error {
+			_, err := f.writers[0].cache.Cleanup(ctx) // what has expired, at once: the next write of a key is silent
+			return err
+		})
+	})
+	if f.cfg.more {
+		others.Go(func() { f.every(disturbing, updateEvery, f.updateSource) })
+	}
+	if f.cfg.kill > 0 {
+		others.Go(func() { f.every(disturbing, f.cfg.kill, f.killListener) })
+	}
+	mover = &sync.WaitGroup{}
+	if f.cfg.move > 0 {
+		mover.Go(func() {
+			f.every(disturbing, f.cfg.move, func(ctx context.Context) error { return f.move(context.WithoutCancel(ctx)) })
+		})
+	}
+	return mover
+}
+
+// watch returns when the run is over, with the share of the time that nodes listened.
+func (f *fleet) watch(ctx context.Context, began time.Duration, progress func(share float64)) (live float64) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	var listening, looks int
+	for clock()-began < f.cfg.duration && ctx.Err() == nil {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+		for _, n := range f.nodes() {
+			for _, p := range n.parts {
+				if _, down := p.recorder.state(true); !down {
+					listening++
+				}
+				looks++
+			}
+		}
+		progress(min(1, float64(clock()-began)/float64(f.cfg.duration)))
+	}
+	return float64(listening) / float64(max(1, looks))
 }
 
 // seed writes every key once.

@@ -84,8 +84,8 @@ func TestSelftest(t *testing.T) {
 			if code := onServer(t.Context(), cfg, testdb.DSN(t), "PostgreSQL", &out, &out); code != fine {
 				t.Errorf("exit code %d", code)
 			}
-			if n := strings.Count(out.String(), "noticed"); n != len(plain)+len(more) {
-				t.Errorf("%d of %d noticed", n, len(plain)+len(more))
+			if n := strings.Count(out.String(), "noticed"); n != len(basicPlants)+len(morePlants) {
+				t.Errorf("%d of %d noticed", n, len(basicPlants)+len(morePlants))
 			}
 			t.Log(out.String())
 		})
@@ -160,20 +160,6 @@ func TestParse(t *testing.T) {
 		var says bytes.Buffer
 		if _, err := parse(strings.Fields(args), &says); err == nil || !strings.Contains(says.String(), "Usage") {
 			t.Errorf("%s: %v, and it says %q", args, err, says.String())
-		}
-	}
-}
-
-func TestNamed(t *testing.T) {
-	t.Parallel()
-	for dsn, want := range map[string]string{
-		"postgres://u@h/d":                    "postgres://u@h/d?application_name=a%20b",
-		"postgresql://u@h/d?sslmode=disable":  "postgresql://u@h/d?application_name=a%20b&sslmode=disable",
-		"postgres://u@h/d?application_name=x": "postgres://u@h/d?application_name=a%20b",
-		"host=h user=u":                       "host=h user=u application_name='a b'",
-	} {
-		if got := named(dsn, "a b"); got != want {
-			t.Errorf("named(%q) = %q, want %q", dsn, got, want)
 		}
 	}
 }

@@ -5,81 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 )
-
-// A plant is something wrong that plain SQL puts under a fleet at work. The checker must notice it and call it by the
-// promise that it breaks.
-//
-// A row that is changed but keeps its version, or that goes, is noticed by the triggers on the table, and published: every
-// node comes and reads it. A row with a new version and a stamp passes for a write of the library: nothing is published.
-type plant struct {
-	name    string
-	kind    kind // of its key; "": one that no worker uses
-	promise string
-	put     func(p *plot) error
-}
-
-func (c config) plants() []plant {
-	if !c.more {
-		return plain
-	}
-	return slices.DeleteFunc(append(slices.Clone(plain), more...), func(p plant) bool {
-		return c.shards > 0 && (p.kind == fromTable || p.kind == "counter") // kinds that shards do not have
-	})
-}
-
-// plain are of single keys.
-var plain = []plant{
-	{"a node keeps what was overwritten", "", "P1", func(p *plot) error {
-		p.set(0)
-		p.ask = func() {
-			p.reader.get(p.ctx, p.key) // and keeps it, unless an invalidation was under way
-			n := p.history().begin(p.writer.id, false, 0)
-			if err := p.spoil("value = $2, version = version + 1, stamp = version + 1", p.history().valueOf(n)); err != nil {
-				p.book.fail(err)
-			}
-			p.history().done(n)
-		}
-		return nil
-	}},
-	{"a node does not find its own write", "", "P3", func(p *plot) error {
-		p.set(0)
-		p.set(0)
-		err := p.spoil("value = $2", p.history().valueOf(0))
-		p.asked = p.writer
-		return err
-	}},
-	{"a node goes back", "", "P4", func(p *plot) error {
-		p.set(0)
-		p.set(0)
-		p.reader.get(p.ctx, p.key)
-		return p.spoil("value = $2", p.history().valueOf(0))
-	}},
-	{"a value is lost", "", "P4", func(p *plot) error {
-		p.set(0)
-		p.reader.get(p.ctx, p.key)
-		return p.exec("DELETE FROM " + p.table("cache_entries") + " WHERE key = $1")
-	}},
-	{"an old value is stored over a newer one", "", "P6", func(p *plot) error {
-		p.set(0)
-		p.set(0)
-		return p.spoil("value = $2, version = version + 1, stamp = version + 1", p.history().valueOf(0))
-	}},
-	{"a value that nobody wrote", "", "P7", func(p *plot) error {
-		p.set(0)
-		v := p.history().valueOf(0)
-		v.N++
-		return p.spoil("value = $2", v)
-	}},
-	{"a value outlives its expiry", "", "P7", func(p *plot) error {
-		p.set(time.Second)
-		err := p.spoil("value = $2, expires_at = NULL", p.history().valueOf(0))
-		time.Sleep(time.Second + 2*drift)
-		return err
-	}},
-}
 
 // plot is the key that a plant is put on. No worker uses it.
 type plot struct {

@@ -48,7 +48,7 @@ func viewOf[T any](n *node, opts ...pgcache.ViewOption) view[T] {
 	return pgcache.For[T](n.single, opts...)
 }
 
-// part is what a node has of one shard. A node without shards has one part.
+// part is the pool, the cache and the recorder that a node has for one shard. A node without shards has one part.
 type part struct {
 	cache    *pgcache.Cache
 	db       *sql.DB
@@ -87,13 +87,13 @@ func (f *fleet) shardsIn(without int) (names []string) {
 	return names
 }
 
-// places says which shard has a key by a map that is recorded. It is asked for few maps, again and again.
-type places struct {
+// owners says which shard has a key by a map that is recorded. It is asked for few maps, again and again.
+type owners struct {
 	mu   sync.Mutex
 	maps map[string]*pgcache.Shards // without a database
 }
 
-func (p *places) of(names []string) (*pgcache.Shards, error) {
+func (p *owners) of(names []string) (*pgcache.Shards, error) {
 	text := fmt.Sprint(names)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -115,7 +115,7 @@ func (p *places) of(names []string) (*pgcache.Shards, error) {
 }
 
 // close ends what the maps have.
-func (p *places) close() (err error) {
+func (p *owners) close() (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.maps {
@@ -126,9 +126,6 @@ func (p *places) close() (err error) {
 
 // mostShards is how many a fleet may have.
 const mostShards = 8
-
-// moved is the number of the one who moves keys, which is no node.
-const moved = -3
 
 // leaseEnds is when no node follows the step before the last one of a Move any longer, from the Move's end on. It is twice what the
 // library says, since a call may have asked at the last moment and be told to come back then.
@@ -145,11 +142,11 @@ func (f *fleet) move(ctx context.Context) error {
 		without = rand.N(f.cfg.shards)
 	}
 	names := f.shardsIn(without)
-	before, err := f.places.of(f.now)
+	before, err := f.owners.of(f.shardMap)
 	if err != nil {
 		return err
 	}
-	after, err := f.places.of(names)
+	after, err := f.owners.of(names)
 	if err != nil {
 		return err
 	}
@@ -158,15 +155,15 @@ func (f *fleet) move(ctx context.Context) error {
 		if before.Owner(h.name) == after.Owner(h.name) {
 			continue
 		}
-		if f.did.keysMoved.Add(1); h.source == nil { // else it is loaded again: entries come and go
-			notes[h] = h.begin(moved, true, 0)
+		if f.activity.keysMoved.Add(1); h.source == nil { // else it is loaded again: entries come and go
+			notes[h] = h.begin(keyMover, true, 0)
 		}
 	}
 	if err := f.mover(ctx, names); err != nil {
 		return err
 	}
-	f.now = names
-	f.did.moves.Add(1)
+	f.shardMap = names
+	f.activity.moves.Add(1)
 	select {
 	case <-time.After(leaseEnds):
 	case <-ctx.Done():
@@ -177,7 +174,7 @@ func (f *fleet) move(ctx context.Context) error {
 	return nil
 }
 
-// moveByNode is how it is done.
+// moveByNode has one of the nodes move the keys.
 func (f *fleet) moveByNode(ctx context.Context, names []string) error {
 	n := f.nodes()[rand.N(len(f.nodes()))]
 	if err := n.shards.Move(ctx, names...); err != nil {

@@ -23,15 +23,15 @@ const (
 	soakSamples = 60   // at least, in a run of two minutes or more
 )
 
-// watched is one thing that must not grow, and what growth is not counted: a share of its mean, or an amount where that
+// series is one thing that must not grow, and what growth is not counted: a share of its mean, or an amount where that
 // is more. Files have high-water marks that are reached at random, so tables get more than counters.
-type watched struct {
+type series struct {
 	name  string
 	share float64
 	floor float64
 }
 
-var watches = []watched{
+var allSeries = []series{
 	{"heap bytes", 0.10, 4 << 20},
 	{"goroutines", 0.10, 10},
 	{"sessions", 0.10, 5},
@@ -43,7 +43,7 @@ var watches = []watched{
 	{"notices bytes", 0.25, 4 << 20},
 }
 
-// sample is the values of watches at a time.
+// sample is the values of allSeries at a time.
 type sample struct {
 	at     time.Duration
 	values []float64
@@ -76,7 +76,7 @@ func (f *fleet) soak(ctx context.Context, out io.Writer) error {
 	for {
 		select {
 		case <-tick.C:
-			values, err := f.look(context.WithoutCancel(ctx))
+			values, err := f.measure(context.WithoutCancel(ctx))
 			if err != nil {
 				return err
 			}
@@ -131,8 +131,8 @@ func (f *fleet) soakWorker(ctx context.Context, n *node) {
 	}
 }
 
-// look takes the values of watches.
-func (f *fleet) look(ctx context.Context) ([]float64, error) {
+// measure takes the values of allSeries.
+func (f *fleet) measure(ctx context.Context) ([]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	runtime.GC()
@@ -162,7 +162,7 @@ func judgeSoak(out io.Writer, samples []sample) error {
 	var errs []error
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', tabwriter.AlignRight)
 	say(table, "\tmean\tgrowth\tallowed\t\n")
-	for i, w := range watches {
+	for i, w := range allSeries {
 		mean, growth := line(samples, i)
 		allowed := max(w.share*mean, w.floor)
 		say(table, "%s\t%.0f\t%+.0f\t%.0f\t\n", w.name, mean, growth, allowed)

@@ -15,7 +15,7 @@ func TestJudgeSoak(t *testing.T) {
 		var all []sample
 		for i := range 90 {
 			s := sample{at: time.Duration(i) * time.Second}
-			for j, w := range watches {
+			for j, w := range allSeries {
 				base := 4 * w.floor / max(w.share, 0.1)
 				v := base * (1 + 0.02*(rand.Float64()-0.5))
 				if i < 30 {
@@ -33,7 +33,7 @@ func TestJudgeSoak(t *testing.T) {
 	if err := judgeSoak(io.Discard, series(-1, 0)); err != nil {
 		t.Error(err)
 	}
-	for i, w := range watches {
+	for i, w := range allSeries {
 		if err := judgeSoak(io.Discard, series(i, 3)); err == nil || !strings.HasPrefix(err.Error(), w.name) {
 			t.Errorf("%s grew, and the verdict is %v", w.name, err)
 		}

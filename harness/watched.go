@@ -14,9 +14,6 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// somebody is the number of those who are no node and change a table.
-const somebody = -2
-
 // updateEvery is how often somebody changes a row of the watched table.
 const updateEvery = 30 * time.Millisecond
 
@@ -72,7 +69,7 @@ func (f *fleet) updateSource(ctx context.Context) error {
 	for i, key := range keys {
 		f.keys[key].done(numbers[i])
 	}
-	f.did.updates.Add(1)
+	f.activity.updates.Add(1)
 	return nil
 }
 

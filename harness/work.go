@@ -7,17 +7,6 @@ import (
 	"time"
 )
 
-// kind says how a key is used.
-type kind string
-
-const (
-	owned   kind = "owned"   // one node writes it: the order of its values is known
-	shared  kind = "shared"  // all writing nodes do, at the same time
-	sourced kind = "sourced" // loaded by GetOrSet from a source that one node changes, and deletes behind the change
-)
-
-func kindOf(key int) kind { return []kind{owned, shared, owned, sourced}[key%4] }
-
 // owner is the writing node that alone writes a key, where there is one.
 func (f *fleet) owner(key int) int { return key / 2 % len(f.writers) }
 
@@ -52,7 +41,7 @@ func (w *worker) work(ctx context.Context, stop <-chan struct{}) {
 		case <-pause.C:
 		}
 		if w.cfg.more && rand.N(3) == 0 {
-			w.mores(ctx)
+			w.workMore(ctx)
 		} else if writes && rand.N(4) > 0 {
 			w.change(ctx, mine[rand.N(len(mine))])
 		} else {

@@ -31,24 +31,25 @@ var ErrNoEcho = errors.New("notifications do not arrive: most likely a transacti
 	"or the listener is connected to another database or server than the data; " +
 	"let it use a direct connection (ListenerDSN)")
 
-// Config tunes a Listener. The zero value means the defaults; negative values are errors of Listen.
+// Config tunes a Listener. The zero value means the defaults; negative values, and a BackoffMin above BackoffMax, are errors of Listen.
 type Config struct {
-	// HeartbeatEvery is the time from one question to the server to the next, and HeartbeatTimeout how
-	// long its reply may take. Their sum is how long a silently broken connection can go unnoticed. They default to 2 s and 1 s.
+	// HeartbeatEvery is the time from one heartbeat, a round trip on the connection, to the next, and HeartbeatTimeout how long it may
+	// take. Their sum is how long a silently broken connection can go unnoticed. They default to 2 s and 1 s.
 	HeartbeatEvery, HeartbeatTimeout time.Duration
 
-	// ProbeTimeout is how long a probe may take to come back, with the wait for a connection of the pool. Defaults to 5 s.
+	// ProbeTimeout is how long the echo of a probe may take, including the Subscriber's wait for a connection of its pool. Defaults
+	// to 5 s.
 	ProbeTimeout time.Duration
 
 	// DialTimeout is how long a connection may take to come up, including the wait for a free one in a pool. Defaults to 10 s.
 	DialTimeout time.Duration
 
-	// BackoffMin and BackoffMax bound the wait between attempts, which is random ("full jitter") and doubles while
-	// attempts fail. They default to 50 ms and 5 s.
+	// BackoffMin and BackoffMax bound the wait between attempts. It is random, from nothing to a bound ("full jitter") that begins at
+	// BackoffMin and doubles up to BackoffMax while attempts fail. They default to 50 ms, and 5 s or BackoffMin if that is more.
 	BackoffMin, BackoffMax time.Duration
 
-	// Logger gets one warning when notifications do not arrive (ErrNoEcho). Everything else goes to Down. nil means
-	// slog.Default.
+	// Logger gets one warning in the life of a Listener, when notifications do not arrive (ErrNoEcho). Everything else goes to Down
+	// alone. nil means slog.Default.
 	Logger *slog.Logger
 }
 
@@ -77,7 +78,7 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// New returns a Listener that opens its connection with dial.
+// New returns a Listener that opens its connection with dial: pgxdriver.Dial, pgxdriver.DialDSN, pqdriver.DialDSN, or another.
 //
 // Its Listen returns nil when ctx ended, within a second even if the network is gone, and then nothing of it is left
 // unless other calls go on: no goroutine, no session. It returns an error for a channel that is not 1 to 63 bytes of
@@ -89,8 +90,8 @@ func New(dial Dial, cfg Config) pgcache.Listener {
 	return Shared(new(int), dial, cfg)
 }
 
-// Shared is New for Listeners that use one connection together: those whose key, which must be comparable, and cfg are
-// equal. The connection is opened with the dial of the first of them that listens.
+// Shared is New for Listeners that use one connection together: those whose key and cfg are equal, in the whole process. A key that is
+// not comparable is an error of Listen. The connection is opened with the dial of the first of them that listens.
 func Shared(key any, dial Dial, cfg Config) pgcache.Listener {
 	return &listener{key: key, dial: dial, cfg: cfg}
 }

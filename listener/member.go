@@ -17,9 +17,9 @@ const probeGrace = 500 * time.Millisecond
 
 // member is one Listen call: its Subscriber, and its state on the connection in use.
 //
-//	idle -- due, LISTEN, Probe --> probing -- echo --> live
-//	 ^--- Probe failed, no echo ------'                 |
-//	 ^--- the connection is in doubt -------------------'
+//	waiting -- due, LISTEN, Probe --> probing -- echo --> live
+//	   ^------ Probe failed, no echo ----'                 |
+//	   ^------ the connection is in doubt -----------------'
 type member struct {
 	cfg     Config
 	channel string
@@ -34,19 +34,20 @@ type member struct {
 	gone     bool
 	state    state
 	reported bool      // Down was called for the current failure; cleared when an attempt begins
-	at       time.Time // idle: when to try; probing: when to give up
+	at       time.Time // waiting: when to try; probing: when to give up
 	nonce    string    // of the latest probe
 	sent     time.Time // when it was
 	probe    *probe    // the latest, nil before the first; there is never more than one whose Probe is running
 	retry    backoff
 }
 
+// state is how far a member is on the connection in use.
 type state int
 
 const (
-	idle state = iota
-	probing
-	live
+	waiting state = iota // until member.at, for the next probe
+	probing              // until member.at at the latest, for the echo
+	live                 // trusted from heartbeat to heartbeat
 )
 
 // probe is one call of Subscriber.Probe.
@@ -66,14 +67,14 @@ func newMember(ctx context.Context, cfg Config, channel string, sub pgcache.Subs
 func (m *member) renew() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.state, m.at, m.reported = idle, time.Time{}, false
+	m.state, m.at, m.reported = waiting, time.Time{}, false
 }
 
 // due reports whether a probe can be sent now: not while an earlier one is still running, so that there is at most one.
 func (m *member) due(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.state == idle && !now.Before(m.at) && !m.probe.running()
+	return m.state == waiting && !now.Before(m.at) && !m.probe.running()
 }
 
 // begin sends a probe, on a goroutine of its own: it goes over the Subscriber's connections, which may be slow or
@@ -122,7 +123,7 @@ func (m *member) failed(now time.Time) error {
 	default:
 		return nil
 	}
-	m.state, m.at = idle, now.Add(m.retry.delay())
+	m.state, m.at = waiting, now.Add(m.retry.delay())
 	m.retry.grow()
 	m.reportDown(err)
 	return err
@@ -132,7 +133,7 @@ func (m *member) failed(now time.Time) error {
 func (m *member) schedule() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.state == live || m.state == idle && m.probe.running() {
+	if m.state == live || m.state == waiting && m.probe.running() {
 		return time.Time{}
 	}
 	return m.at
@@ -192,7 +193,7 @@ func (m *member) trusted(asked time.Time) time.Time {
 func (m *member) down(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.state = idle
+	m.state = waiting
 	if m.probe != nil {
 		m.probe.cancel() // the next connection needs one of its own
 	}

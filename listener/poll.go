@@ -9,16 +9,23 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// DefaultPollInterval is how often Poll asks by default.
+// DefaultPollInterval is the interval of Poll where none is given.
 const DefaultPollInterval = 100 * time.Millisecond
+
+const (
+	minPollInterval = time.Millisecond
+	maxPollInterval = 30 * time.Second // a poller has to ask at least once a minute
+)
 
 // pollTimeout is how long the answer of a poll may take: the subscriber is trusted until then.
 const pollTimeout = time.Second
 
 // Poll returns a Listener that asks the database for changes instead of listening, over the connections of the pool: for
-// transaction poolers such as PgBouncer, and databases without LISTEN. every is how often, 100 ms if 0, at least a
-// millisecond; it is the delay of an invalidation, and a statement each time. Where one node of a fleet polls, all
-// nodes' changes go through the change log.
+// transaction poolers such as PgBouncer, and databases without LISTEN. It asks again this long after each answer, 0 being
+// DefaultPollInterval: an invalidation is late by that and a statement at the most. An interval that is not between a millisecond and
+// 30 s is an error of Listen. Where one node of a fleet polls, all nodes' changes go through the change log.
+//
+// It works with a pgcache.Cache as the Subscriber alone. Safe for concurrent use.
 func Poll(every time.Duration) pgcache.Listener {
 	if every == 0 {
 		every = DefaultPollInterval
@@ -44,7 +51,7 @@ func (p poll) Listen(ctx context.Context, _ string, sub pgcache.Subscriber) erro
 	if !ok {
 		return errors.New("pgcache: poll: the subscriber can't be polled")
 	}
-	if p.every < time.Millisecond || p.every > 30*time.Second {
+	if p.every < minPollInterval || p.every > maxPollInterval {
 		return fmt.Errorf("pgcache: poll: every %v: must be between a millisecond and 30 s", p.every)
 	}
 	pause := newBackoff(p.every, max(p.every, 5*time.Second))

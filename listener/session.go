@@ -140,7 +140,7 @@ func (s *session) advance() (until time.Time, err error) {
 
 	until = s.next
 	for _, m := range members {
-		if len(awaited) > 0 && m.is(idle) { // its probe can't be started before
+		if len(awaited) > 0 && m.is(waiting) { // its probe can't be started before
 			continue
 		}
 		if at := m.schedule(); until.IsZero() || !at.IsZero() && at.Before(until) {

@@ -1,4 +1,5 @@
-// Package localcache is what a node keeps in its own memory: recently used entries, bounded in number and in bytes.
+// Package localcache is what a node keeps in its own memory: recently used entries, bounded in number and in bytes. New makes one,
+// None one that keeps nothing; package localcache/localcachetest tests others.
 //
 // It has no rule of coherence. The pgcache.Cache that uses it decides, under its own locks, which entry is stored, which is removed and
 // whether one may still be handed out. A local cache only has to keep what it is given, forget it on Delete and Clear, and evict what
@@ -10,14 +11,14 @@ import (
 	"unique"
 )
 
-// Key identifies a row: the namespace before the first ':' of its key, and the rest. Two parts, so that a typed view
-// looks a key up without concatenating.
+// Key identifies a row: the namespace before the first ':' of its key, "" if there is none, and the rest. It has two parts so that a
+// typed view looks a key up without concatenating.
 type Key struct {
 	Namespace string
 	Name      string
 }
 
-// Row is the key of the row.
+// Row returns the key of the row, "<namespace>:<name>", or the name alone where there is no namespace.
 func (k Key) Row() string {
 	if k.Namespace == "" {
 		return k.Name
@@ -32,7 +33,7 @@ type Entry struct {
 	Raw      *[]byte               // the encoded value, where Value is nil
 	Codec    unique.Handle[string] // the name of the codec that wrote the row
 	Version  int64                 // the identity of the write that made the row: equal or not, never older or newer
-	Deadline int64                 // until when it may be handed out, in nanoseconds of the process's monotonic clock
+	Deadline int64                 // until when it may be handed out, in ns of the monotonic clock of its Cache; math.MaxInt64: no expiry
 	Size     int                   // bytes of key and encoded value, for the bound in bytes
 	Epoch    uint32                // the Cache's epoch in which it was stored; in another it is never handed out
 	interest uint32                // see Interest
@@ -59,10 +60,14 @@ func (e *Entry) Inherit(interest uint32) { e.interest = interest }
 // Cache keeps entries in memory. All methods are safe for concurrent use. A Get that starts after a Delete, a Set or a
 // Clear returned sees its effect; beyond that an entry may vanish at any time.
 //
-// A Cache may also have a method Keys() iter.Seq[Key], with the keys of at least those entries that are there from the beginning to the
-// end of the iteration. With it, removing a prefix (DeletePrefix) removes just the entries below it from memory; without it, all entries.
+// A Cache may have two more methods, which are safe for concurrent use too:
+//
+//   - Keys() iter.Seq[Key], the keys of at least those entries that are there from the beginning to the end of the iteration. With it,
+//     DeletePrefix removes the entries below the prefix from memory; without it, all entries.
+//   - Size() (entries int, full float64), about how many entries there are, and what share of the bounds they take, from 0 to about 1.
+//     pgcacheui and the command line show it.
 type Cache interface {
-	// Get returns the entry under k, or nil.
+	// Get returns the entry under k, or nil. The caller does not change it, but for Use.
 	Get(k Key) *Entry
 	// Set stores e under k in place of what was there. An entry larger than the whole bound is not kept, and what was
 	// there before is gone all the same.
@@ -71,12 +76,4 @@ type Cache interface {
 	Delete(k Key)
 	// Clear forgets everything.
 	Clear()
-}
-
-// Options bounds a local cache. The zero value means the defaults.
-type Options struct {
-	// MaxEntries is the largest number of entries kept. Defaults to 4096.
-	MaxEntries int
-	// MaxBytes is the largest sum of Entry.Size. Defaults to 64 MiB.
-	MaxBytes int64
 }

@@ -1,4 +1,4 @@
-// Package compress makes the values of another codec smaller.
+// Package compress makes the values of another codec smaller: with s2, or with zstd where Zstd is given.
 package compress
 
 import (
@@ -15,9 +15,9 @@ import (
 type Codec struct {
 	inner     codec.Codec
 	name      string
-	algorithm byte
-	above     int
-	max       int
+	algorithm byte // asS2 or asZstd
+	above     int  // bytes from which a value is compressed
+	max       int  // bytes that a value may have, decompressed
 }
 
 var (
@@ -42,8 +42,8 @@ const (
 // An Option changes what New makes.
 type Option func(*Codec)
 
-// Above sets the size from which values are compressed, in bytes of the inner codec. The default is 1 KiB. Smaller values
-// take one byte more than with the inner codec.
+// Above sets the size from which values are compressed, in bytes of the inner codec. The default is 1 KiB; less than 64 means 64.
+// Smaller values take one byte more than with the inner codec.
 func Above(bytes int) Option { return func(c *Codec) { c.above = max(bytes, smallest) } }
 
 // MaxBytes bounds what a value may decompress to, so that a forged row cannot exhaust the memory. Values above it are
@@ -79,7 +79,7 @@ func (c *Codec) Name() string {
 	return c.name
 }
 
-// Marshal encodes v with the inner codec, and compresses the bytes.
+// Marshal encodes v with the inner codec, and compresses the bytes. A value above MaxBytes is an error.
 func (c *Codec) Marshal(v any) ([]byte, error) {
 	data, err := c.inner.Marshal(v)
 	if err != nil {
@@ -97,7 +97,7 @@ func (c *Codec) MarshalKeyed(key string, v any) ([]byte, error) {
 	return c.pack(data)
 }
 
-// Unmarshal decompresses data and decodes it with the inner codec.
+// Unmarshal decompresses data and decodes it with the inner codec. Damaged bytes, and those of a value above MaxBytes, are errors.
 func (c *Codec) Unmarshal(data []byte, v any) error {
 	data, err := c.unpack(data)
 	if err != nil {

@@ -27,40 +27,43 @@ import (
 //
 // A value takes 42 bytes and the id more than with the inner codec.
 type Codec struct {
-	inner  codec.Codec
-	name   string
-	writes string              // the id of the key that encrypts
-	keys   map[string]newValue // by id
+	inner   codec.Codec
+	name    string
+	current string                   // the ID of the key that encrypts
+	ciphers map[string]cipherOfValue // by the ID of the key
 }
 
-// newValue returns the cipher of one value. The secret is inside the function, where no %v finds it.
-type newValue func(nonce []byte) (cipher.AEAD, error)
+// cipherOfValue returns the cipher of the one value that has this half of a nonce. The secret is inside the function, where no %v
+// finds it.
+type cipherOfValue func(nonce []byte) (cipher.AEAD, error)
 
 var (
 	_ codec.KeyedCodec = (*Codec)(nil)
 	_ codec.Reader     = (*Codec)(nil)
 )
 
-// A value is: version, length of the id, id, nonce, ciphertext and tag.
+// A value is: version, length of the ID, ID, nonce, ciphertext and tag.
 const (
 	version   byte = 1
-	nonceSize      = 24
-	half           = nonceSize / 2
+	nonceSize      = 24            // bytes
+	half           = nonceSize / 2 // the first derives the value's key, the second is the nonce of AES-GCM
+	tagSize        = 16            // of AES-GCM
 	maxID          = 64
 	suffix         = ".aes"
-	label          = "pgcache encrypt 1"
+	label          = "pgcache encrypt 1" // in all that is derived or authenticated, so that nothing else can stand for it
 )
 
 // New returns a codec that encrypts what inner writes. The first of keys encrypts, all of them decrypt: to change keys, put
 // the new one first, and take the old one away when its rows have expired. A value of a key that is not there is a miss.
-// The name is inner's and ".aes".
+// The name is inner's and ".aes". An inner codec that codec.Validate refuses, no key, two keys of one ID, and an ID or a Secret that is not
+// as Key says are errors.
 //
 // The rows that inner itself wrote are misses, too: who can write to the table could otherwise forge them.
 func New(inner codec.Codec, keys ...Key) (*Codec, error) {
 	if err := codec.Validate(inner); err != nil {
 		return nil, err
 	}
-	c := &Codec{inner: inner, name: inner.Name() + suffix, keys: make(map[string]newValue, len(keys))}
+	c := &Codec{inner: inner, name: inner.Name() + suffix, ciphers: make(map[string]cipherOfValue, len(keys))}
 	if err := codec.Validate(c); err != nil {
 		return nil, err
 	}
@@ -71,20 +74,21 @@ func New(inner codec.Codec, keys ...Key) (*Codec, error) {
 		if !validID(k.ID) {
 			return nil, fmt.Errorf("pgcache: encrypt: key %d: the ID is not 1 to %d letters, digits, '_', '-', '.', ':' and '/'", i+1, maxID)
 		}
-		if _, ok := c.keys[k.ID]; ok {
+		if _, ok := c.ciphers[k.ID]; ok {
 			return nil, fmt.Errorf("pgcache: encrypt: two keys have the ID %q", k.ID)
 		}
-		derive, err := k.derive()
+		cipherOf, err := k.derive()
 		if err != nil {
 			return nil, err
 		}
-		c.keys[k.ID] = derive
+		c.ciphers[k.ID] = cipherOf
 	}
-	c.writes = keys[0].ID
+	c.current = keys[0].ID
 	return c, nil
 }
 
-func (k Key) derive() (newValue, error) {
+// derive returns the ciphers of values under k. It copies what it needs of the Secret.
+func (k Key) derive() (cipherOfValue, error) {
 	switch len(k.Secret) {
 	case 16, 24, 32:
 	default:
@@ -122,23 +126,23 @@ func (c *Codec) Marshal(v any) ([]byte, error) { return c.MarshalKeyed("", v) }
 // Unmarshal decrypts data that Marshal returned and decodes it with the inner codec.
 func (c *Codec) Unmarshal(data []byte, v any) error { return c.UnmarshalKeyed("", data, v) }
 
-// MarshalKeyed encodes v with the inner codec and encrypts it, bound to the row of key.
+// MarshalKeyed encodes v with the inner codec and encrypts it, bound to the row of key. Its errors are the inner codec's.
 func (c *Codec) MarshalKeyed(key string, v any) ([]byte, error) {
 	text, err := codec.Marshal(c.inner, key, v)
 	if err != nil {
 		return nil, err
 	}
-	header := 2 + len(c.writes)
-	data := make([]byte, header+nonceSize, header+nonceSize+len(text)+16)
-	data[0], data[1] = version, byte(len(c.writes))
-	copy(data[2:], c.writes)
+	header := 2 + len(c.current)
+	data := make([]byte, header+nonceSize, header+nonceSize+len(text)+tagSize)
+	data[0], data[1] = version, byte(len(c.current))
+	copy(data[2:], c.current)
 	nonce := data[header:]
 	_, _ = rand.Read(nonce) // never fails
-	value, err := c.keys[c.writes](nonce[:half])
+	aead, err := c.ciphers[c.current](nonce[:half])
 	if err != nil {
 		return nil, fmt.Errorf("pgcache: codec %s: %w", c.name, err)
 	}
-	return value.Seal(data, nonce[half:], text, c.bound(key, data[:header])), nil
+	return aead.Seal(data, nonce[half:], text, c.bound(key, data[:header])), nil
 }
 
 // UnmarshalKeyed decrypts data, if MarshalKeyed returned it for the row of key, and decodes it with the inner codec.
@@ -155,13 +159,14 @@ const (
 	errUnknownKey   = codec.PlainError("encrypted with a key that New was not given")
 )
 
+// open returns the inner codec's bytes.
 func (c *Codec) open(key string, data []byte) ([]byte, error) {
 	if len(data) < 2 || data[0] != version || len(data) < 2+int(data[1])+nonceSize {
 		return nil, errNotEncrypted
 	}
 	header := 2 + int(data[1])
 	id := string(data[2:header])
-	derive, ok := c.keys[id]
+	cipherOf, ok := c.ciphers[id]
 	switch {
 	case !ok && validID(id):
 		return nil, fmt.Errorf("%w: %q", errUnknownKey, id)
@@ -169,11 +174,11 @@ func (c *Codec) open(key string, data []byte) ([]byte, error) {
 		return nil, errNotEncrypted
 	}
 	nonce, sealed := data[header:header+nonceSize], data[header+nonceSize:]
-	value, err := derive(nonce[:half])
+	aead, err := cipherOf(nonce[:half])
 	if err != nil {
 		return nil, err
 	}
-	text, err := value.Open(nil, nonce[half:], sealed, c.bound(key, data[:header]))
+	text, err := aead.Open(nil, nonce[half:], sealed, c.bound(key, data[:header]))
 	if err != nil {
 		return nil, codec.PlainError(fmt.Sprintf("key %q does not fit: the value is damaged, of another row, or of another secret", id))
 	}

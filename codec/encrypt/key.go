@@ -18,7 +18,7 @@ type Key struct {
 	Secret []byte
 }
 
-// String returns the ID.
+// String returns the ID, as encrypt.Key("ID").
 func (k Key) String() string { return "encrypt.Key(" + strconv.Quote(k.ID) + ")" }
 
 // GoString returns the ID.

@@ -40,6 +40,7 @@ var (
 	decoders = sync.Pool{New: func() any { return &decoder{Decoder: msgpack.NewDecoder(nil)} }}
 )
 
+// pooledSize is the largest value, in bytes, whose encoder or decoder is kept.
 const pooledSize = 64 << 10
 
 type encoder struct {
@@ -87,12 +88,12 @@ func (Codec) Marshal(v any) (data []byte, err error) {
 // are an error. It allocates in proportion to len(data) and to the size of v's types, whatever data says.
 func (Codec) Unmarshal(data []byte, v any) (err error) {
 	defer safe.Wrap(&err, "msgpack", "unmarshal", v)
-	target := reflect.ValueOf(v)
-	if target.Kind() != reflect.Pointer || target.IsNil() {
-		return codec.PlainError("the destination is not a non-nil pointer")
+	target, err := safe.Destination(v)
+	if err != nil {
+		return err
 	}
 	if len(data) == 1 && data[0] == 0xc0 { // nil, which the library refuses for some types, such as time.Time
-		target.Elem().SetZero()
+		target.SetZero()
 		return nil
 	}
 	dec := decoders.Get().(*decoder)
@@ -102,7 +103,7 @@ func (Codec) Unmarshal(data []byte, v any) (err error) {
 		return err
 	}
 	if dec.reader.pos < len(data) {
-		return errTrailing
+		return safe.ErrTrailing
 	}
 	if len(data) <= pooledSize {
 		dec.reader.reset(nil)

@@ -13,7 +13,7 @@ import (
 //
 //   - a string or extension that is longer than the rest of the data,
 //   - arrays and maps that lack more values than there are bytes left, as every value takes a byte,
-//   - nesting below safe.MaxDepth,
+//   - nesting deeper than safe.MaxDepth,
 //   - reads out of step with the tokens. There is one: wanting a map, the decoder skips the header of an extension and
 //     takes its payload, say a time, for a map; what follows would be lengths that nobody has looked at.
 //
@@ -28,10 +28,8 @@ type reader struct {
 	open            []int // and each of them, the innermost last
 }
 
-var (
-	errStep     = safe.PlainError("the value does not fit the type")
-	errTrailing = safe.PlainError("trailing bytes after the value")
-)
+// errStep is the error of a decoder that reads out of step with the tokens.
+const errStep = safe.PlainError("the value does not fit the type")
 
 func (r *reader) reset(data []byte) { *r = reader{data: data, open: r.open[:0]} }
 
@@ -66,7 +64,7 @@ func (r *reader) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// next makes the token at pos the current one, if it keeps the promises above.
+// next makes the token at pos the current one, unless it is to be refused.
 func (r *reader) next() error {
 	for len(r.open) > 0 && r.open[len(r.open)-1] == 0 {
 		r.open = r.open[:len(r.open)-1]
@@ -75,7 +73,7 @@ func (r *reader) next() error {
 		r.open[len(r.open)-1]--
 		r.missing--
 	} else if r.pos > 0 {
-		return errTrailing
+		return safe.ErrTrailing
 	}
 	if r.pos == len(r.data) {
 		return io.ErrUnexpectedEOF

@@ -6,8 +6,6 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
-	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +38,7 @@ func Exercise(t *testing.T, dsn string, f Factory) {
 		t.Parallel()
 		type testCase struct {
 			name string
-			run  func(*testing.T, *bench)
+			run  func(*testing.T, *bundle)
 		}
 		cases := []testCase{
 			{"keys", keys},
@@ -93,14 +91,14 @@ func Exercise(t *testing.T, dsn string, f Factory) {
 		for _, c := range cases {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
-				c.run(t, newBench(t, dsn, f))
+				c.run(t, newBundle(t, dsn, f))
 			})
 		}
 	})
 }
 
-// bench is one test's cache: a schema and any number of nodes.
-type bench struct {
+// bundle is one test's cache: a schema and any number of nodes.
+type bundle struct {
 	t       *testing.T
 	factory Factory
 	dsn     string
@@ -111,8 +109,8 @@ type bench struct {
 }
 
 // atOnce runs a case with nodes that publish each change in the statement that makes it.
-func atOnce(run func(*testing.T, *bench)) func(*testing.T, *bench) {
-	return func(t *testing.T, b *bench) {
+func atOnce(run func(*testing.T, *bundle)) func(*testing.T, *bundle) {
+	return func(t *testing.T, b *bundle) {
 		b.window = pgcache.Immediate
 		run(t, b)
 	}
@@ -120,8 +118,8 @@ func atOnce(run func(*testing.T, *bench)) func(*testing.T, *bench) {
 
 const prefix = "drv_"
 
-func newBench(t *testing.T, dsn string, f Factory) *bench {
-	b := &bench{t: t, factory: f, dsn: dsn, name: "x_" + strings.ToLower(rand.Text()[:16])}
+func newBundle(t *testing.T, dsn string, f Factory) *bundle {
+	b := &bundle{t: t, factory: f, dsn: dsn, name: "x_" + strings.ToLower(rand.Text()[:16])}
 	b.look = f.Open(t, b.dsnFor("look"))
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -137,7 +135,7 @@ func newBench(t *testing.T, dsn string, f Factory) *bench {
 }
 
 // drop removes all tables. It may deadlock with a statement of a node that is in use, or of a caller that has gone.
-func (b *bench) drop(ctx context.Context) (err error) {
+func (b *bundle) drop(ctx context.Context) (err error) {
 	for range 3 {
 		if _, err = b.look.ExecContext(ctx, "DROP SCHEMA IF EXISTS "+b.name+" CASCADE"); err == nil {
 			return nil
@@ -146,77 +144,27 @@ func (b *bench) drop(ctx context.Context) (err error) {
 	return err
 }
 
-func (b *bench) dsnFor(node string) string {
+func (b *bundle) dsnFor(node string) string {
 	return testdb.WithParam(b.dsn, "application_name", b.name+"_"+node)
 }
 
-// node is one process's share of a cache: a pool and a listener of its own.
-type node struct {
-	*pgcache.Cache
-	db   *sql.DB
-	name string // of its sessions
-}
-
-// start returns a node that may not be ready. change may be nil.
-func (b *bench) start(change func(*pgcache.Options)) node {
-	b.t.Helper()
-	b.nodes++
-	n := node{name: fmt.Sprint(b.name, "_", b.nodes)}
-	dsn := b.dsnFor(fmt.Sprint(b.nodes))
-	n.db = b.factory.Open(b.t, dsn)
-	o := pgcache.Options{
-		Schema: b.name, Prefix: prefix, Codec: raw{}, Listener: b.factory.Listener(b.t, n.db, dsn),
-		InvalidationWindow: b.window, Logger: slog.New(slog.DiscardHandler),
-		Timeout: patience, // a busy machine may be slow
-	}
-	if b.factory.Options != nil {
-		b.factory.Options(&o)
-	}
-	if change != nil {
-		change(&o)
-	}
-	c, err := pgcache.New(n.db, o)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	n.Cache = c
-	b.t.Cleanup(func() { c.Close() })
-	return n
-}
-
-// node returns a node that is ready.
-func (b *bench) node(change func(*pgcache.Options)) node {
-	b.t.Helper()
-	n := b.start(change)
-	must(b.t, n.Migrate(b.t.Context()))
-	n.ready(b.t)
-	return n
-}
-
-func (n node) ready(t *testing.T) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	must(t, n.Ready(ctx))
-}
-
 // table is the table of entries.
-func (b *bench) table() string { return b.name + "." + prefix + "cache_entries" }
+func (b *bundle) table() string { return b.name + "." + prefix + "cache_entries" }
 
-func (b *bench) exec(query string, args ...any) {
+func (b *bundle) exec(query string, args ...any) {
 	b.t.Helper()
 	_, err := b.look.ExecContext(b.t.Context(), query, args...)
 	must(b.t, err)
 }
 
-func (b *bench) count(query string, args ...any) (n int) {
+func (b *bundle) count(query string, args ...any) (n int) {
 	b.t.Helper()
 	must(b.t, b.look.QueryRowContext(b.t.Context(), query, args...).Scan(&n))
 	return n
 }
 
 // sessions counts those whose names begin with name.
-func (b *bench) sessions(name string) int {
+func (b *bundle) sessions(name string) int {
 	b.t.Helper()
 	return b.count("SELECT count(*) FROM pg_stat_activity WHERE starts_with(application_name, $1::text)", name)
 }

@@ -2,7 +2,6 @@ package drivertest
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -73,7 +72,7 @@ func (c call) wantError(t *testing.T, err, cause error) {
 }
 
 // contexts: a caller whose context has ended gets that as the cause, at once, and nobody else suffers.
-func contexts(t *testing.T, b *bench) {
+func contexts(t *testing.T, b *bundle) {
 	n := b.node(forgetful)
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -87,7 +86,7 @@ func contexts(t *testing.T, b *bench) {
 }
 
 // lockTable keeps everybody out of the table until unlock.
-func (b *bench) lockTable() (unlock func()) {
+func (b *bundle) lockTable() (unlock func()) {
 	b.t.Helper()
 	tx, err := b.look.BeginTx(b.t.Context(), nil)
 	must(b.t, err)
@@ -97,7 +96,7 @@ func (b *bench) lockTable() (unlock func()) {
 }
 
 // noAnswer: a statement that hangs ends with the caller's context or with Timeout, and the pool is fine afterwards.
-func noAnswer(t *testing.T, b *bench) {
+func noAnswer(t *testing.T, b *bundle) {
 	const limit = 300 * time.Millisecond
 	patient, hasty := b.node(forgetful), b.start(func(o *pgcache.Options) { forgetful(o); o.Timeout = limit })
 	for _, n := range []node{patient, hasty} {
@@ -143,50 +142,9 @@ func noAnswer(t *testing.T, b *bench) {
 	}
 }
 
-// connect opens as many connections as n is going to need.
-func (n node) connect(t *testing.T, many int) {
-	t.Helper()
-	n.db.SetMaxOpenConns(many)
-	n.db.SetMaxIdleConns(many)
-	conns := make([]*sql.Conn, many)
-	for i := range conns {
-		var err error
-		conns[i], err = n.db.Conn(t.Context())
-		must(t, err)
-	}
-	for _, c := range conns {
-		c.Close()
-	}
-}
-
-// tablesDropped while everything runs, with statements prepared: an error says so, and Migrate mends it.
-func tablesDropped(t *testing.T, b *bench) {
-	n := b.node(nil)
-	for range 2 {
-		for _, c := range calls {
-			must(t, c.run(t.Context(), n))
-			must(t, c.run(t.Context(), n))
-		}
-		must(t, b.drop(t.Context()))
-		for _, c := range calls {
-			if c.op == "get" || c.op == "get or set" || c.op == "get many" || c.op == "get or set many" {
-				continue // may be answered from memory: dropping tables publishes nothing
-			}
-			c.wantError(t, c.run(t.Context(), n), pgcache.ErrNotMigrated)
-		}
-		for _, c := range calls { // now also those: a failed write leaves nothing in memory
-			c.wantError(t, c.run(t.Context(), n), pgcache.ErrNotMigrated)
-		}
-		must(t, n.Migrate(t.Context()))
-	}
-	for _, c := range calls {
-		must(t, c.run(t.Context(), n))
-	}
-}
-
 // sessionsLost: the server ends all sessions of a node, as in a restart. What can be sent again is, the listener comes
 // back, and the local cache with it.
-func sessionsLost(t *testing.T, b *bench) {
+func sessionsLost(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	n, other := b.node(nil), b.node(nil)
 	lose := func() {
@@ -219,7 +177,7 @@ func sessionsLost(t *testing.T, b *bench) {
 }
 
 // closed: after Close nothing of the cache is left, and the pool is as it was.
-func closed(t *testing.T, b *bench) {
+func closed(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	n := b.node(nil)
 	for _, c := range calls {

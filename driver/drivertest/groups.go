@@ -9,7 +9,7 @@ import (
 )
 
 // groups removes tags, a prefix and a namespace: what was stored is gone on both nodes, and nothing else is.
-func groups(t *testing.T, b *bench) {
+func groups(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	n, other, db := b.node(nil), b.node(nil), b.node(forgetful)
 	view := func(n node) *pgcache.Typed[[]byte] {

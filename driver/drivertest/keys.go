@@ -4,42 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 
-	"github.com/pgcache/go/localcache"
 	"github.com/pgcache/go/pgcache"
 )
 
-// forgetful makes a node that keeps nothing in memory and receives nothing: what it returns comes from the database.
-func forgetful(o *pgcache.Options) { o.Local, o.Listener = localcache.None(), nil }
-
-// want fails unless n has value under key. nil: no value.
-func (n node) want(t *testing.T, key string, value []byte) {
-	t.Helper()
-	var got []byte
-	found, err := n.Get(t.Context(), key, &got)
-	if err != nil || found != (value != nil) || !bytes.Equal(got, value) {
-		t.Errorf("Get(%.60q) returns %.60q, %v, %v; want %.60q", key, got, found, err, value)
-	}
-}
-
-// sees waits until n has value under key. nil: no value.
-func (n node) sees(t *testing.T, key string, value []byte) {
-	t.Helper()
-	var got []byte
-	var err error
-	eventually(t, fmt.Sprintf("Get(%.60q) returns %.60q", key, value), func() bool {
-		var found bool
-		got = nil
-		found, err = n.Get(t.Context(), key, &got)
-		must(t, err)
-		return found == (value != nil) && bytes.Equal(got, value)
-	})
-}
-
-func keys(t *testing.T, b *bench) {
+func keys(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	n, db := b.node(nil), b.node(forgetful)
 	view := pgcache.For[[]byte](n.Cache, pgcache.Namespace("na'me {"))
@@ -89,7 +60,7 @@ func keys(t *testing.T, b *bench) {
 	}
 }
 
-func keysInBulk(t *testing.T, b *bench) {
+func keysInBulk(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	n, db := b.node(nil), b.node(forgetful)
 	for _, c := range []struct {
@@ -122,30 +93,9 @@ func keysInBulk(t *testing.T, b *bench) {
 	}
 }
 
-func wantMany(t *testing.T, view *pgcache.Typed[[]byte], keys []string, want map[string][]byte) {
-	t.Helper()
-	got, err := view.GetMany(t.Context(), keys)
-	must(t, err)
-	sameMany(t, got, want)
-}
-
-func sameMany(t *testing.T, got, want map[string][]byte) {
-	t.Helper()
-	for key := range got {
-		if _, ok := want[key]; !ok {
-			t.Errorf("%.60q: got %.60q, want none", key, got[key])
-		}
-	}
-	for key, value := range want {
-		if g, ok := got[key]; !ok || !bytes.Equal(g, value) {
-			t.Errorf("%.60q: got %.60q (%d bytes), %v; want %.60q (%d bytes)", key, g, len(g), ok, value, len(value))
-		}
-	}
-}
-
 // keysPublished has one node hold every key in memory while another changes it: each key survives the way through a
 // notification.
-func keysPublished(t *testing.T, b *bench) {
+func keysPublished(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	writer, holder := b.node(nil), b.node(nil)
 	keys := append(awkwardKeys(), longestKeys()...)
@@ -193,7 +143,7 @@ func keysPublished(t *testing.T, b *bench) {
 }
 
 // colons: the row "ns:name" is one entry, however it is addressed and wherever else a ':' is.
-func colons(t *testing.T, b *bench) {
+func colons(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	n, db := b.node(nil), b.node(forgetful)
 	names := []string{":", "::", ":::", ":a:", "a::b", "a:b:c:"}
@@ -225,7 +175,7 @@ func colons(t *testing.T, b *bench) {
 	}
 }
 
-func badKeys(t *testing.T, b *bench) {
+func badKeys(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	n := b.start(nil) // no tables: nothing of this may reach the server
 	view := pgcache.For[[]byte](n.Cache, pgcache.Namespace("ns"))

@@ -14,7 +14,7 @@ import (
 )
 
 // oneLoad: however many ask on two nodes, one of them loads, with the same pool.
-func oneLoad(t *testing.T, b *bench) {
+func oneLoad(t *testing.T, b *bundle) {
 	const callers = 50
 	ctx := t.Context()
 	nodes := []node{b.node(nil), b.node(nil)}
@@ -50,7 +50,7 @@ func oneLoad(t *testing.T, b *bench) {
 	}
 }
 
-func failingLoads(t *testing.T, b *bench) {
+func failingLoads(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	n, other := b.node(nil), b.node(nil)
 	view := pgcache.For[[]byte](n.Cache)
@@ -95,7 +95,7 @@ func failingLoads(t *testing.T, b *bench) {
 }
 
 // fencedLoads: what was loaded before a write is not stored over it, whoever wrote.
-func fencedLoads(t *testing.T, b *bench) {
+func fencedLoads(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	loader, writer, db := b.node(nil), b.node(nil), b.node(forgetful)
 	clearing := func(key string) error { return writer.Clear(ctx) }
@@ -137,15 +137,13 @@ func fencedLoads(t *testing.T, b *bench) {
 }
 
 // fencedLoadsOfMany: of many that are loaded together, only those that were written meanwhile are not stored.
-func fencedLoadsOfMany(t *testing.T, b *bench) {
+func fencedLoadsOfMany(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	loader, writer, db := b.node(nil), b.node(nil), b.node(forgetful)
 	loaded := map[string][]byte{"a": []byte("loaded"), "b": []byte("loaded"), "c": []byte("loaded"), "d": []byte("loaded")}
 	keys := []string{"a", "b", "c", "d"}
 	got, err := pgcache.For[[]byte](loader.Cache).GetOrSetMany(ctx, keys, func(context.Context, []string) (map[string][]byte, error) {
-		must(t, writer.Set(ctx, "b", []byte("set")))
-		must(t, writer.Delete(ctx, "c"))
-		return loaded, nil
+		return loaded, errors.Join(writer.Set(ctx, "b", []byte("set")), writer.Delete(ctx, "c"))
 	})
 	must(t, err)
 	sameMany(t, got, map[string][]byte{"a": []byte("loaded"), "b": []byte("set"), "c": []byte("loaded"), "d": []byte("loaded")})
@@ -156,13 +154,13 @@ func fencedLoadsOfMany(t *testing.T, b *bench) {
 }
 
 // locks: a load holds one advisory lock on a session of its node, and none when it is over.
-func locks(t *testing.T, b *bench) {
+func locks(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	n := b.node(nil)
 	// Locks of a transaction, with which changes are published, are not meant.
-	held := func(key string) int {
+	held := func(sessions string) int {
 		return b.count(`SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-			WHERE l.locktype = 'advisory' AND a.state = 'idle' AND starts_with(a.application_name, $1::text)`, key)
+			WHERE l.locktype = 'advisory' AND a.state = 'idle' AND starts_with(a.application_name, $1::text)`, sessions)
 	}
 	var got []byte
 	must(t, n.GetOrSet(ctx, "k", &got, func(context.Context) (any, error) {

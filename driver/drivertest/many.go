@@ -13,7 +13,7 @@ import (
 
 // severalStatements writes more rows and more bytes than go into one statement, empty values among large ones, and reads
 // them in one.
-func severalStatements(t *testing.T, b *bench) {
+func severalStatements(t *testing.T, b *bundle) {
 	const rows, large = 2500, 900 << 10
 	ctx := t.Context()
 	n, other, db := b.node(nil), b.node(nil), b.node(forgetful)
@@ -51,7 +51,7 @@ func severalStatements(t *testing.T, b *bench) {
 }
 
 // someOfMany: only absent keys reach the loader, what it returns is stored, and what it leaves out is not there.
-func someOfMany(t *testing.T, b *bench) {
+func someOfMany(t *testing.T, b *bundle) {
 	const rows = 2500
 	ctx := t.Context()
 	n, db := b.node(nil), b.node(forgetful)

@@ -7,14 +7,15 @@ import (
 	"time"
 )
 
-// raw is a codec that leaves bytes as they are, so that tests decide what the database is given.
+// raw is a codec that leaves bytes as they are, so that tests decide what the database is given. Unlike codec.Raw it returns nil for no
+// bytes, which a driver could take for NULL.
 type raw struct{}
 
 func (raw) Name() string { return "raw" }
 
 func (raw) Marshal(v any) ([]byte, error) {
 	if b, ok := v.([]byte); ok {
-		return append([]byte(nil), b...), nil // nil when it is empty
+		return append([]byte(nil), b...), nil
 	}
 	return nil, fmt.Errorf("raw takes []byte, not %T", v)
 }
@@ -30,7 +31,7 @@ func (raw) Unmarshal(data []byte, v any) error {
 
 // awkwardKeys are those that some quoting, escaping, collation or parser on the way could trip over. No two are equal.
 func awkwardKeys() []string {
-	keys := []string{
+	return []string{
 		"k", "K", "k ", " k", " ", "  ", "\t", "\n", "\r\n", "a\nb", "\u00a0", "\u200b", "\ufeff",
 		"'", "''", "a'b", `"`, `""`, `a"b`, `\`, `\\`, `a\b`, `\"`, `\n`, `\x00ff`, `E'\x41'`, "`", "´",
 		"{}", "{", "}", "{a,b}", `{"a","b"}`, ",", "a,b", "(a,b)", "[1:2]={a,b}", "NULL", "null", `"NULL"`, "true", "0", "-1",
@@ -40,7 +41,6 @@ func awkwardKeys() []string {
 		"2*", "p", "1:k0000000000000001;", "21:k0000000000000001;",
 		strings.Repeat("k", 1000), strings.Repeat(`\`, 1000), strings.Repeat(`"`, 1000), strings.Repeat("😀", 250),
 	}
-	return keys
 }
 
 // longestKeys have as many bytes as a key may have without a namespace.

@@ -12,7 +12,7 @@ import (
 )
 
 // shortTTL: an entry lives as long as it was given, to within 50 ms, in memory, in the database and as seen by others.
-func shortTTL(t *testing.T, b *bench) {
+func shortTTL(t *testing.T, b *bundle) {
 	const ttl, slack = 300 * time.Millisecond, 50 * time.Millisecond
 	ctx := t.Context()
 	writer, other, db := b.node(nil), b.node(nil), b.node(forgetful)
@@ -66,7 +66,7 @@ func shortTTL(t *testing.T, b *bench) {
 	db.sees(t, "at once", nil)
 }
 
-func longTTLs(t *testing.T, b *bench) {
+func longTTLs(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	n, db := b.node(nil), b.node(forgetful)
 	for name, c := range map[string]struct {
@@ -95,7 +95,7 @@ func longTTLs(t *testing.T, b *bench) {
 	}
 }
 
-func badTTLs(t *testing.T, b *bench) {
+func badTTLs(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	n := b.start(nil) // no tables: nothing of this may reach the server
 	for _, ttl := range []time.Duration{-2, -time.Second, math.MinInt64} {
@@ -113,7 +113,7 @@ func badTTLs(t *testing.T, b *bench) {
 }
 
 // tombstones: a Delete leaves a row without a value, which is found by nobody.
-func tombstones(t *testing.T, b *bench) {
+func tombstones(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	n, db := b.node(nil), b.node(forgetful)
 	must(t, n.Set(ctx, "was there", []byte{}))

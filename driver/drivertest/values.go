@@ -3,7 +3,6 @@ package drivertest
 import (
 	"bytes"
 	"context"
-	"errors"
 	"maps"
 	"slices"
 	"testing"
@@ -15,27 +14,7 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-func migrateTwice(t *testing.T, b *bench) {
-	ctx := t.Context()
-	n := b.start(nil)
-	if err := n.Ready(ctx); !errors.Is(err, pgcache.ErrNotMigrated) {
-		t.Errorf("Ready returns %v, want ErrNotMigrated", err)
-	}
-	state, err := n.MigrationState(ctx)
-	if must(t, err); state.Have != 0 || len(state.Pending) == 0 || len(state.Pending) != state.Want {
-		t.Errorf("before: %+v", state)
-	}
-	must(t, n.Migrate(ctx))
-	must(t, n.Set(ctx, "k", []byte("v")))
-	must(t, n.Migrate(ctx))
-	b.node(nil).want(t, "k", []byte("v"))
-	if state, err = n.MigrationState(ctx); err != nil || state.Have != state.Want || len(state.Pending) != 0 {
-		t.Errorf("after: %+v, %v", state, err)
-	}
-	n.ready(t)
-}
-
-func values(t *testing.T, b *bench) {
+func values(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	n, other, db := b.node(nil), b.node(nil), b.node(forgetful)
 	all := awkwardValues()
@@ -65,7 +44,7 @@ func values(t *testing.T, b *bench) {
 	wantMany(t, pgcache.For[[]byte](db.Cache), keys, all)
 }
 
-func codecs(t *testing.T, b *bench) {
+func codecs(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	n, db := b.node(nil), b.node(forgetful)
 	want := somebody()
@@ -95,7 +74,7 @@ func codecs(t *testing.T, b *bench) {
 }
 
 // nilValues: nothing is a value too, which is found and not loaded again.
-func nilValues(t *testing.T, b *bench) {
+func nilValues(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	for _, c := range []codec.Codec{codec.JSON{}, codec.Gob{}, msgpack.Codec{}} {
 		n := b.node(func(o *pgcache.Options) { o.Codec = c })

@@ -1,4 +1,4 @@
-// Package pgxdriver lets a Cache listen through pgx, version 5.
+// Package pgxdriver lets a Cache listen through pgx, version 5: on a connection of the pool (Listener), or on one of its own (ListenerDSN).
 package pgxdriver
 
 import (
@@ -37,7 +37,8 @@ type (
 	dsnKey  struct{ sum [sha256.Size]byte } // a Listener that is printed shows no password
 )
 
-// Dial is what Listener connects with, for those who want a listener.Config of their own.
+// Dial is what Listener connects with, for those who want a listener.Config of their own: listener.New(pgxdriver.Dial(db), cfg). A db
+// that is nil or of another driver is a Permanent error, so that Listen returns it.
 func Dial(db *sql.DB) listener.Dial {
 	return func(ctx context.Context, on func(channel, payload string)) (listener.Conn, error) {
 		if db == nil {
@@ -67,7 +68,8 @@ func Dial(db *sql.DB) listener.Dial {
 	}
 }
 
-// DialDSN is what ListenerDSN connects with, for those who want a listener.Config of their own.
+// DialDSN is what ListenerDSN connects with, for those who want a listener.Config of their own: listener.New(pgxdriver.DialDSN(dsn), cfg).
+// A dsn that cannot be parsed is a Permanent error, so that Listen returns it.
 func DialDSN(dsn string) listener.Dial {
 	return func(ctx context.Context, on func(channel, payload string)) (listener.Conn, error) {
 		config, err := pgx.ParseConfig(dsn)

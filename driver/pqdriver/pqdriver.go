@@ -30,7 +30,8 @@ func Listener(dsn string) pgcache.Listener {
 // dsnKey is a hash: a Listener that is printed shows no password.
 type dsnKey struct{ sum [sha256.Size]byte }
 
-// DialDSN is what Listener connects with, for those who want a listener.Config of their own.
+// DialDSN is what Listener connects with, for those who want a listener.Config of their own: listener.New(pqdriver.DialDSN(dsn), cfg).
+// A dsn that cannot be parsed is a Permanent error, so that Listen returns it.
 func DialDSN(dsn string) listener.Dial {
 	return func(ctx context.Context, on func(channel, payload string)) (listener.Conn, error) {
 		config, err := pq.NewConfig(dsn)

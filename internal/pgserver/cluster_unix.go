@@ -23,6 +23,9 @@ import (
 	"time"
 )
 
+// canRun says why this operating system cannot run a throw-away cluster.
+func canRun() error { return nil }
+
 // stopLimit is how long a server may take to stop before it is killed. An immediate shutdown gives its own children 5 s.
 const stopLimit = 10 * time.Second
 
@@ -42,7 +45,7 @@ var throwAway = map[string]string{
 
 // cluster is a data folder and the server that runs on it.
 type cluster struct {
-	bin    string
+	bin    string // the folder of the binaries
 	folder string // holds data and log
 	acc    account
 	log    *os.File

@@ -24,26 +24,25 @@ const (
 
 // Server is a Postgres that answered when Start returned. Its methods are safe for concurrent use.
 type Server struct {
-	// DSN connects to it, with lib/pq as well as with pgx: a URL, or key=value pairs if PGCACHE_DSN holds such
-	// names the server.
+	// DSN connects to it, with lib/pq as well as with pgx: a URL, or key=value pairs if that is what PGCACHE_DSN holds.
 	DSN string
-	// Source says in a few words where the server comes from: "PGCACHE_DSN" or the folder of its binaries.
+	// Source says in a few words where the server comes from: "PGCACHE_DSN", or "binaries in" a folder.
 	Source string
 	// Version is what the server calls server_version, such as "17.5".
 	Version string
 
-	own process // nil when somebody else runs the server
+	own ownCluster // nil when somebody else runs the server
 }
 
-// process is a throw-away cluster.
-type process interface {
+// ownCluster is a throw-away cluster that this process has started, where the operating system can run one.
+type ownCluster interface {
 	restart(ctx context.Context, mode string) error
 	close() error
 }
 
 // Config says what StartWith may not choose by itself. The zero value leaves everything to it.
 type Config struct {
-	// Logf is called with one line that says which server is used. Nil: it is not.
+	// Logf is the logf of Start. Nil: nothing is logged.
 	Logf func(format string, args ...any)
 	// Own asks for a throw-away cluster even where PGCACHE_DSN is set: for tests that restart their server. A BinDir or
 	// Settings ask for one too.
@@ -67,11 +66,14 @@ type Config struct {
 // A throw-away cluster listens on a free port of 127.0.0.1, for anybody on this machine and without a password: keep
 // nothing in it that others may not read. It promises nothing after a power cut (fsync is off), and it ends, folder and
 // all, with Close or with the process that started it, even if that is killed.
+//
+// logf, unless it is nil, is called with one line that says which server is used, and with one more before a download. Servers can be
+// started at the same time. A download takes two minutes at the most, all else one.
 func Start(ctx context.Context, logf func(format string, args ...any)) (*Server, error) {
 	return StartWith(ctx, Config{Logf: logf})
 }
 
-// StartWith is Start with a say in what is started.
+// StartWith is Start where cfg leaves it the choice.
 func StartWith(ctx context.Context, cfg Config) (*Server, error) {
 	return thisMachine().start(ctx, cfg)
 }

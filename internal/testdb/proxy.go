@@ -4,9 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -60,7 +57,7 @@ func NewProxy(tb testing.TB, dsn string) *Proxy {
 	return p
 }
 
-// StartProxy returns a proxy in front of the server that dsn names (of several hosts, the first).
+// StartProxy returns a proxy in front of the server that dsn names (of several hosts, the first), on a port of 127.0.0.1. Close ends it.
 func StartProxy(dsn string) (*Proxy, error) {
 	config, err := pgconn.ParseConfig(dsn)
 	if err != nil {
@@ -72,7 +69,7 @@ func StartProxy(dsn string) (*Proxy, error) {
 	}
 	p := &Proxy{listener: listener, links: map[*link]bool{}}
 	p.network, p.server = pgconn.NetworkAddress(config.Host, config.Port)
-	p.dsn = redirect(dsn, listener.Addr().(*net.TCPAddr).Port)
+	p.dsn = pgserver.WithAddress(dsn, "127.0.0.1", listener.Addr().(*net.TCPAddr).Port)
 	if p.network == "unix" {
 		p.dsn = WithParam(p.dsn, "sslmode", "disable") // a server has no TLS on its socket
 	}
@@ -101,30 +98,6 @@ func (p *Proxy) Lead(dsn string) error {
 	defer p.mu.Unlock()
 	p.network, p.server = pgconn.NetworkAddress(config.Host, config.Port)
 	return nil
-}
-
-// redirect returns dsn with another host and port.
-func redirect(dsn string, port int) string {
-	if !pgserver.IsURL(dsn) {
-		return WithParam(WithParam(dsn, "host", "127.0.0.1"), "port", strconv.Itoa(port))
-	}
-	// By hand: net/url would refuse the list of hosts that drivers accept.
-	scheme, rest, _ := strings.Cut(dsn, "://")
-	end := strings.IndexAny(rest, "/?")
-	if end < 0 {
-		end = len(rest)
-	}
-	hosts := strings.LastIndexByte(rest[:end], '@') + 1
-	path, query, _ := strings.Cut(rest[end:], "?")
-	params, _ := url.ParseQuery(query)
-	for _, key := range []string{"host", "hostaddr", "port"} {
-		params.Del(key)
-	}
-	dsn = scheme + "://" + rest[:hosts] + "127.0.0.1:" + strconv.Itoa(port) + path
-	if len(params) > 0 {
-		dsn += "?" + strings.ReplaceAll(params.Encode(), "+", "%20")
-	}
-	return dsn
 }
 
 // DSN leads to the server through the proxy.

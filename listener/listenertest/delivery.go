@@ -13,7 +13,7 @@ import (
 	"github.com/pgcache/go/listener"
 )
 
-func committedOnly(t *testing.T, b *bench) {
+func committedOnly(t *testing.T, b *bundle) {
 	r := b.recorder(1)
 	b.listen(t, b.factory(t, b.dsn, quick), r)
 	mark := r.live(t, 0)
@@ -44,7 +44,7 @@ func committedOnly(t *testing.T, b *bench) {
 	}
 }
 
-func inOrder(t *testing.T, b *bench) {
+func inOrder(t *testing.T, b *bundle) {
 	r := b.recorder(1)
 	b.listen(t, b.factory(t, b.dsn, quick), r)
 	mark := r.live(t, 0)
@@ -60,7 +60,7 @@ func inOrder(t *testing.T, b *bench) {
 	}
 }
 
-func eachItsChannel(t *testing.T, b *bench) {
+func eachItsChannel(t *testing.T, b *bundle) {
 	l := b.factory(t, b.dsn, quick)
 	one, again, two := b.recorder(1), b.recorder(1), b.recorder(2)
 	for _, r := range []*recorder{one, again, two} {
@@ -86,7 +86,7 @@ func eachItsChannel(t *testing.T, b *bench) {
 	}
 }
 
-func latecomers(t *testing.T, b *bench) {
+func latecomers(t *testing.T, b *bundle) {
 	l := b.factory(t, b.dsn, listener.Config{HeartbeatEvery: time.Hour}) // so that only the newcomer ends the Wait
 	first := b.recorder(1)
 	b.listen(t, l, first)
@@ -108,7 +108,7 @@ func latecomers(t *testing.T, b *bench) {
 	b.sessions(t, 1)
 }
 
-func leaveAmidNotifications(t *testing.T, b *bench) {
+func leaveAmidNotifications(t *testing.T, b *bundle) {
 	l := b.factory(t, b.dsn, quick)
 	stays := b.recorder(1)
 	stays.slow.Store(true)
@@ -125,7 +125,7 @@ func leaveAmidNotifications(t *testing.T, b *bench) {
 	stays.never(t, 0, down)
 }
 
-func storm(t *testing.T, b *bench) {
+func storm(t *testing.T, b *bundle) {
 	const each, statements = 1000, 20
 	cfg := quick
 	cfg.HeartbeatEvery, cfg.HeartbeatTimeout = 20*time.Millisecond, patience
@@ -161,12 +161,12 @@ func storm(t *testing.T, b *bench) {
 }
 
 // pour notifies of the numbers in one transaction.
-func (b *bench) pour(t *testing.T, channel string, from, to int) {
+func (b *bundle) pour(t *testing.T, channel string, from, to int) {
 	t.Helper()
 	b.exec(t, "SELECT pg_notify($1, i::text) FROM generate_series($2::int, $3::int) i", channel, from, to-1)
 }
 
-func slowLink(t *testing.T, b *bench) {
+func slowLink(t *testing.T, b *bundle) {
 	proxy := testdb.NewProxy(t, b.dsn)
 	proxy.Delay(30 * time.Millisecond)
 	r := b.recorder(1)
@@ -177,7 +177,7 @@ func slowLink(t *testing.T, b *bench) {
 	r.never(t, 0, down)
 }
 
-func badChannels(t *testing.T, b *bench) {
+func badChannels(t *testing.T, b *bundle) {
 	l := b.factory(t, b.dsn, quick)
 	for _, channel := range []string{"", strings.Repeat("x", 64), "a\x00b", "\xff"} {
 		r := b.recorder(1)

@@ -22,7 +22,7 @@ func leaks(t *testing.T) (check func()) {
 	}
 }
 
-func endBeforeStart(t *testing.T, b *bench) {
+func endBeforeStart(t *testing.T, b *bundle) {
 	l, r := b.factory(t, b.dsn, quick), b.recorder(1)
 	check := leaks(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -35,7 +35,7 @@ func endBeforeStart(t *testing.T, b *bench) {
 	b.sessions(t, 0)
 }
 
-func endWhileDialling(t *testing.T, b *bench) {
+func endWhileDialling(t *testing.T, b *bundle) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +58,7 @@ func endWhileDialling(t *testing.T, b *bench) {
 	check()
 }
 
-func endDuringProbe(t *testing.T, b *bench) {
+func endDuringProbe(t *testing.T, b *bundle) {
 	r := b.recorder(1)
 	asked := make(chan struct{})
 	r.probe = func(ctx context.Context, _ string) error {
@@ -75,7 +75,7 @@ func endDuringProbe(t *testing.T, b *bench) {
 	b.sessions(t, 0)
 }
 
-func endWhenLive(t *testing.T, b *bench) {
+func endWhenLive(t *testing.T, b *bundle) {
 	l := b.factory(t, b.dsn, quick)
 	check := leaks(t)
 	one, two := b.listen(t, l, b.recorder(1)), b.listen(t, l, b.recorder(2))
@@ -89,7 +89,7 @@ func endWhenLive(t *testing.T, b *bench) {
 	b.sessions(t, 0)
 }
 
-func endFrozen(t *testing.T, b *bench) {
+func endFrozen(t *testing.T, b *bundle) {
 	cfg := quick
 	cfg.HeartbeatEvery, cfg.HeartbeatTimeout = 30*time.Millisecond, time.Hour
 	for _, wait := range []time.Duration{0, 4 * cfg.HeartbeatEvery} { // a heartbeat that was sent can't be seen
@@ -107,7 +107,7 @@ func endFrozen(t *testing.T, b *bench) {
 	}
 }
 
-func endDuringBackoff(t *testing.T, b *bench) {
+func endDuringBackoff(t *testing.T, b *bundle) {
 	cfg := quick
 	cfg.BackoffMin, cfg.BackoffMax = time.Hour, time.Hour
 	proxy := testdb.NewProxy(t, b.dsn)
@@ -120,7 +120,7 @@ func endDuringBackoff(t *testing.T, b *bench) {
 	check()
 }
 
-func endAtAnyMoment(t *testing.T, b *bench) {
+func endAtAnyMoment(t *testing.T, b *bundle) {
 	l := b.factory(t, b.dsn, quick)
 	check := leaks(t)
 	for range 30 {

@@ -8,7 +8,7 @@ import (
 	"github.com/pgcache/go/listener"
 )
 
-func idleSession(t *testing.T, b *bench) {
+func idleSession(t *testing.T, b *bundle) {
 	// A role may have this set, and heartbeats alone would come too late.
 	dsn := testdb.WithParam(b.dsn, "idle_session_timeout", "200")
 	cfg := listener.Config{HeartbeatEvery: 500 * time.Millisecond, HeartbeatTimeout: 5 * time.Second}
@@ -28,7 +28,7 @@ func idleSession(t *testing.T, b *bench) {
 	r.never(t, start, down)
 }
 
-func terminated(t *testing.T, b *bench) {
+func terminated(t *testing.T, b *bundle) {
 	l := b.factory(t, b.dsn, quick)
 	one, two := b.recorder(1), b.recorder(2)
 	for _, r := range []*recorder{one, two} {
@@ -46,7 +46,7 @@ func terminated(t *testing.T, b *bench) {
 	b.sessions(t, 1)
 }
 
-func terminatedOften(t *testing.T, b *bench) {
+func terminatedOften(t *testing.T, b *bundle) {
 	r := b.recorder(1)
 	c := b.listen(t, b.factory(t, b.dsn, quick), r)
 	mark := r.live(t, 0)
@@ -72,7 +72,7 @@ func terminatedOften(t *testing.T, b *bench) {
 	b.sessions(t, 0)
 }
 
-func halfOpen(t *testing.T, b *bench) {
+func halfOpen(t *testing.T, b *bundle) {
 	cfg := quick
 	cfg.HeartbeatEvery, cfg.HeartbeatTimeout, cfg.DialTimeout = 200*time.Millisecond, 400*time.Millisecond, time.Second
 	proxy := testdb.NewProxy(t, b.dsn)
@@ -95,7 +95,7 @@ func halfOpen(t *testing.T, b *bench) {
 	r.await(t, mark, notify, "thawed")
 }
 
-func linkCut(t *testing.T, b *bench) {
+func linkCut(t *testing.T, b *bundle) {
 	cfg := quick
 	cfg.HeartbeatEvery = time.Hour // a reset is noticed without it
 	proxy := testdb.NewProxy(t, b.dsn)
@@ -113,7 +113,7 @@ func linkCut(t *testing.T, b *bench) {
 	}
 }
 
-func awayAtFirst(t *testing.T, b *bench) {
+func awayAtFirst(t *testing.T, b *bundle) {
 	proxy := testdb.NewProxy(t, b.dsn)
 	proxy.Cut()
 	r := b.recorder(1)

@@ -25,7 +25,7 @@ type Factory func(tb testing.TB, dsn string, cfg listener.Config) pgcache.Listen
 func Test(t *testing.T, f Factory) {
 	for _, test := range []struct {
 		name string
-		run  func(*testing.T, *bench)
+		run  func(*testing.T, *bundle)
 	}{
 		// These look for leaked goroutines, so they run alone.
 		{"end before the start", endBeforeStart},
@@ -36,11 +36,11 @@ func Test(t *testing.T, f Factory) {
 		{"end during back-off", endDuringBackoff},
 		{"end at any moment", endAtAnyMoment},
 	} {
-		t.Run(test.name, func(t *testing.T) { test.run(t, newBench(t, f)) })
+		t.Run(test.name, func(t *testing.T) { test.run(t, newBundle(t, f)) })
 	}
 	for _, test := range []struct {
 		name string
-		run  func(*testing.T, *bench)
+		run  func(*testing.T, *bundle)
 	}{
 		{"live only after the echo", liveAfterEcho},
 		{"probe that cannot be sent", probeFails},
@@ -63,21 +63,21 @@ func Test(t *testing.T, f Factory) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			test.run(t, newBench(t, f))
+			test.run(t, newBundle(t, f))
 		})
 	}
 }
 
-// bench is what one test works with.
-type bench struct {
+// bundle is what one test works with.
+type bundle struct {
 	factory Factory
 	db      *sql.DB // carries the data
 	dsn     string  // for the Listener; its sessions bear a name of their own
 	name    string
 }
 
-func newBench(t *testing.T, f Factory) *bench {
-	b := &bench{factory: f, db: testdb.DB(t), name: "t_" + rand.Text()}
+func newBundle(t *testing.T, f Factory) *bundle {
+	b := &bundle{factory: f, db: testdb.DB(t), name: "t_" + rand.Text()}
 	b.dsn = testdb.WithParam(testdb.DSN(t), "application_name", b.name)
 	if err := b.db.PingContext(t.Context()); err != nil {
 		t.Fatal(err)
@@ -92,26 +92,26 @@ var quick = listener.Config{
 }
 
 // exec runs SQL on the connections that carry the data.
-func (b *bench) exec(t *testing.T, query string, args ...any) {
+func (b *bundle) exec(t *testing.T, query string, args ...any) {
 	t.Helper()
 	if _, err := b.db.ExecContext(t.Context(), query, args...); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (b *bench) notify(t *testing.T, channel, payload string) {
+func (b *bundle) notify(t *testing.T, channel, payload string) {
 	t.Helper()
 	b.exec(t, "SELECT pg_notify($1, $2)", channel, payload)
 }
 
 // terminate ends the Listener's sessions.
-func (b *bench) terminate(t *testing.T) {
+func (b *bundle) terminate(t *testing.T) {
 	t.Helper()
 	b.exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1", b.name)
 }
 
 // sessions waits until the Listener has n sessions.
-func (b *bench) sessions(t *testing.T, n int) {
+func (b *bundle) sessions(t *testing.T, n int) {
 	t.Helper()
 	// The server announces to nobody that a session has ended, so this has to ask.
 	var have int
@@ -129,7 +129,7 @@ func (b *bench) sessions(t *testing.T, n int) {
 }
 
 // channel returns a name that needs its quotes.
-func (b *bench) channel(n int) string { return fmt.Sprintf(`%s "C" %d`, b.name, n) }
+func (b *bundle) channel(n int) string { return fmt.Sprintf(`%s "C" %d`, b.name, n) }
 
 // call is one call of Listen.
 type call struct {
@@ -140,7 +140,7 @@ type call struct {
 }
 
 // listen calls Listen, which ends with the test at the latest.
-func (b *bench) listen(t *testing.T, l pgcache.Listener, r *recorder) *call {
+func (b *bundle) listen(t *testing.T, l pgcache.Listener, r *recorder) *call {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	c := &call{recorder: r, cancel: cancel, done: make(chan struct{})}

@@ -13,7 +13,7 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-func liveAfterEcho(t *testing.T, b *bench) {
+func liveAfterEcho(t *testing.T, b *bundle) {
 	r := b.recorder(1)
 	gate, asked := make(chan struct{}), make(chan struct{})
 	send := r.probe
@@ -46,7 +46,7 @@ func liveAfterEcho(t *testing.T, b *bench) {
 	r.never(t, 0, down)
 }
 
-func probeFails(t *testing.T, b *bench) {
+func probeFails(t *testing.T, b *bundle) {
 	r := b.recorder(1)
 	send := r.probe
 	var tries atomic.Int32
@@ -67,7 +67,7 @@ func probeFails(t *testing.T, b *bench) {
 	r.live(t, mark)
 }
 
-func probeUnheard(t *testing.T, b *bench) {
+func probeUnheard(t *testing.T, b *bundle) {
 	var warnings strings.Builder
 	cfg := quick
 	cfg.ProbeTimeout = 200 * time.Millisecond
@@ -96,7 +96,7 @@ func probeUnheard(t *testing.T, b *bench) {
 	}
 }
 
-func probeUnheardAmongOthers(t *testing.T, b *bench) {
+func probeUnheardAmongOthers(t *testing.T, b *bundle) {
 	cfg := quick
 	cfg.ProbeTimeout = 300 * time.Millisecond
 	cfg.Logger = slog.New(slog.DiscardHandler)

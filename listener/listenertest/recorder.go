@@ -48,13 +48,13 @@ const (
 	down   kind = "Down"
 )
 
-func (b *bench) recorder(n int) *recorder {
+func (b *bundle) recorder(n int) *recorder {
 	r := &recorder{channel: b.channel(n), changed: make(chan struct{}), counts: map[kind]int{}}
 	r.probe = func(ctx context.Context, nonce string) error { return b.probe(ctx, b.db, r.channel, nonce) }
 	return r
 }
 
-func (b *bench) probe(ctx context.Context, db *sql.DB, channel, nonce string) error {
+func (b *bundle) probe(ctx context.Context, db *sql.DB, channel, nonce string) error {
 	_, err := db.ExecContext(ctx, "SELECT pg_notify($1, $2)", channel, pgcache.ProbePrefix+nonce+"and more")
 	return err
 }

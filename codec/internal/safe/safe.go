@@ -2,7 +2,10 @@
 // a value without an end, which would exhaust the stack.
 package safe
 
-import "fmt"
+import (
+	"fmt"
+	"reflect"
+)
 
 // PlainError is an error whose text says nothing of the value. It is codec.PlainError.
 type PlainError string
@@ -21,4 +24,16 @@ func Wrap(err *error, codec, operation string, v any) {
 	if *err != nil {
 		*err = fmt.Errorf("pgcache: codec %s: %s %T: %w", codec, operation, v, *err)
 	}
+}
+
+// ErrTrailing is the error of bytes that follow a value.
+const ErrTrailing = PlainError("trailing bytes after the value")
+
+// Destination returns what v points to, or an error if v is not a non-nil pointer.
+func Destination(v any) (reflect.Value, error) {
+	pointer := reflect.ValueOf(v)
+	if pointer.Kind() != reflect.Pointer || pointer.IsNil() {
+		return reflect.Value{}, PlainError("the destination is not a non-nil pointer")
+	}
+	return pointer.Elem(), nil
 }

@@ -5,7 +5,6 @@ import (
 	"encoding"
 	"encoding/json"
 	"reflect"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -13,8 +12,8 @@ import (
 // another value would come back than was stored, and say nothing.
 const errNotUTF8 = PlainError("a string in it is not valid UTF-8, which JSON cannot hold: use []byte, or another codec")
 
-// replaced is what encoding/json writes for bytes that are not UTF-8: \ufffd, where a U+FFFD of the string's own stays as it is;
-// with GOEXPERIMENT=jsonv2 it may be another.
+// replaced is what encoding/json writes for bytes that are not UTF-8: the escape \ufffd, while it writes a U+FFFD that is in the
+// string itself as it is. It is asked, as GOEXPERIMENT=jsonv2 may write another.
 var replaced = func() []byte {
 	data, _ := json.Marshal("\xff")
 	return bytes.Trim(data, `"`)
@@ -40,20 +39,20 @@ func hasBadString(v reflect.Value) bool {
 	case reflect.Pointer, reflect.Interface:
 		return hasBadString(v.Elem())
 	case reflect.Slice:
-		return v.Type().Elem().Kind() != reflect.Uint8 && hasBadElement(v)
+		return !isBase64(v.Type()) && hasBadElement(v)
 	case reflect.Array:
 		return hasBadElement(v)
 	case reflect.Map:
 		for entries := v.MapRange(); entries.Next(); {
-			if hasBadString(entries.Key()) || hasBadString(entries.Value()) {
+			if hasBadKey(entries.Key()) || hasBadString(entries.Value()) {
 				return true
 			}
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
 			field := v.Type().Field(i)
-			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-			if (field.IsExported() || field.Anonymous) && name != "-" && hasBadString(v.Field(i)) {
+			// Only "-" alone leaves a field out: with an option behind it, "-" is the name.
+			if (field.IsExported() || field.Anonymous) && field.Tag.Get("json") != "-" && hasBadString(v.Field(i)) {
 				return true
 			}
 		}
@@ -70,12 +69,27 @@ func hasBadElement(v reflect.Value) bool {
 	return false
 }
 
+// hasBadKey is hasBadString for a key of a map: encoding/json takes a string as it is, whatever methods its type has, calls
+// MarshalText of all others, and never MarshalJSON.
+func hasBadKey(key reflect.Value) bool {
+	if key.Kind() == reflect.String {
+		return !utf8.ValidString(key.String())
+	}
+	return encodesItself(key, textMarshaler) && hasBadText(key)
+}
+
+// isBase64 says that encoding/json writes a slice of type t as base64: its elements are bytes without a method of their own.
+func isBase64(t reflect.Type) bool {
+	pointer := reflect.PointerTo(t.Elem())
+	return t.Elem().Kind() == reflect.Uint8 && !pointer.Implements(jsonMarshaler) && !pointer.Implements(textMarshaler)
+}
+
 // encodesItself says that encoding/json calls a method of v.
 func encodesItself(v reflect.Value, method reflect.Type) bool {
 	return v.Kind() != reflect.Interface && (v.Type().Implements(method) || v.CanAddr() && reflect.PointerTo(v.Type()).Implements(method))
 }
 
-// hasBadText asks v's MarshalText again.
+// hasBadText calls v's MarshalText again and looks at what it returns.
 func hasBadText(v reflect.Value) bool {
 	if v.Kind() == reflect.Pointer && v.IsNil() || !v.CanInterface() {
 		return false

@@ -13,7 +13,7 @@ import (
 )
 
 // nodes see what each other write, one way and the other.
-func nodes(t *testing.T, b *bench) {
+func nodes(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	one, two := b.node(nil), b.node(nil)
 	for i := range 10 {
@@ -39,20 +39,8 @@ func nodes(t *testing.T, b *bench) {
 	}
 }
 
-// inMemory waits until n answers for key from memory.
-func (n node) inMemory(t *testing.T, key string) {
-	t.Helper()
-	eventually(t, fmt.Sprintf("%.60q is in memory", key), func() bool {
-		before := n.Stats().LocalHits
-		var got []byte
-		_, err := n.Get(t.Context(), key, &got)
-		must(t, err)
-		return n.Stats().LocalHits > before
-	})
-}
-
 // publishedAtCommit: what is changed by hand, in a transaction, is seen when it commits, not before, and not after a rollback.
-func publishedAtCommit(t *testing.T, b *bench) {
+func publishedAtCommit(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	n, other := b.node(nil), b.node(nil)
 	for _, c := range []struct {
@@ -94,7 +82,7 @@ func publishedAtCommit(t *testing.T, b *bench) {
 	}
 }
 
-func clearAll(t *testing.T, b *bench) {
+func clearAll(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	one, two, db := b.node(nil), b.node(nil), b.node(forgetful)
 	must(t, one.Clear(ctx)) // of nothing
@@ -126,7 +114,7 @@ func clearAll(t *testing.T, b *bench) {
 }
 
 // cleanup removes what has expired, a batch at a time, and nothing else.
-func cleanup(t *testing.T, b *bench) {
+func cleanup(t *testing.T, b *bundle) {
 	ctx := t.Context()
 	n := b.node(func(o *pgcache.Options) { o.CleanupBatch, o.CleanupInterval = 10, -1 })
 	view := pgcache.For[[]byte](n.Cache)
@@ -162,7 +150,7 @@ func cleanup(t *testing.T, b *bench) {
 
 // mixedUse: everything at once on two nodes. Whatever is read is a value of its key, no call fails, and in the end all
 // agree.
-func mixedUse(t *testing.T, b *bench) {
+func mixedUse(t *testing.T, b *bundle) {
 	const callers, keys = 8, 8
 	ctx := t.Context()
 	nodes := []node{b.node(nil), b.node(nil)}

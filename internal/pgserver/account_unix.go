@@ -13,19 +13,15 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 )
 
-// canRun says why this operating system cannot run a throw-away cluster.
-func canRun() error { return nil }
-
-// account is whom the server runs as. The zero value is whoever we are.
+// account is the user that the server runs as. The zero value is the user that this process runs as.
 type account struct {
 	name string
 	ids  *syscall.Credential
 }
 
-// serverAccount returns an unprivileged account if we are root, as whom Postgres refuses to run.
+// serverAccount returns an unprivileged account if this process runs as root, as Postgres refuses to.
 func serverAccount() (account, error) {
 	if os.Geteuid() != 0 {
 		return account{}, nil
@@ -55,7 +51,7 @@ func (a account) command(ctx context.Context, folder, path string, args ...strin
 	return cmd
 }
 
-// start starts cmd, and says for whom if that fails.
+// start starts cmd, and names the account in its error.
 func (a account) start(cmd *exec.Cmd) error {
 	err := cmd.Start()
 	if err != nil && a.ids != nil {
@@ -121,38 +117,5 @@ func openToAll(dir string) bool {
 			return true
 		}
 		dir = parent
-	}
-}
-
-// cacheFolder is where downloaded binaries stay: in a place that only we write to, and that the account can read.
-func cacheFolder() (string, error) {
-	if os.Geteuid() == 0 {
-		return "/var/cache/pgcache", nil
-	}
-	dir, err := os.UserCacheDir()
-	return filepath.Join(dir, "pgcache"), err
-}
-
-// lockFolder waits until no other process holds the lock of dir.
-func lockFolder(ctx context.Context, dir string) (unlock func(), err error) {
-	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { file.Close() }, nil // closing it unlocks
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			file.Close()
-			return nil, fmt.Errorf("locking %s: %w", file.Name(), err)
-		}
-		select {
-		case <-ctx.Done():
-			file.Close()
-			return nil, fmt.Errorf("waiting for another download: %w", context.Cause(ctx))
-		case <-time.After(50 * time.Millisecond):
-		}
 	}
 }
