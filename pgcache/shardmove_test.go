@@ -2,6 +2,7 @@ package pgcache_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -29,6 +30,19 @@ func follows(t *testing.T, key, owner string, nodes ...*pgcache.Shards) {
 	t.Helper()
 	for _, s := range nodes {
 		eventually(t, fmt.Sprintf("%q has %q", owner, key), func() bool { return s.Owner(key) == owner })
+	}
+}
+
+// A node that lacks a shard of both maps, while keys move from one to the other, says so once and names both.
+func TestShards_LacksWhileKeysMove(t *testing.T) {
+	t.Parallel()
+	w := newShardWorld(t, "a", "b", "c")
+	w.node("a", "b", "c")
+	w.record(5, "v1:a,c", "v1:a,b,c", "a", "b", "c")
+	err := w.given("a", "b").Ready(t.Context())
+	var e *pgcache.ShardMapError
+	if !errors.As(err, &e) || e.Reason != "this node lacks the shards c: keys are moving to v1:a,b,c" || e.Recorded != "v1:a,c" {
+		t.Error(err)
 	}
 }
 

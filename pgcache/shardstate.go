@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -200,11 +201,15 @@ func (s *Shards) routesOf(state store.Shard) (*routes, error) {
 	r.members = s.indexes(members)
 	var lacks []string
 	for _, name := range members {
-		if s.index(name) < 0 {
+		if s.index(name) < 0 && !slices.Contains(lacks, name) {
 			lacks = append(lacks, name)
 		}
 	}
-	if lacks != nil {
+	switch {
+	case lacks == nil:
+	case state.Next != "":
+		r.err = fmt.Errorf("this node lacks the shards %s: keys are moving to %s", describe(lacks), state.Next)
+	default:
 		r.err = fmt.Errorf("this node lacks the shards %s", describe(lacks))
 	}
 	return r, nil

@@ -13,7 +13,8 @@ import (
 )
 
 // A Querier runs statements in a transaction of the caller's. *sql.Tx is one, *sql.Conn within a transaction too, and so are
-// the transactions of sqlx, bun and gorm (its ConnPool).
+// sqlx.Tx, the Tx field of bun.Tx, and the ConnPool of gorm's Statement. bun.Tx itself writes arguments into the SQL and does not
+// work.
 type Querier interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
@@ -42,8 +43,8 @@ type TypedTx[T any] struct {
 	view *Typed[T]
 }
 
-// WithTx returns the cache within tx, which must be on the cache's database. It sends nothing. Where tx is nil or has ended, each
-// method of the Tx returns an error.
+// WithTx returns the cache within tx, which must be on the cache's database. It sends nothing. Where tx is nil, has ended, or is a
+// pool (*sql.DB), each method of the Tx returns an error.
 func (c *Cache) WithTx(tx Querier) *Tx { return &Tx{txView{view: c.base, tx: tx}} }
 
 // WithTx returns the view within tx, see Cache.WithTx.
@@ -118,24 +119,35 @@ type txView struct {
 
 func (x txView) with(v view) txView { return txView{v, x.tx} }
 
-var errNilTx = errors.New("the transaction is nil")
+var (
+	errNilTx  = errors.New("the transaction is nil")
+	errPoolTx = errors.New("WithTx was given a pool, whose statements are committed one by one: give it the transaction")
+)
 
-func (x txView) noTx() bool {
-	return x.tx == nil || reflect.ValueOf(x.tx).Kind() == reflect.Pointer && reflect.ValueOf(x.tx).IsNil()
+// noTx says what is wrong with what WithTx was given, if it can't be a transaction. A pool has the methods of a Querier too; a
+// deletion through it would be committed before the data is.
+func (x txView) noTx() error {
+	if x.tx == nil || reflect.ValueOf(x.tx).Kind() == reflect.Pointer && reflect.ValueOf(x.tx).IsNil() {
+		return errNilTx
+	}
+	if _, pool := x.tx.(interface{ SetMaxOpenConns(n int) }); pool {
+		return errPoolTx
+	}
+	return nil
 }
 
 // usable checks what does not depend on a key: the transaction, the view and the cache.
 func (x txView) usable(op string) error {
-	if x.noTx() {
-		return fail(op, "", errNilTx)
+	if err := x.noTx(); err != nil {
+		return fail(op, "", err)
 	}
 	return errors.Join(fail(op, "", x.err), x.c.closedErr(op))
 }
 
 // begin begins an operation of one key.
 func (x txView) begin(op, key string) error {
-	if x.noTx() {
-		return fail(op, key, errNilTx)
+	if err := x.noTx(); err != nil {
+		return fail(op, key, err)
 	}
 	return x.enter(op, key)
 }

@@ -485,12 +485,21 @@ func TestWithTxMisuse(t *testing.T) {
 	done := begin(t, cl.db, sql.LevelDefault)
 	commit(t, done)
 	ctx := t.Context()
-	for name, x := range map[string]*pgcache.Tx{"nil": c.WithTx(nil), "a nil *sql.Tx": c.WithTx(none), "finished": c.WithTx(done)} {
-		_, get := x.Get(ctx, "k", new(int))
-		for op, err := range map[string]error{"set": x.Set(ctx, "k", 1), "delete": x.Delete(ctx, "k"), "get": get} {
-			if e := cause(t, err, op, "k"); name != "finished" && !strings.Contains(e.Error(), "nil") ||
-				name == "finished" && (!errors.Is(e, sql.ErrTxDone) || !strings.Contains(e.Error(), "already")) {
-				t.Errorf("%s: %v", name, e)
+	for says, txs := range map[string][]pgcache.Querier{
+		"nil":     {nil, none},
+		"already": {done},
+		"a pool":  {cl.db, struct{ *sql.DB }{cl.db}}, // as sqlx.DB has one in it
+	} {
+		for _, tx := range txs {
+			x := c.WithTx(tx)
+			_, get := x.Get(ctx, "k", new(int))
+			for op, err := range map[string]error{"set": x.Set(ctx, "k", 1), "delete": x.Delete(ctx, "k"), "get": get} {
+				if e := cause(t, err, op, "k"); !strings.Contains(e.Error(), says) || says == "already" && !errors.Is(e, sql.ErrTxDone) {
+					t.Errorf("%T: %v", tx, e)
+				}
+			}
+			if err := x.DeleteTags(ctx, "tag"); err == nil || !strings.Contains(err.Error(), says) {
+				t.Errorf("%T: %v", tx, err)
 			}
 		}
 	}

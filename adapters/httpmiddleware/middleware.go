@@ -22,6 +22,8 @@
 //     503 or 504. It then runs once in ten seconds on each node at the most. must-revalidate, proxy-revalidate and Options.MaxStale forbid it.
 //   - A POST, PUT, PATCH or DELETE invalidates the resource of the same URL before its response is sent, on every node, unless it is
 //     refused with a 4xx; the response of a handler that began before is not stored for those who come later.
+//   - Who changes the data that a page shows removes its responses by Options.RowKey, in the same transaction if it likes, or has a
+//     watched table do that; all pages go with DeletePrefix of the namespace and a colon.
 //   - When the database can't be reached the handler runs. Where it neither answers nor fails, a request waits for MaxWait.
 //
 // Put it inside of middlewares whose headers differ from request to request (request IDs, CORS): headers that were set before it are
@@ -32,6 +34,7 @@
 package httpmiddleware
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"sync"
@@ -68,11 +71,20 @@ type Options struct {
 	OnError func(error)
 }
 
+// RowKey returns the key that stands for a resource in the pgcache.Cache; resource is what Key returns. To delete it, by Delete, WithTx
+// or WatchTable, removes all responses of the resource, on every node, and what handlers bring that began before is not stored for
+// those who come later. With the default Key a resource is "https://host/path?query", as clients send it.
+//
+// A resource of more than 200 bytes, or of bytes that are no valid key, is hashed: WatchTable can't name it.
+func (o Options) RowKey(resource string) string {
+	return cmp.Or(o.Namespace, defaultNamespace) + ":" + rowOf(resource)
+}
+
+const defaultNamespace = "http"
+
 // New returns a middleware whose responses are in c. It is safe for concurrent use.
 func New(c *pgcache.Cache, o Options) func(http.Handler) http.Handler {
-	if o.Namespace == "" {
-		o.Namespace = "http"
-	}
+	o.Namespace = cmp.Or(o.Namespace, defaultNamespace)
 	if o.Key == nil {
 		o.Key = urlOf
 	}

@@ -30,8 +30,11 @@ func (m *middleware) keyOf(r *http.Request) string {
 	if key == "" {
 		return ""
 	}
-	return "k~" + pgcache.HashKey(key) // never the key of a variant
+	return rowOf(key)
 }
+
+// rowOf is where the mark of a resource is, in the namespace. It is never the key of a variant.
+func rowOf(resource string) string { return "k~" + pgcache.HashKey(resource) }
 
 // eligible says whether r may be answered from the cache.
 func (m *middleware) eligible(r *http.Request) bool {

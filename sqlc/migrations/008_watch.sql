@@ -325,12 +325,21 @@ CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_unwatch(watched text) RET
 #variable_conflict use_variable
 DECLARE
     root oid := to_regclass(watched);
+    name text[];
     ids text[];
 BEGIN
+    IF root IS NULL THEN
+        name := parse_ident(watched);
+    END IF;
     LOCK TABLE /* TEMPLATE: prefix */cache_watches IN SHARE ROW EXCLUSIVE MODE;
+    -- A table that is gone is found by its name, which is looked for along the search_path as that of a table would be.
     ids := array(SELECT w.id FROM /* TEMPLATE: prefix */cache_watches w
         WHERE w.id = /* TEMPLATE: prefix */cache_watch_of(root)
-            OR (w.watched = watched OR to_regclass(w.watched) = root)
+            OR (to_regclass(w.watched) = root OR w.watched = (
+                    SELECT g.watched FROM /* TEMPLATE: prefix */cache_watches g
+                    JOIN unnest(CASE WHEN cardinality(name) = 1 THEN current_schemas(true) ELSE name[:1]::name[] END) WITH ORDINALITY AS s (schema, place)
+                        ON g.watched = format('%I.%I', s.schema, name[cardinality(name)])
+                    ORDER BY s.place LIMIT 1))
                 AND NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_watch_triggers() t WHERE t.id = w.id));
     PERFORM /* TEMPLATE: prefix */cache_unwatch_id(u) FROM unnest(ids) AS u;
     RETURN ids <> '{}';
