@@ -89,3 +89,29 @@ func TestIdle_Used(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 	}
 }
+
+// The pool answers an idle node's pulse late, as where it has to connect to a busy server: the node asks again soon, and is Ready.
+func TestIdle_PulseFails(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("idles for 6 s")
+	}
+	cl := newCluster(t)
+	c, w := cl.wired(nil)
+	idle := func() bool { return inside.Of(c).State().Idle }
+	inside.Of(c).IdleAfter(0)
+	eventually(t, "it is idle", idle)
+	time.Sleep(6 * time.Second) // until the pool is to be looked at again
+	late := w.before(named("Server"))
+	if err := c.Migrate(t.Context()); err != nil { // wakes the pulse, and is no read
+		t.Fatal(err)
+	}
+	late.wait(t)
+	eventually(t, "a pulse has failed", func() bool { return inside.Of(c).State().Err != nil })
+	late.release()
+	began := time.Now()
+	eventually(t, "it is idle again", idle)
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("for %v an idle node was not ready after a pulse that failed", took)
+	}
+}

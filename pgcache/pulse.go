@@ -66,7 +66,8 @@ type pulsing struct {
 func (c *Cache) pulses() {
 	pause := pulseRetry
 	for {
-		if err := c.pulse(c.ctx); err == nil {
+		err := c.pulse(c.ctx)
+		if err == nil {
 			pause = pulseEvery
 		} else {
 			pause = min(2*pause, pulseEvery)
@@ -76,7 +77,7 @@ func (c *Cache) pulses() {
 			select {
 			case <-timer.C:
 				timer.Reset(pulseEvery)
-				waits = c.idles(time.Now())
+				waits = c.idles(time.Now()) && err == nil // an idle node whose pulse failed is not Ready
 			case <-c.pulsing.wake:
 				pause, waits = pulseRetry, false
 				c.pulsing.used(time.Now())
