@@ -13,7 +13,7 @@ type read struct {
 	start, end time.Duration
 	own, seen  int           // the newest writes that this node had made, and shown; -1: none
 	bound      time.Duration // how old the answer may be
-	deaf       bool          // the node had to ask the database
+	down       bool          // its listener was down: the node had to ask the database
 	isRow      bool          // it is the table itself
 	found      bool
 	value      value
@@ -49,7 +49,7 @@ func (h *history) judge(r read) verdict {
 			r.who, h.name, show(r.start), show(r.end), came, fmt.Sprintf(format, args...))}}
 	}
 	bound, fresh, why := r.bound, "P2", fmt.Sprintf("acknowledged more than %v before", r.bound)
-	if r.deaf {
+	if r.down {
 		bound, fresh, why = 0, "P5", "acknowledged before, and the node was not live"
 	} else if r.isRow {
 		fresh, why = "P6", "acknowledged before"

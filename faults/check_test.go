@@ -39,7 +39,7 @@ func TestJudge(t *testing.T) {
 		n         int // what came
 		start     time.Duration
 		own, seen int
-		row, deaf bool
+		row, down bool
 		want      string
 		lag       time.Duration
 	}{
@@ -83,7 +83,7 @@ func TestJudge(t *testing.T) {
 			t.Parallel()
 			p := &past{history{name: "k"}}
 			c.past(p)
-			r := read{who: "node 1", start: c.start, end: c.start, own: c.own, seen: c.seen, bound: 4 * sec, isRow: c.row, deaf: c.deaf}
+			r := read{who: "node 1", start: c.start, end: c.start, own: c.own, seen: c.seen, bound: 4 * sec, isRow: c.row, down: c.down}
 			if c.row {
 				r.bound = 0
 			}

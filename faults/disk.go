@@ -6,21 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/pgcache/go/internal/pgserver"
 )
-
-// starting is held while a server starts: where it puts its files is a matter of the environment.
-var starting sync.Mutex
-
-func startServer(ctx context.Context, cfg pgserver.Config) (*pgserver.Server, error) {
-	starting.Lock()
-	defer starting.Unlock()
-	return pgserver.StartWith(ctx, cfg)
-}
 
 // onSmallDisk starts a server on a file system of its own, in folder. why says that it can't be had.
 func onSmallDisk(ctx context.Context, cfg pgserver.Config) (s *pgserver.Server, folder string, release func() error, why string, err error) {

@@ -78,7 +78,7 @@ func TestParse(t *testing.T) {
 func TestTable(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
-	for _, s := range append(table[:len(table):len(table)], planted...) {
+	for _, s := range append(scenarios[:len(scenarios):len(scenarios)], planted...) {
 		if seen[s.name] || strings.ContainsAny(s.name, "|\n") {
 			t.Errorf("%q is there twice, or can't stand in a table", s.name)
 		}

@@ -117,7 +117,7 @@ func killWaiting(ctx context.Context, r *run) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	time.Sleep(sec1)
+	time.Sleep(time.Second)
 	n.victim.Store(true)
 	err = n.child.kill()
 	return func() error { return errors.Join(release(), n.child.start()) }, err

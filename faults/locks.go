@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // This file has locks that others hold, and connections that they use up.
@@ -128,7 +129,7 @@ func takePool(ctx context.Context, r *run) (func() error, error) {
 		return nil, errors.New("the node lives elsewhere")
 	}
 	var held []*sql.Conn
-	ctx, cancel := context.WithTimeout(ctx, sec1)
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	for {
 		conn, err := l.db.Conn(ctx)

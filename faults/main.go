@@ -1,9 +1,9 @@
 // Command faults lets small fleets of nodes work on a cache while faults are injected, and checks every answer that any
-// of them gives against the promises that the library makes (P2 to P7 in the README). It exits with 1 if one
+// of them gives against the promises that the library makes (P2 to P8 in docs/promises.md). It exits with 1 if one
 // was broken.
 //
 //	go run ./faults                            every scenario, some seconds each
-//	go run ./faults -quick                     the whole table in about a minute
+//	go run ./faults -quick                     every scenario, all in about a minute
 //	go run ./faults -run 'link|lock' -v        those whose names match, with what failed
 //	go run ./faults -out docs/reliability.md   writes what was measured
 //	go run ./faults -selftest                  plants wrong values, and fails if they are not noticed
@@ -78,12 +78,12 @@ func faults(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return unused
 	}
-	scenarios, code := table, fine
+	from, code := scenarios, fine
 	if cfg.selftest {
-		scenarios = planted
+		from = planted
 	}
 	var chosen []scenario
-	for _, s := range scenarios {
+	for _, s := range from {
 		if cfg.run.MatchString(s.name) {
 			chosen = append(chosen, s)
 		}
@@ -212,7 +212,7 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	c := config{args: args}
 	set := flag.NewFlagSet("faults", flag.ContinueOnError)
 	set.SetOutput(stderr)
-	quick := set.Bool("quick", false, "the whole table in about a minute: 4s for each scenario, many at a time")
+	quick := set.Bool("quick", false, "all scenarios in about a minute: 4s for each, many at a time")
 	pattern := set.String("run", "", "only the scenarios whose names match this expression")
 	set.DurationVar(&c.duration, "duration", 20*time.Second, "how long each scenario works")
 	set.DurationVar(&c.pause, "pause", 4*time.Millisecond, "mean pause of a reader, of which a node has two, between operations")

@@ -82,10 +82,10 @@ func (n *node) String() string {
 // local is a cache in this process.
 type local struct {
 	*pgcache.Typed[value]
-	c     *pgcache.Cache
-	db    *sql.DB
-	ear   *recorder
-	after func()
+	c        *pgcache.Cache
+	db       *sql.DB
+	recorder *recorder
+	after    func() // closes what is below db
 }
 
 func (l *local) Get(ctx context.Context, key string) (value, bool, error) {
@@ -127,39 +127,39 @@ func (s spec) open(w where) (*local, error) {
 		poolDSN, listenDSN = pgserver.WithParam(poolDSN, k, v), pgserver.WithParam(listenDSN, k, v)
 	}
 	l := &local{after: func() {}}
-	var receives pgcache.Listener
+	var lst pgcache.Listener
 	var err error
 	switch s.Pool {
 	case "pq":
 		l.db, err = sql.Open("postgres", poolDSN)
-		receives = pqdriver.Listener(listenDSN)
+		lst = pqdriver.Listener(listenDSN)
 	case "pgxpool":
 		var pool *pgxpool.Pool
 		pool, err = pgxpool.New(context.Background(), pgserver.WithParam(poolDSN, "pool_max_conns", fmt.Sprint(connsPerNode)))
 		if err == nil {
 			l.db, l.after = stdlib.OpenDBFromPool(pool), pool.Close
-			receives = pgxdriver.Listener(l.db)
+			lst = pgxdriver.Listener(l.db)
 		}
 	default:
 		l.db, err = sql.Open("pgx", poolDSN)
-		if receives = pgxdriver.Listener(l.db); poolDSN != listenDSN {
-			receives = pgxdriver.ListenerDSN(listenDSN)
+		if lst = pgxdriver.Listener(l.db); poolDSN != listenDSN {
+			lst = pgxdriver.ListenerDSN(listenDSN)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	if s.Poll {
-		receives = listener.Poll(0)
+		lst = listener.Poll(0)
 	}
-	l.ear = &recorder{Listener: receives}
+	l.recorder = &recorder{Listener: lst}
 	if !s.AsIs && s.Pool != "pgxpool" {
 		l.db.SetMaxOpenConns(connsPerNode)
 		l.db.SetMaxIdleConns(connsPerNode)
 	}
 	l.db.SetConnMaxLifetime(s.ConnLives)
 	l.c, err = pgcache.New(l.db, pgcache.Options{
-		Schema: w.Schema, Prefix: s.Prefix, Channel: s.Channel, Listener: l.ear, InvalidationWindow: s.Window, Refresh: s.Refresh,
+		Schema: w.Schema, Prefix: s.Prefix, Channel: s.Channel, Listener: l.recorder, InvalidationWindow: s.Window, Refresh: s.Refresh,
 		Durable: s.Durable, HideKeys: s.HideKeys, PrepareStatements: s.Pool == "pq", DefaultTTL: pgcache.NoExpiry, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

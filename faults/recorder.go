@@ -8,7 +8,7 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// recorder stands between a node's listener and its cache, and knows when Down has been called: then
+// recorder stands between a node's listener and its cache, and knows when Down has been called: from then on, until the next Trust,
 // every answer must come from the database.
 type recorder struct {
 	pgcache.Listener
@@ -16,8 +16,8 @@ type recorder struct {
 }
 
 // Listen implements pgcache.Listener.
-func (l *recorder) Listen(ctx context.Context, channel string, sub pgcache.Subscriber) error {
-	return l.Listener.Listen(ctx, channel, &recorded{sub, l})
+func (r *recorder) Listen(ctx context.Context, channel string, sub pgcache.Subscriber) error {
+	return r.Listener.Listen(ctx, channel, &recorded{sub, r})
 }
 
 type recorded struct {

@@ -73,7 +73,7 @@ func markdown(cfg config, version string, results []result) string {
 Small fleets of nodes work on one cache while faults are injected again and again. Every answer is held against what was
 written: a node reads its own writes (P3), never goes back (P4), shows nothing that was replaced more than 4 s before the
 read began, 10 s after a failover that leaves the old server alive (P2), nothing at all that was
-replaced while its listener is down (P5), and nothing that nobody wrote (P7); the table
+replaced while its listener is down (P5), nothing that nobody wrote (P7) or that was rolled back (P8); the table
 never holds what was replaced before a loader stored it (P6). When the faults are over, every node listens again by
 itself, no operation fails, and all nodes read what the table has.
 

@@ -21,10 +21,10 @@ import (
 type failing int
 
 const (
-	nothing failing = iota
-	writes
-	victims  // whatever a node does whose links are disturbed
-	anything // but GetOrSet, which loads
+	nothing        failing = iota
+	writes                 // what is no Get, GetMany or GetOrSet
+	victims                // what a node does whose links are disturbed, but no GetOrSet
+	allButGetOrSet         // a GetOrSet loads and returns without the database
 	all
 )
 
@@ -38,7 +38,7 @@ const (
 	keysEach = 24
 )
 
-// scenario is one row of the table of faults.
+// scenario is a fleet and what is done to it: one row of the report.
 type scenario struct {
 	name     string
 	inject   fault         // nil: none
@@ -125,8 +125,8 @@ func (r *run) work(ctx context.Context, length time.Duration) error {
 			workers.Go(func() { r.reader(working, n) })
 		}
 	}
-	looking, blind := context.WithCancel(ctx)
-	defer blind()
+	looking, stopLooking := context.WithCancel(ctx)
+	defer stopLooking()
 	var looks sync.WaitGroup
 	looks.Go(func() {
 		for wait(looking, 100*time.Millisecond) {
@@ -139,7 +139,7 @@ func (r *run) work(ctx context.Context, length time.Duration) error {
 	if err == nil {
 		err = r.settle(ctx)
 	}
-	blind()
+	stopLooking()
 	looks.Wait()
 	return err
 }
@@ -153,7 +153,7 @@ func (r *run) injectAll(ctx context.Context) error {
 	var last error
 	// The first one comes soon, also where there is little time, and so does the next where one failed: a statement that
 	// locks several tables can be the victim of a deadlock with the fleet's own.
-	soon := min(r.scenario.pause, sec1/2)
+	soon := min(r.scenario.pause, time.Second/2)
 	for next := soon; wait(ctx, cmp.Or(next, spread(r.scenario.pause))); {
 		// A fault that has begun is seen through: half of one would be there for ever.
 		undo, err := r.inject(context.WithoutCancel(ctx), r)

@@ -4,18 +4,19 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 )
 
 // planted has scenarios in which something is wrong, each of which must be noticed. Their names begin with the promise.
 var planted = []scenario{
-	{name: "P2: a node keeps what was replaced", lie: onKey(1, func(h *history, q *read) int { return 0 }), least: 7 * sec1},
+	{name: "P2: a node keeps what was replaced", lie: onKey(1, func(h *history, q *read) int { return 0 }), least: 7 * time.Second},
 	{name: "P3: a node does not find its own write", lie: onKey(0, func(h *history, q *read) int { return q.own - 1 })},
 	{name: "P4: a node goes back", lie: onKey(1, everySecond)},
 	{name: "P5: a node answers from memory although its listener is down", inject: terminate(listeners), pause: often, lie: stale},
 	{name: "P7: a value that nobody wrote", lie: onKey(1, func(h *history, q *read) int { return 1_000_000 })},
 	{name: "P8: a rollback leaves a trace", lie: onKey(1, func(*history, *read) int { return rolledBack })},
 	{name: "P6: an old value is stored over a newer one", inject: storeOld, pause: often},
-	{name: "P2: a write that is never published", inject: writeUnseen, hold: 12 * sec1, pause: often, least: 8 * sec1},
+	{name: "P2: a write that is never published", inject: writeUnseen, hold: 12 * time.Second, pause: often, least: 8 * time.Second},
 }
 
 // onKey has one node's reads of the first key, which node 0 writes, return wrong values.
@@ -35,7 +36,7 @@ func onKey(id int, lie func(h *history, q *read) int) func(n *node, h *history, 
 
 // stale is the answer of a node that does not notice that its listener is down: what was there before the last write.
 func stale(n *node, h *history, q *read) {
-	if n == h.owner || !q.deaf || q.seen >= 0 || h.kind == sourced {
+	if n == h.owner || !q.down || q.seen >= 0 || h.kind == sourced {
 		return
 	}
 	h.mu.Lock()

@@ -70,7 +70,7 @@ func (r *run) mayFail(n *node, name string) bool {
 	case r.fails == writes:
 		return !reads
 	}
-	return r.fails == anything
+	return r.fails == allButGetOrSet
 }
 
 // reader reads on a node until ctx ends.
@@ -92,7 +92,7 @@ func (r *run) reader(ctx context.Context, n *node) {
 func (r *run) ask(n *node, op string, i int) read {
 	l, here := n.cache.(*local)
 	return read{
-		deaf: here && !l.ear.live.Load(),
+		down: here && !l.recorder.live.Load(),
 		who:  fmt.Sprintf("%v: %s", n, op), start: clock(), bound: r.bound,
 		own: int(n.own[i].Load()) - 1, seen: int(n.seen[i].Load()) - 1,
 	}
