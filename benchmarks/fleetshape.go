@@ -3,15 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"github.com/jackc/pgx/v5"
-
-	"github.com/pgcache/go/internal/notify"
 )
 
 var fleetShapeBackends = []string{pgCache, pgFixed}
@@ -85,108 +78,4 @@ func (b *bench) fleet(ctx context.Context, be Backend, sessions int) (metrics, e
 		m["server.cpu"], m["sent"] = (b.servers.pgProcess.cpu().Seconds()-cpu)/took, (float64(l.bytes.Load())-bytes)/took
 		return m.add(l.lag.metrics("lag", time.Duration(took*float64(time.Second)))), nil
 	})
-}
-
-// bareSessions are sessions that listen and do nothing else.
-type bareSessions struct {
-	conns     []*pgx.Conn
-	cancel    context.CancelFunc
-	wg        sync.WaitGroup
-	bytes     atomic.Int64
-	groups    atomic.Int64 // messages that name a group or everything, to the last session
-	measuring atomic.Bool
-
-	heard chan struct{} // a message that names the probe's key, or everything
-	lag   histogram     // of the goroutine of probe
-}
-
-const probeKey = prefix + "probe"
-
-func listenBare(ctx context.Context, s *pgStore, n int) (_ *bareSessions, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	l := &bareSessions{cancel: cancel, heard: make(chan struct{}, 1)}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, l.close())
-		}
-	}()
-	var channel string
-	if err := s.servers.admin.QueryRowContext(ctx, "SELECT channel FROM "+s.schema+".cache_state").Scan(&channel); err != nil {
-		return nil, err
-	}
-	for range max(n, 1) {
-		conn, err := pgx.Connect(ctx, s.dsn)
-		if err != nil {
-			return nil, fmt.Errorf("session %d: %w", len(l.conns), err)
-		}
-		l.conns = append(l.conns, conn)
-		if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
-			return nil, err
-		}
-	}
-	for i, conn := range l.conns {
-		l.wg.Go(func() {
-			for {
-				m, err := conn.WaitForNotification(ctx)
-				if err != nil {
-					return
-				}
-				l.bytes.Add(int64(len(m.Payload)))
-				if i == len(l.conns)-1 && namesGroup(m.Payload) {
-					l.groups.Add(1)
-				}
-				if i == len(l.conns)-1 && namesKey(m.Payload, probeKey) {
-					select {
-					case l.heard <- struct{}{}:
-					default:
-					}
-				}
-			}
-		})
-	}
-	return l, nil
-}
-
-// probe sets a key from time to time, and notes how long after its acknowledgement a session hears of it.
-func (l *bareSessions) probe(ctx context.Context, n Node) {
-	for ctx.Err() == nil {
-		pause(ctx, 20*time.Millisecond)
-		select {
-		case <-l.heard:
-		default:
-		}
-		if n.Set(ctx, probeKey, stamp{at: clock()}.value(stampBytes)) != nil {
-			continue
-		}
-		acked := clock()
-		select {
-		case <-l.heard:
-			if l.measuring.Load() {
-				l.lag.add(clock() - acked)
-			}
-		case <-ctx.Done():
-		}
-	}
-}
-
-func (l *bareSessions) close() error {
-	l.cancel()
-	l.wg.Wait()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	for _, conn := range l.conns {
-		_ = conn.Close(ctx) // ended by its context already
-	}
-	return nil
-}
-
-// namesKey says whether a payload names a key, a prefix of it, or everything.
-func namesKey(payload, key string) (yes bool) {
-	m, err := notify.Parse(payload)
-	if err != nil {
-		return true // every node forgets everything
-	}
-	err = m.Items(func(k string, _ []int64) { yes = yes || k == key },
-		func(g notify.Group) { yes = yes || g.Kind == notify.Prefix && strings.HasPrefix(key, g.Name) }, func() { yes = true })
-	return yes || err != nil
 }

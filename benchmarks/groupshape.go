@@ -7,8 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/pgcache/go/internal/notify"
 )
 
 var groupsShape = shape{
@@ -195,14 +193,4 @@ func gone(ctx context.Context, n Node, key string) (time.Duration, error) {
 			return 0, err
 		}
 	}
-}
-
-// namesGroup says whether a payload names a group, or everything.
-func namesGroup(payload string) (yes bool) {
-	m, err := notify.Parse(payload)
-	if err != nil {
-		return true // every node forgets everything
-	}
-	err = m.Items(func(string, []int64) {}, func(notify.Group) { yes = true }, func() { yes = true })
-	return yes || err != nil
 }

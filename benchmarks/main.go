@@ -1,5 +1,10 @@
 // Command benchmarks measures pgcache beside Redis' clients, on servers that it starts itself, and says which of the
 // project's targets are met. README.md tells how.
+//
+// A shape is one workload and its table: shapes.go lists them and holds those that compare clients; the files that end in shape.go
+// hold one each, tableshapes.go those about what tables and memory take. bench.go runs them, with the load of drive.go and the
+// backends of pgbackends.go, redisbackends.go and bare.go, on what servers.go starts. result.go keeps the figures; report.go,
+// targets.go and charts.go show them.
 package main
 
 import (

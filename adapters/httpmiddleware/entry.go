@@ -14,14 +14,14 @@ import (
 
 // entry is a stored response, or the mark of a resource. Nobody changes it: hits share it.
 type entry struct {
-	Status   int           `json:"status,omitempty"`
-	Header   http.Header   `json:"header,omitempty"`
-	Vary     []string      `json:"vary,omitempty"`
-	Mark     uint64        `json:"mark,omitempty"`
-	Stored   int64         `json:"stored,omitempty"` // when, in Unix milliseconds
-	Age      time.Duration `json:"age,omitempty"`    // that it had then
-	Lifetime time.Duration `json:"lifetime,omitempty"`
-
+	Status int           `json:"status,omitempty"` // 0: it is a mark
+	Header http.Header   `json:"header,omitempty"`
+	Vary   []string      `json:"vary,omitempty"`   // fields of the request that the response depends on
+	Mark   uint64        `json:"mark,omitempty"`   // of a mark: a random number that is part of the rows of its responses, see store
+	Stored int64         `json:"stored,omitempty"` // when, in Unix milliseconds
+	Age    time.Duration `json:"age,omitempty"`    // that it had then
+	// Lifetime is up to which age it is fresh, StaleIfError for how long after that it may be served where the handler fails.
+	Lifetime     time.Duration `json:"lifetime,omitempty"`
 	StaleIfError time.Duration `json:"stale_if_error,omitempty"`
 
 	Pass  bool   `json:"pass,omitempty"`  // no response: it is not stored
@@ -29,11 +29,12 @@ type entry struct {
 	Body  []byte `json:"-"`
 }
 
+// age is e's age now, by this node's clock.
 func (e *entry) age() time.Duration {
 	return e.Age + max(0, time.Duration(time.Now().UnixMilli()-e.Stored)*time.Millisecond)
 }
 
-// ttl is how long e may be stored from now on.
+// ttl is how long e may be stored from now on, which is no longer than most; 0 or less: not at all.
 func (e *entry) ttl(most time.Duration) time.Duration {
 	return min(e.Lifetime-e.age(), most)
 }

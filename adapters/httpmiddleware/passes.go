@@ -6,11 +6,12 @@ import (
 )
 
 const (
-	passFor   = 10 * time.Second
-	maxPasses = 4096
+	passFor   = 10 * time.Second // how long a resource is remembered
+	maxPasses = 4096             // resources; beyond that those that have not expired are forgotten too
 )
 
-// passes remembers resources whose response was not stored, so that requests for them do not wait for each other in vain.
+// passes remembers the rows of responses that were not stored, so that requests for them do not wait for each other in vain. The zero
+// value is empty. It is safe for concurrent use.
 type passes struct {
 	mu    sync.Mutex
 	until map[string]time.Time

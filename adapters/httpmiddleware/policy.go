@@ -1,40 +1,12 @@
 package httpmiddleware
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/pgcache/go/pgcache"
 )
-
-// urlOf is the default of Options.Key. RequestURI is what the client sent: http.StripPrefix changes the URL.
-func urlOf(r *http.Request) string {
-	uri := r.RequestURI
-	if uri == "" {
-		uri = r.URL.RequestURI()
-	}
-	if r.TLS != nil {
-		return "https://" + r.Host + uri
-	}
-	return "http://" + r.Host + uri
-}
-
-func (m *middleware) keyOf(r *http.Request) string {
-	key := m.o.Key(r)
-	if key == "" {
-		return ""
-	}
-	return rowOf(key)
-}
-
-// rowOf is where the mark of a resource is, in the namespace. It is never the key of a variant.
-func rowOf(resource string) string { return "k~" + pgcache.HashKey(resource) }
 
 // eligible says whether r may be answered from the cache.
 func (m *middleware) eligible(r *http.Request) bool {
@@ -206,44 +178,6 @@ func merge(a, b []string) []string {
 	all := slices.Concat(a, b)
 	slices.Sort(all)
 	return slices.Compact(all)
-}
-
-// place is where the response to a request is stored.
-type place struct {
-	key     string // of the mark
-	mark    *entry // nil: the resource has none
-	variant string
-}
-
-// row is the row that is missing.
-func (p place) row() string {
-	if p.mark == nil {
-		return p.key
-	}
-	return p.variant
-}
-
-func newMark(vary []string) *entry {
-	return &entry{Vary: vary, Mark: rand.Uint64() | 1}
-}
-
-// variant is the key of the response to r.
-func variant(key string, mark *entry, r *http.Request) string {
-	hash := sha256.New()
-	write := func(s string) {
-		hash.Write([]byte(strconv.Itoa(len(s)) + ":" + s))
-	}
-	write(key)
-	write(strconv.FormatUint(mark.Mark, 16))
-	for _, name := range mark.Vary {
-		write(name)
-		value := strings.Join(r.Header.Values(name), ",")
-		if name == "Host" {
-			value = r.Host
-		}
-		write(strings.TrimSpace(value))
-	}
-	return "v~" + hex.EncodeToString(hash.Sum(nil))
 }
 
 // own returns r for the handler: without the conditions that a 304 would answer, as the response is stored for those that have none,

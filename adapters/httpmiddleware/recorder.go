@@ -24,13 +24,14 @@ type recorder struct {
 	header func(status int) // is called once, before the header is sent
 	stale  *entry           // what the client gets if the handler fails; nil: its failure
 
-	decided bool // nothing is kept any more
-	wrote   bool // the header
-	discard bool // the client gets a 304, and no body
-	entry   *entry
-	failed  bool
+	decided bool   // nothing is kept any more
+	wrote   bool   // the header
+	discard bool   // what the handler writes does not reach the client, who gets a 304 or what is stale
+	entry   *entry // what is kept of the response so far; nil: nothing
+	failed  bool   // the client can't be written to
 }
 
+// decide gives out to give, unless that was done before, and ends the recording.
 func (rec *recorder) decide(out outcome) {
 	if !rec.decided {
 		rec.decided = true

@@ -32,7 +32,7 @@ var _ httprate.LimitCounter = (*Counter)(nil)
 type Counter struct {
 	// Fallback counts what the database can't, in this process alone: httprate.NewLocalLimitCounter(0).
 	Fallback httprate.LimitCounter
-	// Timeout bounds each call, because the limiter lets no other request pass meanwhile. Defaults to 250 ms.
+	// Timeout bounds each call, because the limiter lets no other request pass meanwhile. New sets 250 ms; it must be positive.
 	Timeout time.Duration
 	// OnError gets the errors that Fallback hides; nil logs them with slog.Default.
 	OnError func(error)
@@ -59,7 +59,7 @@ func New(c *pgcache.Cache, name string) *Counter {
 // escape makes different names of different names.
 var escape = strings.NewReplacer("~", "~0", ":", "~1")
 
-// Config is called by httprate.
+// Config is called by httprate with the limiter's window, before any other method. Until then the window is a minute.
 func (c *Counter) Config(requestLimit int, windowLength time.Duration) {
 	c.window = windowLength
 	if c.Fallback != nil {
@@ -67,12 +67,12 @@ func (c *Counter) Config(requestLimit int, windowLength time.Duration) {
 	}
 }
 
-// Increment counts one request.
+// Increment counts one request of key in currentWindow, which begins at that time.
 func (c *Counter) Increment(key string, currentWindow time.Time) error {
 	return c.IncrementBy(key, currentWindow, 1)
 }
 
-// IncrementBy counts amount requests.
+// IncrementBy counts amount requests, in one statement. An error is that of Fallback, where that is set.
 func (c *Counter) IncrementBy(key string, currentWindow time.Time, amount int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 	defer cancel()
@@ -85,7 +85,8 @@ func (c *Counter) IncrementBy(key string, currentWindow time.Time, amount int) e
 	return err
 }
 
-// Get returns the counts of two windows, read in one statement.
+// Get returns the counts of key in two windows, 0 where none was counted: from memory, or else in one statement. An error is that of
+// Fallback, where that is set.
 func (c *Counter) Get(key string, currentWindow, previousWindow time.Time) (current, previous int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 	defer cancel()

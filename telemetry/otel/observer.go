@@ -37,8 +37,9 @@ func WithAttributes(attrs ...attribute.KeyValue) Option {
 	return func(c *config) { c.attrs = append(c.attrs, attrs...) }
 }
 
-// Observer is for Options.Observer of one Cache. Instruments that can't be made are reported to the SDK's error handler. Spans
-// name operations and views, never keys or values, and of an error only its kind.
+// Observer returns an Observer for Options.Observer of one Cache, which is safe for concurrent use. Durations are in seconds. Counters
+// of Stats are read when metrics are collected, until the Cache's Close. Instruments that can't be made are reported to the SDK's error
+// handler. Spans name operations and views, never keys or values, and of an error only its kind.
 func Observer(opts ...Option) pgcache.Observer {
 	c := config{tracers: otel.GetTracerProvider(), meters: otel.GetMeterProvider()}
 	for _, opt := range opts {

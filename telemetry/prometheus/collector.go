@@ -11,14 +11,15 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// Observer is for Options.Observer; hand it to NewCollector too. It keeps histograms and is for one Cache.
+// Observer is for Options.Observer of one Cache; hand it to NewCollector too. It keeps histograms, of seconds where they are of durations,
+// and is safe for concurrent use.
 type Observer struct {
 	calls, statements, waits, loads, upkeep *prometheus.HistogramVec
 	shared, late                            prometheus.Histogram
 	listener                                *prometheus.CounterVec
 }
 
-// NewObserver returns an Observer.
+// NewObserver returns an Observer that has seen nothing yet. It registers nothing: NewCollector collects what it keeps.
 func NewObserver() *Observer {
 	seconds := []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 	vec := func(name, help string, labels ...string) *prometheus.HistogramVec {
@@ -40,7 +41,7 @@ func NewObserver() *Observer {
 	}
 }
 
-// Open implements pgcache.Observer.
+// Open implements pgcache.Observer. It does nothing: the collector has the Cache.
 func (*Observer) Open(func() pgcache.Stats) func() { return nil }
 
 // Begin implements pgcache.Observer.
@@ -87,7 +88,7 @@ type collector struct {
 	observer *Observer
 }
 
-// NewCollector returns a collector of what cache counts and observer measures; observer may be nil. Where a program has several
+// NewCollector returns a collector, to be registered once, of what cache counts and observer measures; observer may be nil. Where a program has several
 // caches, register each with prometheus.WrapRegistererWith and a label of its own.
 func NewCollector(cache *pgcache.Cache, observer *Observer) prometheus.Collector {
 	return collector{cache, observer}

@@ -7,9 +7,11 @@ import (
 	"time"
 )
 
-var logged atomic.Int64 // when, in Unix seconds
+// logged is when an error was logged last, in Unix seconds, by any adapter of this process.
+var logged atomic.Int64
 
-// Error gives err, if there is one, to onError, or else to the log, once a second at most: a database that is down fails every call.
+// Error gives err, if there is one, to onError; where that is nil, to slog.Default, once a second at most in this process: a database
+// that is down fails every call. It is safe for concurrent use, if onError is.
 func Error(onError func(error), err error) {
 	if err == nil {
 		return

@@ -19,15 +19,15 @@ const inside = "PGCACHE_UPSTREAM_TESTS"
 
 // Suite says which tests are run, and what is replaced in them.
 type Suite struct {
-	Module  string   // "github.com/viccon/sturdyc"
-	Files   []string // in the module's root
-	Replace []string // pairs of old and new text; each old one must be there in at least one file
-	Cut     [][2]string
-	Run     string // what -run of go test gets
-	Min     int    // how many tests must pass at least, so that none is lost in silence
+	Module  string      // "github.com/viccon/sturdyc"
+	Files   []string    // in the module's root
+	Replace []string    // pairs of old and new text; each old one must be there in at least one file
+	Cut     [][2]string // pairs of texts: from the first on up to the second, which stays, all is left out; where they are not there, nothing
+	Run     string      // what -run of go test gets
+	Min     int         // how many tests must pass at least, so that none is lost in silence
 }
 
-// Run runs the suite in the package of the calling test, and logs which tests passed.
+// Run runs the suite in the package of the calling test, in a go test of its own of three minutes at most, and logs which tests passed.
 func Run(t *testing.T, s Suite) {
 	t.Helper()
 	if os.Getenv(inside) != "" {
