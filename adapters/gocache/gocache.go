@@ -9,7 +9,8 @@
 //   - A Store holds values of one type. []byte and string are stored as they are, other types by the codec of the pgcache.Cache. For
 //     gocache's marshaler take New[[]byte] and cache.New[any].
 //   - A tag is a tag of the pgcache.Cache: its DeleteTags removes the entries too, and Invalidate removes entries of other views
-//     that have the tag. The time that a removal takes does not depend on how many they are. An entry has at most 32.
+//     that have the tag. The time that a removal takes does not depend on how many they are. An entry has at most 32. One that is too long or no
+//     valid UTF-8 is the tag pgcache.HashKey(tag).
 //   - Clear removes what is in the store's namespace, and no more.
 //   - GetWithTTL asks the database each time, so that a ChainCache does so at every Get; Get is answered from memory. An entry that
 //     never expires has the TTL 0, as in gocache's stores in memory.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -54,6 +55,9 @@ statement that published by itself; then the session that did.`,
 		Example: "  pgcache tail user: --count 10\n  pgcache tail --json | jq -r .key",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if count < 0 || limit < 0 {
+				return usageError{errors.New("--count and --for can't be negative")}
+			}
 			t, err := a.table(c.Context())
 			if err != nil {
 				return err

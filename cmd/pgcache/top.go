@@ -32,6 +32,9 @@ With --json, or into a pipe, it prints one sample a line, and ends after --count
 			if every < 100*time.Millisecond {
 				return usageError{errors.New("--interval must be at least 100ms")}
 			}
+			if count < 0 {
+				return usageError{errors.New("--count can't be negative")}
+			}
 			t, err := a.table(c.Context())
 			if err != nil {
 				return err
