@@ -1,0 +1,105 @@
+package pgcache_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgcache/go/pgcache"
+)
+
+// unheard returns a node that hears of nothing that others do: what it has in memory is there until it removes it itself.
+func (w *shardWorld) unheard(names ...string) *pgcache.Shards {
+	w.t.Helper()
+	s, _ := w.faulty(func(o *pgcache.Options) { o.Listener, o.LocalTTL = nil, time.Hour }, names...)
+	w.ready(s)
+	return s
+}
+
+// A node without a listener is not told that a server that takes a key over has lost what it had of it: it forgets by itself.
+func TestShards_ForgetsWhatItHadThere(t *testing.T) {
+	t.Parallel()
+	w := newShardWorld(t, "a", "b")
+	s, other := w.unheard("a", "b"), w.node("a", "b")
+	ctx := t.Context()
+	key := movingTo(t, s, []string{"a"}, "b", "a")
+	ok(t, other.Set(ctx, key, 1))
+	wantOn(t, s, key, 1, true) // keeps it
+	w.record(3, "v1:a,b", "v1:a", "a", "b")
+	follows(t, key, "", s)
+	w.record(4, "v1:a", "", "a", "b")
+	follows(t, key, "a", s, other)
+	ok(t, s.Set(ctx, key, 2))
+	ok(t, other.Move(ctx, "a", "b"))
+	follows(t, key, "b", s)
+	wantOn(t, s, key, 0, false)
+}
+
+// Also one that has missed the steps by which the key went away and came back.
+func TestShards_ForgetsWhatItMissed(t *testing.T) {
+	t.Parallel()
+	w := newShardWorld(t, "a", "b")
+	s, faults := w.faulty(func(o *pgcache.Options) { o.Listener, o.LocalTTL = nil, time.Hour }, "a", "b")
+	w.ready(s)
+	other := w.node("a", "b")
+	ctx := t.Context()
+	key := movingTo(t, s, []string{"a"}, "b", "a")
+	ok(t, other.Set(ctx, key, 1))
+	wantOn(t, s, key, 1, true) // keeps it
+	for _, f := range faults {
+		f.Down()
+	}
+	eventually(t, "its lease has ended", func() bool {
+		var n int
+		_, err := s.Get(ctx, key, &n)
+		return err != nil
+	})
+	w.record(4, "v1:a", "", "a", "b")
+	follows(t, key, "a", other)
+	ok(t, other.Set(ctx, key, 2))
+	w.on["b"].exec("DELETE FROM " + w.on["b"].table())
+	w.record(6, "v1:a,b", "", "a", "b")
+	follows(t, key, "b", other)
+	wantOn(t, other, key, 0, false)
+	for _, f := range faults {
+		f.Mend()
+	}
+	eventually(t, "it finds nothing", func() bool {
+		var n int
+		found, err := s.Get(ctx, key, &n)
+		if err == nil && found {
+			t.Fatalf("it has %d, which is from before the key went away", n)
+		}
+		return err == nil
+	})
+}
+
+// What is left of a key on a server that has lost the step by which it takes the key over, as by a failover, is removed when the Move
+// is called again.
+func TestShards_MoveAgainAfterALostStep(t *testing.T) {
+	t.Parallel()
+	w := newShardWorld(t, "a", "b")
+	s := w.node("a", "b")
+	ctx := t.Context()
+	key := movingTo(t, s, []string{"a"}, "b", "a")
+	ok(t, s.Set(ctx, key, 1))
+	w.record(3, "v1:a,b", "v1:a", "a", "b")
+	w.record(4, "v1:a", "", "a", "b") // who moved died before the sweep
+	follows(t, key, "a", s)
+	ok(t, s.Set(ctx, key, 2))
+	b := w.on["b"]
+	b.exec("CREATE TABLE " + b.opts.Schema + ".kept AS SELECT * FROM " + b.table())
+	moved := async(t, func() error { return s.Move(ctx, "a", "b") })
+	eventually(t, "keys are moving", func() bool {
+		return b.count("SELECT count(*) FROM "+b.object("cache_state")+" WHERE shard_epoch = 5") == 1
+	})
+	// The server is another, which has not got this far.
+	b.exec("UPDATE " + b.table() + " e SET value = k.value, expires_at = k.expires_at, codec = k.codec FROM " + b.opts.Schema + ".kept k WHERE e.key = k.key")
+	w.record(4, "v1:a", "", "b")
+	if err := moved(); err == nil || !strings.Contains(err.Error(), "has lost what was recorded") {
+		t.Fatal(err)
+	}
+	ok(t, s.Move(ctx, "a", "b"))
+	wantOn(t, s, key, 0, false)
+}
