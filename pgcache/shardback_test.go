@@ -103,3 +103,36 @@ func TestShards_MoveAgainAfterALostStep(t *testing.T) {
 	ok(t, s.Move(ctx, "a", "b"))
 	wantOn(t, s, key, 0, false)
 }
+
+// What was loaded while the key was held nowhere is newer than what memory has of it from before: it is not served when the key is
+// back where it was.
+func TestShards_BackWithoutGoingBack(t *testing.T) {
+	t.Parallel()
+	w := newShardWorld(t, "a", "b")
+	s, other := w.unheard("a", "b"), w.node("a", "b")
+	ctx := t.Context()
+	ok(t, other.Move(ctx, "a"))
+	key, second := movingToNth(t, other, []string{"a", "b"}, "a", "b", 0), movingToNth(t, other, []string{"a", "b"}, "a", "b", 1)
+	follows(t, key, "a", s)
+	v := pgcache.ForShards[int](s)
+	for _, k := range []string{key, second} {
+		ok(t, other.Set(ctx, k, 1))
+		wantOn(t, s, k, 1, true) // keeps it
+	}
+	w.record(5, "v1:a", "v1:a,b", "a", "b")
+	follows(t, key, "", s, other)
+	ok(t, other.Set(ctx, key, 2))
+	ok(t, other.Set(ctx, second, 2))
+	n, err := v.GetOrSet(ctx, key, func(context.Context) (int, error) { return 2, nil })
+	if err != nil || n != 2 {
+		t.Fatal(n, err)
+	}
+	many, err := v.GetOrSetMany(ctx, []string{second}, func(context.Context, []string) (map[string]int, error) { return map[string]int{second: 2}, nil })
+	if err != nil || many[second] != 2 {
+		t.Fatal(many, err)
+	}
+	w.record(6, "v1:a", "", "a", "b") // taken back
+	follows(t, key, "a", s, other)
+	wantOn(t, s, key, 0, false)
+	wantOn(t, s, second, 0, false)
+}
