@@ -2,6 +2,7 @@ package pgcache_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -135,4 +136,40 @@ func TestShards_BackWithoutGoingBack(t *testing.T) {
 	follows(t, key, "a", s, other)
 	wantOn(t, s, key, 0, false)
 	wantOn(t, s, second, 0, false)
+}
+
+// A step that one server has had, and has lost by a failover, is followed by another of the same epoch: who has seen the first does not
+// use its shards by it, and follows the step after.
+func TestShards_TwoStepsOfOneEpoch(t *testing.T) {
+	t.Parallel()
+	w := newShardWorld(t, "a", "b")
+	s := w.node("a", "b")
+	ctx := t.Context()
+	ok(t, s.Move(ctx, "a"))
+	moves, stays := movingTo(t, s, []string{"a", "b"}, "a", "b"), movingTo(t, s, []string{"a", "b"}, "a", "a")
+	w.record(5, "v1:a", "v1:a,b", "a") // who moves dies
+	follows(t, moves, "", s)
+	w.record(5, "v1:a", "v1:b", "a", "b") // the server is another, which was not told, and somebody moves to another map
+	var wrong *pgcache.ShardMapError
+	eventually(t, "it is refused", func() bool { return errors.As(s.Set(ctx, stays, 1), &wrong) })
+	w.record(6, "v1:b", "", "a", "b")
+	eventually(t, "it goes on", func() bool { return s.Set(ctx, stays, 2) == nil })
+	wantOn(t, s, stays, 2, true)
+}
+
+// Whoever moves passes over a step that it has seen and the servers have lost.
+func TestShards_MovePassesOverALostStep(t *testing.T) {
+	t.Parallel()
+	w := newShardWorld(t, "a", "b")
+	s := w.node("a", "b")
+	ctx := t.Context()
+	ok(t, s.Move(ctx, "a"))
+	key := movingTo(t, s, []string{"a", "b"}, "a", "b")
+	w.record(5, "v1:a", "v1:a,b", "a")
+	follows(t, key, "", s)
+	w.record(4, "v1:a", "", "a")
+	ok(t, s.Move(ctx, "b"))
+	follows(t, key, "b", s)
+	ok(t, s.Set(ctx, key, 1))
+	wantOn(t, s, key, 1, true)
 }
