@@ -128,6 +128,10 @@ func (s *Shards) move(ctx context.Context, names []string) error {
 	case r.err != nil:
 		return &ShardMapError{Shard: last.Name, Recorded: last.Map, Given: s.given(), Reason: r.err.Error()}
 	}
+	// A step that this node has seen and the servers have lost is passed over: others may have seen it, too.
+	if own := s.routes.Load(); own != nil && own.epoch > last.Epoch {
+		last.Epoch += (own.epoch - last.Epoch + 1) / 2 * 2
+	}
 	m := move{s: s, old: r.now, from: last.Map, to: shardmap.Text(names), table: s.table(names), epoch: last.Epoch, list: s.byName(last.Map)}
 	return m.run(ctx, last)
 }

@@ -223,6 +223,21 @@ func (s *Shards) reads(ctx context.Context, op string, k localcache.Key, read fu
 	return fail(op, k.Row(), ErrMoving)
 }
 
+// drop removes what memory has of a key that was loaded past its shard: the loader may have seen a write of which this node has not heard
+// yet, and when its shard can be used again, memory would go back behind that.
+//
+//	node 1: has v in memory       node 2                     Move
+//	                                                         5: the key is held nowhere
+//	                              Set w: a delete
+//	GetOrSet loads w
+//	                                                         6: back to where it was
+//	Get: v, without this
+func (s *Shards) drop(k localcache.Key) {
+	for _, sh := range s.shards {
+		sh.c.local.Drop(k)
+	}
+}
+
 // loads calls load with the shard of k, or with s.null and -1 where k is held nowhere or its shard can't be reached.
 func (s *Shards) loads(ctx context.Context, op string, k localcache.Key, load func(c *Cache, i int) error) error {
 	for try := 1; ; try++ {
@@ -231,7 +246,9 @@ func (s *Shards) loads(ctx context.Context, op string, k localcache.Key, load fu
 		case err != nil && !s.degraded(ctx, err):
 			return fail(op, k.Row(), err)
 		case err != nil || none:
-			return load(s.null, -1)
+			err := load(s.null, -1)
+			s.drop(k)
+			return err
 		}
 		if err := load(s.shards[i].c, i); err != nil || try == changeTries {
 			return err

@@ -75,6 +75,7 @@ func (e *ShardMapError) Error() string {
 // routes says who has which key, at one epoch of the map. It does not change.
 type routes struct {
 	epoch     int64
+	text, to  string          // the map, and the one that keys are moving to, as they are recorded
 	now, next *shardmap.Table // next is nil unless keys are moving
 	members   []int           // the shards of both
 	names     []string        // of the map in force

@@ -168,6 +168,11 @@ func (s *Shards) learn(sh *shard, state store.Shard) error {
 		return wrong(fmt.Sprintf("the server of shard %q is recorded as %q", sh.name, state.Name))
 	}
 	if r := s.routes.Load(); r != nil && r.epoch >= state.Epoch {
+		// A step that was recorded on some servers only, and lost there by a failover, may be followed by another of the same epoch. Who
+		// has seen the first must not use the shards by it; it follows the next step.
+		if r.epoch == state.Epoch && (r.text != state.Map || r.to != state.Next) {
+			return wrong("this node follows another map of the same epoch, which the servers have lost, as by a failover")
+		}
 		return nil
 	}
 	r, err := s.routesOf(state)
@@ -188,7 +193,7 @@ func (s *Shards) routesOf(state store.Shard) (*routes, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &routes{epoch: state.Epoch, now: s.table(names), names: names}
+	r := &routes{epoch: state.Epoch, text: state.Map, to: state.Next, now: s.table(names), names: names}
 	members := names
 	if state.Next != "" {
 		next, err := shardmap.Parse(state.Next)

@@ -50,6 +50,13 @@ func (t *TypedShards[T]) many(ctx context.Context, op string, keys []string, do 
 	}
 }
 
+// drop is Shards.drop of keys of the view.
+func (t *TypedShards[T]) drop(keys []string) {
+	for _, key := range keys {
+		t.s.drop(t.null.key(key))
+	}
+}
+
 // manyOnce is many by one map. list are the shards that were asked.
 func (t *TypedShards[T]) manyOnce(ctx context.Context, op string, keys []string, do func(v *Typed[T], keys []string) (map[string]T, error), loads bool) (_ *routes, list []int, all map[string]T, _ error) {
 	split := func(r *routes) (parts map[int][]string, list []int, nowhere, lacking []string) {
@@ -76,6 +83,7 @@ func (t *TypedShards[T]) manyOnce(ctx context.Context, op string, keys []string,
 	})
 	if err != nil && loads && t.s.degraded(ctx, err) {
 		all, err = do(t.null, keys)
+		t.drop(keys)
 		return nil, nil, all, err
 	}
 	if err != nil {
@@ -106,6 +114,9 @@ func (t *TypedShards[T]) manyOnce(ctx context.Context, op string, keys []string,
 	var mu sync.Mutex
 	errs = append(errs, t.s.each(good, func(i int) error {
 		found, err := do(t.view(i), parts[i])
+		if i < 0 && loads {
+			t.drop(nowhere)
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		maps.Copy(all, found)
