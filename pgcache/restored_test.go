@@ -50,6 +50,36 @@ func TestRestored_Loads(t *testing.T) {
 	want(t, c, "dead", 2)
 }
 
+// TestRestored_DataOnly: a dump without the tables leaves the cache_state that is there, so that nothing but its records says that they are
+// from another server.
+func TestRestored_DataOnly(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	c := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.CleanupInterval = -1 })
+	cl.exec("INSERT INTO " + cl.object("cache_groups") + ` (kind, name, xid, after) SELECT r.kind, r.name, '1000000000', '1000000000:1000000000:'
+		FROM (VALUES ('t', 'g'), ('p', 'user:')) AS r (kind, name)`)
+	if _, err := c.Cleanup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"tagged", "user:1"} {
+		loads := 0
+		for range 3 {
+			if _, err := pgcache.For[int](c, pgcache.Tags("g")).GetOrSet(t.Context(), key, func(context.Context) (int, error) { loads++; return 2, nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if loads != 1 {
+			t.Errorf("%q was loaded %d times", key, loads)
+		}
+	}
+	cl.node(func(_ *sql.DB, o *pgcache.Options) { o.CleanupInterval = 50 * time.Millisecond })
+	eventually(t, "the records are retired", func() bool {
+		cl.horizon()
+		return cl.count("SELECT count(*) FROM "+cl.object("cache_groups")) == 0
+	})
+	want(t, c, "tagged", 2)
+}
+
 // TestRestored_Fences: what the janitor removes is judged by transactions of this server alone. A load that is under way stores
 // nothing over a later removal of its group, nor over a Delete whose transaction took long.
 func TestRestored_Fences(t *testing.T) {
