@@ -131,3 +131,43 @@ func TestRecordsAreNotScanned(t *testing.T) {
 		}
 	})
 }
+
+// Beyond 64 MiB of records the removal of a group that has one is as ever; of another it removes everything.
+func TestManyRecords(t *testing.T) {
+	t.Parallel()
+	w := watch(t)
+	for _, query := range []string{
+		"ALTER TABLE %s ALTER name SET STORAGE PLAIN", // it is not compressed
+		"INSERT INTO %s (kind, name) SELECT 't', i || repeat('x', 2000) FROM generate_series(1, 35000) i",
+	} {
+		if _, err := w.db.ExecContext(t.Context(), fmt.Sprintf(query, w.Names.Groups())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove := func(tag string) {
+		t.Helper()
+		if _, err := w.Remove(t.Context(), store.Tag, []string{tag}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	live := func() bool {
+		t.Helper()
+		r, err := w.Get(t.Context(), "k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Live()
+	}
+	known := "1" + strings.Repeat("x", 2000)
+	if _, err := w.Put(t.Context(), []store.Write{row("k", "v", 1)}, false); err != nil {
+		t.Fatal(err)
+	}
+	remove(known)
+	if !live() {
+		t.Error("the removal of a group that has a record has removed another entry")
+	}
+	remove("new")
+	if live() {
+		t.Error("the table grows further")
+	}
+}

@@ -107,7 +107,8 @@ AS $$ SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_removals($1, $2) r
 -- Older records of a group that nobody holds go: what they say, the new one says too. Under a stricter isolation level one
 -- that another transaction has just replaced would be an error.
 --
--- Where the records take more than 64 MiB everything is removed instead, which is one record.
+-- Where the records take more than 64 MiB everything is removed instead, which is one record: but not for groups that have a record
+-- already, because VACUUM can't make the table smaller while an old snapshot is held, and each removal would empty the cache.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_remove(kind text, names text[], inline boolean) RETURNS bigint[] LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
@@ -118,7 +119,8 @@ BEGIN
     IF my_kind IS NULL OR cardinality(my_names) = 0 THEN
         RETURN '{}';
     END IF;
-    IF pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 64 * 1024 * 1024 THEN
+    IF pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 64 * 1024 * 1024 AND EXISTS (SELECT FROM unnest(my_names) AS n
+        WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = my_kind AND g.name = n)) THEN
         my_kind := 'p';
         my_names := '{""}';
     END IF;
