@@ -240,13 +240,14 @@ func (x txView) write(ctx context.Context, ws []write) error {
 		}
 	}()
 	o := x.observe(&ctx, "write in a transaction", len(ws))
-	out, err := c.store.PutTx(ctx, x.tx, rows, c.window.InlineTx())
+	inline := c.window.InlineTx()
+	out, err := c.store.PutTx(ctx, x.tx, rows, inline)
 	o.end(nil, &err)
 	if err != nil {
 		return c.explainTx(err)
 	}
 	written = true
-	c.txs.add(c, out.XID, writes)
+	c.txs.add(c, out.XID, writes, inline)
 	return nil
 }
 

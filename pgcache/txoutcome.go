@@ -42,15 +42,17 @@ const (
 // invalidParameter is the SQLSTATE of, among others, a transaction id that the server has not given yet.
 const invalidParameter = "22023"
 
-// add notes parts of the transaction xid.
-func (o *openTxs) add(c *Cache, xid string, parts []txPart) {
+// add notes parts of the transaction xid. inline says that its COMMIT publishes them: then there is nothing to look for.
+func (o *openTxs) add(c *Cache, xid string, parts []txPart, inline bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.parts == nil {
 		o.parts = make(map[string][]txPart)
 	}
 	o.parts[xid] = append(o.parts[xid], parts...)
-	c.window.Watch(txWatch)
+	if !inline {
+		c.window.WatchTx(txWatch, o.unknown)
+	}
 	if !o.asking {
 		o.asking = c.goDo(func() { o.ask(c) })
 	}
@@ -91,7 +93,7 @@ func (o *openTxs) open() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for xid, parts := range o.parts {
-		if !slices.ContainsFunc(parts, func(p txPart) bool { return !p.Done() }) {
+		if !anyOpen(parts) {
 			delete(o.parts, xid)
 		}
 	}
@@ -100,6 +102,23 @@ func (o *openTxs) open() []string {
 		return nil
 	}
 	return slices.Collect(maps.Keys(o.parts))
+}
+
+// unknown reports whether a transaction may be open, or its commit unpublished. It forgets others that it comes across.
+func (o *openTxs) unknown() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for xid, parts := range o.parts {
+		if anyOpen(parts) {
+			return true
+		}
+		delete(o.parts, xid)
+	}
+	return false
+}
+
+func anyOpen(parts []txPart) bool {
+	return slices.ContainsFunc(parts, func(p txPart) bool { return !p.Done() })
 }
 
 // end ends the parts of transactions that have ended, and says whether a notification of any has not come: it may have committed, and
