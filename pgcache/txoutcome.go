@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/coherence"
-	"github.com/pgcache/go/internal/sqlerr"
 )
 
 // txPart is one write or removal in a transaction of the caller's. It keeps entries out of memory until End is called, or the
@@ -38,9 +37,6 @@ const (
 	// later than that, its outcome is asked for, and then it is published: a second later at most.
 	txWatch = 10 * time.Second
 )
-
-// invalidParameter is the SQLSTATE of, among others, a transaction id that the server has not given yet.
-const invalidParameter = "22023"
 
 // add notes parts of the transaction xid. inline says that its COMMIT publishes them: then there is nothing to look for.
 func (o *openTxs) add(c *Cache, xid string, parts []txPart, inline bool) {
@@ -76,11 +72,7 @@ func (o *openTxs) ask(c *Cache) {
 		ended, err := c.store.EndedTransactions(ctx, xids)
 		cancel()
 		if err != nil {
-			if sqlerr.State(err) != invalidParameter {
-				continue
-			}
-			// After a failover, which no open transaction has survived.
-			ended = xids
+			continue
 		}
 		if o.end(ended) {
 			c.window.Watch(txLook)
