@@ -218,13 +218,14 @@ func (x txView) remove(ctx context.Context, op, key string, r removal) error {
 				begun.End()
 			}
 		}()
-		out, err := c.store.RemoveTx(ctx, x.tx, r.kind, names, c.window.InlineTx())
+		inline := c.window.InlineTx()
+		out, err := c.store.RemoveTx(ctx, x.tx, r.kind, names, inline)
 		if err != nil {
 			return err
 		}
 		sent = true
 		begun.Sent(out.IDs)
-		c.txs.add(c, out.XID, []txPart{begun})
+		c.txs.add(c, out.XID, []txPart{begun}, inline)
 		return nil
 	})
 	if err != nil {

@@ -26,8 +26,9 @@ type Querier interface {
 // Get on this node returns the new value or asks the database; the other nodes know a window and a notification later, as after
 // a Set. A loader that began before the commit, on any node, can't store over it.
 //
-// The COMMIT leaves the changes in the change log and notifies nobody (with Immediate it notifies), so it can also be prepared. For
-// ten seconds after each write this node looks once a window whether it has come, and later once a second.
+// The COMMIT leaves the changes in the change log and notifies nobody (with Immediate it notifies, and while the log takes more than
+// 32 MiB), so it can also be prepared; after a crash or a failover between the two call Clear. For ten seconds after each write this
+// node looks once a window whether the commit has come, and later once a second.
 //
 // From the first write of a key until this node knows that the transaction has ended, it asks the database for that key. After a
 // rollback it learns within two seconds that it may keep the key in memory again. Until the transaction ends, others who write the
@@ -252,13 +253,14 @@ func (x txView) write(ctx context.Context, ws []write) error {
 		}
 	}()
 	o := x.observe(&ctx, "write in a transaction", len(ws))
-	out, err := c.store.PutTx(ctx, x.tx, rows, c.window.InlineTx())
+	inline := c.window.InlineTx()
+	out, err := c.store.PutTx(ctx, x.tx, rows, inline)
 	o.end(nil, &err)
 	if err != nil {
 		return c.explainTx(err)
 	}
 	written = true
-	c.txs.add(c, out.XID, writes)
+	c.txs.add(c, out.XID, writes, inline)
 	return nil
 }
 

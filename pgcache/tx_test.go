@@ -423,6 +423,30 @@ func TestWithTx_CommitLate(t *testing.T) {
 	eventually(t, "it is published", func() bool { return strings.Contains(strings.Join(ear.received(), ""), "1:k") })
 }
 
+// TestWithTx_LooksEnd: a node looks at the log only while the outcome of a transaction is not known.
+func TestWithTx_LooksEnd(t *testing.T) {
+	t.Parallel()
+	forWindows(t, func(t *testing.T, cl *cluster) {
+		c, w := cl.wired(nil)
+		const look = "-- name: Pending "
+		for i := range 3 {
+			tx := begin(t, cl.db, sql.LevelDefault)
+			if err := c.WithTx(tx).Set(t.Context(), "k", i); err != nil {
+				t.Fatal(err)
+			}
+			commit(t, tx)
+		}
+		eventually(t, "the looks end", func() bool {
+			before := w.count(look)
+			time.Sleep(500 * time.Millisecond)
+			return w.count(look) == before
+		})
+		if n := w.count(look); n > 200 { // in ten seconds it looks 400 times
+			t.Error(n, "looks")
+		}
+	})
+}
+
 // TestWithTx_Close: what was committed before Close is published when Close returns.
 func TestWithTx_Close(t *testing.T) {
 	t.Parallel()

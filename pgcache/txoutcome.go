@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/coherence"
-	"github.com/pgcache/go/internal/sqlerr"
 )
 
 // txPart is one write or removal in a transaction of the caller's. It keeps entries out of memory until End is called, or the
@@ -39,18 +38,17 @@ const (
 	txWatch = 10 * time.Second
 )
 
-// invalidParameter is the SQLSTATE of, among others, a transaction id that the server has not given yet.
-const invalidParameter = "22023"
-
-// add notes parts of the transaction xid.
-func (o *openTxs) add(c *Cache, xid string, parts []txPart) {
+// add notes parts of the transaction xid. inline says that its COMMIT publishes them: then there is nothing to look for.
+func (o *openTxs) add(c *Cache, xid string, parts []txPart, inline bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.parts == nil {
 		o.parts = make(map[string][]txPart)
 	}
 	o.parts[xid] = append(o.parts[xid], parts...)
-	c.window.Watch(txWatch)
+	if !inline {
+		c.window.WatchTx(txWatch, o.unknown)
+	}
 	if !o.asking {
 		o.asking = c.goDo(func() { o.ask(c) })
 	}
@@ -74,11 +72,7 @@ func (o *openTxs) ask(c *Cache) {
 		ended, err := c.store.EndedTransactions(ctx, xids)
 		cancel()
 		if err != nil {
-			if sqlerr.State(err) != invalidParameter {
-				continue
-			}
-			// After a failover, which no open transaction has survived.
-			ended = xids
+			continue
 		}
 		if o.end(ended) {
 			c.window.Watch(txLook)
@@ -91,7 +85,7 @@ func (o *openTxs) open() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for xid, parts := range o.parts {
-		if !slices.ContainsFunc(parts, func(p txPart) bool { return !p.Done() }) {
+		if !anyOpen(parts) {
 			delete(o.parts, xid)
 		}
 	}
@@ -100,6 +94,23 @@ func (o *openTxs) open() []string {
 		return nil
 	}
 	return slices.Collect(maps.Keys(o.parts))
+}
+
+// unknown reports whether a transaction may be open, or its commit unpublished. It forgets others that it comes across.
+func (o *openTxs) unknown() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for xid, parts := range o.parts {
+		if anyOpen(parts) {
+			return true
+		}
+		delete(o.parts, xid)
+	}
+	return false
+}
+
+func anyOpen(parts []txPart) bool {
+	return slices.ContainsFunc(parts, func(p txPart) bool { return !p.Done() })
 }
 
 // end ends the parts of transactions that have ended, and says whether a notification of any has not come: it may have committed, and

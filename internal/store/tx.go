@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/pgcache/go/internal/dbsqlc"
+	"github.com/pgcache/go/internal/sqlerr"
 )
 
 // Querier is a transaction of the caller's.
@@ -71,7 +72,25 @@ func (s *Store) GetTx(ctx context.Context, tx Querier, key string) (row Row, err
 	return row, err
 }
 
-// EndedTransactions returns which of some transactions have committed or rolled back.
+// invalidParameter is the SQLSTATE of, among others, a transaction id that the server has not given yet.
+const invalidParameter = "22023"
+
+// EndedTransactions returns which of some transactions have committed or rolled back. One that the server has not begun yet has ended
+// with a failover, which lost it. It fails the question for all, so each half is asked for: others may be of after the failover, and
+// open.
 func (s *Store) EndedTransactions(ctx context.Context, xids []string) ([]string, error) {
-	return s.q.EndedTransactions(ctx, "{"+strings.Join(xids, ",")+"}")
+	ended, err := s.q.EndedTransactions(ctx, "{"+strings.Join(xids, ",")+"}")
+	if sqlerr.State(err) != invalidParameter {
+		return ended, err
+	}
+	if len(xids) == 1 {
+		return xids, nil
+	}
+	half := len(xids) / 2
+	ended, err = s.EndedTransactions(ctx, xids[:half])
+	if err != nil {
+		return nil, err
+	}
+	more, err := s.EndedTransactions(ctx, xids[half:])
+	return append(ended, more...), err
 }

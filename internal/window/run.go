@@ -43,7 +43,7 @@ func (w *Window) Run(ctx context.Context) {
 		}
 		next := w.next()
 		for next <= mono.Now() && ctx.Err() == nil {
-			if w.lookNext {
+			if w.watching.lookNext {
 				_ = w.look(ctx)
 			} else {
 				_ = w.flush(ctx) // an error has set w.retry
@@ -68,7 +68,7 @@ func (w *Window) last(ctx context.Context) {
 	defer cancel()
 	for ctx.Err() == nil {
 		w.mu.Lock()
-		underWay, owed, pause, watching := 0, 0, w.retry, mono.Now() < w.watchUntil
+		underWay, owed, pause, watching := 0, 0, w.retry, mono.Now() < w.watching.ends()
 		for _, c := range w.pending {
 			if c.acked {
 				owed++
@@ -103,7 +103,7 @@ func (w *Window) last(ctx context.Context) {
 	}
 }
 
-// next plans: it returns when the next flush or look of this node is due, and sets lookNext. It also drops pending changes that
+// next plans: it returns when the next flush or look of this node is due, and sets watching.lookNext. It also drops pending changes that
 // are overdue.
 func (w *Window) next() int64 {
 	t := mono.Now()
@@ -132,7 +132,7 @@ func (w *Window) next() int64 {
 		next = min(next, w.flushedAt+int64(vacuumEvery)) // only a flush measures the log
 	}
 	look := w.nextLook(t)
-	w.lookNext = look < next
+	w.watching.lookNext = look < next
 	next = min(next, look)
 	if w.retry > 0 {
 		next = max(next, w.flushedAt+int64(w.retry))

@@ -8,20 +8,54 @@ import (
 	"github.com/pgcache/go/internal/mono"
 )
 
-// leastLook is the shortest pause between two looks at the log, also of a node whose window is shorter.
-const leastLook = 10 * time.Millisecond
+const (
+	// leastLook is the shortest pause between two looks at the log, also of a node whose window is shorter.
+	leastLook = 10 * time.Millisecond
+	// lookPause is how many times as long as a look takes the pause after it is at least: a look reads the dead rows that nobody
+	// could remove from the log, and every node may look.
+	lookPause = 10
+)
 
-// Watch has this node look once a window, for d at least, whether the log holds a change, and flush it. Two kinds of changes come there
-// without a write that plans a flush: those of watched tables, which one node of the fleet looks for, and those of transactions of
-// the caller's, whose commits nobody reports. Call it again before d has passed.
+// watching is until when and why this node looks at the log, which it does once a window. It is under the Window's mutex.
+type watching struct {
+	until   int64       // see Watch
+	txUntil int64       // see WatchTx
+	txOpen  func() bool // see WatchTx
+
+	lookedAt int64         // when it last looked, and found nothing
+	took     time.Duration // how long that look took, without the way to the server and back
+	cost     time.Duration // the shorter of the last two: one that took long by chance does not count
+	lookNext bool          // what Run has planned is a look
+}
+
+// ends is when this node stops looking.
+func (w *watching) ends() int64 { return max(w.until, w.txUntil) }
+
+// Watch has this node look once a window, for d at least, whether the log holds a change, and flush it: triggers of watched tables leave
+// theirs there without a write that plans a flush. Call it again before d has passed.
 func (w *Window) Watch(d time.Duration) {
 	t := mono.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.watchUntil < t {
+	w.watch(t, &w.watching.until, d)
+}
+
+// WatchTx is like Watch for transactions of the caller's, whose commits nobody reports, but the looks end when open returns false: no
+// transaction is open any more whose changes may yet come into the log. open is called without a lock held. The caller has noted the
+// transaction before it calls this.
+func (w *Window) WatchTx(d time.Duration, open func() bool) {
+	t := mono.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.watching.txOpen = open
+	w.watch(t, &w.watching.txUntil, d)
+}
+
+func (w *Window) watch(t int64, until *int64, d time.Duration) {
+	if w.watching.ends() < t {
 		defer w.signal()
 	}
-	w.watchUntil = max(w.watchUntil, t+int64(d))
+	*until = max(*until, t+int64(d))
 }
 
 // InlineTx reports whether a statement in a transaction of the caller's must publish inline. It should not: the server commits
@@ -34,22 +68,43 @@ func (w *Window) InlineTx() bool {
 
 // nextLook is when the next look is due. While a leader flushes, here or elsewhere, there is none. With the mutex held.
 func (w *Window) nextLook(t int64) int64 {
-	if t >= w.watchUntil || w.leading {
+	if t >= w.watching.ends() || w.leading {
 		return math.MaxInt64
 	}
-	return w.after(max(w.flushedAt, w.lookedAt)+int64(max(w.window, leastLook)), t)
+	pause := max(w.window, leastLook, min(lookPause*w.watching.cost, w.maxWindow))
+	return w.after(max(w.flushedAt, w.watching.lookedAt)+int64(pause), t)
 }
 
 // look flushes if the log holds a change. It also flushes after an error, because a flush that fails reports it, and plans another
 // try.
 func (w *Window) look(ctx context.Context) error {
+	if !w.watched() {
+		return nil
+	}
+	sent := mono.Now()
 	pending, err := w.log.Pending(ctx)
 	if err == nil && !pending {
 		t := mono.Now()
 		w.mu.Lock()
-		w.lookedAt = t
-		w.mu.Unlock()
+		defer w.mu.Unlock()
+		took := max(0, time.Duration(t-sent)-w.roundTrip.shortest())
+		w.watching.lookedAt, w.watching.took, w.watching.cost = t, took, min(took, w.watching.took)
 		return nil
 	}
 	return w.flush(ctx)
+}
+
+// watched reports whether there is still something to look for. Transactions that are noted while it asks whether any is open count.
+func (w *Window) watched() bool {
+	w.mu.Lock()
+	until, open := w.watching.txUntil, w.watching.txOpen
+	w.mu.Unlock()
+	over := open != nil && !open()
+	t := mono.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if over && w.watching.txUntil == until {
+		w.watching.txUntil = longAgo
+	}
+	return t < w.watching.ends()
 }

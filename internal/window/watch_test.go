@@ -3,6 +3,7 @@ package window
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,6 +102,93 @@ func TestWatch_Others(t *testing.T) {
 		s.rest(10 * time.Second)
 		if n := len(s.flushes); n < 5 || n > 20 {
 			t.Error(n, "flushes that failed within ten seconds")
+		}
+	})
+}
+
+// The looks for transactions end when none is open, and those for watched tables do not.
+func TestWatchTx(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		var open atomic.Bool
+		open.Store(true)
+		w.WatchTx(time.Hour, open.Load)
+		s.rest(10*win + win/2)
+		if s.looks < 9 {
+			t.Fatal(s.looks, "looks while a transaction is open")
+		}
+		s.turn()
+		open.Store(false)
+		looks := s.looks
+		s.rest(10 * win)
+		if s.looks != looks {
+			t.Fatal(s.looks-looks, "looks while none is open")
+		}
+		s.turn()
+		open.Store(true)
+		w.WatchTx(time.Hour, open.Load)
+		s.rest(10 * win)
+		if s.looks < looks+9 {
+			t.Fatal(s.looks-looks, "looks after another")
+		}
+		s.turn()
+		open.Store(false)
+		w.Watch(20 * win)
+		looks = s.looks
+		s.rest(10*win + win/2)
+		if s.looks < looks+9 {
+			t.Error(s.looks-looks, "looks for watched tables")
+		}
+	})
+}
+
+// A transaction that is noted while the window asks whether one is open is watched.
+func TestWatchTx_Meanwhile(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		var noted bool
+		var open func() bool
+		open = func() bool {
+			if noted {
+				return true
+			}
+			noted = true
+			w.WatchTx(time.Hour, open)
+			return false
+		}
+		w.WatchTx(time.Minute, open)
+		s.rest(10 * win)
+		if s.looks < 8 {
+			t.Error(s.looks, "looks")
+		}
+	})
+}
+
+// Looks that take long, as at a log whose dead rows can't be removed, come rarely, but no more rarely than the window may be stretched.
+func TestWatch_Dear(t *testing.T) {
+	bubble(t, func(t *testing.T, w *Window, s *script) {
+		w.maxWindow = 20 * win
+		looks := func(took time.Duration) int {
+			s.turn()
+			s.lookTakes = took
+			w.Watch(time.Hour)
+			s.rest(100 * win) // what was planned before
+			before := s.looks
+			s.rest(200 * win)
+			s.turn()
+			return s.looks - before
+		}
+		if n := looks(win); n < 17 || n > 19 {
+			t.Error(n, "looks that take a window each")
+		}
+		if n := looks(4 * win); n < 7 || n > 9 {
+			t.Error(n, "looks that take four windows each")
+		}
+		if n := looks(0); n < 190 {
+			t.Error(n, "looks when they cost nothing")
+		}
+		s.rest(win / 2)
+		w.roundTrip.add(win)
+		if n := looks(win); n < 95 {
+			t.Error(n, "looks of a distant node")
 		}
 	})
 }

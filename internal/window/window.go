@@ -90,9 +90,7 @@ type Window struct {
 	empty   int    // its flushes in a row that found nothing
 	leader  leader // another node
 
-	watchUntil int64 // until then this node looks at the log once a window: see Watch
-	lookedAt   int64 // when it last did, and found nothing
-	lookNext   bool  // what Run has planned is a look
+	watching watching
 
 	current      time.Duration // what this node flushes by while it leads: window, or stretched
 	handOverFrom int64         // handOver counts from here: when current was first stretched, or others were last invited to take over
@@ -134,8 +132,7 @@ func New(window, maxWindow time.Duration, immediate bool, log Log) *Window {
 		earliest:    math.MaxInt64,
 		planned:     math.MaxInt64,
 		flushedAt:   longAgo,
-		lookedAt:    longAgo,
-		watchUntil:  longAgo,
+		watching:    watching{until: longAgo, txUntil: longAgo, lookedAt: longAgo},
 	}
 }
 

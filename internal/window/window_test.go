@@ -33,6 +33,8 @@ type script struct {
 	drains  []time.Duration
 	looks   int
 
+	lookTakes time.Duration
+
 	changes  int64         // what the next flush finds; then 0
 	always   int64         // what every flush finds
 	bytes    int64         // the size of the log
@@ -57,6 +59,8 @@ func (s *script) turn() {
 func (s *script) Pending(context.Context) (bool, error) {
 	s.turn()
 	s.looks++
+	time.Sleep(s.lookTakes)
+	s.turn()
 	return s.changes > 0 || s.always > 0, s.err
 }
 
