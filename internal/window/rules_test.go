@@ -46,6 +46,40 @@ func TestLongerWindow(t *testing.T) {
 	})
 }
 
+// TestLeaderIsKept: a flush of a node that can't lead this one does not make it forget its leader, unless that has itself stretched its
+// window too far.
+func TestLeaderIsKept(t *testing.T) {
+	for name, other := range map[string]notify.Message{
+		"a longer window":            {Flush: true, Node: 2, Window: 20 * win},
+		"a window stretched too far": {Flush: true, Node: 2, Window: win, Current: 100 * win},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *Window, s *script) {
+				w.Received(notify.Message{Flush: true, Node: 1, Window: win})
+				w.Received(other)
+				logged(t, w, 1)
+				s.rest(2*win - 1)
+				if len(s.flushes) != 0 {
+					t.Errorf("%d flushes beside the leader's", len(s.flushes))
+				}
+				s.rest(2 * win)
+				if len(s.flushes) == 0 {
+					t.Error("the leader is silent, and nobody takes over")
+				}
+			})
+		})
+	}
+	t.Run("itself", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *Window, s *script) {
+			w.Received(notify.Message{Flush: true, Node: 1, Window: win})
+			w.Received(notify.Message{Flush: true, Node: 1, Window: win, Current: 100 * win})
+			logged(t, w, 1)
+			s.rest(win + took + 1)
+			wantFlushes(t, s, win)
+		})
+	})
+}
+
 // TestNobodyLeads: a flush in nobody's name is no leader to wait for.
 func TestNobodyLeads(t *testing.T) {
 	bubble(t, func(t *testing.T, w *Window, s *script) {

@@ -109,8 +109,9 @@ type change struct {
 	acked bool  // End was called: a flush sent from now on publishes it if it has committed; if it commits later, a pulse does
 }
 
-// leader is the other node that was last seen to flush.
+// leader is the other node that was last seen to flush, of those that may lead this one if there is such.
 type leader struct {
+	node     uint32
 	seen     int64 // when its last flush was received; 0: none was
 	window   time.Duration
 	current  time.Duration // window, or as far as it is stretched
@@ -224,7 +225,10 @@ func (w *Window) Received(m notify.Message) {
 	}
 	window := max(m.Window, time.Millisecond)
 	current := max(m.Current, window)
-	w.leader = leader{seen: t, window: window, current: current, patience: patience(current)}
+	// A flush of a node that can't lead this one does not make it forget the one that does: else it would flush beside that.
+	if may := window <= w.window && current <= w.maxWindow; may || m.Node == w.leader.node || !w.led(t) {
+		w.leader = leader{node: m.Node, seen: t, window: window, current: current, patience: patience(current)}
+	}
 	if w.leading && (window < w.window || window == w.window && (w.inviting || m.Node < w.node)) {
 		w.follow()
 	}
