@@ -47,6 +47,9 @@ func TestScripts(t *testing.T) {
 				UpdateScripts: *update,
 				Setup: func(env *testscript.Env) error {
 					env.Setenv("PGCACHE_DSN", dsn)
+					// Sessions with it find functions of the script's schema before those of the server.
+					schema := regexp.MustCompile(`search_path=(\w+)`).FindStringSubmatch(dsn)
+					env.Setenv("SHADOWED", pgserver.WithParam(dsn, "search_path", schema[1]+",pg_catalog"))
 					env.Setenv("CHANNEL", strings.ReplaceAll(name, "-", "_"))
 					env.Setenv("PGCACHE_PG_BIN", os.Getenv("PGCACHE_PG_BIN"))
 					return nil
