@@ -100,6 +100,14 @@ func noEcho(t *testing.T, dsn string, f drivertest.Factory) {
 	if n := warnings.Load(); n != 1 {
 		t.Errorf("%d warnings, want one", n)
 	}
+	ids := map[string]bool{}
+	found, err := c.Doctor(ctx)
+	for _, f := range found {
+		ids[f.ID] = true
+	}
+	if err != nil || !ids["pooler"] || !ids["listener"] {
+		t.Errorf("Doctor finds %+v, %v", found, err)
+	}
 }
 
 // guard has two nodes load the same keys at the same time, many keys at a time, so that the pooler hands sessions around.

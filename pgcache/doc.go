@@ -117,6 +117,7 @@ stored it had not seen the removal, whichever of the two committed first. See do
 	a loader fails                   everybody who waits gets its error, nothing is stored, the lock is free
 	the tables are missing           ErrNotMigrated, from everything
 	another schema version           SchemaError, with both versions
+	client_encoding is not UTF8      an error, from everything
 	rights are missing               Ready returns a RightsError, which names each; see docs/rights.md
 	the role may only read           Gets work, from memory too; what writes is an error of the server
 	bytes that do not decode         a miss, counted and logged; GetOrSet loads anew and overwrites

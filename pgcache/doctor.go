@@ -129,12 +129,13 @@ func (d *doctor) server(s store.ServerHealth, asked time.Time, took time.Duratio
 	}
 }
 
-// node looks at this node's listener, pulse and pool. It sends nothing. schema is what schema has returned: without tables no listener
-// becomes live, which is no finding of its own.
+// node looks at this node's listener, pulse and pool. It sends nothing. schema is what schema has returned: without tables, or with
+// another encoding, no listener becomes live, which is no finding of its own.
 func (d *doctor) node(schema error) {
 	c := d.c
 	err, permanent := c.listening.err()
-	follows := errors.Is(schema, ErrNotMigrated) && (err == nil || errors.Is(err, ErrNotMigrated))
+	follows := errors.Is(schema, ErrNotMigrated) && (err == nil || errors.Is(err, ErrNotMigrated)) ||
+		errors.Is(schema, errEncoding) && (err == nil || errors.Is(err, errEncoding))
 	if c.opts.Listener == nil {
 		what := "there is no Listener: nothing is kept in memory"
 		if c.opts.LocalTTL > 0 {
@@ -174,6 +175,9 @@ func (d *doctor) schema(ctx context.Context) error {
 			d.find("rights", Fault, fmt.Sprintf("role %q lacks %s", rights.Role, r), "grant it, see docs/rights.md")
 		}
 		return nil
+	case errors.Is(err, errEncoding):
+		d.find("encoding", Fault, err.Error(), "set client_encoding to UTF8 in the DSN, or for the role")
+		return err
 	case errors.As(err, &persistence):
 		d.find("persistence", Fault, persistence.Error(), "change the table, or the option Durable")
 		err = state

@@ -110,6 +110,10 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// errEncoding is the error of everything where the server would take a key for another text than this node, and than nodes of another
+// encoding, watched tables and the hashes of HideKeys: what one removes another would go on serving.
+var errEncoding = errors.New("text is not passed as UTF-8: set client_encoding to UTF8")
+
 // errOtherServer is why the listener begins anew.
 var errOtherServer = errors.New("rows come from another server than notifications")
 
@@ -171,5 +175,5 @@ func isPermanent(err error) bool {
 	var schema *SchemaError
 	var persistence *migrate.PersistenceError
 	var shards *ShardMapError
-	return errors.As(err, &shards) || errors.Is(err, ErrClosed) || errors.Is(err, ErrNotMigrated) || errors.As(err, &schema) || errors.As(err, &persistence) || sqlerr.Config(err)
+	return errors.Is(err, errEncoding) || errors.As(err, &shards) || errors.Is(err, ErrClosed) || errors.Is(err, ErrNotMigrated) || errors.As(err, &schema) || errors.As(err, &persistence) || sqlerr.Config(err)
 }

@@ -79,6 +79,9 @@ func (s *schema) read(ctx context.Context, c *Cache) error {
 	if err := c.fits(state); err != nil {
 		return err
 	}
+	if state.Encoding != "" {
+		return fmt.Errorf("%w: sessions of the pool have client_encoding %s", errEncoding, state.Encoding)
+	}
 	s.id.Store(&state.ID)
 	s.known.Store(true)
 	c.wakePulse()

@@ -48,6 +48,9 @@ func TestScripts(t *testing.T) {
 				UpdateScripts: *update,
 				Setup: func(env *testscript.Env) error {
 					env.Setenv("PGCACHE_DSN", dsn)
+					// Sessions with it find functions of the script's schema before those of the server.
+					schema := regexp.MustCompile(`search_path=(\w+)`).FindStringSubmatch(dsn)
+					env.Setenv("SHADOWED", pgserver.WithParam(dsn, "search_path", schema[1]+",pg_catalog"))
 					env.Setenv("CHANNEL", strings.ReplaceAll(name, "-", "_"))
 					env.Setenv("TOO_LONG", strings.Repeat("x", pgcache.MaxKeyBytes+1))
 					env.Setenv("PGCACHE_PG_BIN", os.Getenv("PGCACHE_PG_BIN"))

@@ -98,7 +98,11 @@ func (q *Queries) Expire(ctx context.Context, arg ExpireParams) (int64, error) {
 }
 
 const GetState = `-- name: GetState :one
-SELECT schema_version, id, channel, (key_secret IS NOT NULL)::boolean AS hides_keys, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state
+SELECT schema_version, id, channel, (key_secret IS NOT NULL)::boolean AS hides_keys, current_setting('transaction_isolation')::text AS isolation,
+    pg_client_encoding()::text AS encoding,
+    (pg_client_encoding() = 'UTF8' OR current_setting('server_encoding') = 'SQL_ASCII'
+        OR pg_client_encoding() = 'SQL_ASCII' AND current_setting('server_encoding') = 'UTF8')::boolean AS utf8
+FROM /* TEMPLATE: prefix */cache_state
 `
 
 type GetStateRow struct {
@@ -107,8 +111,11 @@ type GetStateRow struct {
 	Channel       string
 	HidesKeys     bool
 	Isolation     string
+	Encoding      string
+	Utf8          bool
 }
 
+// utf8: the text that this session sends and gets is taken for UTF-8. SQL_ASCII, on either side, takes bytes as they are.
 func (q *Queries) GetState(ctx context.Context) (GetStateRow, error) {
 	row := q.db.QueryRowContext(ctx, GetState)
 	var i GetStateRow
@@ -118,6 +125,8 @@ func (q *Queries) GetState(ctx context.Context) (GetStateRow, error) {
 		&i.Channel,
 		&i.HidesKeys,
 		&i.Isolation,
+		&i.Encoding,
+		&i.Utf8,
 	)
 	return i, err
 }

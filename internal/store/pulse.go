@@ -21,7 +21,7 @@ type Pulse struct {
 func (s *Store) Pulse(ctx context.Context, db DB) (Pulse, error) {
 	r, err := s.with(db).Pulse(ctx)
 	return Pulse{
-		State:       State{int(r.SchemaVersion), r.ID, r.Channel, r.KeySecret != nil},
+		State:       State{Version: int(r.SchemaVersion), ID: r.ID, Channel: r.Channel, Hidden: r.KeySecret != nil},
 		KeySecret:   r.KeySecret,
 		Incarnation: r.Incarnation,
 		Server:      r.Server,

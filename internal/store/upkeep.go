@@ -184,6 +184,10 @@ type State struct {
 	ID      string // the cache's: its messages carry it
 	Channel string
 	Hidden  bool // messages name keys by their hashes
+
+	// Encoding is the client_encoding of the session that was asked, where it is one in which keys are not what the node means; ""
+	// else.
+	Encoding string
 }
 
 // State reads it, and whether the pool's sessions are READ COMMITTED by themselves: see readCommitted.
@@ -192,5 +196,9 @@ func (s *Store) State(ctx context.Context) (State, error) {
 	if err == nil {
 		s.plainWrites.Store(r.Isolation == "read committed" && !s.strict.Load())
 	}
-	return State{int(r.SchemaVersion), r.ID, r.Channel, r.HidesKeys}, err
+	state := State{Version: int(r.SchemaVersion), ID: r.ID, Channel: r.Channel, Hidden: r.HidesKeys}
+	if !r.Utf8 {
+		state.Encoding = r.Encoding
+	}
+	return state, err
 }

@@ -20,9 +20,10 @@ CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_notices (
 ) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
 -- cache_item is a key with its versions, newest first, as it stands in a message: see internal/notify. With a secret the key
--- is a hash. The planner replaces a call by the expression.
+-- is a hash. Nodes count the bytes of the key in UTF-8, whatever the encoding of the database is. The planner replaces a call by the
+-- expression.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_item(key text, secret bytea, versions text) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
-AS $$ SELECT CASE WHEN secret IS NULL THEN octet_length(key) || ':' || key
+AS $$ SELECT CASE WHEN secret IS NULL THEN CASE WHEN getdatabaseencoding() IN ('UTF8', 'SQL_ASCII') THEN octet_length(key) ELSE octet_length(convert_to(key, 'UTF8')) END || ':' || key
     ELSE '22:' || left(encode(sha256(secret || convert_to(key, 'UTF8')), 'base64'), 22) END || versions || ';' $$;
 
 -- cache_group_item is the item of a group (kind t: a tag, p: a prefix) that was removed, by its record. With a secret a tag is a
@@ -126,7 +127,7 @@ BEGIN
         ) k, /* TEMPLATE: prefix */cache_state s
         UNION ALL SELECT /* TEMPLATE: prefix */cache_group_item(g.kind, g.key, s.key_secret, g.version) FROM g, /* TEMPLATE: prefix */cache_state s
             WHERE NOT (SELECT all_of.yes FROM all_of)
-        UNION ALL SELECT 'p' || octet_length(ns.name) || ':' || ns.name || repeat('0', 16) || ';' FROM ns WHERE ns.large AND NOT (SELECT all_of.yes FROM all_of)
+        UNION ALL SELECT 'p' || /* TEMPLATE: prefix */cache_item(ns.name, NULL, repeat('0', 16)) FROM ns WHERE ns.large AND NOT (SELECT all_of.yes FROM all_of)
         UNION ALL SELECT '*' FROM all_of WHERE all_of.yes
     )
     SELECT (SELECT count(*) FROM d), (SELECT array_agg(i.item) FROM i),

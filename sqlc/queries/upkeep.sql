@@ -3,7 +3,12 @@
 SELECT pg_notify(@channel::text, @nonce::text || ':' || (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint);
 
 -- name: GetState :one
-SELECT schema_version, id, channel, (key_secret IS NOT NULL)::boolean AS hides_keys, current_setting('transaction_isolation')::text AS isolation FROM /* TEMPLATE: prefix */cache_state;
+-- utf8: the text that this session sends and gets is taken for UTF-8. SQL_ASCII, on either side, takes bytes as they are.
+SELECT schema_version, id, channel, (key_secret IS NOT NULL)::boolean AS hides_keys, current_setting('transaction_isolation')::text AS isolation,
+    pg_client_encoding()::text AS encoding,
+    (pg_client_encoding() = 'UTF8' OR current_setting('server_encoding') = 'SQL_ASCII'
+        OR pg_client_encoding() = 'SQL_ASCII' AND current_setting('server_encoding') = 'UTF8')::boolean AS utf8
+FROM /* TEMPLATE: prefix */cache_state;
 
 -- name: ClaimSweep :execrows
 -- One node an interval removes expired rows: the one whose UPDATE finds the last claim old enough, or from before the clock was set
