@@ -53,7 +53,7 @@ type (
 	letter  byte
 	dash    struct {
 		//lint:ignore SA5008 people write this, and in JSON the name is "-"
-		Name string `json:"-,"`
+		Name string `json:"-,"` //nolint:staticcheck // see above
 	}
 	embedded struct{ Inner string }
 	tagged   struct {
