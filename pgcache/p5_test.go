@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -118,7 +117,7 @@ func TestP5_NotLive(t *testing.T) {
 	eventually(t, "b knows", func() bool { return b.Stats().LocalFlushes > before.LocalFlushes })
 	set(t, a, "k", 34)
 	eventually(t, "the log is flushed", func() bool { // by a, as b does not receive it
-		return cl.count("SELECT count(*) FROM "+strings.TrimSuffix(cl.table(), "entries")+"changes") == 0
+		return cl.count("SELECT count(*) FROM "+cl.object("cache_changes")) == 0
 	})
 	link.Restore()
 	cl.ready(b)
