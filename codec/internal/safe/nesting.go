@@ -7,9 +7,12 @@ import (
 	"sync"
 )
 
-// MaxDepth is how many values may lie inside one another, as in encoding/json. Every pointer, interface, struct, slice,
-// array and map on the way counts as one.
+// MaxDepth is how many structs, slices, arrays and maps may lie inside one another, as in encoding/json. What is read may be as deep,
+// so that it can be written again.
 const MaxDepth = 10_000
+
+// maxSteps is how many pointers and interfaces may be on the way too: a pointer can lead to itself.
+const maxSteps = 4 * MaxDepth
 
 // Nesting finds values that are too deep for a library which recurses without a limit. A value that contains itself has
 // no end, the stack overflow it causes cannot be recovered from, and so it has to be found beforehand.
@@ -23,30 +26,30 @@ type Nesting struct {
 }
 
 // Check returns an error if v nests deeper than MaxDepth. Most types cannot and cost one look-up.
-func (n *Nesting) Check(v any) error { return n.walk(reflect.ValueOf(v), 0) }
+func (n *Nesting) Check(v any) error { return n.walk(reflect.ValueOf(v), 0, 0) }
 
-func (n *Nesting) walk(v reflect.Value, depth int) error {
+func (n *Nesting) walk(v reflect.Value, depth, steps int) error {
 	if !v.IsValid() || !n.isEndless(v.Type()) {
 		return nil
 	}
-	if depth > MaxDepth {
+	if depth > MaxDepth || steps > maxSteps {
 		return PlainError(fmt.Sprintf("the value contains itself or nests deeper than %d levels", MaxDepth))
 	}
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Interface:
-		return n.walk(v.Elem(), depth+1)
+		return n.walk(v.Elem(), depth, steps+1)
 	case reflect.Slice, reflect.Array:
 		for i := range v.Len() {
-			if err := n.walk(v.Index(i), depth+1); err != nil {
+			if err := n.walk(v.Index(i), depth+1, steps+1); err != nil {
 				return err
 			}
 		}
 	case reflect.Map:
 		for entries := v.MapRange(); entries.Next(); {
-			if err := n.walk(entries.Key(), depth+1); err != nil {
+			if err := n.walk(entries.Key(), depth+1, steps+1); err != nil {
 				return err
 			}
-			if err := n.walk(entries.Value(), depth+1); err != nil {
+			if err := n.walk(entries.Value(), depth+1, steps+1); err != nil {
 				return err
 			}
 		}
@@ -55,7 +58,7 @@ func (n *Nesting) walk(v reflect.Value, depth int) error {
 			if !n.encodes(v.Type().Field(i)) {
 				continue
 			}
-			if err := n.walk(v.Field(i), depth+1); err != nil {
+			if err := n.walk(v.Field(i), depth+1, steps+1); err != nil {
 				return err
 			}
 		}

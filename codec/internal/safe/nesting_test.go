@@ -46,7 +46,7 @@ func TestNesting(t *testing.T) {
 	kin.Parent, kin.hidden = kin, kin
 	own := text{}
 	own.Self = &own
-	shared, deepest := &list{}, chain(safe.MaxDepth/2)
+	shared, deepest := &list{}, chain(safe.MaxDepth)
 
 	n := &safe.Nesting{Custom: []reflect.Type{reflect.TypeFor[encoding.TextMarshaler]()}, Tag: "enc"}
 	for name, v := range map[string]any{
@@ -62,7 +62,7 @@ func TestNesting(t *testing.T) {
 	}
 	for name, v := range map[string]any{
 		"loop": loop, "by value": *loop, "tree": circle, "map": top, "any": self, "pointer to any": &self,
-		"long chain": chain(safe.MaxDepth/2 + 1), "one level too many": &deepest,
+		"long chain": chain(safe.MaxDepth + 1), "one level too many": []*list{deepest},
 		"embedded": embedded{*loop}, "map key": map[any]int{loop: 1},
 		"array": [1]any{loop}, "deep inside": map[string]any{"a": []any{struct{ L *list }{loop}}},
 	} {
