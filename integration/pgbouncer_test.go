@@ -101,12 +101,20 @@ func noEcho(t *testing.T, dsn string, f drivertest.Factory) {
 		t.Errorf("%d warnings, want one", n)
 	}
 	ids := map[string]bool{}
-	found, err := c.Doctor(ctx)
-	for _, f := range found {
-		ids[f.ID] = true
+	for range 50 { // PgBouncer may happen to give both connections that Doctor looks at what they had
+		found, err := c.Doctor(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range found {
+			ids[f.ID] = true
+		}
+		if ids["pooler"] {
+			break
+		}
 	}
-	if err != nil || !ids["pooler"] || !ids["listener"] {
-		t.Errorf("Doctor finds %+v, %v", found, err)
+	if !ids["pooler"] || !ids["listener"] {
+		t.Errorf("Doctor finds %v", ids)
 	}
 }
 
