@@ -32,9 +32,12 @@ func TestShards_ForgetsWhatItHadThere(t *testing.T) {
 	w.record(4, "v1:a", "", "a", "b")
 	follows(t, key, "a", s, other)
 	ok(t, s.Set(ctx, key, 2))
-	ok(t, other.Move(ctx, "a", "b"))
-	follows(t, key, "b", s)
+	moved := async(t, func() error { return other.Move(ctx, "a", "b") })
+	follows(t, key, "", s)
+	for s.Owner(key) != "b" { // without a pause: it has forgotten before the first call looks there
+	}
 	wantOn(t, s, key, 0, false)
+	ok(t, moved())
 }
 
 // Also one that has missed the steps by which the key went away and came back.

@@ -220,8 +220,14 @@ func (s *Shards) routesOf(state store.Shard) (*routes, error) {
 	return r, nil
 }
 
-// install follows r unless a later state is followed already. Who takes over keys forgets what it held of them when it had them last,
-// and OnInvalidate hears of it: the rows of its new keys are new, and inserts are not published.
+// install follows r unless a later state is followed already. Who takes over keys forgets what it held of them when it had them last:
+// the rows of its new keys are new, and inserts are not published. It does so before any call looks there,
+//
+//	look: follows r                      Get of a key that is back on b
+//	                                     finds in b's memory what was there before the key went away
+//	look: forgets what b's memory has
+//
+// and again afterwards, for OnInvalidate: a program that heard of the first may have kept what it loaded before r was followed.
 func (s *Shards) install(r *routes) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -229,18 +235,26 @@ func (s *Shards) install(r *routes) {
 	if before != nil && before.epoch >= r.epoch {
 		return
 	}
-	s.routes.Store(r)
-	if before == nil {
-		return
-	}
-	for i, sh := range s.shards {
-		for slot, owner := range r.now {
-			if int(owner) == i && (before.now[slot] != owner || before.epoch < r.epoch-1) {
+	forget := func() {
+		for i, sh := range s.shards {
+			if before != nil && r.takesOver(i, before) {
 				sh.c.local.Forget()
-				break
 			}
 		}
 	}
+	forget()
+	s.routes.Store(r)
+	forget()
+}
+
+// takesOver says whether shard i has keys by r that it may not have had ever since before.
+func (r *routes) takesOver(i int, before *routes) bool {
+	for slot, owner := range r.now {
+		if int(owner) == i && (before.now[slot] != owner || before.epoch < r.epoch-1) {
+			return true
+		}
+	}
+	return false
 }
 
 // current returns routes of which the shards that p picks may be used, and the errors of those that may not.

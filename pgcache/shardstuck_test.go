@@ -3,6 +3,7 @@ package pgcache_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -116,12 +117,17 @@ func TestShards_StuckWhileMoving(t *testing.T) {
 	defer tx.Rollback() //nolint:errcheck // it is rolled back below
 	_, err = tx.ExecContext(ctx, "LOCK TABLE "+a.table())
 	ok(t, err)
+	stuck := func(n int) {
+		eventually(t, fmt.Sprint(n, " are stuck"), func() bool {
+			return a.count("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = $1::regclass", a.table()) >= n
+		})
+	}
 	get := async(t, func() int { n, _, _ := v.Get(ctx, key); return n })
+	stuck(1) // else the next would be read by the same statement
 	many := async(t, func() int { all, _ := v.GetMany(ctx, []string{key, counter}); return all[key] })
+	stuck(2)
 	increment := async(t, func() error { _, err := s.Increment(ctx, counter, 1); return err })
-	eventually(t, "all are stuck", func() bool {
-		return a.count("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = $1::regclass", a.table()) >= 3
-	})
+	stuck(3)
 	w.record(3, "v1:a,b", "v1:b", "a", "b")
 	follows(t, key, "", s, other)
 	w.record(4, "v1:b", "", "a", "b")
