@@ -13,7 +13,7 @@ import (
 func TestLocalNever(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	a, b := cl.node(), cl.node()
+	a, b := cl.node(nil), cl.node(nil)
 	ctx := t.Context()
 	never, plain := pgcache.For[int](a, pgcache.LocalNever()), pgcache.For[int](b)
 	wants := func(want int) {
@@ -66,7 +66,7 @@ func TestLocalNever(t *testing.T) {
 func TestLocalNever_Load(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	a, b := cl.node(), cl.node()
+	a, b := cl.node(nil), cl.node(nil)
 	ctx := t.Context()
 	on := func(c *pgcache.Cache) *pgcache.Typed[int] { return pgcache.For[int](c, pgcache.LocalNever()) }
 	ok(t, on(b).Set(ctx, "k", 1, pgcache.TTL(time.Millisecond)))
