@@ -120,3 +120,36 @@ func TestRestored_Fences(t *testing.T) {
 	wantNone(t, c, "removed")
 	wantNone(t, c, "deleted")
 }
+
+// TestP1_RestoredSequences: whatever a restore, a failover or somebody sets the sequences of the tables to, a removal of a group is
+// not taken for one before it, which entries have seen.
+func TestP1_RestoredSequences(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	a, b := cl.node(nil), cl.node(nil)
+	for _, remove := range []struct {
+		what string
+		by   func(c *pgcache.Cache) error
+	}{
+		{"tag", func(c *pgcache.Cache) error { return c.DeleteTags(t.Context(), "g") }},
+		{"prefix", func(c *pgcache.Cache) error { return c.DeletePrefix(t.Context(), "user:") }},
+	} {
+		set(t, a, "user:1", 1, pgcache.Tags("g"))
+		if err := remove.by(a); err != nil {
+			t.Fatal(err)
+		}
+		set(t, a, "user:1", 2, pgcache.Tags("g"))
+		warm(t, a, "user:1", 2)
+		warm(t, b, "user:1", 2)
+		cl.exec(`SELECT setval(d.objid::regclass, 1, false) FROM pg_depend d JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'S'
+			WHERE d.refobjid = $1::text::regclass`, cl.object("cache_groups"))
+		if err := remove.by(b); err != nil {
+			t.Fatal(err)
+		}
+		wantNone(t, b, "user:1")
+		eventually(t, "the "+remove.what+" is gone elsewhere", func() bool {
+			_, found := get[int](t, a, "user:1")
+			return !found
+		})
+	}
+}
