@@ -153,3 +153,21 @@ func TestP1_RestoredSequences(t *testing.T) {
 		})
 	}
 }
+
+// TestRestored_Snapshots: a record that came with a dump, of a transaction that this server has had too but with a snapshot that it has
+// yet to reach, does not replace the removals that come meanwhile.
+func TestRestored_Snapshots(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	c := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.CleanupInterval = -1 })
+	cl.exec("INSERT INTO " + cl.object("cache_groups") + ` (kind, name, xid, after)
+		SELECT 't', 'g', '3', format('%1$s:%1$s:', pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 2000)::pg_snapshot`)
+	if _, err := c.Cleanup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	set(t, c, "k", 1, pgcache.Tags("g"))
+	cl.exec("INSERT INTO " + cl.object("cache_groups") + " (kind, name) VALUES ('t', 'g')") // as a watched table does
+	cl.exec("DO $$ BEGIN FOR i IN 1..2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+	cl.exec("SELECT " + cl.object("cache_compact") + "('{tg}')") // as a flush does
+	wantNone(t, cl.node(nil), "k")
+}

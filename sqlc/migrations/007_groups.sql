@@ -237,7 +237,8 @@ AS $$ SELECT least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, min(/*
 -- What a dump has brought from another server is about that server's transactions. Their numbers may be those of transactions to
 -- come: every record of now would be one of long ago, and no load would have seen a record that came with the dump.
 -- So all is noted anew, and the records are taken for removals of now. Where the dump found a cache_state that was there already, as
--- with pg_dump --data-only, noted_on is of this server; but no record that is visible has the number of a transaction to come.
+-- with pg_dump --data-only, noted_on is of this server; but no record that is visible has the number of a transaction to come, or a snapshot
+-- from after now, which would replace removals to come.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_note_ended(grace_us bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     server bigint := /* TEMPLATE: prefix */cache_server();
@@ -249,7 +250,8 @@ BEGIN
         UPDATE /* TEMPLATE: prefix */cache_groups SET xid = pg_current_xact_id(), after = '1:1:';
     ELSE
         UPDATE /* TEMPLATE: prefix */cache_groups SET xid = pg_current_xact_id(), after = '1:1:' WHERE ctid = ANY (array(
-            SELECT g.ctid FROM /* TEMPLATE: prefix */cache_groups g WHERE g.xid >= pg_snapshot_xmax(pg_current_snapshot()) FOR UPDATE SKIP LOCKED
+            SELECT g.ctid FROM /* TEMPLATE: prefix */cache_groups g
+            WHERE g.xid >= pg_snapshot_xmax(pg_current_snapshot()) OR pg_snapshot_xmax(g.after) > pg_snapshot_xmax(pg_current_snapshot()) FOR UPDATE SKIP LOCKED
         ));
     END IF;
     -- Where the clock was set back, how long ago next_before was noted is not known: grace_us begins anew.
