@@ -16,7 +16,7 @@ CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: pref
     id bigint NOT NULL DEFAULT hashfloat8extended(date_part('epoch', clock_timestamp()), (random() * 9e18)::bigint) & 9223372036854775807,
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     after pg_snapshot NOT NULL DEFAULT pg_current_snapshot(), -- whoever sees this record sees every one that this shows
-    PRIMARY KEY (kind, name, id)
+    PRIMARY KEY (kind, name, xid, id) -- backwards, of a name the newest comes first
 ) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0, autovacuum_analyze_threshold = 1000, autovacuum_analyze_scale_factor = 0.1);
 
 -- cache_removals are the visible records of the groups of a row. STABLE: they are judged by the snapshot of the statement that
@@ -36,7 +36,7 @@ BEGIN
         RETURN QUERY SELECT g.id, g.xid FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 't' AND g.name = ANY ($2);
     END IF;
     LOOP
-        SELECT g.name INTO found_name FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 'p' AND g.name <= bound ORDER BY g.name DESC LIMIT 1;
+        SELECT g.name INTO found_name FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 'p' AND g.name <= bound ORDER BY g.name DESC, g.xid DESC LIMIT 1;
         EXIT WHEN NOT FOUND;
         IF starts_with($1, found_name) THEN
             RETURN QUERY SELECT g.id, g.xid FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 'p' AND g.name = found_name;
@@ -79,7 +79,10 @@ BEGIN
         SELECT array_agg(g.id) INTO ids FROM /* TEMPLATE: prefix */cache_groups g
             WHERE g.kind = 'k' AND g.name = $1 OR g.kind = 't' AND g.name = ANY ($2);
     END IF;
-    IF EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 'p' AND g.name <= $1) THEN
+    -- Backwards through the index: deleted records, which are read while a snapshot is old, come after the newest of their prefix. EXISTS would
+    -- begin with the oldest.
+    PERFORM FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 'p' AND g.name <= $1 ORDER BY g.name DESC, g.xid DESC LIMIT 1;
+    IF FOUND THEN
         SELECT array_agg(r.id) INTO ids FROM /* TEMPLATE: prefix */cache_removals($1, $2) r;
     END IF;
     RETURN ids;
