@@ -181,11 +181,11 @@ func (r *loadRun) useNewer(ctx context.Context, loads []*coherence.Load, out []c
 	for i, n := range fenced {
 		keys[i] = loads[n].Key
 	}
-	reading := r.run.Step()
+	reading, sent := r.run.Step(), coherence.Now()
 	newer, _ := r.readMany(ctx, keys, nil) // if it fails, what was loaded is all there is
 	for _, n := range fenced {
 		if row := newer[loads[n].Key]; row.Live() && r.reader(row.Codec) != nil {
-			out[n] = coherence.Loaded{Found: true, Row: row, Since: reading}
+			out[n] = coherence.Loaded{Found: true, Row: row, Since: reading, Until: coherence.Until(sent, row.Remaining)}
 		}
 	}
 }
