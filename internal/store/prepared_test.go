@@ -107,6 +107,9 @@ func TestRecovered(t *testing.T) {
 				t.Fatalf("beside %q, after %s: incarnation %d", gid, name, id)
 			}
 		}
+		if fenced, err := s.Fence(ctx); err != nil || fenced {
+			t.Errorf("beside %q: fenced %v, %v", gid, fenced, err)
+		}
 		gids, err := s.Recovered(ctx)
 		if err != nil || len(gids) == 0 {
 			t.Errorf("beside %q: %q, %v", gid, gids, err)

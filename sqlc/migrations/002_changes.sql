@@ -145,12 +145,13 @@ BEGIN
     bytes := pg_relation_size('/* TEMPLATE: prefix */cache_changes');
 END $$;
 
--- cache_writers are the transactions that are writing entries or removing groups, but for the caller's.
+-- cache_writers are the transactions that are writing entries or removing groups, but for the caller's. Those that are prepared, which
+-- no backend runs any more, have "prepared " before their name.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_writers() RETURNS text[] LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN array(SELECT l.virtualtransaction FROM pg_locks l
+    RETURN array(SELECT CASE WHEN l.pid IS NULL THEN 'prepared ' ELSE '' END || l.virtualtransaction FROM pg_locks l
         WHERE l.relation IN ('/* TEMPLATE: prefix */cache_entries'::regclass, '/* TEMPLATE: prefix */cache_groups'::regclass) AND l.mode = 'RowExclusiveLock' AND l.granted
-            AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) AND l.pid <> pg_backend_pid());
+            AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) AND l.pid IS DISTINCT FROM pg_backend_pid());
 END $$;
 
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_item(text, bytea, text), /* TEMPLATE: prefix */cache_group_item(text, text, bytea, bigint), /* TEMPLATE: prefix */cache_head(text, text, bytea), /* TEMPLATE: prefix */cache_publish(text, text, text[]) FROM PUBLIC;
