@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,21 @@ type prepared struct {
 	server *pgserver.Server
 	db     *sql.DB
 	opts   pgcache.Options
+	pulses atomic.Int64 // that have succeeded, of all nodes
+}
+
+// pulseCounter is an Observer.
+type pulseCounter struct{ pulses *atomic.Int64 }
+
+func (pulseCounter) Open(func() pgcache.Stats) func() { return nil }
+func (pulseCounter) Event(pgcache.Event)              {}
+
+func (p pulseCounter) Begin(ctx context.Context, op pgcache.Op) (context.Context, func(pgcache.Outcome)) {
+	return ctx, func(o pgcache.Outcome) {
+		if op.Name == "pulse" && o.Err == nil {
+			p.pulses.Add(1)
+		}
+	}
 }
 
 func newPrepared(t *testing.T, durable bool) *prepared {
@@ -35,7 +51,7 @@ func newPrepared(t *testing.T, durable bool) *prepared {
 		}
 	})
 	w := &prepared{t: t, server: s, db: testdb.Open(t, "pgx", s.DSN)}
-	w.opts = pgcache.Options{CleanupInterval: -1, Durable: durable, Logger: slog.New(slog.DiscardHandler)}
+	w.opts = pgcache.Options{CleanupInterval: -1, Durable: durable, Logger: slog.New(slog.DiscardHandler), Observer: pulseCounter{&w.pulses}}
 	w.exec("CREATE TABLE users (id int, name text); INSERT INTO users VALUES (1, 'old'); CREATE TABLE items AS SELECT * FROM users")
 	return w
 }
@@ -150,6 +166,12 @@ func TestPrepared_Crash(t *testing.T) {
 			}
 			// What somebody reads and Sets meanwhile goes when the transaction commits: it has changed a watched table.
 			eventually(t, "a Set after the crash", func() bool { return writer.Set(t.Context(), "item:1", "old") == nil })
+			// Several pulses after the crash, so that the loss of the change log is no reason any more to forget what is in memory.
+			before := w.pulses.Load()
+			eventually(t, "all nodes have pulsed", func() bool { return w.pulses.Load() > before+6 })
+			if durable {
+				warm(t, reader, "user:1", "old")
+			}
 			warm(t, reader, "item:1", "old")
 			// The changes of one that was prepared after the crash are in the log: it keeps nothing from working.
 			w.prepare("late", func(tx pgcache.Querier) {
