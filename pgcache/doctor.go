@@ -75,6 +75,7 @@ func (c *Cache) Doctor(ctx context.Context) ([]Finding, error) {
 		f  func(ctx context.Context) error
 	}{
 		{"the tables' statistics", d.tables},
+		{"prepared transactions", d.recovered},
 		{"old transactions", func(ctx context.Context) error { return d.snapshots(ctx, doctorOld) }},
 		{"the watched tables", d.watches},
 		{"poolers", d.pooler},
@@ -205,6 +206,15 @@ func (d *doctor) tables(ctx context.Context) error {
 			d.find("guards", Fault, fmt.Sprintf("triggers of %s do not fire in every session: %s: what others change is not published", t.Name, t.Disabled),
 				"ALTER TABLE "+t.Name+" ENABLE ALWAYS TRIGGER of each")
 		}
+	}
+	return err
+}
+
+func (d *doctor) recovered(ctx context.Context) error {
+	gids, err := d.c.store.Recovered(ctx)
+	if len(gids) > 0 {
+		d.find("prepared", Fault, fmt.Sprintf("transactions that were prepared before a crash are not ended: %q. Until they are, nothing that is loaded is stored, "+
+			"and memory is forgotten every few seconds", gids), "COMMIT PREPARED or ROLLBACK PREPARED each, see pg_prepared_xacts")
 	}
 	return err
 }

@@ -133,7 +133,7 @@ func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, withoutL
 	for i, load := range pending {
 		if row, ok := fence.found(load.Key); ok {
 			load.End(coherence.Loaded{Row: row, Found: true, Since: l.step, Until: coherence.Until(l.sent, row.Remaining)})
-		} else if l.locked == nil || l.locked[i] {
+		} else if l.locked == nil || l.locked[i] || fence.unstorable() { // there is no row to wait for
 			mine = append(mine, load)
 		} else {
 			waiting = append(waiting, load)

@@ -129,6 +129,9 @@ func (f *fence) found(k localcache.Key) (store.Row, bool) {
 	return f.rows[k], true
 }
 
+// unstorable says that nothing can be stored behind this fence: a crash has removed the incarnation, and none can be made yet.
+func (f *fence) unstorable() bool { return f != nil && f.incarnation == 0 }
+
 // guard puts what the fence knows of k into w, the row that is to be stored.
 func (f *fence) guard(k localcache.Key, w *store.Write) {
 	if f != nil {

@@ -117,7 +117,7 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 	}()
 	// Tombstones live a little longer than LoadGrace. A value that took longer to load might be stored over a Delete whose tombstone
 	// is gone; the statement checks the same by the database's clock.
-	if f == nil || time.Since(f.taken) > store.LoadGrace {
+	if f == nil || f.unstorable() || time.Since(f.taken) > store.LoadGrace {
 		r.notStored = true
 		return
 	}

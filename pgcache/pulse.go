@@ -56,6 +56,8 @@ type pulsing struct {
 	flusher     int64 // this node's id in its claims to flush for watched tables; 0: none was drawn yet
 	mayNotFlush bool  // the role may not claim; it is not asked again
 
+	unmade bool // the last pulse found no incarnation, and none could be made
+
 	idleness
 
 	looking atomic.Bool  // the server behind the pool is being looked at
@@ -208,9 +210,17 @@ func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time) erro
 			c.local.Forget()
 		case err != nil:
 			return fmt.Errorf("pulse: %w", err)
+		case incarnation == 0: // the change log has lost what they changed: nobody hears of their commit
+			c.local.Forget()
+			if !c.pulsing.unmade {
+				gids, _ := c.store.Recovered(ctx)
+				c.warn("transactions were prepared before a crash and are not committed yet: until they are, nothing that is loaded is stored, "+
+					"and memory is forgotten at every pulse", "prepared", gids)
+			}
 		}
 		p.Incarnation = incarnation
 	}
+	c.pulsing.unmade = p.Incarnation == 0
 	last, at := c.pulsing.last, c.pulsing.at
 	c.pulsing.last, c.pulsing.at = p, asked
 	if at.IsZero() {

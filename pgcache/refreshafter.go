@@ -136,7 +136,7 @@ func (r *loadRun) runEarly(loads []*coherence.Load) {
 		return
 	}
 	fence, err := l.fence(ctx)
-	if err != nil {
+	if err != nil || fence.unstorable() {
 		end(loads, skipped)
 		return
 	}

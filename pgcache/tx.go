@@ -27,7 +27,7 @@ type Querier interface {
 // a Set. A loader that began before the commit, on any node, can't store over it.
 //
 // The COMMIT leaves the changes in the change log and notifies nobody (with Immediate it notifies, and while the log takes more than
-// 32 MiB), so it can also be prepared; after a crash or a failover between the two call Clear. For ten seconds after each write this
+// 32 MiB), so it can also be prepared. For ten seconds after each write this
 // node looks once a window whether the commit has come, and later once a second.
 //
 // From the first write of a key until this node knows that the transaction has ended, it asks the database for that key. After a

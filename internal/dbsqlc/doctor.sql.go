@@ -60,6 +60,35 @@ func (q *Queries) OldSnapshots(ctx context.Context, longer float64) ([]OldSnapsh
 	return items, nil
 }
 
+const RecoveredTransactions = `-- name: RecoveredTransactions :many
+SELECT r.gid::text AS gid FROM unnest(/* TEMPLATE: prefix */cache_recovered()) AS r (gid)
+WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_incarnation)
+`
+
+// Prepared transactions that keep an incarnation from being made, see cache_recovered; none where there is one.
+func (q *Queries) RecoveredTransactions(ctx context.Context) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, RecoveredTransactions)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var gid string
+		if err := rows.Scan(&gid); err != nil {
+			return nil, err
+		}
+		items = append(items, gid)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const ServerHealth = `-- name: ServerHealth :one
 
 SELECT current_setting('server_version_num')::int AS version, pg_is_in_recovery()::boolean AS in_recovery,

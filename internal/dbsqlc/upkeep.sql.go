@@ -21,8 +21,7 @@ func (q *Queries) Blocks(ctx context.Context) (int64, error) {
 }
 
 const ChangeIncarnation = `-- name: ChangeIncarnation :exec
-INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random())
-ON CONFLICT (one) DO UPDATE SET id = EXCLUDED.id
+SELECT /* TEMPLATE: prefix */cache_incarnate(true)
 `
 
 func (q *Queries) ChangeIncarnation(ctx context.Context) error {
@@ -154,14 +153,16 @@ func (q *Queries) JustExpired(ctx context.Context, graceUs int64) (JustExpiredRo
 	return i, err
 }
 
-const NewIncarnation = `-- name: NewIncarnation :exec
-INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random()) ON CONFLICT DO NOTHING
+const NewIncarnation = `-- name: NewIncarnation :one
+SELECT /* TEMPLATE: prefix */cache_incarnate(false)::bigint AS id
 `
 
-// After a crash, which has removed the row.
-func (q *Queries) NewIncarnation(ctx context.Context) error {
-	_, err := q.db.ExecContext(ctx, NewIncarnation)
-	return err
+// After a crash, which has removed the row. 0: none can be made yet.
+func (q *Queries) NewIncarnation(ctx context.Context) (int64, error) {
+	row := q.db.QueryRowContext(ctx, NewIncarnation)
+	var id int64
+	err := row.Scan(&id)
+	return id, err
 }
 
 const NoteEnded = `-- name: NoteEnded :exec

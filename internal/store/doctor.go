@@ -34,6 +34,11 @@ func (s *Store) OldSnapshots(ctx context.Context, longer time.Duration) ([]OldSn
 	return retry(ctx, lost, func() ([]OldSnapshot, error) { return s.q.OldSnapshots(ctx, longer.Seconds()) })
 }
 
+// Recovered are the prepared transactions, by their gid, that keep an incarnation from being made after a crash.
+func (s *Store) Recovered(ctx context.Context) ([]string, error) {
+	return retry(ctx, lost, func() ([]string, error) { return s.q.RecoveredTransactions(ctx) })
+}
+
 // WatchFaults reads what is wrong with the watched tables.
 func (s *Store) WatchFaults(ctx context.Context) ([]WatchFault, error) {
 	return retry(ctx, lost, func() ([]WatchFault, error) { return s.q.WatchFaults(ctx) })

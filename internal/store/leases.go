@@ -97,6 +97,12 @@ func (s *Store) leaseMany(ctx context.Context, asks []LeaseAsk) ([]Leased, error
 		})
 		return all, err
 	})
+	if err == nil && all.Incarnation == 0 && len(keys) > 0 {
+		var made bool
+		if made, err = s.incarnate(ctx, s.q); made {
+			all.Looked, err = s.Look(ctx, keys, stale)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

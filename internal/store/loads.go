@@ -8,16 +8,32 @@ import (
 	"github.com/pgcache/go/internal/sqlerr"
 )
 
-// Incarnation is the number that Clear and TRUNCATE change, and that is another after a crash. A load reads it before it
-// begins, with the database's time.
+// Incarnation is the number that Clear and TRUNCATE change, and that is another after a crash, with the database's time. 0: none can
+// be made yet, see Recovered.
 func (s *Store) Incarnation(ctx context.Context) (id int64, now time.Duration, err error) {
 	r, err := s.q.GetIncarnation(ctx)
 	if err == nil && r.Incarnation == 0 {
-		if err = s.q.NewIncarnation(ctx); err == nil {
-			r, err = s.q.GetIncarnation(ctx)
-		}
+		r.Incarnation, err = s.q.NewIncarnation(ctx)
 	}
 	return r.Incarnation, time.Duration(r.NowUs) * time.Microsecond, err
+}
+
+// incarnateEvery is how often the loads of a process ask for an incarnation where none can be made: the answer is looked for in the
+// server's whole lock table.
+const incarnateEvery = time.Second
+
+// incarnate makes an incarnation for a load that has found none, and says whether there is one now.
+func (s *Store) incarnate(ctx context.Context, q *dbsqlc.Queries) (made bool, err error) {
+	asked := s.incarnated.Load()
+	if asked != nil && time.Since(*asked) < incarnateEvery {
+		return false, nil
+	}
+	id, err := q.NewIncarnation(ctx)
+	if err == nil && id == 0 {
+		now := time.Now()
+		s.incarnated.Store(&now)
+	}
+	return id != 0, err
 }
 
 // LoadGrace is how long a loaded value may take to be stored, by the database's clock. It is shorter than tombstones live.

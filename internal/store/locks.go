@@ -10,8 +10,8 @@ import (
 
 // Looked is what a load saw before it began: the fence of its store.
 type Looked struct {
-	Rows        []Row // in the order of the keys
-	Incarnation int64
+	Rows        []Row         // in the order of the keys
+	Incarnation int64         // 0: there is none, and what is loaded now is not stored
 	At          time.Duration // since 1970, by the database's clock
 	Snapshot    string        // which removals of groups were visible, "" if there was none
 }
@@ -20,22 +20,24 @@ type Looked struct {
 // may still be handed out: see Row.Stale.
 func (s *Store) Look(ctx context.Context, keys []string, stale bool) (l Looked, err error) {
 	for range 2 {
-		l, err = retry(ctx, lost, func() (Looked, error) {
-			l := Looked{Rows: make([]Row, len(keys))}
-			return l, s.sql.query(ctx, dbsqlc.Look, func(v []driver.Value) error {
-				l.add(keys, v)
-				return nil
-			}, s.Largest, stale, textArray(keys))
-		})
+		l, err = retry(ctx, lost, func() (Looked, error) { return s.look(ctx, s.sql, keys, stale) })
 		if err != nil || l.Incarnation != 0 || len(keys) == 0 {
 			return l, err
 		}
 		// A crash has emptied the table.
-		if err := s.q.NewIncarnation(ctx); err != nil {
+		if made, err := s.incarnate(ctx, s.q); !made {
 			return l, err
 		}
 	}
 	return l, err
+}
+
+func (s *Store) look(ctx context.Context, on *rendering, keys []string, stale bool) (Looked, error) {
+	l := Looked{Rows: make([]Row, len(keys))}
+	return l, on.query(ctx, dbsqlc.Look, func(v []driver.Value) error {
+		l.add(keys, v)
+		return nil
+	}, s.Largest, stale, textArray(keys))
 }
 
 // add takes over a row of the answer, which begins with n, version, codec, value, remaining_us, server, incarnation, now_us, tags,
@@ -64,6 +66,12 @@ func (s *Store) LockAndLook(ctx context.Context, db DB, pid, class int32, ids []
 		l.add(keys, v)
 		return nil
 	}, pid, class, lockIDs(ids), textArray(keys), s.Largest, stale)
+	if err == nil && !pooled && l.Incarnation == 0 && len(keys) > 0 {
+		var made bool
+		if made, err = s.incarnate(ctx, s.with(db)); made {
+			l, err = s.look(ctx, s.on(db), keys, stale)
+		}
+	}
 	return got, l, pooled, err
 }
 

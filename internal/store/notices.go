@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -19,7 +20,7 @@ func (s *Store) BeginPolling(ctx context.Context, lease time.Duration) (incarnat
 	if err := s.KeepPolling(ctx, s.db, lease); err != nil {
 		return 0, 0, err
 	}
-	if err := s.waitForWriters(ctx); err != nil {
+	if err := s.waitForWriters(ctx, running); err != nil { // who notifies can't be prepared
 		return 0, 0, err
 	}
 	if last, err = s.q.LastNotice(ctx); err != nil {
@@ -32,6 +33,14 @@ func (s *Store) BeginPolling(ctx context.Context, lease time.Duration) (incarnat
 // writersPause is the time from one look at the writes under way to the next.
 const writersPause = 10 * time.Millisecond
 
+// whichWriters says which transactions count as writing.
+type whichWriters bool
+
+const (
+	running      whichWriters = false // statements that are under way, and what is open
+	withPrepared whichWriters = true  // and prepared transactions, which send no statement any more
+)
+
 // waitForWriters waits until every writing statement has ended that was under way when it was called. A statement has its
 // lock on the table before its snapshot, so one that is not among them sees what was committed before the call:
 //
@@ -39,7 +48,7 @@ const writersPause = 10 * time.Millisecond
 //	                                  waitForWriters: the write has a lock on the table
 //	write: commit, NOTIFY             it has ended
 //	                                  first poll
-func (s *Store) waitForWriters(ctx context.Context) error {
+func (s *Store) waitForWriters(ctx context.Context, which whichWriters) error {
 	var writers []string
 	for first := true; first || len(writers) > 0; first = false {
 		if !first {
@@ -54,6 +63,9 @@ func (s *Store) waitForWriters(ctx context.Context) error {
 		now, err := s.q.Writers(ctx)
 		if err != nil {
 			return err
+		}
+		if which == running {
+			now = slices.DeleteFunc(now, func(w string) bool { return strings.HasPrefix(w, "prepared ") })
 		}
 		if first {
 			writers = now

@@ -63,6 +63,8 @@ func Rights() []Right {
 		{"cache_publish", "text, text, text[]"},
 		{"cache_flush", "text, integer, integer, boolean"},
 		{"cache_writers", ""},
+		{"cache_recovered", ""},
+		{"cache_incarnate", "boolean"},
 		{"cache_changed", "text"},
 		{"cache_truncate", ""},
 		{"cache_clear", "timestamp with time zone, integer"},

@@ -86,6 +86,8 @@ type Store struct {
 	// statement has found a session that is not, and plainWrites stays false.
 	plainWrites, strict atomic.Bool
 
+	incarnated atomic.Pointer[time.Time] // when an incarnation was last asked for and could not be made: see incarnate
+
 	reads       batch.Queue[read, []Row]
 	writes      batch.Queue[write, Written]
 	heavyWrites batch.Queue[write, Written] // of large values, each in a statement of its own

@@ -33,17 +33,11 @@ func (s *Store) clearRows(ctx context.Context) (err error) {
 		_, published := retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.q.PublishAll(ctx) })
 		err = errors.Join(err, published)
 	}()
-	// A fenced store that read the old incarnation must be done before the rows go:
-	//
-	//     StoreLoaded: incarnation is still 1         incarnation 2
-	//     StoreLoaded: inserts the row                the rows are removed
-	//
-	// so wait for the writing statements that are under way. Those that come after see the new incarnation.
-	until, err := s.changeIncarnation(ctx)
-	if err != nil {
-		return err
+	until, err := retry(ctx, lost, func() (int64, error) { return s.q.Now(ctx) })
+	if err == nil {
+		err = s.fenceFrom(ctx, ctx)
 	}
-	if err := s.waitForWriters(ctx); err != nil {
+	if err != nil {
 		return err
 	}
 	for {
@@ -73,38 +67,45 @@ const (
 	clearBatch     = 5000
 )
 
-// changeIncarnation returns the database's time from before it did, in microseconds.
-func (s *Store) changeIncarnation(ctx context.Context) (before int64, err error) {
-	before, err = retry(ctx, lost, func() (int64, error) { return s.q.Now(ctx) })
-	if err != nil {
-		return 0, err
-	}
-	_, err = retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.q.ChangeIncarnation(ctx) })
-	return before, err
-}
-
 // FenceLoads changes the incarnation, so that no load that has begun can store any more, and waits for the writing statements that
-// are under way, which may not see it yet. It is for removing rows that may have been written while a load was under way:
+// are under way, which may not see it yet:
 //
-//	load begins, no row      Set      the row is removed      load stores what is older than the Set
-func (s *Store) FenceLoads(ctx context.Context) error {
-	if _, err := s.changeIncarnation(ctx); err != nil {
+//	StoreLoaded: incarnation is still 1         incarnation 2
+//	StoreLoaded: inserts the row                what is there is deleted
+func (s *Store) FenceLoads(ctx context.Context) error { return s.fenceIn(ctx, ctx) }
+
+func (s *Store) fenceIn(ctx, waiting context.Context) error {
+	if _, err := retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.q.ChangeIncarnation(ctx) }); err != nil {
 		return err
 	}
-	return s.waitForWriters(ctx)
+	return s.waitForWriters(waiting, running)
 }
 
-// fenceWait is how long Fence waits for writing statements: whoever calls it can do without.
+// fenceFrom is FenceLoads for removing rows without a trace that were written before the call, which a load may not have seen:
+//
+//	load begins, no row      Set      the row is removed      load stores what is older than the Set
+//
+// Transactions that have written such rows, prepared ones too, must have ended before the incarnation changes:
+//
+//	transaction: Set          incarnation 2      a load begins: no row, incarnation 2
+//	COMMIT                    the row is removed                               the load stores what is older than the Set
+//
+// It waits no longer than waiting lasts.
+func (s *Store) fenceFrom(ctx, waiting context.Context) error {
+	if err := s.waitForWriters(waiting, withPrepared); err != nil {
+		return err
+	}
+	return s.fenceIn(ctx, waiting)
+}
+
+// fenceWait is how long Fence waits for those who write: whoever calls it can do without.
 const fenceWait = 100 * time.Millisecond
 
-// Fence is FenceLoads, but it does not wait for long: false says that it would have to.
+// Fence fences the loads that have begun from rows that were written before the call. It does not wait for long: false says that it would have to.
 func (s *Store) Fence(ctx context.Context) (fenced bool, err error) {
-	if _, err := s.changeIncarnation(ctx); err != nil {
-		return false, err
-	}
 	limited, cancel := context.WithTimeout(ctx, fenceWait)
 	defer cancel()
-	if err := s.waitForWriters(limited); err != nil && limited.Err() == nil {
+	if err := s.fenceFrom(ctx, limited); err != nil && limited.Err() == nil {
 		return false, err
 	}
 	return limited.Err() == nil, ctx.Err()

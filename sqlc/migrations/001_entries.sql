@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_state (
 
 -- One row with a random number that changes whenever rows may have gone without a trace: Clear and TRUNCATE change it, and
 -- a crash of the server, which empties UNLOGGED tables, removes it. A loader's value is stored only if it is still the
--- number from before the loader began.
+-- number from before the loader began. Only cache_incarnate (see 002) makes another.
 CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_incarnation (
     one boolean NOT NULL DEFAULT true PRIMARY KEY CHECK (one),
     id bigint NOT NULL
@@ -60,7 +60,9 @@ CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_incarnation (
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_random() RETURNS bigint LANGUAGE sql VOLATILE
 AS $$ SELECT ('x' || left(replace(gen_random_uuid()::text, '-', ''), 12))::bit(48)::bigint + 1 $$;
 
-INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random()) ON CONFLICT DO NOTHING;
+-- Of a new cache alone: this file may be run again, and cache_incarnate asks first.
+INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) SELECT /* TEMPLATE: prefix */cache_random()
+    WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_state) ON CONFLICT DO NOTHING;
 
 -- cache_committed fails unless the transaction is READ COMMITTED: under a stricter level a statement judges by a snapshot from
 -- before it waited for locks. The library then sends the statement again, in a transaction that is READ COMMITTED.

@@ -145,13 +145,65 @@ BEGIN
     bytes := pg_relation_size('/* TEMPLATE: prefix */cache_changes');
 END $$;
 
--- cache_writers are the transactions that are writing entries or removing groups, but for the caller's.
+-- cache_writers are the transactions that are writing entries or removing groups, but for the caller's. Those that are prepared, which
+-- no backend runs any more, have "prepared " before their name.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_writers() RETURNS text[] LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    RETURN array(SELECT l.virtualtransaction FROM pg_locks l
+    RETURN array(SELECT CASE WHEN l.pid IS NULL THEN 'prepared ' ELSE '' END || l.virtualtransaction FROM pg_locks l
         WHERE l.relation IN ('/* TEMPLATE: prefix */cache_entries'::regclass, '/* TEMPLATE: prefix */cache_groups'::regclass) AND l.mode = 'RowExclusiveLock' AND l.granted
-            AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) AND l.pid <> pg_backend_pid());
+            AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) AND l.pid IS DISTINCT FROM pg_backend_pid());
 END $$;
 
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_item(text, bytea, text), /* TEMPLATE: prefix */cache_group_item(text, text, bytea, bigint), /* TEMPLATE: prefix */cache_head(text, text, bytea), /* TEMPLATE: prefix */cache_publish(text, text, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_flush(text, int, int, boolean), /* TEMPLATE: prefix */cache_writers() FROM PUBLIC;
+
+-- cache_recovered are the transactions by their gid that were prepared before the server's last start, changed what is cached, and can
+-- still be committed. They have their locks again, under a virtual transaction that is no backend's: -1/xid. (Before 14.1 those
+-- prepared since have such a one too.)
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_recovered() RETURNS text[] LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF current_setting('max_prepared_transactions') = '0' THEN
+        RETURN '{}';
+    END IF;
+    -- One that is just being committed is no longer in the view, but keeps its locks until all see what it wrote.
+    RETURN array(SELECT DISTINCT coalesce(p.gid, l.virtualtransaction) FROM pg_locks l
+        LEFT JOIN pg_prepared_xacts p ON l.virtualtransaction = concat('-1/', p.transaction)
+        WHERE l.relation IN ('/* TEMPLATE: prefix */cache_entries'::regclass, '/* TEMPLATE: prefix */cache_groups'::regclass, '/* TEMPLATE: prefix */cache_changes'::regclass)
+            AND l.mode = 'RowExclusiveLock' AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+            AND l.pid IS NULL AND l.virtualtransaction !~ '^[0-9]');
+END $$;
+
+-- cache_incarnate returns the incarnation, and makes one where a crash has removed it. another: where there is one it is replaced. It
+-- returns 0 and makes none while cache_recovered has any: what these changed is in the change log no more, so nobody would hear of it.
+--
+--     transaction: UPDATE; cache_delete; PREPARE        a crash empties the log, and the entries
+--                                                       a load reads what was before the UPDATE
+--     COMMIT PREPARED                                   stores it: for its whole TTL
+--
+-- Without an incarnation no load is stored, and nodes keep nothing for longer than a pulse. What was stored meanwhile goes with
+-- the first one, if records of removals were lost: who writes while a removal is under way would find the entry removed by its commit.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_incarnate(another boolean) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    found_id bigint;
+BEGIN
+    IF another THEN
+        UPDATE /* TEMPLATE: prefix */cache_incarnation SET id = /* TEMPLATE: prefix */cache_random() RETURNING id INTO found_id;
+    ELSE
+        SELECT i.id INTO found_id FROM /* TEMPLATE: prefix */cache_incarnation i;
+    END IF;
+    IF found_id IS NOT NULL THEN
+        RETURN found_id;
+    ELSIF /* TEMPLATE: prefix */cache_recovered() <> '{}' THEN
+        RETURN 0;
+    END IF;
+    INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random()) ON CONFLICT DO NOTHING RETURNING id INTO found_id;
+    IF found_id IS NULL THEN -- somebody else has made one meanwhile
+        RETURN /* TEMPLATE: prefix */cache_incarnate(another);
+    ELSIF current_setting('max_prepared_transactions') <> '0'
+        AND (SELECT c.relpersistence = 'u' FROM pg_class c WHERE c.oid = '/* TEMPLATE: prefix */cache_groups'::regclass) THEN
+        PERFORM /* TEMPLATE: prefix */cache_remove('p', '{""}', false);
+    END IF;
+    RETURN found_id;
+END $$;
+
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_recovered(), /* TEMPLATE: prefix */cache_incarnate(boolean) FROM PUBLIC;

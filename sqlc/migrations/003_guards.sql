@@ -83,8 +83,7 @@ END $$;
 -- cache_guard_empty fences every load that has begun: no row is left that could.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_guard_empty() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-    INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random())
-        ON CONFLICT (one) DO UPDATE SET id = EXCLUDED.id;
+    PERFORM /* TEMPLATE: prefix */cache_incarnate(true);
     PERFORM /* TEMPLATE: prefix */cache_changed('');
     RETURN NULL;
 END $$;

@@ -10,8 +10,7 @@ BEGIN
     PERFORM set_config('pgcache.upkeep', 'on', true);
     TRUNCATE /* TEMPLATE: prefix */cache_entries;
     PERFORM set_config('pgcache.upkeep', '', true);
-    INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random())
-        ON CONFLICT (one) DO UPDATE SET id = EXCLUDED.id;
+    PERFORM /* TEMPLATE: prefix */cache_incarnate(true);
     PERFORM /* TEMPLATE: prefix */cache_changed('');
 END $$;
 

@@ -32,11 +32,7 @@ BEGIN
     FOREACH id IN ARRAY ids LOOP
         my_got := my_got || pg_try_advisory_lock(class, id)::int;
     END LOOP;
-    SELECT i.id INTO my_incarnation FROM /* TEMPLATE: prefix */cache_incarnation i;
-    IF NOT FOUND THEN
-        INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random()) ON CONFLICT DO NOTHING;
-        SELECT i.id INTO STRICT my_incarnation FROM /* TEMPLATE: prefix */cache_incarnation i;
-    END IF;
+    SELECT i.id INTO my_incarnation FROM /* TEMPLATE: prefix */cache_incarnation i; -- NULL: see cache_incarnate
     my_now := date_part('epoch', clock_timestamp()) * 1000000;
     my_server := date_part('epoch', pg_postmaster_start_time()) * 1000000;
     RETURN QUERY SELECT k.n, e.version, CASE WHEN octet_length(e.value) > largest THEN 'too large' ELSE e.codec END,

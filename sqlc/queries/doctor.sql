@@ -37,6 +37,11 @@ SELECT x.what::text AS what, x.seconds::float8 AS seconds, x.idle::boolean AS id
 ) x WHERE x.seconds > @longer::float8 OR x.hidden > 0
 ORDER BY x.seconds DESC LIMIT 5;
 
+-- name: RecoveredTransactions :many
+-- Prepared transactions that keep an incarnation from being made, see cache_recovered; none where there is one.
+SELECT r.gid::text AS gid FROM unnest(/* TEMPLATE: prefix */cache_recovered()) AS r (gid)
+WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_incarnation);
+
 -- name: WatchFaults :many
 SELECT w.watched, array_to_string(/* TEMPLATE: prefix */cache_watch_faults(w.id), '; ')::text AS faults,
     EXISTS (SELECT FROM pg_catalog.pg_subscription_rel r WHERE r.srrelid = to_regclass(w.watched))::boolean AS replicated

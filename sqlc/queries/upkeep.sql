@@ -70,13 +70,12 @@ SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us, EXIS
         OR coalesce(/* TEMPLATE: prefix */cache_xid8(e.xmin) >= s.ended_before::text::bigint, true))
 ) AS lately;
 
--- name: NewIncarnation :exec
--- After a crash, which has removed the row.
-INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random()) ON CONFLICT DO NOTHING;
+-- name: NewIncarnation :one
+-- After a crash, which has removed the row. 0: none can be made yet.
+SELECT /* TEMPLATE: prefix */cache_incarnate(false)::bigint AS id;
 
 -- name: ChangeIncarnation :exec
-INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) VALUES (/* TEMPLATE: prefix */cache_random())
-ON CONFLICT (one) DO UPDATE SET id = EXCLUDED.id;
+SELECT /* TEMPLATE: prefix */cache_incarnate(true);
 
 -- name: SetLocal :exec
 SELECT set_config(@name::text, @setting::text, true);

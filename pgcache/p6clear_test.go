@@ -1,0 +1,62 @@
+package pgcache_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// P6: a transaction that is open, or prepared, while Clear removes rows one by one: a load that has not seen what it wrote does not
+// store over it.
+func TestP6_ClearBesideTransaction(t *testing.T) {
+	t.Parallel()
+	for _, end := range [][2]string{{"", "COMMIT"}, {"PREPARE TRANSACTION 'p'", "COMMIT PREPARED 'p'"}} {
+		t.Run(end[1], func(t *testing.T) {
+			t.Parallel()
+			w := newPrepared(t, false)
+			loads := w.node()
+			db, wire := openWire(t, "pgx", w.server.DSN)
+			o := w.opts
+			o.Timeout = time.Minute
+			clears := (&cluster{t: t, opts: o}).new(db, nil)
+			conn, err := w.db.Conn(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			run := func(query string) {
+				t.Helper()
+				if _, err := conn.ExecContext(t.Context(), query); err != nil {
+					t.Fatalf("%s: %v", query, err)
+				}
+			}
+			run("BEGIN; UPDATE users SET name = 'new'")
+			if err := loads.WithTx(conn).Set(t.Context(), "user:1", "new"); err != nil {
+				t.Fatal(err)
+			}
+			if end[0] != "" {
+				run(end[0])
+			}
+			cleared := async(t, func() error { return clears.Clear(t.Context()) })
+			eventually(t, "Clear waits for the transaction", func() bool { return wire.count(named("Writers")) > 2 })
+			slow := newLoader("old")
+			var v string
+			loaded := async(t, func() error { return loads.GetOrSet(t.Context(), "user:1", &v, slow.load) })
+			slow.wait(t)
+			run(end[1])
+			if err := cleared(); err != nil {
+				t.Fatal(err)
+			}
+			slow.release()
+			if err := loaded(); err != nil {
+				t.Fatal(err)
+			}
+			if v, found := get[string](t, loads, "user:1"); found && v == "old" {
+				t.Error("what was loaded before the commit was stored")
+			}
+			if sent := wire.statements(); !slices.Contains(sent, "ClearEntries") {
+				t.Errorf("Clear was done by %q", sent)
+			}
+		})
+	}
+}
