@@ -1,5 +1,5 @@
 -- The guards are triggers for what others change: by hand, from another service, with TRUNCATE. The library's own statements
--- publish what they change themselves, and write stamp = version, which nobody else does: so the WHEN conditions below are
+-- publish what they change themselves, and write stamp = version, not 0, which nobody else does: so the WHEN conditions below are
 -- false for them, and a guard costs them nothing. Guards run with their owner's rights and search_path: a role that may change
 -- a row by hand needs no right on the change log.
 
@@ -41,8 +41,8 @@ BEGIN
         RAISE EXCEPTION 'tags of a cache entry must be a list' USING ERRCODE = '23514';
     ELSIF octet_length(NEW.codec) > 32 THEN -- every reader gets it with the value
         RAISE EXCEPTION 'codec of a cache entry has % bytes, at most 32 are allowed', octet_length(NEW.codec) USING ERRCODE = '23514';
-    ELSIF NOT isfinite(NEW.expires_at) THEN
-        RAISE EXCEPTION 'expires_at of a cache entry must be finite, or NULL: it never expires' USING ERRCODE = '23514';
+    ELSIF NOT isfinite(NEW.expires_at) OR NOT isfinite(NEW.stale_until) THEN -- how long is left could not be computed
+        RAISE EXCEPTION 'expires_at and stale_until of a cache entry must be finite, or NULL: it never expires, is never stale' USING ERRCODE = '23514';
     END IF;
     IF removals THEN
         seen := /* TEMPLATE: prefix */cache_seen(NEW.key, NEW.tags);
@@ -63,8 +63,9 @@ BEGIN
         NEW.seen := OLD.seen;
     END IF;
     NEW.version := /* TEMPLATE: prefix */cache_random();
-    NEW.stamp := NEW.version;
+    NEW.stamp := NULL; -- an upsert that sets every column sets what this returns: it must meet the guard again
     IF TG_OP = 'UPDATE' THEN -- nobody can hold a key that did not exist
+        NEW.stamp := NEW.version;
         PERFORM /* TEMPLATE: prefix */cache_changed(NEW.key);
     END IF;
     RETURN NEW;
@@ -90,11 +91,11 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE TRIGGER cache_guard_insert BEFORE INSERT ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
-    WHEN (NEW.stamp IS DISTINCT FROM NEW.version)
+    WHEN (NEW.stamp IS DISTINCT FROM NEW.version OR NEW.version = 0)
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_write();
 
 CREATE OR REPLACE TRIGGER cache_guard_update BEFORE UPDATE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
-    WHEN (NEW.stamp IS DISTINCT FROM NEW.version OR NEW.version = OLD.version OR NEW.key <> OLD.key)
+    WHEN (NEW.stamp IS DISTINCT FROM NEW.version OR NEW.version IN (0, OLD.version) OR NEW.key <> OLD.key)
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_write();
 
 -- OF key: the server does not even look at the condition for statements that set no key, as the library's.
