@@ -83,7 +83,7 @@ type stripe struct {
 	writers map[Key][]*Writer
 	watches map[Key][]*Watch
 	txs     map[Key]map[int64]*TxWrite // by version
-	_       [16]byte // to 64 bytes, a cache line
+	_       [16]byte                   // to 64 bytes, a cache line
 }
 
 // New returns a tracker of local, in which an entry gets at most maxAge old; 0: as old as its row. It bypasses the local cache until
