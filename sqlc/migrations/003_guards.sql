@@ -90,15 +90,21 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- A stamp of 0 is no stamp: programs that write every column leave 0 in those that they do not mean.
 CREATE OR REPLACE TRIGGER cache_guard_insert BEFORE INSERT ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
-    WHEN (NEW.stamp IS DISTINCT FROM NEW.version OR NEW.version = 0)
+    WHEN (nullif(NEW.stamp, 0) IS DISTINCT FROM NEW.version)
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_write();
 
 CREATE OR REPLACE TRIGGER cache_guard_update BEFORE UPDATE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
-    WHEN (NEW.stamp IS DISTINCT FROM NEW.version OR NEW.version IN (0, OLD.version) OR NEW.key <> OLD.key)
+    WHEN (nullif(NEW.stamp, 0) IS DISTINCT FROM NEW.version OR NEW.version = OLD.version)
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_write();
 
--- OF key: the server does not even look at the condition for statements that set no key, as the library's.
+-- OF key: the server does not even look at the condition for statements that set no key, as the library's. It is before
+-- cache_guard_update by its name, and makes that one's condition false.
+CREATE OR REPLACE TRIGGER cache_guard_rekey BEFORE UPDATE OF key ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
+    WHEN (NEW.key <> OLD.key)
+    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_write();
+
 CREATE OR REPLACE TRIGGER cache_guard_rename AFTER UPDATE OF key ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
     WHEN (NEW.key <> OLD.key)
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_gone();
@@ -115,6 +121,7 @@ CREATE OR REPLACE TRIGGER cache_guard_truncate AFTER TRUNCATE ON /* TEMPLATE: pr
 -- Also in a session that replicates or restores.
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_insert;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_update;
+ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_rekey;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_rename;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_delete;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_truncate;
