@@ -57,6 +57,7 @@ const (
 	pgDefaultPool = "postgres-default-pool"
 	pgTenIdle     = "postgres-ten-idle"
 	pgFixed       = "postgres-fixed-window"
+	pgNever       = "postgres-local-never"
 	pgBare        = "bare statement"
 	pgShards      = "postgres-shards"
 	noCache       = "no cache"
@@ -66,7 +67,7 @@ const (
 )
 
 var backendNames = []string{
-	pgCache, pgRefresh, pgNoLocal, pgNoNotify, pgPerWrite, pgCachePQ, pgNoLocPQ, pgDefaultPool, pgTenIdle, pgFixed, pgShards, watchNone, watchKey, watchTag, pgBare, noCache, valkey, rueidisCSC, rueidisRaw,
+	pgCache, pgRefresh, pgNoLocal, pgNoNotify, pgPerWrite, pgCachePQ, pgNoLocPQ, pgDefaultPool, pgTenIdle, pgFixed, pgNever, pgShards, watchNone, watchKey, watchTag, pgBare, noCache, valkey, rueidisCSC, rueidisRaw,
 }
 
 // fleet is the nodes of one measurement.

@@ -54,6 +54,7 @@ func postgresBackends(servers *servers, log *slog.Logger, window time.Duration) 
 	add(pgNoLocPQ, "postgres", false, none)
 	add(pgDefaultPool, "pgx", false, none)
 	add(pgTenIdle, "pgx", false, none)
+	add(pgNever, "pgx", true, full)
 	add(pgFixed, "pgx", true, func(o *pgcache.Options, _ Setup) {
 		o.InvalidationWindow = cmp.Or(window, pgcache.DefaultWindow)
 		o.MaxWindow = o.InvalidationWindow
@@ -119,7 +120,11 @@ func (s *pgStore) OpenNode(ctx context.Context, callers int) (Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	n := &pgNode{db, cache, pgcache.For[string](cache)}
+	var of []pgcache.ViewOption
+	if s.name == pgNever {
+		of = append(of, pgcache.LocalNever())
+	}
+	n := &pgNode{db, cache, pgcache.For[string](cache, of...)}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := cache.Ready(ctx); err != nil {

@@ -122,12 +122,12 @@ func (b *bench) service(ctx context.Context, be Backend) (metrics, error) {
 	})
 }
 
-var writeBackends = []string{pgCache, pgPerWrite, valkey, rueidisRaw}
+var writeBackends = []string{pgCache, pgNever, pgPerWrite, valkey, rueidisRaw}
 
 var writeShape = shape{
 	name: "write",
 	about: "4 nodes x 32 callers that overwrite 10,000 keys, every caller as fast as it can, while so many nodes listen (the writing ones " +
-		"included). For Redis the number is of no account: SET publishes nothing.",
+		"included). For Redis the number is of no account: SET publishes nothing. Nor does postgres-local-never, whose entries nobody keeps in memory.",
 	backends: writeBackends,
 	columns: []column{
 		ops("writes/s", "write.ops"), ms("mean", "write.mean_us"), ms("p50", "write.p50_us"), ms("p95", "write.p95_us"), ms("p99", "write.p99_us"),
@@ -176,7 +176,7 @@ var readShape = shape{
 			if n == 1 {
 				p.steps = append(p.steps,
 					b.turns(getOne, []string{pgBare, pgNoLocal, valkey, rueidisRaw}, true),
-					b.turns(setOne, []string{pgBare, pgCache, pgPerWrite, valkey}, false))
+					b.turns(setOne, []string{pgBare, pgCache, pgNever, pgPerWrite, valkey}, false))
 				continue
 			}
 			p.steps = append(p.steps, b.each(callersLine(n), []string{pgNoLocal, valkey, rueidisRaw}, b.cfg.duration+b.cfg.warmup+time.Second,

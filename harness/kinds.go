@@ -80,12 +80,14 @@ func (f *fleet) of(k kind, pass func(key int) bool) (keys []int) {
 // views are a node's, of the further kinds.
 type views struct {
 	counts    view[int64]
+	never     view[value] // of shared and owned keys
 	resilient view[value]
 }
 
 func (f *fleet) viewsOf(n *node) views {
 	return views{
 		counts: viewOf[int64](n, pgcache.WithCodec(codec.JSON{}), pgcache.TTL(pgcache.NoExpiry)),
+		never:  viewOf[value](n, pgcache.LocalNever()),
 		resilient: viewOf[value](n, pgcache.TTL(f.cfg.ttl/8), pgcache.StaleFor(f.cfg.ttl), pgcache.SoftTimeout(5*time.Millisecond),
 			pgcache.RefreshAfter(0.5), pgcache.NegativeTTL(f.cfg.ttl/4)),
 	}

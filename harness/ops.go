@@ -30,7 +30,18 @@ func (w *worker) set(ctx context.Context, key int) { w.setFor(ctx, key, w.anyTTL
 func (w *worker) setFor(ctx context.Context, key int, ttl time.Duration) {
 	h := w.keys[key]
 	n := h.begin(w.id, false, ttl)
-	w.write([]int{key}, []int{n}, func() error { return w.cache.Set(ctx, h.name, h.valueOf(n), ttlOption(ttl)) })
+	w.write([]int{key}, []int{n}, func() error {
+		if w.keepsOut(key) {
+			return w.views.never.Set(ctx, h.name, h.valueOf(n), ttlOption(ttl))
+		}
+		return w.cache.Set(ctx, h.name, h.valueOf(n), ttlOption(ttl))
+	})
+}
+
+// keepsOut says whether key is now written through a view with LocalNever: always, or now and then, so that rows become of that kind and
+// cease to be.
+func (w *worker) keepsOut(key int) bool {
+	return w.cfg.more && key < w.plantedAt && (key%5 == 0 || rand.N(4) == 0)
 }
 
 func (w *worker) remove(ctx context.Context, key int) {
@@ -50,7 +61,12 @@ func (w *worker) setMany(ctx context.Context, key int) {
 		numbers[i] = w.keys[k].begin(w.id, false, ttl)
 		values[w.keys[k].name] = w.keys[k].valueOf(numbers[i])
 	}
-	w.write(keys, numbers, func() error { return w.typed.SetMany(ctx, values, ttlOption(ttl)) })
+	w.write(keys, numbers, func() error {
+		if w.keepsOut(key) {
+			return w.views.never.SetMany(ctx, values, ttlOption(ttl))
+		}
+		return w.typed.SetMany(ctx, values, ttlOption(ttl))
+	})
 }
 
 // update changes the source, then deletes the key: the usual order.

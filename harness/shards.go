@@ -35,6 +35,7 @@ type view[T any] interface {
 	GetOrSet(ctx context.Context, key string, load func(context.Context) (T, error), opts ...pgcache.Option) (T, error)
 	GetOrSetMany(ctx context.Context, keys []string, load func(context.Context, []string) (map[string]T, error), opts ...pgcache.Option) (map[string]T, error)
 	Fetch(ctx context.Context, key string, load func(context.Context, *pgcache.Load[T]) (T, error), opts ...pgcache.Option) (pgcache.Result[T], error)
+	Set(ctx context.Context, key string, value T, opts ...pgcache.Option) error
 	SetMany(ctx context.Context, values map[string]T, opts ...pgcache.Option) error
 	SetIfAbsent(ctx context.Context, key string, value T, opts ...pgcache.Option) (bool, error)
 	Touch(ctx context.Context, key string, ttl time.Duration) (bool, error)

@@ -33,12 +33,14 @@ const (
 	optionRefresh
 	optionNegative
 	optionTags
+	optionNever
 )
 
 // optionNames are the names of the options in errors.
 var optionNames = [...]string{
 	optionTTL: "TTL", optionCodec: "WithCodec", optionExpiresAt: "ExpiresAt", optionStale: "StaleFor", optionSoft: "SoftTimeout",
 	optionHard: "HardTimeout", optionRefresh: "RefreshAfter", optionNegative: "NegativeTTL", optionTags: "Tags",
+	optionNever: "LocalNever",
 }
 
 func (k optionKind) String() string { return optionNames[k] }
@@ -87,6 +89,14 @@ func WithCodec(c codec.Codec) Option { return Option{kind: optionCodec, codec: c
 // what it is given, nor what a pointer, map or slice in it leads to.
 func Shared() ViewOption { return shared{} }
 
+// LocalNever keeps what is stored out of the memory of every process, whoever reads it. Where such an entry takes the place of another,
+// nobody needs to hear of it, so the write goes into no change log and wakes no listener: for entries that are written about as often as
+// they are read, as sessions and counters are, or that are read once. Every Get of them asks the database; it may share the read of a
+// caller who came up to 10 ms before. OnInvalidate hears of such an entry only where it is removed, and where one that may be kept takes
+// its place or had it. The option is for a view, or else for every call that writes the key: a write without it makes the entry one that
+// may be kept.
+func LocalNever() Option { return Option{kind: optionNever} }
+
 // ttl checks a TTL and brings it into bounds. NoExpiry becomes store.Never; 0 stays 0.
 func ttl(d time.Duration) (time.Duration, error) {
 	switch {
@@ -128,6 +138,8 @@ func (v *view) apply(opts []Option) (view, error) {
 			if err := out.applyResilience(o, v); err != nil {
 				return out, err
 			}
+		case optionNever:
+			out.never = true
 		case optionTags:
 			tags, err := withTags(out.tags, o.tags)
 			if err != nil {

@@ -52,6 +52,21 @@ func ExampleShared() {
 	// Output: true false
 }
 
+func ExampleLocalNever() {
+	demo(func(ctx context.Context, _ *sql.DB, cache *pgcache.Cache) error {
+		sessions := pgcache.For[[]byte](cache, pgcache.Namespace("session"), pgcache.TTL(time.Hour), pgcache.LocalNever())
+		for _, data := range []string{"cart: 1", "cart: 2"} { // the second wakes no listener
+			if err := sessions.Set(ctx, "42", []byte(data)); err != nil {
+				return err
+			}
+		}
+		data, _, err := sessions.Get(ctx, "42") // asks the database, on every node
+		fmt.Printf("%s\n", data)
+		return err
+	})
+	// Output: cart: 2
+}
+
 func ExampleTyped_Get() {
 	demo(func(ctx context.Context, _ *sql.DB, cache *pgcache.Cache) error {
 		_, found, err := pgcache.For[member](cache).Get(ctx, "42")

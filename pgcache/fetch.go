@@ -86,8 +86,8 @@ func (l *Load[T]) SetTTL(d time.Duration) {
 	l.options.ttl, l.ttlErr = ttl(d)
 }
 
-// SetTags says to which groups the value belongs, in place of those of the view. Tags that are not valid make Fetch return
-// ErrInvalidTag.
+// SetTags says to which groups the value belongs, or that there is none (NegativeTTL), in place of those of the view. Tags that are
+// not valid make Fetch return ErrInvalidTag.
 func (l *Load[T]) SetTags(tags ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -149,7 +149,7 @@ func fetchLoader[T any](v view, load func(context.Context, *Load[T]) (T, error))
 		l.old = old[l.key]
 		value, err := load(ctx, l)
 		o, invalid := l.valueOptions()
-		if err == nil {
+		if invalid != nil && (err == nil || errors.Is(err, ErrNotFound) && errors.Is(invalid, ErrInvalidTag)) { // a negative entry has tags, too
 			err = invalid
 		}
 		return map[string]any{names[0]: fetchedValue{value, o}}, err

@@ -8,7 +8,7 @@ import (
 )
 
 // A Guard lets one process of the fleet load a key while the others wait for its value. It saves work and nothing else: what may be
-// stored is decided by a fence in the storing statement. A guard that fails, or locks too little, costs a second load; one that
+// stored is decided by a fence in the storing statement. A guard that fails, panics or locks too little costs a second load; one that
 // locks too much costs others up to LockTimeout, after which they load by themselves.
 type Guard interface {
 	// Open is called once by New. space distinguishes the cache's keys from those of other caches in the same database: it is

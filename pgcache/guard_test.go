@@ -2,7 +2,9 @@ package pgcache_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -118,5 +120,54 @@ func TestNoConnectionForTheLock(t *testing.T) {
 	}
 	if err := load(); err != nil || v != 7 {
 		t.Error(v, err)
+	}
+}
+
+// panicking is a Guard whose TryLock panics, or whose Unlock does.
+type panicking struct{ unlocked chan struct{} } // nil: TryLock
+
+func (g panicking) Open(*sql.DB, string) pgcache.Locks { return g }
+
+func (g panicking) TryLock(_ context.Context, keys []string) ([]bool, error) {
+	if g.unlocked == nil {
+		panic("index out of range")
+	}
+	return slices.Repeat([]bool{true}, len(keys)), nil
+}
+
+func (g panicking) Unlock([]string) {
+	g.unlocked <- struct{}{}
+	panic("index out of range")
+}
+
+func (panicking) Close() error { return nil }
+
+// A Guard that panics is one that fails: loads go on without it. It is called in goroutines of the cache's, where a panic would end
+// the program.
+func TestGuardPanics(t *testing.T) {
+	t.Parallel()
+	for name, guard := range map[string]panicking{"TryLock": {}, "Unlock": {make(chan struct{}, 10)}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cl := newCluster(t)
+			cl.opts.Guard = guard
+			c := cl.on(testdb.DB(t), nil)
+			for _, key := range []string{"a", "b"} {
+				var s string
+				if err := c.GetOrSet(t.Context(), key, &s, func(context.Context) (any, error) { return "new", nil }); err != nil || s != "new" {
+					t.Error(s, err)
+				}
+				want(t, c, key, "new")
+				if guard.unlocked != nil {
+					<-guard.unlocked
+				}
+			}
+			if n := c.Stats().GuardErrors; (n == 2) != (guard.unlocked == nil) {
+				t.Errorf("%d errors", n)
+			}
+			if err := c.Close(); err != nil { // waits for what is under way
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -26,8 +26,8 @@ type loadRun struct {
 
 	// Of an early load, see loadEarly.
 	early     bool
-	earlyErr  error // what the loader failed with, or the encoding of its value
-	notStored bool  // the loader, or ExpiresAt, has said that its value is not to be stored
+	earlyErr  error // what the loader failed with, or the encoding or the storing of its value
+	notStored bool  // its value is not stored: the loader or ExpiresAt has said so, or it came too late
 }
 
 // start runs the loads in a goroutine that Close waits for.

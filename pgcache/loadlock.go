@@ -3,7 +3,9 @@ package pgcache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
+	"runtime/debug"
 	"time"
 
 	"github.com/pgcache/go/internal/coherence"
@@ -53,16 +55,7 @@ func (r *loadRun) look(pending []*coherence.Load) *lookup {
 // without a lock.
 func (l *lookup) lock(ctx context.Context) {
 	c := l.r.c
-	var err error
-	if looks, ok := c.locks.(looker); ok {
-		var looked store.Looked
-		look := lock.Look{Stale: l.r.staleFor() > 0, Strict: l.r.early, Live: l.r.early || l.r.unusable}
-		if l.locked, looked, err = looks.LockAndLook(ctx, c.store, l.names, look); err == nil {
-			l.looked = &looked
-		}
-	} else {
-		l.locked, err = c.locks.TryLock(ctx, l.names)
-	}
+	err := l.ask(ctx)
 	if err == nil && len(l.locked) != len(l.names) {
 		err = errors.New("it did not answer for each key")
 	}
@@ -73,6 +66,28 @@ func (l *lookup) lock(ctx context.Context) {
 	}
 }
 
+// ask is lock without what is done if the guard fails.
+func (l *lookup) ask(ctx context.Context) (err error) {
+	c := l.r.c
+	if looks, ok := c.locks.(looker); ok {
+		var looked store.Looked
+		look := lock.Look{Stale: l.r.staleFor() > 0, Strict: l.r.early, Live: l.r.early || l.r.unusable}
+		if l.locked, looked, err = looks.LockAndLook(ctx, c.store, l.names, look); err == nil {
+			l.looked = &looked
+		}
+		return err
+	}
+	defer func() {
+		if p := recover(); p != nil { // in a goroutine of the cache's: it would end the program
+			err = guardPanic(p)
+		}
+	}()
+	l.locked, err = c.locks.TryLock(ctx, l.names)
+	return err
+}
+
+func guardPanic(p any) error { return fmt.Errorf("it panicked: %s\n\n%s", panicText(p), debug.Stack()) }
+
 // release gives back what was locked.
 func (l *lookup) release() {
 	var held []string
@@ -81,9 +96,15 @@ func (l *lookup) release() {
 			held = append(held, l.names[i])
 		}
 	}
-	if len(held) > 0 {
-		l.r.c.locks.Unlock(held)
+	if len(held) == 0 {
+		return
 	}
+	defer func() {
+		if p := recover(); p != nil {
+			l.r.c.warn("the guard can't give locks back", "error", guardPanic(p))
+		}
+	}()
+	l.r.c.locks.Unlock(held)
 }
 
 // fence is what the rows and the tables were before a loader began: the loader's value is stored only if they are the same then.

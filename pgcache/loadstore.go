@@ -3,6 +3,7 @@ package pgcache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/pgcache/go/internal/coherence"
@@ -35,6 +36,9 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, f *fence) {
 		r.failed(ctx, loads, err)
 		return
 	case notFound && r.many: // it does not say which of the keys it means
+		if r.early {
+			r.earlyErr = err
+		}
 		end(loads, coherence.Loaded{All: true, Err: err})
 		return
 	}
@@ -67,6 +71,9 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, f *fence) {
 // has left the key out. It completes w; toStore says whether it is to be stored.
 func (r *loadRun) result(l *coherence.Load, value any, found bool, notFound error, w *store.Write) (out coherence.Loaded, toStore bool) {
 	fetched, _ := value.(fetchedValue) // of a loader of Fetch
+	if fetched.tags != nil {
+		w.Tags = fetched.tags
+	}
 	if !found {
 		out.Err, out.All = notFound, notFound != nil
 		return out, !fetched.doNotStore && r.negativeWrite(l, w)
@@ -83,9 +90,6 @@ func (r *loadRun) result(l *coherence.Load, value any, found bool, notFound erro
 	}
 	if fetched.ttl != 0 {
 		w.TTL = fetched.ttl
-	}
-	if fetched.tags != nil {
-		w.Tags = fetched.tags
 	}
 	out.Found, out.Loader, out.Row = true, true, *storedRow(*w)
 	if _, over := r.life(); fetched.doNotStore || over && fetched.ttl == 0 {
@@ -114,6 +118,7 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 	// Tombstones live a little longer than LoadGrace. A value that took longer to load might be stored over a Delete whose tombstone
 	// is gone; the statement checks the same by the database's clock.
 	if f == nil || time.Since(f.taken) > store.LoadGrace {
+		r.notStored = true
 		return
 	}
 	writers, versions := make([]*coherence.Writer, len(loads)), make([]int64, len(loads))
@@ -155,7 +160,11 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 				out[i] = coherence.Loaded{Err: err}
 			}
 		}
-		c.warn("a loaded value was returned to its callers, and storing it failed", "error", err)
+		if r.early {
+			r.earlyErr = fmt.Errorf("storing the value: %w", err)
+		} else {
+			c.warn("a loaded value was returned to its callers, and storing it failed", "error", err)
+		}
 		return
 	}
 	r.useNewer(statement, loads, out, fenced)
@@ -181,11 +190,11 @@ func (r *loadRun) useNewer(ctx context.Context, loads []*coherence.Load, out []c
 	for i, n := range fenced {
 		keys[i] = loads[n].Key
 	}
-	reading := r.run.Step()
+	reading, sent := r.run.Step(), coherence.Now()
 	newer, _ := r.readMany(ctx, keys, nil) // if it fails, what was loaded is all there is
 	for _, n := range fenced {
 		if row := newer[loads[n].Key]; row.Live() && r.reader(row.Codec) != nil {
-			out[n] = coherence.Loaded{Found: true, Row: row, Since: reading}
+			out[n] = coherence.Loaded{Found: true, Row: row, Since: reading, Until: coherence.Until(sent, row.Remaining)}
 		}
 	}
 }

@@ -255,7 +255,8 @@ func (o Options) validate(db *sql.DB) (store.Names, error) {
 	refuse(o.CleanupInterval < 0 && (o.MaxRows > 0 || o.MaxBytes > 0), "CleanupInterval", o.CleanupInterval, "without the janitor nobody keeps to MaxRows and MaxBytes")
 	refuse(o.LocalTTL > 0 && o.Local == localcache.None(), "LocalTTL", o.LocalTTL, "there is no local cache to bound: Local is localcache.None()")
 	refuse(o.OnInvalidate != nil && o.Listener == nil, "OnInvalidate", "set", "without a Listener nothing would call it")
-	if limit := db.Stats().MaxOpenConnections; limit > 0 && limit < minConns && (o.Listener != nil || o.Guard != NoGuard() && o.Guard != Lease()) {
+	_, session := o.Guard.(advisoryLock) // Guards of others have their own ways
+	if limit := db.Stats().MaxOpenConnections; limit > 0 && limit < minConns && (o.Listener != nil || session) {
 		err = fmt.Errorf("pgcache: the pool has MaxOpenConns %d, too few: the listener and the lock session keep one connection each, "+
 			"and a caller and its loader need two; call SetMaxOpenConns(%d) or more, or do without (Listener nil, and Guard Lease() or NoGuard())", limit, minConns)
 	}

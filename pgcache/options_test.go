@@ -72,7 +72,7 @@ func TestOptionErrors(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "MaxOpenConns") || !strings.Contains(err.Error(), fmt.Sprint(limit)) || !strings.Contains(err.Error(), "SetMaxOpenConns(4)") {
 			t.Errorf("MaxOpenConns %d: %v", limit, err)
 		}
-		for _, guard := range []pgcache.Guard{pgcache.NoGuard(), pgcache.Lease()} {
+		for _, guard := range []pgcache.Guard{pgcache.NoGuard(), pgcache.Lease(), panicking{}} {
 			c, err := pgcache.New(small, pgcache.Options{Guard: guard})
 			if err != nil {
 				t.Errorf("MaxOpenConns %d, no listener, %T: %v", limit, guard, err)

@@ -205,3 +205,39 @@ func TestP7_Expiry(t *testing.T) {
 		t.Errorf("it was never in memory: %+v", s)
 	}
 }
+
+// P7: what a load found in place of its own value ends when its row does, also for a caller of many keys who waits for another.
+func TestP7_NewerThanTheLoad(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	a := cl.on(testdb.DB(t), nil)
+	c, w := cl.wired(func(o *pgcache.Options) { o.LockTimeout = time.Minute })
+	la, lc := newLoader(1), newLoader(1)
+	first := async(t, func() error { return a.GetOrSet(t.Context(), "slow", new(int), la.load) })
+	la.wait(t)
+	many := async(t, func() map[string]int {
+		m, err := pgcache.For[int](c).GetOrSetMany(t.Context(), []string{"slow", "k"}, func(ctx context.Context, _ []string) (map[string]int, error) {
+			_, err := lc.load(ctx)
+			return map[string]int{"k": 1}, err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		return m
+	})
+	lc.wait(t)
+	set(t, a, "k", 5, pgcache.TTL(time.Second))
+	reads := w.count(named("GetEntr"))
+	lc.release()
+	eventually(t, "it reads what is newer", func() bool { return w.count(named("GetEntr")) > reads })
+	eventually(t, "that has expired", func() bool {
+		return cl.count("SELECT count(*) FROM "+cl.table()+" WHERE key = 'k' AND expires_at + interval '50 ms' > clock_timestamp()") == 0
+	})
+	la.release()
+	if m := many(); m["slow"] != 1 || m["k"] != 1 {
+		t.Errorf("%v: it has expired", m)
+	}
+	if err := first(); err != nil {
+		t.Error(err)
+	}
+}

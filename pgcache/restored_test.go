@@ -120,3 +120,54 @@ func TestRestored_Fences(t *testing.T) {
 	wantNone(t, c, "removed")
 	wantNone(t, c, "deleted")
 }
+
+// TestP1_RestoredSequences: whatever a restore, a failover or somebody sets the sequences of the tables to, a removal of a group is
+// not taken for one before it, which entries have seen.
+func TestP1_RestoredSequences(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	a, b := cl.node(nil), cl.node(nil)
+	for _, remove := range []struct {
+		what string
+		by   func(c *pgcache.Cache) error
+	}{
+		{"tag", func(c *pgcache.Cache) error { return c.DeleteTags(t.Context(), "g") }},
+		{"prefix", func(c *pgcache.Cache) error { return c.DeletePrefix(t.Context(), "user:") }},
+	} {
+		set(t, a, "user:1", 1, pgcache.Tags("g"))
+		if err := remove.by(a); err != nil {
+			t.Fatal(err)
+		}
+		set(t, a, "user:1", 2, pgcache.Tags("g"))
+		warm(t, a, "user:1", 2)
+		warm(t, b, "user:1", 2)
+		cl.exec(`SELECT setval(d.objid::regclass, 1, false) FROM pg_depend d JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'S'
+			WHERE d.refobjid = $1::text::regclass`, cl.object("cache_groups"))
+		if err := remove.by(b); err != nil {
+			t.Fatal(err)
+		}
+		wantNone(t, b, "user:1")
+		eventually(t, "the "+remove.what+" is gone elsewhere", func() bool {
+			_, found := get[int](t, a, "user:1")
+			return !found
+		})
+	}
+}
+
+// TestRestored_Snapshots: a record that came with a dump, of a transaction that this server has had too but with a snapshot that it has
+// yet to reach, does not replace the removals that come meanwhile.
+func TestRestored_Snapshots(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	c := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.CleanupInterval = -1 })
+	cl.exec("INSERT INTO " + cl.object("cache_groups") + ` (kind, name, xid, after)
+		SELECT 't', 'g', '3', format('%1$s:%1$s:', pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 2000)::pg_snapshot`)
+	if _, err := c.Cleanup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	set(t, c, "k", 1, pgcache.Tags("g"))
+	cl.exec("INSERT INTO " + cl.object("cache_groups") + " (kind, name) VALUES ('t', 'g')") // as a watched table does
+	cl.exec("DO $$ BEGIN FOR i IN 1..2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+	cl.exec("SELECT " + cl.object("cache_compact") + "('{tg}')") // as a flush does
+	wantNone(t, cl.node(nil), "k")
+}

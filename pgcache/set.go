@@ -3,7 +3,6 @@ package pgcache
 import (
 	"context"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -165,7 +164,7 @@ func (v *view) life() (d time.Duration, over bool) {
 // newWrite is the row that the view writes under k now, with a version of its own.
 func (v *view) newWrite(k localcache.Key, data []byte) store.Write {
 	life, _ := v.life()
-	return store.Write{Key: k.Row(), Value: data, Version: newVersion(), TTL: life, Codec: v.codecName, Stale: v.staleFor(), Tags: v.tags}
+	return store.Write{Key: k.Row(), Value: data, Version: store.NewVersion(v.never), TTL: life, Codec: v.codecName, Stale: v.staleFor(), Tags: v.tags}
 }
 
 // makeTombstone makes w the row that a Delete leaves.
@@ -182,14 +181,4 @@ func remaining(ttl time.Duration) time.Duration {
 		return 1<<63 - 1
 	}
 	return ttl
-}
-
-// newVersion makes the version of a write: random, not 0, and known before the statement is sent, as its notification may come before
-// the reply.
-func newVersion() int64 {
-	for {
-		if v := rand.Int64(); v != 0 {
-			return v
-		}
-	}
 }

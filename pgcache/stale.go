@@ -121,7 +121,7 @@ func (r *loadRun) offerAllFromMemory(loads []*coherence.Load) {
 
 // noteStale notes until when the row that was just written may be handed out as stale, for oldInMemory.
 func (v *view) noteStale(k localcache.Key, w *store.Write, sent int64) {
-	if w.Stale > 0 && w.TTL != store.Never {
+	if w.Stale > 0 && w.TTL != store.Never && !store.NeverKept(w.Version) {
 		v.c.staleness.put(k, w.Version, coherence.Now(), coherence.Until(sent, w.TTL+w.Stale))
 	}
 }

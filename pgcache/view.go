@@ -26,6 +26,7 @@ type view struct {
 	resilience *resilience   // nil: nothing of it
 	due        time.Duration // a hit with less than this left starts a load in the background; 0: none does
 	tags       []string      // the groups of what is stored; not to be changed
+	never      bool          // what is stored is never kept in memory: see LocalNever
 
 	// keep decodes a value into the form that hits hand out as it is. nil: keep the bytes and decode them at every hit.
 	keep func(codec.Codec, localcache.Key, []byte) (any, error)
@@ -120,9 +121,9 @@ func (v *view) unmarshal(k localcache.Key, codecName string, data []byte, dst an
 	return nil
 }
 
-// entry is what is kept in memory of a row, or nil for a row without a value. The statement was sent at sent, by the monotonic clock.
+// entry is what is kept in memory of a row, or nil for a row without a value and for one that is never kept. The statement was sent at sent, by the monotonic clock.
 func (v *view) entry(k localcache.Key, row *store.Row, sent int64) *localcache.Entry {
-	if !row.Live() {
+	if !row.Live() || store.NeverKept(row.Version) {
 		return nil
 	}
 	id, cd := v.codecID, v.reader(row.Codec)

@@ -154,7 +154,7 @@ WITH patience AS MATERIALIZED (
         unnest((SELECT nullif($6::text, '')::text[])), unnest((SELECT nullif($7::text, '')::bigint[]))
     ) AS i (key, version, delta, ttl_us, tags, stale_us)
     ORDER BY i.key COLLATE "C"
-    ON CONFLICT (key) DO UPDATE SET version = EXCLUDED.version, stamp = EXCLUDED.stamp, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
+    ON CONFLICT (key) DO UPDATE SET version = EXCLUDED.version | ((c.version & EXCLUDED.version) >> 62), stamp = EXCLUDED.stamp | ((c.version & EXCLUDED.stamp) >> 62), codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
         (value, expires_at, tags, seen, stale_until) = (
             SELECT CASE WHEN l.live THEN convert_to((encode(c.value, 'escape')::bigint + encode(EXCLUDED.value, 'escape')::bigint)::text, 'UTF8') ELSE EXCLUDED.value END,
                 CASE WHEN l.live THEN c.expires_at ELSE EXCLUDED.expires_at END,
@@ -169,7 +169,7 @@ WITH patience AS MATERIALIZED (
         WHEN encode(c.value, 'escape') !~ '^(0|-?[1-9][0-9]*)$' THEN false
         ELSE encode(c.value, 'escape')::numeric + encode(EXCLUDED.value, 'escape')::numeric BETWEEN -9223372036854775808 AND 9223372036854775807
     END
-    RETURNING key, version, encode(value, 'escape')::bigint AS number, xmax <> 0 AS changed
+    RETURNING key, version & ~(version >> 62) AS version, encode(value, 'escape')::bigint AS number, xmax <> 0 AND (version >> 62) & version = 0 AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w
@@ -311,11 +311,12 @@ WITH patience AS MATERIALIZED (
         nullif($7::text, '')::text[], clock_timestamp() + ($5::bigint + $8::bigint) * interval '1 microsecond',
         CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen($2::text, nullif($7::text, '')::text[]) END
     FROM patience
-    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value,
+        version = EXCLUDED.version | ((c.version & EXCLUDED.version) >> 62), stamp = EXCLUDED.stamp | ((c.version & EXCLUDED.stamp) >> 62),
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
         tags = EXCLUDED.tags, seen = CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen_now(c.key, EXCLUDED.tags) END, stale_until = EXCLUDED.stale_until
     WHERE NOT (c.value IS NOT NULL AND c.codec <> '!none' AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_dead_now(c.key, c.tags, c.seen) ELSE false END)
-    RETURNING key, version, xmax <> 0 AS changed
+    RETURNING key, version & ~(version >> 62) AS version, xmax <> 0 AND (version >> 62) & version = 0 AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w
@@ -377,7 +378,7 @@ WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', coalesce(nullif($1::text, ''), current_setting('lock_timeout')), true) AS was
     WHERE current_setting('transaction_isolation') = 'read committed'
 ), w AS (
-    UPDATE /* TEMPLATE: prefix */cache_entries c SET value = $2::bytea, version = $3::bigint, stamp = $3::bigint,
+    UPDATE /* TEMPLATE: prefix */cache_entries c SET value = $2::bytea, version = $3::bigint | ((c.version & $3::bigint) >> 62), stamp = $3::bigint | ((c.version & $3::bigint) >> 62),
         expires_at = clock_timestamp() + $4::bigint * interval '1 microsecond', codec = $5::text, written_at = clock_timestamp(),
         tags = nullif($6::text, '')::text[],
         seen = CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen(c.key, nullif($6::text, '')::text[]) END,
@@ -385,7 +386,7 @@ WITH patience AS MATERIALIZED (
     FROM patience
     WHERE c.key = $8::text AND c.version = $9::bigint
         AND c.value IS NOT NULL AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_dead(c.key, c.tags, c.seen) ELSE false END
-    RETURNING c.key, c.version, true AS changed
+    RETURNING c.key, c.version & ~(c.version >> 62) AS version, (c.version >> 62) & c.version = 0 AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w
@@ -451,13 +452,13 @@ WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', coalesce(nullif($1::text, ''), current_setting('lock_timeout')), true) AS was
     WHERE current_setting('transaction_isolation') = 'read committed'
 ), w AS (
-    UPDATE /* TEMPLATE: prefix */cache_entries c SET version = $2::bigint, stamp = $2::bigint,
+    UPDATE /* TEMPLATE: prefix */cache_entries c SET version = $2::bigint | ((c.version & $2::bigint) >> 62), stamp = $2::bigint | ((c.version & $2::bigint) >> 62),
         expires_at = clock_timestamp() + $3::bigint * interval '1 microsecond', written_at = clock_timestamp(),
         stale_until = clock_timestamp() + $3::bigint * interval '1 microsecond' + (c.stale_until - c.expires_at)
     FROM patience
     WHERE c.key = $4::text
         AND c.value IS NOT NULL AND c.codec <> '!none' AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_dead_now(c.key, c.tags, c.seen) ELSE false END
-    RETURNING c.key, c.version, true AS changed
+    RETURNING c.key, c.version & ~(c.version >> 62) AS version, (c.version >> 62) & c.version = 0 AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w

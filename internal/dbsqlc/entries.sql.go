@@ -141,10 +141,11 @@ WITH patience AS MATERIALIZED (
         unnest((SELECT nullif($9::text, '')::text[])), unnest((SELECT nullif($10::text, '')::bigint[]))
     ) AS i (key, version, ttl_us, codec, lo, size, tags, stale_us)
     ORDER BY i.key COLLATE "C"
-    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value,
+        version = EXCLUDED.version | ((c.version & EXCLUDED.version) >> 62), stamp = EXCLUDED.stamp | ((c.version & EXCLUDED.stamp) >> 62),
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
         tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
-    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS changed
+    RETURNING key, version & ~(version >> 62) AS version, (xmax <> 0 AND (version >> 62) & version = 0 OR value IS NULL) AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT w.key, w.version FROM w WHERE w.changed
 )
@@ -210,10 +211,11 @@ WITH patience AS MATERIALIZED (
         unnest((SELECT nullif($9::text, '')::text[])), unnest((SELECT nullif($10::text, '')::bigint[]))
     ) AS i (key, version, ttl_us, codec, lo, size, tags, stale_us)
     ORDER BY i.key COLLATE "C"
-    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value,
+        version = EXCLUDED.version | ((c.version & EXCLUDED.version) >> 62), stamp = EXCLUDED.stamp | ((c.version & EXCLUDED.stamp) >> 62),
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
         tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
-    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS changed
+    RETURNING key, version & ~(version >> 62) AS version, (xmax <> 0 AND (version >> 62) & version = 0 OR value IS NULL) AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w
@@ -280,10 +282,11 @@ WITH w AS (
         clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text,
         CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen($1::text, NULL) END
     WHERE current_setting('transaction_isolation') = 'read committed'
-    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value,
+        version = EXCLUDED.version | ((c.version & EXCLUDED.version) >> 62), stamp = EXCLUDED.stamp | ((c.version & EXCLUDED.stamp) >> 62),
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
         tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
-    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS changed
+    RETURNING key, version & ~(version >> 62) AS version, (xmax <> 0 AND (version >> 62) & version = 0 OR value IS NULL) AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT w.key, w.version FROM w WHERE w.changed
 )
@@ -304,7 +307,9 @@ type PutEntryRow struct {
 }
 
 // The lone write: the row, and in the same statement what the others are to know of it, left in the log for the next
-// flush. Nobody can hold a key that did not exist, so an insert stays silent (xmax = 0 is true for an inserted row only).
+// flush. Nobody can hold a key that did not exist, so an insert stays silent (xmax = 0 is true for an inserted row only). Nor can
+// anybody hold a row that is never kept in memory, whose version has bit 62: where one takes the place of another, bit 0 of the new
+// version says so, and the write stays silent. See docs/decisions/0031.
 // No answer: the session is not READ COMMITTED, and nothing was written. A stricter level judges rows by a snapshot from
 // before the statement waited.
 func (q *Queries) PutEntry(ctx context.Context, arg PutEntryParams) (PutEntryRow, error) {
@@ -327,10 +332,11 @@ WITH w AS (
         clock_timestamp() + $4::bigint * interval '1 microsecond', $5::text,
         CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen($1::text, NULL) END
     WHERE current_setting('transaction_isolation') = 'read committed'
-    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value,
+        version = EXCLUDED.version | ((c.version & EXCLUDED.version) >> 62), stamp = EXCLUDED.stamp | ((c.version & EXCLUDED.stamp) >> 62),
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
         tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
-    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS changed
+    RETURNING key, version & ~(version >> 62) AS version, (xmax <> 0 AND (version >> 62) & version = 0 OR value IS NULL) AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w

@@ -35,11 +35,11 @@ type Leases struct {
 	wg        sync.WaitGroup
 
 	mu        sync.Mutex
-	store     *store.Store          // nil: not known yet
-	held      map[int64]*held       // by their IDs
-	givenBack map[int64]store.Lease // given back, by their IDs, until the table has no more of them
-	renewing  bool                  // the goroutine renew runs
-	releasing bool                  // the goroutine releaseAll runs
+	store     *store.Store      // nil: not known yet
+	held      map[int64]*held   // by their IDs
+	givenBack map[int64][]int64 // the owners of those given back, by their IDs, until the table has no more of them
+	renewing  bool              // the goroutine renew runs
+	releasing bool              // the goroutine releaseAll runs
 	closed    bool
 }
 
@@ -52,7 +52,7 @@ type held struct {
 
 // OpenLeases returns the locks of the cache that space names. It touches no network.
 func OpenLeases(db *sql.DB, space string) *Leases {
-	l := &Leases{db: db, space: space, held: map[int64]*held{}, givenBack: map[int64]store.Lease{}}
+	l := &Leases{db: db, space: space, held: map[int64]*held{}, givenBack: map[int64][]int64{}}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
 }
@@ -154,7 +154,10 @@ func (l *Leases) begin(s *store.Store, keys []string, look Look) (ask store.Leas
 				l.unguarded.Add(1)
 			}
 		default:
-			lease := store.Lease{ID: id, Owner: random(), Was: l.givenBack[id].Owner}
+			lease := store.Lease{ID: id, Owner: random()}
+			if owners := l.givenBack[id]; owners != nil {
+				lease.Was = owners[len(owners)-1]
+			}
 			l.held[id] = &held{Lease: lease, since: time.Now()}
 			ask.Leases = append(ask.Leases, lease)
 			if of = len(ask.Leases); look.Live {
@@ -185,9 +188,7 @@ func (l *Leases) end(ask store.LeaseAsk, leased store.Leased, err error) {
 			delete(l.held, lease.ID)
 		default:
 			l.held[lease.ID].taken = true
-			if l.givenBack[lease.ID].Owner == lease.Was {
-				delete(l.givenBack, lease.ID) // it was replaced
-			}
+			l.released(store.Lease{ID: lease.ID, Owner: lease.Was}) // it was replaced
 			if !l.renewing && !l.closed {
 				l.renewing = true
 				l.wg.Go(l.renew)
@@ -260,12 +261,9 @@ func (l *Leases) Close() error {
 	}
 	l.cancel()
 	l.wg.Wait()
-	var leases []store.Lease
+	leases := l.toGiveBack()
 	for _, h := range l.held {
 		leases = append(leases, h.Lease)
-	}
-	for _, lease := range l.givenBack {
-		leases = append(leases, lease)
 	}
 	if len(leases) > 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)

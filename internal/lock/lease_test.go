@@ -137,6 +137,22 @@ func TestLeaseAgain(t *testing.T) {
 	l.none()
 }
 
+// What was given back while the network was cut is released when it is back, also where the key was asked for meanwhile.
+func TestLeaseGivenBackTwice(t *testing.T) {
+	t.Parallel()
+	l := newLeased(t)
+	link := testdb.NewProxy(t, testdb.DSN(t))
+	o := l.open(testdb.Open(t, "pgx", link.DSN()))
+	l.try(o, "k")
+	link.Cut()
+	o.Unlock([]string{"k"})
+	if got, err := o.TryLock(t.Context(), []string{"k"}); err == nil {
+		t.Fatal(got)
+	}
+	link.Restore()
+	l.none()
+}
+
 // A key that this process has already is not got twice, and others' release it no lease.
 func TestLeaseTwice(t *testing.T) {
 	t.Parallel()

@@ -15,11 +15,19 @@ import (
 const (
 	renewEvery   = 3 * time.Second // a third of a lease's term, so that two renewals may fail
 	releaseAgain = 250 * time.Millisecond
+
+	mostGivenBack = 8 // owners of one lease
 )
 
-// releaseSoon has a lease released in the table. With the mutex held.
+// releaseSoon has a lease released in the table. With the mutex held. One that was given back before may still be there:
+//
+//	the network is cut      A is given back, and can't be released      B is asked for, whether it was taken is unknown
 func (l *Leases) releaseSoon(lease store.Lease) {
-	l.givenBack[lease.ID] = lease
+	owners := append(l.givenBack[lease.ID], lease.Owner)
+	if len(owners) > mostGivenBack {
+		owners = slices.Delete(owners, 1, 2) // the first is the one that was held
+	}
+	l.givenBack[lease.ID] = owners
 	if !l.releasing && !l.closed {
 		l.releasing = true
 		l.wg.Go(l.releaseAll)
@@ -54,10 +62,7 @@ func (l *Leases) releaseAll() {
 func (l *Leases) toRelease() ([]store.Lease, *store.Store) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var leases []store.Lease
-	for _, lease := range l.givenBack {
-		leases = append(leases, lease)
-	}
+	leases := l.toGiveBack()
 	if leases == nil || l.closed {
 		l.releasing = false
 		return nil, nil
@@ -65,14 +70,32 @@ func (l *Leases) toRelease() ([]store.Lease, *store.Store) {
 	return leases, l.store
 }
 
+// toGiveBack are the leases that were given back and may be in the table. With the mutex held.
+func (l *Leases) toGiveBack() (leases []store.Lease) {
+	for id, owners := range l.givenBack {
+		for _, owner := range owners {
+			leases = append(leases, store.Lease{ID: id, Owner: owner})
+		}
+	}
+	return leases
+}
+
 // forget forgets leases that are no more in the table, or have expired there.
 func (l *Leases) forget(leases []store.Lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, lease := range leases {
-		if l.givenBack[lease.ID].Owner == lease.Owner {
-			delete(l.givenBack, lease.ID)
-		}
+		l.released(lease)
+	}
+}
+
+// released notes that the table has no more of a lease that was given back. With the mutex held.
+func (l *Leases) released(lease store.Lease) {
+	owners := slices.DeleteFunc(l.givenBack[lease.ID], func(owner int64) bool { return owner == lease.Owner })
+	if len(owners) == 0 {
+		delete(l.givenBack, lease.ID)
+	} else {
+		l.givenBack[lease.ID] = owners
 	}
 }
 

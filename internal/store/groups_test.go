@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"database/sql"
 	"fmt"
 	"strings"
 	"testing"
@@ -169,5 +170,47 @@ func TestManyRecords(t *testing.T) {
 	remove("new")
 	if live() {
 		t.Error("the table grows further")
+	}
+}
+
+// TestHotPrefix: how often a prefix was removed does not matter to entries that it is not about, although an old snapshot keeps VACUUM
+// from its records.
+func TestHotPrefix(t *testing.T) {
+	t.Parallel()
+	w := watch(t)
+	old, err := w.db.BeginTx(t.Context(), &sql.TxOptions{Isolation: sql.LevelRepeatableRead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Rollback() //nolint:errcheck // it only holds
+	if _, err := old.Exec("SELECT 1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.db.ExecContext(t.Context(), fmt.Sprintf(`DO $$ BEGIN
+		FOR i IN 1..500 LOOP PERFORM %s.s_cache_remove('p', '{hot:}', false); COMMIT; END LOOP;
+	END $$`, w.Names.Schema)); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := w.db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback() //nolint:errcheck // nothing is to stay
+	read := func() (n int) {
+		t.Helper()
+		if err := tx.QueryRow("SELECT pg_stat_get_xact_tuples_returned($1::text::regclass)", w.Names.Schema+".s_cache_groups_pkey").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := read()
+	if _, err := w.PutTx(t.Context(), tx, []store.Write{row("other", "v", 1)}, false); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := w.GetTx(t.Context(), tx, "other"); err != nil || !r.Live() {
+		t.Fatal(r, err)
+	}
+	if n := read() - before; n == 0 || n > 30 {
+		t.Errorf("%d entries of the index were read", n)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
 )
 
@@ -100,11 +101,21 @@ func TestLoadsRace(t *testing.T) {
 			load := row("k", "loaded", 9)
 			load.Fence, load.Incarnation, load.Looked = test.fence, incarnation, looked
 			r := queue(t, t.Context(), w.load(load))
-			waitFor(t, "the load waits for the row", w.waiting)
+			waitFor(t, "the load waits for the row", func() bool {
+				select {
+				case <-r.done: // it waits for 100 ms, and this test was asleep
+					r = queue(t, t.Context(), w.load(load))
+				default:
+				}
+				return w.waiting()
+			})
 			if rollback {
 				_ = tx.Rollback()
 			} else if err := tx.Commit(); err != nil {
 				t.Fatal(err)
+			}
+			if _, err := r.both(t); sqlerr.Locked(err) { // asleep again
+				r = queue(t, t.Context(), w.load(load))
 			}
 			if out := r.get(t); out.Stored[0] != (test.wants == "loaded") || w.value("k") != test.wants {
 				t.Errorf("%+v, the row has %q, want %q", out, w.value("k"), test.wants)

@@ -21,8 +21,9 @@ func TestPartsAgree(t *testing.T) {
 		begin, end string // of the part, which has both
 		in         string // the statements
 	}{
-		{"what takes the place of a row", "DO UPDATE SET value = EXCLUDED.value", "stale_until = EXCLUDED.stale_until", single + " " + many + " PutEntryTx PutEntriesTx StoreLoaded"},
-		{"what nobody else can hold is silent", "RETURNING key, version, (xmax <> 0", "AS changed", single + " " + many},
+		{"what takes the place of a row", "DO UPDATE SET value = EXCLUDED.value", "stale_until = EXCLUDED.stale_until", single + " " + many + " StoreLoaded"},
+		{"what takes the place of a row in a transaction", "DO UPDATE SET value = EXCLUDED.value", "stale_until = EXCLUDED.stale_until", "PutEntryTx PutEntriesTx"},
+		{"what nobody else can hold is silent", "RETURNING key, version & ", "AS changed", single + " " + many},
 		{"the row of a lone write", "SELECT @key::text, sqlc.narg", "cache_seen(@key::text, NULL) END", single + " PutEntryTx"},
 		{"the level of a lone write", "cache_seen(@key::text, NULL) END", "'read committed'", single},
 		{"the rows of a list", "SELECT i.key, CASE WHEN i.size", "THEN /* TEMPLATE: prefix */cache_seen(i.key, i.tags::text[]) END", many + " PutEntriesTx"},

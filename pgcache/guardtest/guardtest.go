@@ -186,17 +186,27 @@ func (c Config) crowd(t *testing.T) {
 	free(t, b, keys...)
 }
 
-// close gives back everything, and may be called again.
+// close gives back everything that is the process's own, and may be called again.
 func (c Config) close(t *testing.T) {
 	space := c.space(t)
 	a, b := c.process(t, space), c.process(t, space)
 	try(t, a, "x", "y")
+	other := c.process(t, space)
+	try(t, other, "z")
+	for range 2 {
+		if err := other.Close(); err != nil {
+			t.Error("Close:", err)
+		}
+	}
+	if c.Excludes && slices.Contains(try(t, b, "x", "y"), true) {
+		t.Error("Close gave back what another process has")
+	}
 	for range 2 {
 		if err := a.Close(); err != nil {
 			t.Error("Close:", err)
 		}
 	}
-	free(t, b, "x", "y")
+	free(t, b, "x", "y", "z")
 }
 
 // excludes: of two processes one has a key, until it gives it back.

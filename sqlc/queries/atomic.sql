@@ -30,7 +30,7 @@ WITH patience AS MATERIALIZED (
         unnest((SELECT nullif(@tags::text, '')::text[])), unnest((SELECT nullif(@stales_us::text, '')::bigint[]))
     ) AS i (key, version, delta, ttl_us, tags, stale_us)
     ORDER BY i.key COLLATE "C"
-    ON CONFLICT (key) DO UPDATE SET version = EXCLUDED.version, stamp = EXCLUDED.stamp, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
+    ON CONFLICT (key) DO UPDATE SET version = EXCLUDED.version | ((c.version & EXCLUDED.version) >> 62), stamp = EXCLUDED.stamp | ((c.version & EXCLUDED.stamp) >> 62), codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
         (value, expires_at, tags, seen, stale_until) = (
             SELECT CASE WHEN l.live THEN convert_to((encode(c.value, 'escape')::bigint + encode(EXCLUDED.value, 'escape')::bigint)::text, 'UTF8') ELSE EXCLUDED.value END,
                 CASE WHEN l.live THEN c.expires_at ELSE EXCLUDED.expires_at END,
@@ -45,7 +45,7 @@ WITH patience AS MATERIALIZED (
         WHEN encode(c.value, 'escape') !~ '^(0|-?[1-9][0-9]*)$' THEN false
         ELSE encode(c.value, 'escape')::numeric + encode(EXCLUDED.value, 'escape')::numeric BETWEEN -9223372036854775808 AND 9223372036854775807
     END
-    RETURNING key, version, encode(value, 'escape')::bigint AS number, xmax <> 0 AS changed
+    RETURNING key, version & ~(version >> 62) AS version, encode(value, 'escape')::bigint AS number, xmax <> 0 AND (version >> 62) & version = 0 AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w
@@ -71,11 +71,12 @@ WITH patience AS MATERIALIZED (
         nullif(@tags::text, '')::text[], clock_timestamp() + (sqlc.narg('ttl_us')::bigint + sqlc.narg('stale_us')::bigint) * interval '1 microsecond',
         CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen(@key::text, nullif(@tags::text, '')::text[]) END
     FROM patience
-    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value,
+        version = EXCLUDED.version | ((c.version & EXCLUDED.version) >> 62), stamp = EXCLUDED.stamp | ((c.version & EXCLUDED.stamp) >> 62),
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
         tags = EXCLUDED.tags, seen = CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen_now(c.key, EXCLUDED.tags) END, stale_until = EXCLUDED.stale_until
     WHERE NOT (c.value IS NOT NULL AND c.codec <> '!none' AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_dead_now(c.key, c.tags, c.seen) ELSE false END)
-    RETURNING key, version, xmax <> 0 AS changed
+    RETURNING key, version & ~(version >> 62) AS version, xmax <> 0 AND (version >> 62) & version = 0 AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w
@@ -97,7 +98,7 @@ WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', coalesce(nullif(@patience::text, ''), current_setting('lock_timeout')), true) AS was
     WHERE current_setting('transaction_isolation') = 'read committed'
 ), w AS (
-    UPDATE /* TEMPLATE: prefix */cache_entries c SET value = @value::bytea, version = @version::bigint, stamp = @version::bigint,
+    UPDATE /* TEMPLATE: prefix */cache_entries c SET value = @value::bytea, version = @version::bigint | ((c.version & @version::bigint) >> 62), stamp = @version::bigint | ((c.version & @version::bigint) >> 62),
         expires_at = clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', codec = @codec::text, written_at = clock_timestamp(),
         tags = nullif(@tags::text, '')::text[],
         seen = CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen(c.key, nullif(@tags::text, '')::text[]) END,
@@ -105,7 +106,7 @@ WITH patience AS MATERIALIZED (
     FROM patience
     WHERE c.key = @key::text AND c.version = @fence::bigint
         AND c.value IS NOT NULL AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_dead(c.key, c.tags, c.seen) ELSE false END
-    RETURNING c.key, c.version, true AS changed
+    RETURNING c.key, c.version & ~(c.version >> 62) AS version, (c.version >> 62) & c.version = 0 AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w
@@ -126,13 +127,13 @@ WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', coalesce(nullif(@patience::text, ''), current_setting('lock_timeout')), true) AS was
     WHERE current_setting('transaction_isolation') = 'read committed'
 ), w AS (
-    UPDATE /* TEMPLATE: prefix */cache_entries c SET version = @version::bigint, stamp = @version::bigint,
+    UPDATE /* TEMPLATE: prefix */cache_entries c SET version = @version::bigint | ((c.version & @version::bigint) >> 62), stamp = @version::bigint | ((c.version & @version::bigint) >> 62),
         expires_at = clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', written_at = clock_timestamp(),
         stale_until = clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond' + (c.stale_until - c.expires_at)
     FROM patience
     WHERE c.key = @key::text
         AND c.value IS NOT NULL AND c.codec <> '!none' AND (c.expires_at IS NULL OR c.expires_at > clock_timestamp()) AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_dead_now(c.key, c.tags, c.seen) ELSE false END
-    RETURNING c.key, c.version, true AS changed
+    RETURNING c.key, c.version & ~(c.version >> 62) AS version, (c.version >> 62) & c.version = 0 AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w

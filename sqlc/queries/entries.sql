@@ -39,7 +39,9 @@ LEFT JOIN (unnest((SELECT (@keys::text)::text[])) WITH ORDINALITY AS k (key, n)
 
 -- name: PutEntry :one
 -- The lone write: the row, and in the same statement what the others are to know of it, left in the log for the next
--- flush. Nobody can hold a key that did not exist, so an insert stays silent (xmax = 0 is true for an inserted row only).
+-- flush. Nobody can hold a key that did not exist, so an insert stays silent (xmax = 0 is true for an inserted row only). Nor can
+-- anybody hold a row that is never kept in memory, whose version has bit 62: where one takes the place of another, bit 0 of the new
+-- version says so, and the write stays silent. See docs/decisions/0031.
 -- No answer: the session is not READ COMMITTED, and nothing was written. A stricter level judges rows by a snapshot from
 -- before the statement waited.
 WITH w AS (
@@ -48,10 +50,11 @@ WITH w AS (
         clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', @codec::text,
         CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen(@key::text, NULL) END
     WHERE current_setting('transaction_isolation') = 'read committed'
-    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value,
+        version = EXCLUDED.version | ((c.version & EXCLUDED.version) >> 62), stamp = EXCLUDED.stamp | ((c.version & EXCLUDED.stamp) >> 62),
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
         tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
-    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS changed
+    RETURNING key, version & ~(version >> 62) AS version, (xmax <> 0 AND (version >> 62) & version = 0 OR value IS NULL) AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT w.key, w.version FROM w WHERE w.changed
 )
@@ -65,10 +68,11 @@ WITH w AS (
         clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', @codec::text,
         CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen(@key::text, NULL) END
     WHERE current_setting('transaction_isolation') = 'read committed'
-    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value,
+        version = EXCLUDED.version | ((c.version & EXCLUDED.version) >> 62), stamp = EXCLUDED.stamp | ((c.version & EXCLUDED.stamp) >> 62),
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
         tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
-    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS changed
+    RETURNING key, version & ~(version >> 62) AS version, (xmax <> 0 AND (version >> 62) & version = 0 OR value IS NULL) AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w
@@ -105,10 +109,11 @@ WITH patience AS MATERIALIZED (
         unnest((SELECT nullif(@tags::text, '')::text[])), unnest((SELECT nullif(@stales_us::text, '')::bigint[]))
     ) AS i (key, version, ttl_us, codec, lo, size, tags, stale_us)
     ORDER BY i.key COLLATE "C"
-    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value,
+        version = EXCLUDED.version | ((c.version & EXCLUDED.version) >> 62), stamp = EXCLUDED.stamp | ((c.version & EXCLUDED.stamp) >> 62),
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
         tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
-    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS changed
+    RETURNING key, version & ~(version >> 62) AS version, (xmax <> 0 AND (version >> 62) & version = 0 OR value IS NULL) AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT w.key, w.version FROM w WHERE w.changed
 )
@@ -133,10 +138,11 @@ WITH patience AS MATERIALIZED (
         unnest((SELECT nullif(@tags::text, '')::text[])), unnest((SELECT nullif(@stales_us::text, '')::bigint[]))
     ) AS i (key, version, ttl_us, codec, lo, size, tags, stale_us)
     ORDER BY i.key COLLATE "C"
-    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value,
+        version = EXCLUDED.version | ((c.version & EXCLUDED.version) >> 62), stamp = EXCLUDED.stamp | ((c.version & EXCLUDED.stamp) >> 62),
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
         tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
-    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS changed
+    RETURNING key, version & ~(version >> 62) AS version, (xmax <> 0 AND (version >> 62) & version = 0 OR value IS NULL) AS changed
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w

@@ -39,11 +39,12 @@ WITH patience AS MATERIALIZED (
         AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_overtaken(key, tags, coalesce(snapshot, '')) ELSE false END
         AND (SELECT p.set FROM patience p) AND (SELECT /* TEMPLATE: prefix */cache_committed())
     ORDER BY key COLLATE "C"
-    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp,
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value,
+        version = EXCLUDED.version | ((c.version & EXCLUDED.version) >> 62), stamp = EXCLUDED.stamp | ((c.version & EXCLUDED.stamp) >> 62),
         expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
         tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
     WHERE (c.key, c.version) IN (SELECT b.key, b.fence FROM input b)
-    RETURNING key, version, xmax <> 0 AS overwritten
+    RETURNING key, version & ~(version >> 62) AS version, xmax <> 0 AND (version >> 62) & version = 0 AS overwritten
 ), w AS (
     SELECT stored.key, stored.version, stored.overwritten OR input.publish_new AS changed FROM stored JOIN input ON input.key = stored.key
 ), logged AS (

@@ -4,7 +4,7 @@
 //
 // One key of a group. Around it happen, each once: a removal, a removal in a transaction that commits or is rolled back and may store
 // the key after it, a Set with its snapshot and its commit, a Set in a transaction whose snapshot is old (REPEATABLE READ), a load,
-// and the janitor, who removes dead rows and then records.
+// the janitor, who removes dead rows and then records, and whoever replaces a record by another.
 //
 // What is checked: what was stored without having seen a removal that has committed counts as none, and what had seen all of them
 // lives. And a load stores over nothing that came after its look.
@@ -16,6 +16,7 @@
 //   - A transaction sees its own removal. Else what it stores after it is dead.
 //   - A removal counts from its commit, and a rollback leaves none.
 //   - The store of a load asks whether there is a record that its look had not seen. Else it stores what it read before.
+//   - A record is replaced only by one whose snapshot shows it. Else what has seen the other alone lives.
 //   - A record stays while there is a dead row. Else the row is alive again.
 //   - A record stays while there is a snapshot that had not seen it. Else what is written by that snapshot lives.
 //   - A record stays as long as a load may take. Else the load finds no record.
@@ -60,13 +61,19 @@ type state struct {
 
 	committed removals // ever
 	records   removals // that are there and visible
+	plainSaw  bool     // the snapshot of the plain removal shows the other
+	txSaw     bool     // the other way round
 
-	tx       phase // of the transaction that removes: snapped after its removal
-	txStored bool  // it has also stored the key, with its row locked
-	one      phase // of the Set
+	tx       phase    // of the transaction that removes: snapped after its removal
+	txStored bool     // it has also stored the key, with its row locked
+	txNotes  removals // what the row notes, and
+	txKnew   removals // what had committed when it was stored
+	one      phase    // of the Set
 	oneSaw   removals
-	old      phase // of the transaction with an old snapshot
+	oneNotes removals // what it will note: the records that its snapshot shows
+	old      phase    // of the transaction with an old snapshot
 	oldSaw   removals
+	oldNotes removals
 
 	load     phase
 	fence    content  // the row of its look
@@ -90,6 +97,7 @@ const (
 	countsAtOnce
 	rollbackLeaves
 	noOvertaken
+	replaceUnseen
 	retireDead
 	retireUnderSnapshot
 	retireUnderLoad
@@ -102,6 +110,11 @@ type algorithm struct {
 }
 
 func (a algorithm) Start() state { return state{row: initial, tagged: true} }
+
+// shows says that the snapshot of a record shows another.
+func (s *state) shows(of, other removals) bool {
+	return of == plain && other == inTx && s.plainSaw || of == inTx && other == plain && s.txSaw
+}
 
 func (s *state) dead() bool { return s.row != absent && s.tagged && s.records&^s.seen != 0 }
 
@@ -123,6 +136,7 @@ func (a algorithm) put(s *state, c content, tagged bool, seen, knew removals) {
 func (a algorithm) Next(s *state, emit func(string, state)) {
 	if s.committed&plain == 0 {
 		n := *s
+		n.plainSaw = s.committed&inTx != 0
 		n.committed |= plain
 		n.records |= plain
 		emit("a removal", n)
@@ -137,15 +151,23 @@ func (a algorithm) nextTx(s *state, emit func(string, state)) {
 	switch s.tx {
 	case idle:
 		n := *s
-		n.tx = snapped
+		n.tx, n.txSaw = snapped, s.committed&plain != 0
 		if a.missing == countsAtOnce {
 			n.records |= inTx
 		}
 		emit("a transaction removes", n)
+		if n.txSaw {
+			n.txSaw = false
+			emit("a transaction with an older snapshot removes", n)
+		}
 	case snapped:
 		if !s.txStored && !s.locked() {
 			n := *s
-			n.txStored = true
+			own := inTx
+			if a.missing == ownUnseen {
+				own = 0
+			}
+			n.txStored, n.txNotes, n.txKnew = true, s.records|own, s.committed|inTx
 			emit("the transaction stores", n)
 		}
 		n := *s
@@ -153,12 +175,7 @@ func (a algorithm) nextTx(s *state, emit func(string, state)) {
 		n.committed |= inTx
 		n.records |= inTx
 		if s.txStored {
-			own := inTx
-			if a.missing == ownUnseen {
-				own = 0
-			}
-			// It has seen what had committed by then, at least.
-			a.put(&n, setByTx, true, s.records|own, s.committed|inTx)
+			a.put(&n, setByTx, true, s.txNotes, s.txKnew)
 		}
 		emit("the transaction commits", n)
 		n = *s
@@ -173,21 +190,21 @@ func (a algorithm) nextSets(s *state, emit func(string, state)) {
 	n := *s
 	switch {
 	case s.one == idle:
-		n.one, n.oneSaw = snapped, s.committed
+		n.one, n.oneSaw, n.oneNotes = snapped, s.committed, s.records
 		emit("Set begins", n)
 	case s.one == snapped && !s.locked():
 		n.one = ended
-		a.put(&n, setByOne, true, s.oneSaw&s.records, s.oneSaw)
+		a.put(&n, setByOne, true, s.oneNotes, s.oneSaw)
 		emit("Set commits", n)
 	}
 	n = *s
 	switch {
 	case s.old == idle:
-		n.old, n.oldSaw = snapped, s.committed
+		n.old, n.oldSaw, n.oldNotes = snapped, s.committed, s.records
 		emit("a transaction takes its snapshot", n)
 	case s.old == snapped && !s.locked() && s.row != setByOne && s.row != setByTx && s.row != loaded: // else it fails: the row is newer
 		n.old = ended
-		a.put(&n, setByOld, true, s.oldSaw, s.oldSaw)
+		a.put(&n, setByOld, true, s.oldNotes, s.oldSaw)
 		emit("it stores and commits", n)
 	}
 }
@@ -229,8 +246,13 @@ func (a algorithm) nextJanitor(s *state, emit func(string, state)) {
 		emit("the janitor removes the row", n)
 	}
 	for _, r := range []removals{plain, inTx} {
+		if other := (plain | inTx) &^ r; s.records == plain|inTx && s.committed == plain|inTx && (s.shows(other, r) || a.missing == replaceUnseen) {
+			n := *s
+			n.records = other
+			emit("a record is replaced", n)
+		}
 		// A snapshot of a statement or a transaction that is under way.
-		held := s.one == snapped && s.oneSaw&r == 0 || s.old == snapped && s.oldSaw&r == 0 || s.load == storing && s.loadSaw&r == 0
+		held := s.locked() && s.txKnew&r == 0 || s.one == snapped && s.oneSaw&r == 0 || s.old == snapped && s.oldSaw&r == 0 || s.load == storing && s.loadSaw&r == 0
 		switch {
 		case s.records&r == 0 || s.committed&r == 0:
 		case s.dead() && a.missing != retireDead:

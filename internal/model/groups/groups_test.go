@@ -31,6 +31,7 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 		countsAtOnce:        "a removal counts before its commit",
 		rollbackLeaves:      "a rollback leaves the record",
 		noOvertaken:         "a load does not ask for records",
+		replaceUnseen:       "a record is replaced by one that has not seen it",
 		retireDead:          "a record is retired beside a dead row",
 		retireUnderSnapshot: "a record is retired under a snapshot",
 		retireUnderLoad:     "a record is retired under a load",

@@ -11,6 +11,7 @@ type scenario struct {
 	gap        bool // L's listener is lost once
 	aborts     int8 // flushes that fail by themselves
 	stuck      bool // no flush ever succeeds
+	never      ops  // what these write nobody keeps
 }
 
 var (
@@ -20,6 +21,8 @@ var (
 	localNow   = scenario{gets: 1, sets: 1, remotes: 1, localNow: true, gap: true, aborts: 1}
 	join       = scenario{gets: 2, sets: 0, remotes: 2, gap: true}
 	stuck      = scenario{gets: 2, sets: 1, remotes: 1, givesUp: true, gap: true, stuck: true}
+	never      = scenario{gets: 2, sets: 1, remotes: 2, never: 1<<opRemoteA | 1<<opRemoteB}
+	neverOwn   = scenario{gets: 2, sets: 1, remotes: 1, givesUp: true, inline: true, never: 1<<opSetA | 1<<opRemoteA}
 
 	// Minutes and gigabytes.
 	twoRemotes = scenario{gets: 1, sets: 1, remotes: 2, givesUp: true, gap: true, aborts: 1}
@@ -64,6 +67,9 @@ const (
 	notifyFirst
 	skipReturning
 	fillDuringSet
+
+	keepsNever
+	silentNever
 )
 
 // mutants each take one rule away, and must be caught. The first nine are those of package immediate.
@@ -96,6 +102,8 @@ var mutants = []struct {
 	{ownRows, "flushes and pulses drain the own rows only", plain},
 	{logBefore, "the log row commits before the write", plain},
 	{logAfter, "the log row commits after the write", plain},
+	{keepsNever, "a fetch stores a row that nobody keeps", never},
+	{silentNever, "what nobody keeps is silent in the place of a row that may be kept", never},
 	{collapseWrong, "of several versions of a key a notification names first one that is not the newest", plain},
 }
 

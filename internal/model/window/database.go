@@ -7,9 +7,9 @@ type algorithm struct {
 }
 
 // commit makes o's row the newest, and says so in the log or, inline, by a notification of its own. An insert is
-// silent: nobody can hold a key that was not there.
+// silent: nobody can hold a key that was not there. So is a row that nobody keeps in the place of another.
 func (a algorithm) commit(s *state, o op, inline bool) {
-	silent := s.row == noOp && o != opDelete
+	silent := s.row == noOp && o != opDelete || a.neverKept(o) && (a.neverKept(s.row) || a.change == silentNever)
 	s.commits++
 	s.row, s.at[o] = o, s.commits
 	if silent {
@@ -26,6 +26,9 @@ func (a algorithm) commit(s *state, o op, inline bool) {
 		s.log |= o.bit()
 	}
 }
+
+// neverKept says whether o's row is one that no node keeps in memory.
+func (a algorithm) neverKept(o op) bool { return o != noOp && a.never.has(o) }
 
 // notify is the commit of a transaction that names versions: L learns of it through its queue, R at once.
 func (a algorithm) notify(s *state, versions ops) {

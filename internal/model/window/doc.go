@@ -17,6 +17,7 @@
 //   - L's pulses: flushes of whatever is there, whoever wrote it; where no flush succeeds, L forgets instead
 //   - R's death at any time; a flush that it has sent goes on in the server, to commit or to fail
 //   - inline publishes, mixed with the other writes
+//   - writes whose rows nobody keeps (LocalNever), which are silent in the place of one another
 //   - a gap in what L's listener receives
 //
 // A write that is not acknowledged yet, or was and is not published, is pending: its node keeps a pending change for its
@@ -63,6 +64,8 @@
 //   - A pulse that can't flush forgets. Else what is stale stays.
 //   - The log row commits with the write. Before it, the row is drained and published, and then comes the write; after it,
 //     the writer dies in between.
+//   - A row that nobody keeps is not stored by a fetch, and is silent only in the place of another of its kind. Else the entry of what was
+//     there before stays.
 //   - Of several versions of a key a notification names the newest first, and the others' entries go. Else the entry of
 //     an older one stays.
 package window

@@ -113,7 +113,7 @@ func (a algorithm) finishFetch(s *state, i int) {
 			s.returns(f.upTo, g.floor)
 		}
 	}
-	found := f.op != noOp && f.op != opDelete
+	found := f.op != noOp && f.op != opDelete && (!a.neverKept(f.op) || a.change == keepsNever)
 	if found && !f.dead && a.current(s, f.epoch) && s.live {
 		s.entry = entry{there: true, op: f.op, epoch: s.epoch}
 	}
@@ -195,7 +195,7 @@ func (a algorithm) finishSet(s *state, i int) {
 		a.kill(s)
 	}
 	s.entry = entry{}
-	if !w.dead && w.epoch == s.epoch && s.live {
+	if !w.dead && w.epoch == s.epoch && s.live && !a.neverKept(setOp(i)) {
 		s.entry = entry{there: true, op: setOp(i), epoch: s.epoch}
 	}
 	s.floor = max(s.floor, s.at[setOp(i)])

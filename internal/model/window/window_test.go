@@ -31,6 +31,8 @@ func TestAlgorithm(t *testing.T) {
 		{"local now", localNow, 753_149, model.Normal},
 		{"join", join, 647_659, model.Normal},
 		{"stuck", stuck, 2_663_379, model.Normal},
+		{"never", never, 2_144_784, model.Normal},
+		{"never, of both nodes", neverOwn, 605_461, model.Normal},
 		{"two remotes", twoRemotes, 12_796_382, model.Full},
 		{"two gets", twoGets, 26_358_156, model.Full},
 	} {
