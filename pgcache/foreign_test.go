@@ -117,11 +117,16 @@ func TestForeignVersions(t *testing.T) {
 		"UPDATE %s SET value = '4', version = 7",
 		"UPDATE %s SET value = '5', version = 7",
 		"INSERT INTO %s (key, value, version) VALUES ('k', '6', 1) ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version",
+		// As programs do that write all columns they know of: those that they do not mean are NULL or 0.
+		"INSERT INTO %s (key, value, version, stamp) VALUES ('k', '7', 0, NULL) ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp",
+		"INSERT INTO %s (key, value, version, stamp) VALUES ('k', '8', 0, 0) ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, version = EXCLUDED.version, stamp = EXCLUDED.stamp",
+		"UPDATE %s SET value = '9', version = 0, stamp = 0",
+		"UPDATE %s SET value = '10', version = 0, stamp = 0",
 	} {
 		before, _ := get[int](t, c, "k")
 		cl.exec(fmt.Sprintf(change, cl.table()))
 		var version, stamp int64
-		if err := cl.db.QueryRowContext(t.Context(), "SELECT version, stamp FROM "+cl.table()).Scan(&version, &stamp); err != nil {
+		if err := cl.db.QueryRowContext(t.Context(), "SELECT version, coalesce(stamp, version) FROM "+cl.table()).Scan(&version, &stamp); err != nil {
 			t.Fatal(err)
 		}
 		if other, ok := versions[version]; ok || version == 0 || version != stamp {
@@ -195,6 +200,8 @@ func TestForeignRowsAreChecked(t *testing.T) {
 		"tags in two dimensions": "UPDATE %s SET tags = '{{a,b},{c,d}}'",
 		"a long codec":           "UPDATE %s SET codec = repeat('c', 33)",
 		"no end":                 "UPDATE %s SET expires_at = 'infinity'",
+		"stale without end":      "UPDATE %s SET stale_until = 'infinity'",
+		"a new row of version 0": "INSERT INTO %s (key, value, version, stamp, codec) VALUES ('new', '1', 0, 0, repeat('c', 33))",
 		"a new row":              "INSERT INTO %s (key, value, codec) VALUES ('new', '1', repeat('c', 33))",
 	} {
 		_, err := cl.db.ExecContext(t.Context(), fmt.Sprintf(change, cl.table()))

@@ -49,6 +49,7 @@ func TestSideDoors(t *testing.T) {
 		"UPDATE of the expiry":   {"UPDATE %s SET expires_at = clock_timestamp() WHERE key = 'a'", []string{"a"}, map[string]int{"b": 1, "c": 1}},
 		"UPDATE of a key":        {"UPDATE %s SET key = 'd' WHERE key = 'a'", []string{"a", "d"}, map[string]int{"b": 1, "c": 1, "d": 1}},
 		"UPDATE of key, version": {"UPDATE %s SET key = 'd', version = version + 1 WHERE key = 'a'", []string{"a", "d"}, map[string]int{"b": 1, "c": 1, "d": 1}},
+		"UPDATE of key, stamp":   {"UPDATE %s SET key = 'd', version = version + 1, stamp = stamp + 1 WHERE key = 'a'", []string{"a", "d"}, map[string]int{"b": 1, "c": 1, "d": 1}},
 		"DELETE":                 {"DELETE FROM %s WHERE key IN ('a', 'b')", []string{"a", "b"}, map[string]int{"c": 1}},
 		"TRUNCATE":               {"TRUNCATE %s", []string{"*"}, map[string]int{}},
 		"UPSERT":                 {"INSERT INTO %s (key, value, version, codec) VALUES ('a', '9', 1, 'json') ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value", []string{"a"}, map[string]int{"a": 9, "b": 1, "c": 1}},

@@ -116,14 +116,16 @@ func anyOpen(parts []txPart) bool {
 // end ends the parts of transactions that have ended, and says whether a notification of any has not come: it may have committed, and
 // nobody has flushed since.
 func (o *openTxs) end(xids []string) (unpublished bool) {
+	var parts []txPart
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	for _, xid := range xids {
-		for _, p := range o.parts[xid] {
-			unpublished = unpublished || !p.Done()
-			p.End()
-		}
+		parts = append(parts, o.parts[xid]...)
 		delete(o.parts, xid)
+	}
+	o.mu.Unlock()
+	for _, p := range parts { // without the lock: the end of a removal looks through all that memory holds
+		unpublished = unpublished || !p.Done()
+		p.End()
 	}
 	return unpublished
 }

@@ -113,6 +113,26 @@ func TestTxWriteEnds(t *testing.T) {
 	}
 }
 
+// A transaction may write one key very often: the end of each write does not look at all the others, or this would take minutes.
+func TestTxWritesOfOneKey(t *testing.T) {
+	t.Parallel()
+	tr := newTracker(memory{})
+	const n = 300_000
+	writes := make([]*TxWrite, n)
+	for i := range writes {
+		writes[i] = tr.BeginTxWrite(k1, int64(i+1))
+	}
+	began := time.Now()
+	for _, w := range writes {
+		if w.End(); time.Since(began) > 30*time.Second {
+			t.Fatal("not within half a minute")
+		}
+	}
+	if !fill(tr, k1, n, 0) {
+		t.Error("it is not kept after all have ended")
+	}
+}
+
 // withoutKeys is a local cache that can't say what it has.
 type withoutKeys struct{ m memory }
 

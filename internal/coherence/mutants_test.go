@@ -198,9 +198,9 @@ var mutants = []struct {
 	{rule: "what is indexed is bounded", file: "groups.go", old: "\t\t\tg.due.Store(true)\n", tests: "^TestTagIndexIsBounded$"},
 	{rule: "what is kept stays indexed", file: "groups.go", old: "\t\t\tif t.local.Get(k) == nil {\n\t\t\t\tg.drop(name, k)", new: "\t\t\tif true {\n\t\t\t\tg.drop(name, k)", tests: "^TestTagIndexIsBounded$"},
 
-	{rule: "a transaction's write is ended by its own notification", file: "tracker.go", old: "slices.Contains(versions, w.version) })", new: "slices.Contains(versions, -1) })", tests: "^TestTxWriteEnds$"},
-	{rule: "a notification ends no other transaction's write", file: "tracker.go", old: "slices.Contains(versions, w.version) })", new: "slices.Contains(versions, version) })"},
-	{rule: "the end of a write leaves other transactions' writes", file: "tx.go", old: "return other == w", new: "return other != nil"},
+	{rule: "a transaction's write is ended by its own notification", file: "tracker.go", old: "\t\ts.endTx(k, versions)\n", new: "\t\ts.endTx(k, nil)\n", tests: "^TestTxWriteEnds$"},
+	{rule: "a notification ends no other transaction's write", file: "tracker.go", old: "\t\ts.endTx(k, versions)\n", new: "\t\tfor v := range s.txs[k] {\n\t\t\ts.endTx(k, []int64{v})\n\t\t}\n"},
+	{rule: "the end of a write leaves other transactions' writes", file: "tx.go", old: "\ts.endTx(w.key, []int64{w.version})\n", new: "\tfor v := range s.txs[w.key] {\n\t\ts.endTx(w.key, []int64{v})\n\t}\n"},
 	{rule: "a read alone keeps nothing that a transaction writes", file: "read.go", old: "s.reads[k] != nil || s.txs[k] != nil || !t.current", new: "s.reads[k] != nil || !t.current", spare: "what is kept is looked at again when the read ends, and the end of the transaction kills it"},
 	{rule: "Replace keeps nothing that a transaction writes", file: "read.go", old: "t.current(old.Epoch) && s.txs[k] == nil {", new: "t.current(old.Epoch) {", spare: "the entry to be replaced has gone when the transaction wrote, and none is kept until it has ended"},
 	{rule: "the end of a transaction wakes who waits", file: "tx.go", old: "\t\twatch.wake()\n", new: "\t\t_ = watch\n", tests: "^TestTxWriteEnds$"},

@@ -26,7 +26,6 @@ package coherence
 import (
 	"hash/maphash"
 	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,8 +82,8 @@ type stripe struct {
 	loads   map[Key]*Load
 	writers map[Key][]*Writer
 	watches map[Key][]*Watch
-	txs     map[Key][]*TxWrite
-	_       [16]byte // to 64 bytes, a cache line
+	txs     map[Key]map[int64]*TxWrite // by version
+	_       [16]byte                   // to 64 bytes, a cache line
 }
 
 // New returns a tracker of local, in which an entry gets at most maxAge old; 0: as old as its row. It bypasses the local cache until
@@ -95,7 +94,7 @@ func New(local localcache.Cache, maxAge time.Duration) *Tracker {
 	for i := range t.stripes {
 		s := &t.stripes[i]
 		s.reads, s.loads = map[Key]*Read{}, map[Key]*Load{}
-		s.writers, s.watches, s.txs = map[Key][]*Writer{}, map[Key][]*Watch{}, map[Key][]*TxWrite{}
+		s.writers, s.watches, s.txs = map[Key][]*Writer{}, map[Key][]*Watch{}, map[Key]map[int64]*TxWrite{}
 	}
 	return t
 }
@@ -165,7 +164,7 @@ func (t *Tracker) invalidate(k Key, versions []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.txs[k] != nil {
-		s.endTx(k, func(w *TxWrite) bool { return slices.Contains(versions, w.version) })
+		s.endTx(k, versions)
 	}
 	if e := t.evictOther(k, version); e != nil && t.OnEvicted != nil && e.Interest() > 0 && e.Epoch == t.epoch.Load() {
 		t.OnEvicted(k, e.Interest())

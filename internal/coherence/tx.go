@@ -1,7 +1,5 @@
 package coherence
 
-import "slices"
-
 // A TxWrite is a write of a key in a transaction of the caller's, whose commit or rollback the tracker does not see.
 // From the statement on until the outcome is known the node keeps nothing of the key, and no caller joins a read or a load
 // from before:
@@ -24,7 +22,10 @@ func (t *Tracker) BeginTxWrite(k Key, version int64) *TxWrite {
 	s := t.enter(k)
 	defer s.mu.Unlock()
 	w := &TxWrite{t: t, key: k, version: version}
-	s.txs[k] = append(s.txs[k], w)
+	if s.txs[k] == nil {
+		s.txs[k] = map[int64]*TxWrite{}
+	}
+	s.txs[k][version] = w
 	t.local.Delete(k)
 	return w
 }
@@ -37,7 +38,7 @@ func (w *TxWrite) End() {
 	if w.done {
 		return
 	}
-	s.endTx(w.key, func(other *TxWrite) bool { return other == w })
+	s.endTx(w.key, []int64{w.version})
 	// A read that began before the commit may have seen what was there before. And a plain write of ours may have been done
 	// before the commit and be answered only now: neither is kept.
 	s.kill(w.key, nil)
@@ -57,15 +58,17 @@ func (w *TxWrite) Done() bool {
 	return w.done
 }
 
-// endTx ends the TxWrites of k that match. The caller holds the stripe's lock and kills the reads of k.
-func (s *stripe) endTx(k Key, match func(*TxWrite) bool) {
-	open := slices.DeleteFunc(s.txs[k], func(w *TxWrite) bool {
-		w.done = w.done || match(w)
-		return w.done
-	})
+// endTx ends the TxWrites of k that have written versions. The caller holds the stripe's lock and kills the reads of k. A transaction may
+// have written one key thousands of times: its other writes are not looked at.
+func (s *stripe) endTx(k Key, versions []int64) {
+	open := s.txs[k]
+	for _, version := range versions {
+		if w := open[version]; w != nil {
+			w.done = true
+			delete(open, version)
+		}
+	}
 	if len(open) == 0 {
 		delete(s.txs, k)
-	} else {
-		s.txs[k] = open
 	}
 }

@@ -9,7 +9,7 @@ CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: pref
     key text COLLATE "C" NOT NULL PRIMARY KEY,
     value bytea,                     -- NULL: a tombstone, left by Delete so that a loader begun before it can't store
     version bigint NOT NULL DEFAULT 0, -- made by the writer: an identity, equal or not, never an order
-    stamp bigint,                    -- equal to version in every row: see 003
+    stamp bigint,                    -- equal to version, or NULL in a row that others inserted: see 003
     expires_at timestamptz,          -- NULL: never; always the database's clock
     codec text COLLATE "C" NOT NULL DEFAULT 'json', -- the name of the codec that wrote value
     written_at timestamptz NOT NULL DEFAULT clock_timestamp(), -- a bounded table drops what was written longest ago

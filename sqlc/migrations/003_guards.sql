@@ -1,5 +1,5 @@
 -- The guards are triggers for what others change: by hand, from another service, with TRUNCATE. The library's own statements
--- publish what they change themselves, and write stamp = version, which nobody else does: so the WHEN conditions below are
+-- publish what they change themselves, and write stamp = version, not 0, which nobody else does: so the WHEN conditions below are
 -- false for them, and a guard costs them nothing. Guards run with their owner's rights and search_path: a role that may change
 -- a row by hand needs no right on the change log.
 
@@ -41,8 +41,8 @@ BEGIN
         RAISE EXCEPTION 'tags of a cache entry must be a list' USING ERRCODE = '23514';
     ELSIF octet_length(NEW.codec) > 32 THEN -- every reader gets it with the value
         RAISE EXCEPTION 'codec of a cache entry has % bytes, at most 32 are allowed', octet_length(NEW.codec) USING ERRCODE = '23514';
-    ELSIF NOT isfinite(NEW.expires_at) THEN
-        RAISE EXCEPTION 'expires_at of a cache entry must be finite, or NULL: it never expires' USING ERRCODE = '23514';
+    ELSIF NOT isfinite(NEW.expires_at) OR NOT isfinite(NEW.stale_until) THEN -- how long is left could not be computed
+        RAISE EXCEPTION 'expires_at and stale_until of a cache entry must be finite, or NULL: it never expires, is never stale' USING ERRCODE = '23514';
     END IF;
     IF removals THEN
         seen := /* TEMPLATE: prefix */cache_seen(NEW.key, NEW.tags);
@@ -63,8 +63,9 @@ BEGIN
         NEW.seen := OLD.seen;
     END IF;
     NEW.version := /* TEMPLATE: prefix */cache_random();
-    NEW.stamp := NEW.version;
+    NEW.stamp := NULL; -- an upsert that sets every column sets what this returns: it must meet the guard again
     IF TG_OP = 'UPDATE' THEN -- nobody can hold a key that did not exist
+        NEW.stamp := NEW.version;
         PERFORM /* TEMPLATE: prefix */cache_changed(NEW.key);
     END IF;
     RETURN NEW;
@@ -88,15 +89,21 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- A stamp of 0 is no stamp: programs that write every column leave 0 in those that they do not mean.
 CREATE OR REPLACE TRIGGER cache_guard_insert BEFORE INSERT ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
-    WHEN (NEW.stamp IS DISTINCT FROM NEW.version)
+    WHEN (nullif(NEW.stamp, 0) IS DISTINCT FROM NEW.version)
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_write();
 
 CREATE OR REPLACE TRIGGER cache_guard_update BEFORE UPDATE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
-    WHEN (NEW.stamp IS DISTINCT FROM NEW.version OR NEW.version = OLD.version OR NEW.key <> OLD.key)
+    WHEN (nullif(NEW.stamp, 0) IS DISTINCT FROM NEW.version OR NEW.version = OLD.version)
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_write();
 
--- OF key: the server does not even look at the condition for statements that set no key, as the library's.
+-- OF key: the server does not even look at the condition for statements that set no key, as the library's. It is before
+-- cache_guard_update by its name, and makes that one's condition false.
+CREATE OR REPLACE TRIGGER cache_guard_rekey BEFORE UPDATE OF key ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
+    WHEN (NEW.key <> OLD.key)
+    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_write();
+
 CREATE OR REPLACE TRIGGER cache_guard_rename AFTER UPDATE OF key ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
     WHEN (NEW.key <> OLD.key)
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_gone();
@@ -113,6 +120,7 @@ CREATE OR REPLACE TRIGGER cache_guard_truncate AFTER TRUNCATE ON /* TEMPLATE: pr
 -- Also in a session that replicates or restores.
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_insert;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_update;
+ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_rekey;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_rename;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_delete;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_truncate;
