@@ -204,10 +204,19 @@ func TestP5_AnotherServer(t *testing.T) {
 		received.Listener = pgxdriver.Listener(db)
 		o.Listener = &received
 	})
+	within := func(use func(x *pgcache.Tx) error) func() error {
+		return func() error {
+			tx := begin(t, cl.db, sql.LevelDefault)
+			return errors.Join(use(b.WithTx(tx)), tx.Rollback())
+		}
+	}
 	for name, use := range map[string]func() error{
-		"Get":     func() error { _, err := b.Get(t.Context(), "other", new(int)); return err },
-		"GetMany": func() error { _, err := pgcache.For[int](b).GetMany(t.Context(), []string{"other"}); return err },
-		"Set":     func() error { return b.Set(t.Context(), "other", 1) },
+		"Get":           func() error { _, err := b.Get(t.Context(), "other", new(int)); return err },
+		"GetMany":       func() error { _, err := pgcache.For[int](b).GetMany(t.Context(), []string{"other"}); return err },
+		"Set":           func() error { return b.Set(t.Context(), "other", 1) },
+		"Tx.Get":        within(func(x *pgcache.Tx) error { _, err := x.Get(t.Context(), "other", new(int)); return err }),
+		"Tx.Set":        within(func(x *pgcache.Tx) error { return x.Set(t.Context(), "other", 1) }),
+		"Tx.DeleteTags": within(func(x *pgcache.Tx) error { return x.DeleteTags(t.Context(), "other") }),
 	} {
 		set(t, a, "k", 1)
 		set(t, a, "other", 1)
