@@ -50,7 +50,8 @@ What a Cache promises with its listener live, which means that the listener and 
     that was replaced more than 4 s ago: 2 s from one pulse to the next, its timeout of 1 s, and the second that a change
     may stay in the change log. The time for which a machine is suspended does not count. The one exception is a failover
     that leaves the old server alive: a node that only has hits in memory notices within 10 s, as soon as the pool has a
-    connection to spare. LocalTTL bounds that too.
+    connection to spare. LocalTTL bounds that too. With listener.Poll it is usually the interval and a statement, whatever the
+    window, and at most 4 s and the interval.
     And where no pulse of any node was answered for some seconds, what was written meanwhile may be served for the
     milliseconds in which its notification is under way.
   - P3: a node reads its own writes.

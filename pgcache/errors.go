@@ -136,11 +136,12 @@ func failLoad(op string, k string, err error) error {
 // explain says what the error of a statement means to the caller. ctx is the caller's, not that of the statement, which Timeout ends.
 func (c *Cache) explain(ctx context.Context, err error) error {
 	err = redact.Database(err)
+	var none *store.NoConnection
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, store.ErrNoConnection):
-		return fmt.Errorf("%w (waited up to Timeout, %v): %w", ErrPoolExhausted, c.opts.Timeout, err)
+	case errors.As(err, &none):
+		return fmt.Errorf("%w (waited up to Timeout, %v): %w", ErrPoolExhausted, c.opts.Timeout, none.Err)
 	case ended(ctx) != nil && !errors.Is(err, ended(ctx)):
 		return fmt.Errorf("%w (%w)", ended(ctx), err)
 	case ended(ctx) == nil && (errors.Is(err, context.DeadlineExceeded) || sqlerr.Canceled(err)):

@@ -225,6 +225,7 @@ func (x txView) remove(ctx context.Context, op, key string, r removal) error {
 		}
 		sent = true
 		begun.Sent(out.IDs)
+		c.checkTxServer(out.Server)
 		c.txs.add(c, out.XID, []txPart{begun}, inline)
 		return nil
 	})

@@ -133,13 +133,19 @@ func (c *Cache) listenerDown(err error, permanent bool) {
 	}
 }
 
-// checkServer is called with the identity of the server that a statement was answered by. If it is another than the
+// checkServer is called with the identity of the server that a statement over the pool was answered by. If it is another than the
 // listener's, memory is off until the listener was restarted. 0: the statement did not say.
 func (c *Cache) checkServer(server int64) {
-	own := c.local.Server()
-	if server != 0 && server == own {
+	if server != 0 && server == c.local.Server() {
 		c.pulsing.poolAt.Store(coherence.Now())
 	}
+	c.checkTxServer(server)
+}
+
+// checkTxServer is checkServer for a statement in a transaction of the caller's. That the server is the listener's says nothing of where the
+// pool leads to now: the transaction may have begun before a failover.
+func (c *Cache) checkTxServer(server int64) {
+	own := c.local.Server()
 	if own == 0 || server == 0 || server == own || !c.local.Listening() {
 		return
 	}

@@ -152,7 +152,8 @@ func TestExhaustedPool(t *testing.T) {
 				} else {
 					err = c.Set(t.Context(), fmt.Sprint("k", i), i)
 				}
-				if !errors.Is(err, pgcache.ErrPoolExhausted) || strings.Contains(err.Error(), "no answer") {
+				if !errors.Is(err, pgcache.ErrPoolExhausted) || !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "no answer") ||
+					strings.Count(err.Error(), "no free connection") != 1 {
 					t.Errorf("%s: %v", name, err)
 				}
 			})

@@ -17,6 +17,33 @@ func (cl *cluster) restored() {
 		retire_before = '1000000000', retire_after = NULL`)
 }
 
+// retire starts a node whose janitor goes on until it has removed all records of removed groups.
+func (cl *cluster) retire() {
+	cl.t.Helper()
+	cl.node(func(_ *sql.DB, o *pgcache.Options) { o.CleanupInterval = 50 * time.Millisecond })
+	eventually(cl.t, "the records are retired", func() bool {
+		cl.horizon()
+		return cl.count("SELECT count(*) FROM "+cl.object("cache_groups")) == 0
+	})
+}
+
+// loadsOnce loads each key as 2, with the tag g, and finds it stored from then on.
+func loadsOnce(t *testing.T, c *pgcache.Cache, keys ...string) {
+	t.Helper()
+	view := pgcache.For[int](c, pgcache.Tags("g"))
+	for _, key := range keys {
+		loads := 0
+		for range 3 {
+			if _, err := view.GetOrSet(t.Context(), key, func(context.Context) (int, error) { loads++; return 2, nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if loads != 1 {
+			t.Errorf("%q was loaded %d times", key, loads)
+		}
+	}
+}
+
 // TestRestored_Loads: what groups had been removed on the server of a dump does not keep loads from storing.
 func TestRestored_Loads(t *testing.T) {
 	t.Parallel()
@@ -30,23 +57,9 @@ func TestRestored_Loads(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantNone(t, c, "dead")
-	for _, key := range []string{"dead", "pure"} {
-		loads := 0
-		for range 3 {
-			if _, err := pgcache.For[int](c, pgcache.Tags("g")).GetOrSet(t.Context(), key, func(context.Context) (int, error) { loads++; return 2, nil }); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if loads != 1 {
-			t.Errorf("%q was loaded %d times", key, loads)
-		}
-	}
+	loadsOnce(t, c, "dead", "pure")
 	// The records go as any others.
-	cl.node(func(_ *sql.DB, o *pgcache.Options) { o.CleanupInterval = 50 * time.Millisecond })
-	eventually(t, "they are retired", func() bool {
-		cl.horizon()
-		return cl.count("SELECT count(*) FROM "+cl.object("cache_groups")) == 0
-	})
+	cl.retire()
 	want(t, c, "dead", 2)
 }
 
@@ -61,22 +74,8 @@ func TestRestored_DataOnly(t *testing.T) {
 	if _, err := c.Cleanup(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"tagged", "user:1"} {
-		loads := 0
-		for range 3 {
-			if _, err := pgcache.For[int](c, pgcache.Tags("g")).GetOrSet(t.Context(), key, func(context.Context) (int, error) { loads++; return 2, nil }); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if loads != 1 {
-			t.Errorf("%q was loaded %d times", key, loads)
-		}
-	}
-	cl.node(func(_ *sql.DB, o *pgcache.Options) { o.CleanupInterval = 50 * time.Millisecond })
-	eventually(t, "the records are retired", func() bool {
-		cl.horizon()
-		return cl.count("SELECT count(*) FROM "+cl.object("cache_groups")) == 0
-	})
+	loadsOnce(t, c, "tagged", "user:1")
+	cl.retire()
 	want(t, c, "tagged", 2)
 }
 

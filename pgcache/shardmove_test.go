@@ -2,6 +2,7 @@ package pgcache_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -22,6 +23,31 @@ func (w *shardWorld) record(epoch int, shards, next string, names ...string) {
 	w.t.Helper()
 	for _, name := range names {
 		w.on[name].exec("UPDATE "+w.on[name].object("cache_state")+" SET shard_name = $1, shard_epoch = $2, shard_map = $3, shard_next = $4", name, epoch, shards, next)
+	}
+}
+
+// keep copies the rows on shard name's server. putBack makes the rows there what they were, as where who moved died before the sweep.
+func (w *shardWorld) keep(name string) (putBack func()) {
+	w.t.Helper()
+	cl := w.on[name]
+	kept := cl.opts.Schema + ".kept"
+	cl.exec("CREATE TABLE " + kept + " AS SELECT * FROM " + cl.table())
+	return func() {
+		w.t.Helper()
+		cl.exec("UPDATE " + cl.table() + " e SET value = k.value, expires_at = k.expires_at, codec = k.codec FROM " + kept + " k WHERE e.key = k.key")
+	}
+}
+
+// hold locks the row of key on shard name's server until release is called, or the test ends.
+func (w *shardWorld) hold(name, key string) (release func()) {
+	w.t.Helper()
+	tx := begin(w.t, w.on[name].db, sql.LevelDefault)
+	if _, err := tx.ExecContext(w.t.Context(), "SELECT FROM "+w.on[name].table()+" WHERE key = $1 FOR UPDATE", key); err != nil {
+		w.t.Fatal(err)
+	}
+	return func() {
+		w.t.Helper()
+		ok(w.t, tx.Rollback())
 	}
 }
 
@@ -157,11 +183,9 @@ func TestShards_ThereAndBack(t *testing.T) {
 		})
 	})
 	<-begun
-	// Its rows stay where they are, as where who moved dies before the sweep.
-	b := w.on["b"]
-	b.exec("CREATE TABLE " + b.opts.Schema + ".kept AS SELECT * FROM " + b.table())
+	putBack := w.keep("b")
 	ok(t, s.Move(ctx, "a"))
-	b.exec("UPDATE " + b.table() + " e SET value = k.value, expires_at = k.expires_at, codec = k.codec FROM " + b.opts.Schema + ".kept k WHERE e.key = k.key")
+	putBack()
 	ok(t, s.Set(ctx, key, 2))
 	ok(t, s.Delete(ctx, loading))
 	ok(t, s.Move(ctx, "a", "b"))
@@ -169,20 +193,6 @@ func TestShards_ThereAndBack(t *testing.T) {
 	close(release)
 	ok(t, loaded())
 	wantOn(t, s, loading, 2, true)
-}
-
-func movingToNth(t *testing.T, s *pgcache.Shards, after []string, from, to string, n int) string {
-	t.Helper()
-	next := nullShards(t, after...)
-	for i := range 10_000 {
-		if key := fmt.Sprintf("k%d", i); s.Owner(key) == from && next.Owner(key) == to {
-			if n--; n < 0 {
-				return key
-			}
-		}
-	}
-	t.Fatal("too few keys")
-	return ""
 }
 
 // A Set that is stuck while its key moves is seen all the same when it returns.
@@ -195,24 +205,17 @@ func TestShards_SetStuckWhileMoving(t *testing.T) {
 	ctx := t.Context()
 	key := movingTo(t, s, []string{"b"}, "a", "b")
 	ok(t, s.Set(ctx, key, 1))
-	tx, err := w.on["a"].db.BeginTx(ctx, nil)
-	ok(t, err)
-	defer tx.Rollback() //nolint:errcheck // it is rolled back below
-	_, err = tx.ExecContext(ctx, "SELECT FROM "+w.on["a"].table()+" WHERE key = $1 FOR UPDATE", key)
-	ok(t, err)
+	release := w.hold("a", key)
 	written := async(t, func() error { return s.Set(ctx, key, 2) })
 	eventually(t, "the Set waits", func() bool {
 		return w.on["a"].count("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation IS NOT DISTINCT FROM $1::regclass OR NOT granted AND locktype = 'transactionid'", w.on["a"].table()) > 0
 	})
-	moved := async(t, func() error {
-		err := other.Move(ctx, "b")
-		return err
-	})
+	moved := async(t, func() error { return other.Move(ctx, "b") })
 	follows(t, key, "b", other)
 	var n int
 	ok(t, other.GetOrSet(ctx, key, &n, func(context.Context) (any, error) { return 1, nil })) // as it was before the Set
 	wantOn(t, other, key, 1, true)
-	ok(t, tx.Rollback())
+	release()
 	ok(t, written())
 	eventually(t, "the Set is seen", func() bool {
 		found, err := other.Get(ctx, key, &n)

@@ -229,12 +229,16 @@ func (s *Shards) named(i int, err error) error {
 
 // Ready waits until each shard is Ready and its map was seen, like Cache.Ready. It returns a ShardMapError at once.
 func (s *Shards) Ready(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
+	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	return s.each(s.all(), func(i int) error {
-		err := s.ready(ctx, i)
-		if err != nil && isPermanent(err) {
+		err := s.ready(waiting, i)
+		switch {
+		case err == nil:
+		case isPermanent(err):
 			cancel() // no use in waiting for the others
+		case ctx.Err() == nil && errors.Is(err, context.Canceled):
+			return nil // it was not waited for any longer: the error of another shard says why
 		}
 		return s.named(i, err)
 	})
@@ -254,7 +258,10 @@ func (s *Shards) ready(ctx context.Context, i int) error {
 		} else if err == nil {
 			err = r.err
 		}
-		if isPermanent(err) || ctx.Err() != nil {
+		if isPermanent(err) {
+			return fail("ready", "", err)
+		}
+		if ctx.Err() != nil {
 			return fail("ready", "", errors.Join(ctx.Err(), err))
 		}
 		pauseFor(ctx, lookAgain, nil)

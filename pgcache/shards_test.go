@@ -101,13 +101,21 @@ func ownedBy(t *testing.T, s *pgcache.Shards, name string, n int) (keys []string
 // movingTo returns a key that s has on one shard and after on another.
 func movingTo(t *testing.T, s *pgcache.Shards, after []string, from, to string) string {
 	t.Helper()
+	return movingToNth(t, s, after, from, to, 0)
+}
+
+// movingToNth returns the nth of these keys, from 0 on.
+func movingToNth(t *testing.T, s *pgcache.Shards, after []string, from, to string, n int) string {
+	t.Helper()
 	next := nullShards(t, after...)
 	for i := range 10_000 {
 		if key := fmt.Sprintf("k%d", i); s.Owner(key) == from && next.Owner(key) == to {
-			return key
+			if n--; n < 0 {
+				return key
+			}
 		}
 	}
-	t.Fatalf("nothing moves from %s to %s", from, to)
+	t.Fatalf("too few keys move from %s to %s", from, to)
 	return ""
 }
 
@@ -342,6 +350,25 @@ func TestShards_AnotherMap(t *testing.T) {
 	if d := w.on["d"]; d.count("SELECT count(*) FROM "+d.table()) != 0 {
 		t.Error("it has")
 	}
+}
+
+// Ready does not wait for a server that does not answer where another has said why it never will be, and its error says that alone.
+func TestShards_ReadySaysWhy(t *testing.T) {
+	t.Parallel()
+	w := newShardWorld(t, "a", "b", "c")
+	w.node("a", "b", "c")
+	late, faults := w.faulty(nil, "a", "b", "c")
+	faults["a"].Stall()
+	faults["b"].Down()
+	c := w.on["c"]
+	c.exec("UPDATE " + c.object("cache_state") + " SET shard_name = 'another'")
+	err := async(t, func() error { return late.Ready(t.Context()) })()
+	var e *pgcache.ShardMapError
+	if !errors.As(err, &e) || e.Shard != "c" || errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "\n") {
+		t.Error(err)
+	}
+	faults["a"].Mend()
+	faults["b"].Mend()
 }
 
 // A node that came up before Migrate is ready when that is done, whatever it has found out before.

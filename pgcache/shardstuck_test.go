@@ -82,17 +82,14 @@ func TestShards_StaysWhileOthersMove(t *testing.T) {
 	} {
 		ok(t, s.Set(ctx, stays, 0))
 		follows(t, moves, "a", s)
-		tx, err := w.on["a"].db.BeginTx(ctx, nil)
-		ok(t, err)
-		_, err = tx.ExecContext(ctx, "SELECT FROM "+w.on["a"].table()+" WHERE key = $1 FOR UPDATE", stays)
-		ok(t, err)
+		release := w.hold("a", stays)
 		done := async(t, do)
 		eventually(t, name+" waits", func() bool {
 			return w.on["a"].count("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'", w.on["a"].opts.Schema) > 0
 		})
 		w.record(epoch+1, "v1:a", "v1:a,b", "a", "b")
 		follows(t, moves, "", s)
-		ok(t, tx.Rollback())
+		release()
 		ok(t, done())
 		wantOn(t, s, stays, 1, true)
 		wantOn(t, s, moves, 0, false)

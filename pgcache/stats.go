@@ -33,7 +33,7 @@ type Stats struct {
 	Flushes       uint64 // times this node flushed the change log
 	Messages      uint64 // notifications that its flushes sent
 	Invalidations uint64 // keys that another node, or this one, has published
-	LocalFlushes  uint64 // times everything in memory was forgotten: a listener lost, a Clear, an unknown message
+	LocalFlushes  uint64 // times everything in memory was forgotten: a listener lost, a Clear, an unknown message. Not while nothing was served from it
 	DecodeErrors  uint64 // values that did not decode or are larger than MaxValueBytes, counted as misses
 
 	Window time.Duration // that changes are published by at present, see Options.MaxWindow; 0: each by itself

@@ -217,6 +217,7 @@ func (x txView) get(ctx context.Context, key string, dst any) (found bool, err e
 	if err != nil {
 		return false, fail(op, k.Row(), c.explainTx(err))
 	}
+	c.checkTxServer(row.Server)
 	if row.Live() && x.decode(k, row.Codec, row.Value, dst) {
 		x.stats.remoteHits.Add(1)
 		return true, nil
@@ -260,6 +261,7 @@ func (x txView) write(ctx context.Context, ws []write) error {
 		return c.explainTx(err)
 	}
 	written = true
+	c.checkTxServer(out.Server)
 	c.txs.add(c, out.XID, writes, inline)
 	return nil
 }

@@ -135,7 +135,9 @@ func (m *middleware) run(w http.ResponseWriter, r *http.Request, p place, respon
 		response <- out
 	}}
 	defer rec.decide(outcome{err: errFailed}) // a panic
-	m.next.ServeHTTP(rec.writer(), own(r))
+	mine := own(r)
+	defer route(r, mine)
+	m.next.ServeHTTP(rec.writer(), mine)
 	rec.finish()
 }
 

@@ -24,6 +24,8 @@
 //     refused with a 4xx; the response of a handler that began before is not stored for those who come later.
 //   - Who changes the data that a page shows removes its responses by Options.RowKey, in the same transaction if it likes, or has a
 //     watched table do that; all pages go with DeletePrefix of the namespace and a colon.
+//   - Where the handler has run, the Pattern and the path values that a ServeMux within has set are those of the request outside too; a hit
+//     runs no handler and has none.
 //   - When the database can't be reached the handler runs. Where it neither answers nor fails, a request waits for MaxWait.
 //
 // Put it inside of middlewares whose headers differ from request to request (request IDs, CORS): headers that were set before it are

@@ -194,6 +194,22 @@ func own(r *http.Request) *http.Request {
 	return u
 }
 
+// route tells r by which route its copy was handled: a ServeMux within sets Pattern and the path values of the request that it gets, and
+// loggers, metrics and traces around the middleware look there when the handler has returned.
+func route(r, handled *http.Request) {
+	if handled.Pattern == r.Pattern {
+		return
+	}
+	r.Pattern = handled.Pattern
+	for _, part := range strings.Split(r.Pattern, "{")[1:] {
+		name, _, _ := strings.Cut(part, "}")
+		name = strings.TrimSuffix(name, "...")
+		if value := handled.PathValue(name); value != "" {
+			r.SetPathValue(name, value)
+		}
+	}
+}
+
 // notModified says whether r has a copy of the response already.
 func notModified(r *http.Request, h http.Header) bool {
 	if match := r.Header.Get("If-None-Match"); match != "" {

@@ -210,6 +210,46 @@ func TestHandlerChangesHeader(t *testing.T) {
 	}
 }
 
+// What is around the middleware sees which route of a ServeMux within has handled the request, as without it.
+func TestPattern(t *testing.T) {
+	t.Parallel()
+	c := pgcachetest.New(t, pgcache.Options{})
+	mux := http.NewServeMux()
+	mux.HandleFunc("/users/{id}/{rest...}", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has("panic") {
+			panic(http.ErrAbortHandler)
+		}
+		w.Header().Set("Cache-Control", "max-age=60")
+		io.WriteString(w, "x")
+	})
+	cached := httpmiddleware.New(c, httpmiddleware.Options{})(mux)
+	var seen string
+	logger := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			_ = recover()
+			seen = strings.Join([]string{r.Pattern, r.PathValue("id"), r.PathValue("rest"), r.Header.Get("If-None-Match")}, " ")
+		}()
+		cached.ServeHTTP(w, r)
+	})
+	const route = "/users/{id}/{rest...}"
+	for _, step := range [][4]string{
+		{"GET", "/users/1/a/b", "", route + " 1 a/b e"},
+		{"GET", "/users/1/a/b", "no-cache", route + " 1 a/b e"},
+		{"GET", "/users/2/a?panic", "", route + " 2 a e"},
+		{"POST", "/users/3/", "", route + " 3  e"},
+		{"GET", "/nowhere", "", "   e"},
+	} {
+		r := httptest.NewRequest(step[0], step[1], nil)
+		r.Header.Set("If-None-Match", "e")
+		r.Header.Set("Cache-Control", step[2])
+		logger.ServeHTTP(httptest.NewRecorder(), r)
+		httpmiddleware.Wait(cached)
+		if seen != step[3] {
+			t.Errorf("%v: %q", step, seen)
+		}
+	}
+}
+
 // wrapped is the writer of another middleware, which unwraps to the server's.
 type wrapped struct{ http.ResponseWriter }
 

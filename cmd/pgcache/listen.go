@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
 	"github.com/pgcache/go/internal/notify"
 )
@@ -29,8 +31,8 @@ const (
 	leastPause = 100 * time.Millisecond
 )
 
-// listen passes on what is published for a cache until ctx ends, on a connection of its own, which it replaces when it is lost. The
-// first connection must succeed.
+// listen passes on what is published for a cache until ctx ends, and no less, on a connection of its own, which it replaces when it is
+// lost. The first connection must succeed.
 func listen(ctx context.Context, config *pgx.ConnConfig, channel, id string, receive func(received)) error {
 	pause := leastPause
 	for first := true; ; first = false {
@@ -57,6 +59,10 @@ func listen(ctx context.Context, config *pgx.ConnConfig, channel, id string, rec
 func listenOnce(ctx context.Context, config *pgx.ConnConfig, channel, id string, receive func(received)) error {
 	dial, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
+	config = config.Copy()
+	config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.DeadlineContextWatcherHandler{Conn: conn.Conn()} // there is no statement to be ended when a wait is over
+	}
 	conn, err := pgx.ConnectConfig(dial, config)
 	if err != nil {
 		return connectError{err}
@@ -70,14 +76,22 @@ func listenOnce(ctx context.Context, config *pgx.ConnConfig, channel, id string,
 		return err
 	}
 	receive(received{at: time.Now(), live: true})
-	for {
+	for asked := false; ; {
 		wait, cancel := context.WithTimeout(ctx, idleLimit)
-		n, err := conn.WaitForNotification(wait)
+		n, err := conn.WaitForNotification(wait) // those that came with the answer to a Ping first, also when ctx has ended
 		late := wait.Err() != nil
 		cancel()
 		switch {
+		case n != nil:
 		case ctx.Err() != nil:
-			return nil
+			if asked || conn.IsClosed() {
+				return nil
+			}
+			asked = true
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			_ = conn.Ping(last) // its answer comes after whatever was published before
+			cancel()
+			continue
 		case err != nil && late && !conn.IsClosed():
 			ping, cancel := context.WithTimeout(ctx, idleLimit)
 			err = conn.Ping(ping)

@@ -63,17 +63,17 @@ statement that published by itself; then the session that did.`,
 				return err
 			}
 			defer t.close()
-			ctx, cancel := context.WithCancel(c.Context())
+			listening, cancel := context.WithCancel(c.Context())
 			defer cancel()
 			if limit > 0 {
-				ctx, cancel = context.WithTimeout(ctx, limit)
+				listening, cancel = context.WithTimeout(listening, limit)
 				defer cancel()
 			}
 			f := &follower{a: a, t: t, left: count, sessions: map[uint32]store.Session{}}
 			if len(args) == 1 {
 				f.beginning = args[0]
 			}
-			return f.follow(ctx, cancel)
+			return f.follow(c.Context(), listening, cancel)
 		},
 	}
 	c.Flags().IntVarP(&count, "count", "n", 0, "end after so many lines; 0: never")
@@ -93,13 +93,15 @@ type follower struct {
 	headed    bool
 }
 
-func (f *follower) follow(ctx context.Context, end context.CancelFunc) error {
-	f.measureClock(ctx)
+// follow prints what is received until listening ends, which end brings about, and whatever has been received by then. ctx is that of the
+// questions about it.
+func (f *follower) follow(ctx, listening context.Context, end context.CancelFunc) error {
+	f.measureClock(listening)
 	messages := make(chan received, mostWaiting)
 	listened := make(chan error, 1)
 	dropped := make(chan struct{}, 1)
 	go func() {
-		listened <- listen(ctx, f.t.config, f.t.Names.Channel, f.t.state.ID, func(h received) {
+		listened <- listen(listening, f.t.config, f.t.Names.Channel, f.t.state.ID, func(h received) {
 			select {
 			case messages <- h:
 			default:
@@ -110,20 +112,33 @@ func (f *follower) follow(ctx context.Context, end context.CancelFunc) error {
 			}
 		})
 	}()
-	for {
+	done, err := f.show(ctx, messages, dropped, listened)
+	if done {
+		end()
+		<-listened //nolint:errcheck // it was ended, and that is no error
+	}
+	return err
+}
+
+// show prints messages until one was the last, or until listened says that no more come and those that have come are printed. dropped
+// says that some could not be kept.
+func (f *follower) show(ctx context.Context, messages <-chan received, dropped <-chan struct{}, listened <-chan error) (done bool, err error) {
+	for over := false; !over || len(messages)+len(dropped) > 0; {
 		select {
 		case h := <-messages:
 			if f.print(ctx, h, len(messages)) {
-				end()
-				<-listened //nolint:errcheck // it was ended, and that is no error
-				return nil
+				return !over, err
 			}
 		case <-dropped:
 			f.line(eventJSON{Time: time.Now(), Kind: "lost", Error: "more messages came than could be shown: some are missing"})
-		case err := <-listened:
-			return err
+		case err = <-listened:
+			over = true
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, askTimeout) // for the questions about all that is left
+			defer cancel()
 		}
 	}
+	return false, err
 }
 
 // measureClock compares the clocks. The answer that came soonest is the best.

@@ -42,6 +42,10 @@ func start(ctx context.Context, pg *pgconn.PgConn, on func(channel, payload stri
 			err = nil
 		}
 	}
+	if err == nil {
+		// Keys are compared byte by byte: in another encoding, which the database or the role may have, they would be others.
+		err = c.exec(ctx, "SET client_encoding = 'UTF8'")
+	}
 	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("prepare the session: %w", err)

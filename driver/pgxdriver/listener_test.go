@@ -136,16 +136,43 @@ func TestPoolExhausted(t *testing.T) {
 	n.receives(t, "now")
 }
 
+// A listener reads UTF-8, whatever encoding its sessions begin with.
+func TestEncoding(t *testing.T) {
+	t.Parallel()
+	dsn := testdb.WithParam(testdb.DSN(t), "client_encoding", "LATIN1")
+	for _, l := range []pgcache.Listener{pgxdriver.ListenerDSN(dsn), pgxdriver.Listener(testdb.Open(t, "pgx", dsn))} {
+		n := newNode(t)
+		end := n.listen(t, l)
+		n.receives(t, "é€")
+		end()
+		if len(n.down) > 0 {
+			t.Errorf("Down(%v)", <-n.down)
+		}
+	}
+}
+
 // What the server cannot deliver it skips with an error (or ends the session, in later versions): a gap either way.
 func TestUndeliverable(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
-	n.listen(t, pgxdriver.ListenerDSN(testdb.WithParam(testdb.DSN(t), "client_encoding", "LATIN1")))
+	name := n.channel + "_ascii"
+	admin := testdb.DB(t)
+	exec := func(statement string) {
+		t.Helper()
+		if _, err := admin.Exec(statement); err != nil {
+			t.Error(err)
+		}
+	}
+	exec("CREATE DATABASE " + name + " TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C' ENCODING 'SQL_ASCII'")
+	t.Cleanup(func() { exec("DROP DATABASE " + name + " WITH (FORCE)") })
+	dsn := testdb.WithParam(testdb.DSN(t), "dbname", name)
+	n.db = testdb.Open(t, "pgx", dsn)
+	n.listen(t, pgxdriver.ListenerDSN(dsn))
 	n.receives(t, "hello")
-	if err := n.send(t.Context(), "no Latin letter: €"); err != nil {
+	if err := n.send(t.Context(), "no UTF-8: \xff"); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-n.down; !strings.Contains(err.Error(), "no equivalent") {
+	if err := <-n.down; !strings.Contains(err.Error(), "invalid byte sequence") {
 		t.Errorf("Down(%v), want the server's complaint", err)
 	}
 	n.receives(t, "again")

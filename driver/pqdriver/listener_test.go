@@ -3,9 +3,12 @@ package pqdriver_test
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/lib/pq"
 
 	"github.com/pgcache/go/driver/pqdriver"
 	"github.com/pgcache/go/internal/testdb"
@@ -76,15 +79,49 @@ func TestConfigurationFaults(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	for dsn, want := range map[string]string{
-		"postgres://me:sec/ret@host/db":   "cannot be parsed; it looks like",
-		"host=x password=my secret":       "cannot be parsed; it looks like",
-		"host=x sslmode=perhaps":          "perhaps",
-		"mysql://host/db":                 "cannot be parsed",
-		"host=x client_encoding='LATIN1'": "client_encoding",
+		"postgres://me:sec/ret@host/db":             "cannot be parsed; it looks like",
+		"host=x password=my secret":                 "cannot be parsed; it looks like",
+		"host=x sslmode=perhaps":                    "perhaps",
+		"mysql://host/db":                           "cannot be parsed",
+		"host=x client_encoding='LATIN1'":           "client_encoding",
+		"postgres://host/db?client_encoding=LATIN1": "cannot be parsed",
 	} {
 		err := pqdriver.Listener(dsn).Listen(t.Context(), n.channel, n)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "sec") {
 			t.Errorf("Listen with %q returned %v, want something with %q", dsn, err, want)
+		}
+	}
+}
+
+// What PGCLIENTENCODING asks for is not what a listener wants. It can't run beside others: it changes the environment.
+func TestEncodingOfTheEnvironment(t *testing.T) {
+	config, err := pq.NewConfig(testdb.DSN(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pairs := fmt.Sprintf("host=%s port=%d user=%s password='%s' dbname=%s sslmode=disable", config.Host, config.Port, config.User, config.Password, config.Database)
+	t.Setenv("PGCLIENTENCODING", "LATIN1")
+	for name, dsn := range map[string]string{"as given": testdb.DSN(t), "with a parameter": testdb.WithParam(testdb.DSN(t), "connect_timeout", "20"), "pairs": pairs} {
+		n := &node{testdb.DB(t), testdb.Schema(t), make(chan time.Time, 1000), make(chan string, 1000), make(chan error, 1000)}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- pqdriver.Listener(dsn).Listen(ctx, n.channel, n) }()
+		select {
+		case <-n.beat:
+		case err := <-ended:
+			t.Fatalf("%s: Listen returned %v", name, err)
+		case err := <-n.down:
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := n.send(t.Context(), "é€"); err != nil {
+			t.Fatal(err)
+		}
+		for got := ""; got != "é€"; {
+			got = <-n.notify
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -11,6 +11,7 @@ package pqdriver
 import (
 	"context"
 	"crypto/sha256"
+	"strings"
 
 	"github.com/lib/pq"
 
@@ -34,7 +35,7 @@ type dsnKey struct{ sum [sha256.Size]byte }
 // A dsn that cannot be parsed is a Permanent error, so that Listen returns it.
 func DialDSN(dsn string) listener.Dial {
 	return func(ctx context.Context, on func(channel, payload string)) (listener.Conn, error) {
-		config, err := pq.NewConfig(dsn)
+		config, err := pq.NewConfig(inUTF8(dsn))
 		if err != nil {
 			return nil, listener.Permanent(redact.DSN(dsn, err))
 		}
@@ -47,4 +48,17 @@ func DialDSN(dsn string) listener.Dial {
 		}
 		return c, nil
 	}
+}
+
+// inUTF8 is dsn with the client_encoding that lib/pq asks the server for anyway, behind any that dsn names: else lib/pq refuses what
+// PGCLIENTENCODING names in the environment.
+func inUTF8(dsn string) string {
+	const parameter = "client_encoding=UTF8"
+	switch {
+	case !strings.HasPrefix(dsn, "postgres://") && !strings.HasPrefix(dsn, "postgresql://"):
+		return parameter + " " + dsn // of two the last counts
+	case strings.Contains(dsn, "?"):
+		return dsn + "&" + parameter // of two the first
+	}
+	return dsn + "?" + parameter
 }

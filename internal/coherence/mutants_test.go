@@ -110,7 +110,7 @@ var mutants = []struct {
 	{rule: "versions are compared for being the same", file: "tracker.go", old: "e.Version == version {", new: "e.Version >= version {"},
 	{rule: "what is not understood forgets everything", file: "tracker.go", old: "\tcase err != nil:\n\t\tt.Forget()\n", new: "\tcase err != nil:\n"},
 	{rule: "Forget begins a new epoch", file: "trust.go", old: "CompareAndSwap(e, newEpoch())", new: "CompareAndSwap(e, e)"},
-	{rule: "Down ends the epoch", file: "trust.go", old: "t.epoch.Swap(0) != 0", new: "t.epoch.Load() != 0"},
+	{rule: "Down ends the epoch", file: "trust.go", old: "e := t.epoch.Swap(0)", new: "e := t.epoch.Load()"},
 	{rule: "TrustListener begins a new epoch after Down", file: "trust.go", old: "== 0 {\n\t\tt.epoch.Store(newEpoch())", new: "== 0 {\n\t\tt.epoch.Store(1)"},
 	{
 		rule: "epochs are unique in the process", file: "trust.go",

@@ -52,7 +52,8 @@ type Tracker struct {
 	trusted atomic.Int64  // the local cache may be served until then, by Now
 	server  atomic.Int64  // identity of the server that the listener is connected to: rows of another are not kept. 0: rows of any are
 
-	trust trust // what trusted is the earliest of
+	trust trust         // what trusted is the earliest of
+	lived atomic.Uint32 // the last epoch in which the local cache was live
 
 	seed    maphash.Seed
 	stripes [stripes]stripe
@@ -72,7 +73,7 @@ type Tracker struct {
 	OnInvalidated func(rows []string)
 
 	Invalidations atomic.Uint64 // keys named by messages
-	Forgets       atomic.Uint64 // times everything was forgotten
+	Forgets       atomic.Uint64 // times everything was forgotten that could be served
 }
 
 // stripe is what the tracker knows of a part of the keys.

@@ -35,6 +35,7 @@ func (t *Tracker) AlwaysOn() {
 	t.trusted.Store(t.trust.shard)
 	t.trust.mu.Unlock()
 	t.epoch.Store(newEpoch())
+	t.noteLive()
 }
 
 // Live says whether the local cache is live: not bypassed, and trusted.
@@ -46,6 +47,7 @@ func (t *Tracker) TrustListener(trusted time.Time) {
 	t.extend(&t.trust.listener, trusted)
 	if t.epoch.Load() == 0 {
 		t.epoch.Store(newEpoch())
+		t.noteLive()
 		t.invalidated(nil)
 	}
 }
@@ -64,6 +66,22 @@ func (t *Tracker) extend(until *int64, trusted time.Time) {
 	defer t.trust.mu.Unlock()
 	*until = mono.At(trusted)
 	t.trusted.Store(min(t.trust.listener, t.trust.pulse, t.trust.shard))
+	t.noteLive()
+}
+
+// noteLive remembers the epoch if the local cache is live in it.
+func (t *Tracker) noteLive() {
+	if t.Live() {
+		t.lived.Store(t.epoch.Load())
+	}
+}
+
+// ended counts the end of an epoch in which the local cache was live. In another, as before the tables are there, there was nothing to
+// forget.
+func (t *Tracker) ended(epoch uint32) {
+	if epoch != 0 && epoch == t.lived.Load() {
+		t.Forgets.Add(1)
+	}
 }
 
 // Listening says whether the listener is trusted, whatever the pulse says.
@@ -81,8 +99,8 @@ func (t *Tracker) Server() int64 { return t.server.Load() }
 
 // Down bypasses the local cache until the next TrustListener, and wakes all watches. It frees no memory.
 func (t *Tracker) Down() {
-	if t.epoch.Swap(0) != 0 {
-		t.Forgets.Add(1)
+	if e := t.epoch.Swap(0); e != 0 {
+		t.ended(e)
 		t.invalidated(nil)
 	}
 	t.wakeAll()
@@ -94,10 +112,11 @@ func (t *Tracker) Forget() {
 	for {
 		e := t.epoch.Load()
 		if e == 0 || t.epoch.CompareAndSwap(e, newEpoch()) {
+			t.ended(e)
 			break
 		}
 	}
-	t.Forgets.Add(1)
+	t.noteLive()
 	t.invalidated(nil)
 	t.wakeAll()
 }

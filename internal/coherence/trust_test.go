@@ -99,6 +99,41 @@ func TestTrustRunsOut(t *testing.T) {
 	})
 }
 
+// What is counted as forgotten was live at some time since the last: not what comes before that, nor what comes while it is bypassed.
+func TestForgetsCounted(t *testing.T) {
+	t.Parallel()
+	tr := New(memory{}, 0)
+	soon := time.Now().Add(time.Hour)
+	for i, step := range []struct {
+		do   func()
+		want uint64
+	}{
+		{tr.Forget, 0},
+		{func() { tr.TrustListener(soon) }, 0},
+		{tr.Forget, 0}, // there was no pulse yet
+		{func() { tr.TrustPulse(soon) }, 0},
+		{tr.Forget, 1},
+		{tr.Forget, 2}, // it was live again at once
+		{func() { tr.TrustPulse(time.Now().Add(-time.Second)) }, 2},
+		{tr.Forget, 3}, // trust has run out, and could have come back
+		{tr.Forget, 3},
+		{tr.Down, 3},
+		{func() { tr.TrustPulse(soon); tr.TrustListener(soon) }, 3},
+		{tr.Down, 4},
+		{tr.Down, 4},
+		{tr.Forget, 4},
+	} {
+		if step.do(); tr.Forgets.Load() != step.want {
+			t.Fatalf("after step %d: %d, want %d", i, tr.Forgets.Load(), step.want)
+		}
+	}
+	other := New(memory{}, time.Second)
+	other.AlwaysOn()
+	if other.Forget(); other.Forgets.Load() != 1 {
+		t.Error("without a listener it is not counted")
+	}
+}
+
 // Without a listener, maxAge is the bound, and our own writes are seen at once all the same.
 func TestAlwaysOn(t *testing.T) {
 	t.Parallel()

@@ -92,7 +92,9 @@ func TestNoConnection(t *testing.T) {
 	defer s.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := s.Do(ctx, nil); !errors.Is(err, store.ErrNoConnection) || !errors.Is(err, context.DeadlineExceeded) {
+	err = s.Do(ctx, nil)
+	var none *store.NoConnection
+	if !errors.As(err, &none) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -27,8 +26,13 @@ const (
 	keepMax = readSlots + leaseSlots + 4 // the slots of all queues
 )
 
-// ErrNoConnection is for statements that were not sent because the pool had no connection in time.
-var ErrNoConnection = errors.New("no free connection in the pool")
+// NoConnection is the error of a statement that was not sent because the pool had no connection before Err, the end of a context.
+type NoConnection struct{ Err error }
+
+func (e *NoConnection) Error() string { return "no free connection in the pool: " + e.Err.Error() }
+
+// Unwrap returns the end of the context.
+func (e *NoConnection) Unwrap() error { return e.Err }
 
 // conns hands out the connections of a pool.
 type conns struct {
@@ -67,7 +71,7 @@ func (p *conns) take(ctx context.Context) (keptConn, error) {
 	if err != nil {
 		// The pool says just what the context says; a connection that can't be made brings an error of its own.
 		if err == ctx.Err() && errors.Is(err, context.DeadlineExceeded) { //nolint:errorlint // see above
-			err = fmt.Errorf("%w: %w", ErrNoConnection, err)
+			err = &NoConnection{err}
 		}
 		return keptConn{}, &connectError{err}
 	}
@@ -158,7 +162,7 @@ func (p *conns) close() {
 // late is the error of a request that was never sent, within the timeout of its queue.
 func (p *conns) late() error {
 	if p.waiting.Load() > 0 {
-		return fmt.Errorf("%w: %w", ErrNoConnection, context.DeadlineExceeded)
+		return &NoConnection{context.DeadlineExceeded}
 	}
 	return context.DeadlineExceeded
 }
