@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { testdb.Main(m) }
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // node is a Subscriber whose events come out of a channel. Its Probe works unless replaced.
 type node struct {

@@ -35,11 +35,14 @@ func TestDeafConn(t *testing.T) {
 			n := newNode(t)
 			end := listen(t, listener.New(breaking(testdb.DSN(t), change), cfg), n)
 			err := next[error](t, n)
-			if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "the connection did not answer within 500ms") {
+			for !errors.Is(err, errBroken) { // on a busy machine an echo that is late for its probe comes first
+				err = next[error](t, n)
+			}
+			if !strings.Contains(err.Error(), "the connection did not answer within 500ms") {
 				t.Errorf("Down(%v)", err)
 			}
 			next[error](t, n) // it is tried again
-			if took := end(); took > time.Second {
+			if took := end(); took > patience/2 {
 				t.Errorf("Listen took %v to return", took)
 			}
 		})
@@ -96,7 +99,7 @@ func TestStuckProbe(t *testing.T) {
 		t.Errorf("Down(%v), but nothing was sent that could be received", err)
 	}
 	time.Sleep(10 * cfg.ProbeTimeout) // in which there could be several more
-	if took := end(); took > time.Second {
+	if took := end(); took > patience/2 {
 		t.Errorf("Listen took %v to return", took)
 	}
 	if len(n.events) > 0 {

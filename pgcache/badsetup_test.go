@@ -136,7 +136,7 @@ func TestUselessListener(t *testing.T) {
 		"pgx's on a pool of lib/pq": pgxdriver.Listener(pq), "no DSN": pgxdriver.ListenerDSN("postgres://%%%"), "no DSN of lib/pq": pqdriver.Listener("postgres://%%%"),
 	} {
 		c := cl.new(pq, func(o *pgcache.Options) { o.Listener = l })
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		err := c.Ready(ctx)
 		cancel()
 		if cause(t, err, "ready", ""); errors.Is(err, context.DeadlineExceeded) {

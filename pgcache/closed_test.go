@@ -2,6 +2,7 @@ package pgcache_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -82,23 +83,20 @@ func TestStalledServer(t *testing.T) {
 						return c.GetOrSet(t.Context(), "other", &v, func(context.Context) (any, error) { return 7, nil })
 					}},
 				} {
-					began, done := time.Now(), make(chan error, 1)
-					go func() { done <- op.call() }()
-					select {
-					case err := <-done:
-						if took := time.Since(began); took > 8*timeout {
-							t.Errorf("%s: after %v", op.name, took)
-						}
-						if op.name == "get or set" {
+					inTime(t, func() error {
+						began := time.Now()
+						if err := async(t, op.call)(); op.name == "get or set" {
 							if err != nil || v != 7 {
 								t.Errorf("%s: %v, %v", op.name, v, err)
 							}
 						} else if err == nil || !strings.Contains(err.Error(), "Timeout") {
 							t.Errorf("%s: %v", op.name, err)
 						}
-					case <-time.After(10 * timeout):
-						t.Errorf("%s: not within %v, Timeout is %v", op.name, time.Since(began), timeout)
-					}
+						if took := time.Since(began); took > 8*timeout {
+							return fmt.Errorf("%s: after %v, Timeout is %v", op.name, took, timeout)
+						}
+						return nil
+					})
 				}
 			})
 		}

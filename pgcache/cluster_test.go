@@ -77,12 +77,13 @@ func (cl *cluster) new(db *sql.DB, change func(o *pgcache.Options)) *pgcache.Cac
 	return c
 }
 
-// wired returns a ready node whose statements can be counted and held up, with a listener of its own.
+// wired returns a ready node whose statements can be counted and held up, with a listener of its own. A statement that is held up may wait
+// for a minute, unless change sets a Timeout: on a busy machine it takes seconds until a test lets it go.
 func (cl *cluster) wired(change func(o *pgcache.Options)) (*pgcache.Cache, *wire) {
 	cl.t.Helper()
 	db, w := openWire(cl.t, "pgx", testdb.DSN(cl.t))
 	return cl.on(db, func(o *pgcache.Options) {
-		o.Listener = pgxdriver.Listener(db)
+		o.Listener, o.Timeout = pgxdriver.Listener(db), time.Minute
 		if change != nil {
 			change(o)
 		}

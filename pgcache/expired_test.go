@@ -60,6 +60,7 @@ func TestCleanupOfARowThatWasSetAgain(t *testing.T) {
 func TestNobodyNeedsToKnow(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
+	cl.opts.CleanupInterval = -1
 	c := cl.node(nil)
 	typed := pgcache.For[int](c)
 	recorder := cl.record()

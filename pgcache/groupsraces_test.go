@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,6 @@ func TestGroups_Conditional(t *testing.T) {
 	overTransports(t, func(t *testing.T, _ *cluster, _ *sql.DB, a, b *pgcache.Cache) {
 		view := pgcache.For[int](a, pgcache.Tags("g"))
 		set(t, a, "live", 1)
-		warm(t, a, "live", 1) // memory is in use
 		for key, write := range map[string]func(key string) error{
 			"absent": func(key string) error { _, err := view.SetIfAbsent(t.Context(), key, 1); return err },
 			"update": func(key string) error {
@@ -32,13 +32,18 @@ func TestGroups_Conditional(t *testing.T) {
 				return err
 			},
 		} {
-			if err := write(key); err != nil {
-				t.Fatal(key, err)
-			}
-			before := a.Stats().LocalHits
-			if v, _, err := view.Get(t.Context(), key); v != 1 || err != nil || a.Stats().LocalHits == before {
-				t.Fatalf("%s: %d is not in memory (%v)", key, v, err)
-			}
+			inTime(t, func() error { // where a busy machine keeps a pulse waiting nothing is answered from memory
+				key += "'" // a new one
+				warm(t, a, "live", 1)
+				if err := write(key); err != nil {
+					t.Fatal(key, err)
+				}
+				before := a.Stats().LocalHits
+				if v, _, err := view.Get(t.Context(), key); v != 1 || err != nil || a.Stats().LocalHits == before {
+					return fmt.Errorf("%s: %d is not in memory (%v)", key, v, err)
+				}
+				return nil
+			})
 			deleteTags(t, b, "g")
 			eventually(t, key+" is gone on the node that wrote it", func() bool {
 				_, found, err := view.Get(t.Context(), key)
@@ -312,7 +317,11 @@ func TestGroups_UntaggedCostsNothing(t *testing.T) { //nolint:paralleltest // al
 			return errors.Join(err, errGet) == nil && len(w.statements()) == 3
 		})
 		warm(t, c, "plain:"+k, 1)
-		return names, testing.AllocsPerRun(50, func() { _, _, _ = view.Get(ctx, k) })
+		allocs = math.Inf(1) // the least of some: a pulse or a heartbeat allocates meanwhile
+		for range 10 {
+			allocs = min(allocs, testing.AllocsPerRun(50, func() { _, _, _ = view.Get(ctx, k) }))
+		}
+		return names, allocs
 	}
 	before, allocs := sent()
 	set(t, c, "tagged", 1, pgcache.Tags("g"))

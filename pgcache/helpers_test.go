@@ -1,6 +1,7 @@
 package pgcache_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"strings"
@@ -47,7 +48,7 @@ func forGuards(t *testing.T, test func(t *testing.T, cl *cluster)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cl := newCluster(t)
-			cl.opts.Guard = guard
+			cl.opts.Guard, cl.opts.LockTimeout = guard, time.Minute // after it others load too
 			test(t, cl)
 		})
 	}
@@ -76,6 +77,36 @@ func eventually(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("%s: not within a minute", what)
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// inTime runs try until it returns nil, five times at most. It is for bounds of time: a machine that stalls makes one try too slow, what
+// is broken makes every try so.
+func inTime(t testing.TB, try func() error) {
+	t.Helper()
+	var err error
+	for range 5 {
+		if err = try(); err == nil {
+			return
+		}
+		t.Log("once more:", err)
+	}
+	t.Error(err)
+}
+
+// readySays fails unless Ready waits in vain, and its error says why. On a busy machine it takes a while to find out.
+func readySays(t *testing.T, c *pgcache.Cache, why string) {
+	t.Helper()
+	for patience := 200 * time.Millisecond; ; patience *= 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		err := c.Ready(ctx)
+		cancel()
+		if err != nil && strings.Contains(err.Error(), why) {
+			return
+		}
+		if err == nil || patience > time.Minute {
+			t.Fatalf("Ready: %v, want it to say %q", err, why)
+		}
 	}
 }
 

@@ -1,12 +1,12 @@
 package pgcache_test
 
 import (
-	"context"
 	"database/sql"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/pgcache/go/driver/pgxdriver"
 	"github.com/pgcache/go/listener"
 	"github.com/pgcache/go/pgcache"
 )
@@ -24,7 +24,10 @@ func TestHideKeys(t *testing.T) {
 			cl := newCluster(t)
 			recorder := cl.record()
 			node := func() *pgcache.Cache {
-				return cl.node(func(_ *sql.DB, o *pgcache.Options) { o.HideKeys = true; option(o) })
+				return cl.node(func(db *sql.DB, o *pgcache.Options) {
+					o.HideKeys, o.Listener = true, calm(pgxdriver.Dial(db))
+					option(o)
+				})
 			}
 			a, b := node(), node()
 			for _, key := range []string{"secret:1", "secret:2", "secret:3", "secret:\u00e9 \U0001f600", "secret:other"} {
@@ -74,12 +77,8 @@ func TestHideKeysLater(t *testing.T) {
 	set(t, a, "other", 1)
 	warm(t, b, "k", 1)
 	c := cl.new(cl.db, func(o *pgcache.Options) { o.HideKeys = true })
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if err := c.Ready(ctx); err == nil || !strings.Contains(err.Error(), "HideKeys") {
-		t.Fatalf("Ready before Migrate: %v", err)
-	}
-	for range 2 { // the second time it has nothing to do
+	readySays(t, c, "HideKeys") // before Migrate
+	for range 2 {               // the second time it has nothing to do
 		if err := c.Migrate(t.Context()); err != nil {
 			t.Fatal(err)
 		}

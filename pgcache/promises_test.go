@@ -49,7 +49,7 @@ func joining(t *testing.T, held *stop, read func() string) string {
 	select {
 	case got := <-done:
 		return got
-	case <-time.After(15 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("it does not return")
 		panic("unreachable")
 	}

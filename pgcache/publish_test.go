@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"strconv"
@@ -41,9 +42,11 @@ func TestOneConnection(t *testing.T) {
 		for _, cl := range []*cluster{one, two, one} {
 			caches = append(caches, cl.on(db, func(o *pgcache.Options) { o.Listener = listen() }))
 		}
-		if n := sessions(); n != 1 {
-			t.Errorf("%d connections listen for three Caches, want one", n)
+		oneListens := func() { // on a busy machine it may be connecting anew
+			t.Helper()
+			eventually(t, "one connection listens", func() bool { return sessions() == 1 })
 		}
+		oneListens()
 		if driver == "pgx" { // the same on a connection of the pool
 			pool := testdb.DB(t)
 			for _, cl := range []*cluster{one, two} {
@@ -52,7 +55,7 @@ func TestOneConnection(t *testing.T) {
 			eventually(t, "two connections are in use, to listen and for the session", func() bool { return pool.Stats().InUse == 2 })
 		}
 		writers := []*pgcache.Cache{one.node(nil), two.node(nil)}
-		receives := func(c, writer, other *pgcache.Cache) {
+		receives := func(cl *cluster, c, writer, other *pgcache.Cache) {
 			t.Helper()
 			v := rand.Int64()
 			set(t, other, "k", v-1)
@@ -63,6 +66,7 @@ func TestOneConnection(t *testing.T) {
 				got, _ := get[int64](t, c, "k")
 				return got == v && c.Stats().Invalidations > before
 			})
+			cl.follow(writer, c, nil)() // what was written into its own cache before
 			before = c.Stats().Invalidations
 			for i := range 40 {
 				set(t, other, strconv.Itoa(i%20), i)
@@ -73,16 +77,14 @@ func TestOneConnection(t *testing.T) {
 				t.Errorf("it has received %d changes of another cache", n)
 			}
 		}
-		receives(caches[0], writers[0], writers[1])
-		receives(caches[1], writers[1], writers[0])
+		receives(one, caches[0], writers[0], writers[1])
+		receives(two, caches[1], writers[1], writers[0])
 		caches[0].Close()
-		receives(caches[1], writers[1], writers[0])
-		receives(caches[2], writers[0], writers[1])
+		receives(two, caches[1], writers[1], writers[0])
+		receives(one, caches[2], writers[0], writers[1])
 		caches[2].Close()
-		receives(caches[1], writers[1], writers[0])
-		if n := sessions(); n != 1 {
-			t.Errorf("%d connections listen", n)
-		}
+		receives(two, caches[1], writers[1], writers[0])
+		oneListens()
 		caches[1].Close()
 		eventually(t, "the connection is closed with the last Cache", func() bool { return sessions() == 0 })
 	})
@@ -101,12 +103,18 @@ func TestFewNotifications(t *testing.T) {
 	for k := range 4 {
 		set(t, nodes[0], strconv.Itoa(k), 0)
 	}
-	time.Sleep(2 * window) // the system falls quiet
 	recorder := cl.record()
-	set(t, nodes[0], "0", 1)
-	if published := recorder.received(); len(published) != 1 || published[0][0] != notify.Inline {
-		t.Errorf("a lone write was published in %q", published)
-	}
+	quiet := 2 * window
+	inTime(t, func() error {
+		time.Sleep(quiet) // the system falls quiet
+		recorder.received()
+		set(t, nodes[0], "0", rand.Int())
+		quiet = 2 * pgcache.DefaultMaxWindow // a busy machine stretches windows
+		if published := recorder.received(); len(published) != 1 || published[0][0] != notify.Inline {
+			return fmt.Errorf("a lone write was published in %q", published)
+		}
+		return nil
+	})
 	began := time.Now()
 	var wg sync.WaitGroup
 	for n, c := range nodes {

@@ -37,10 +37,11 @@ func TestQuiescence(t *testing.T) {
 			defer cancel()
 			var wg sync.WaitGroup
 			var writes atomic.Int64
+			began := time.Now()
 			for i := range nodes {
 				for range 2 {
 					wg.Go(func() {
-						for ctx.Err() == nil {
+						for ctx.Err() == nil || writes.Load() < 100 && time.Since(began) < time.Minute { // longer on a busy machine
 							disturb(t.Context(), nodes[i].Load(), keys)
 							writes.Add(1)
 							time.Sleep(rand.N(3 * time.Millisecond))

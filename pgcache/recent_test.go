@@ -137,7 +137,7 @@ func TestDoctorTransactions(t *testing.T) {
 	if err := tx.QueryRowContext(t.Context(), "SELECT pg_backend_pid()").Scan(&pid); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
 		d := &doctor{c: c}
 		if err := d.snapshots(t.Context(), time.Millisecond); err != nil {
 			t.Fatal(err)

@@ -38,7 +38,7 @@ func (cl *cluster) record() *recorder {
 // before the call comes before the mark that the call sends.
 func (e *recorder) received() (payloads []string) {
 	e.t.Helper()
-	ctx, cancel := context.WithTimeout(e.t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(e.t.Context(), time.Minute)
 	defer cancel()
 	mark := pgcache.ProbePrefix + "mark" + time.Now().String()
 	if _, err := e.conn.Exec(ctx, "SELECT pg_notify($1, $2)", e.channel, mark); err != nil {

@@ -187,9 +187,12 @@ func TestHardTimeout(t *testing.T) {
 	v := pgcache.For[string](c, pgcache.HardTimeout(50*time.Millisecond))
 	l := newLoader("new")
 	load := func(ctx context.Context) (string, error) { v, err := l.load(ctx); s, _ := v.(string); return s, err }
-	for range 3 {
+	for late := 0; late < 3; { // on a busy machine a call may be over before its load has begun
 		if r, err := fetched(t, v, load); !errors.Is(err, pgcache.ErrLoadTimeout) {
-			t.Errorf("%+v, %v", r, err)
+			t.Fatalf("%+v, %v", r, err)
+		}
+		if l.calls.Load() > 0 {
+			late++
 		}
 	}
 	many, err := v.GetOrSetMany(t.Context(), []string{"k", "l"}, func(ctx context.Context, keys []string) (map[string]string, error) {
@@ -205,7 +208,7 @@ func TestHardTimeout(t *testing.T) {
 		t.Errorf("%d loads", n)
 	}
 	began := time.Now()
-	if err := c.Close(); err != nil || time.Since(began) > 5*time.Second { // the loader of l is under way still
+	if err := c.Close(); err != nil || time.Since(began) > 20*time.Second { // the loader of l is under way still
 		t.Error(err, time.Since(began))
 	}
 }
@@ -217,7 +220,7 @@ func TestRefreshAfter(t *testing.T) {
 	a, b := cl.node(nil), cl.node(nil)
 	opts := []pgcache.ViewOption{pgcache.TTL(time.Minute), pgcache.RefreshAfter(0.5)}
 	va, vb := pgcache.For[string](a, opts...), pgcache.For[string](b, opts...)
-	if err := va.Set(t.Context(), "k", "old", pgcache.TTL(10*time.Second)); err != nil { // due at once
+	if err := va.Set(t.Context(), "k", "old", pgcache.TTL(25*time.Second)); err != nil { // due at once
 		t.Fatal(err)
 	}
 	l := newLoader("new")
@@ -234,15 +237,21 @@ func TestRefreshAfter(t *testing.T) {
 			t.Fatal(x, y)
 		}
 	}
-	l.wait(t)
+	eventually(t, "a load begins", func() bool { // one that gets no lock in time calls no loader, and another read begins the next
+		read(va)
+		read(vb)
+		return l.calls.Load() > 0
+	})
 	l.release()
 	eventually(t, "both have the new one", func() bool { return read(va) == "new" && read(vb) == "new" })
 	time.Sleep(50 * time.Millisecond)
-	if n := l.calls.Load(); n != 1 || a.Stats().EarlyLoads+b.Stats().EarlyLoads != 1 {
-		t.Errorf("%d loads", n)
+	s, u := a.Stats(), b.Stats()
+	if n, early := l.calls.Load(), s.EarlyLoads+u.EarlyLoads; n != 1 || early == 0 || early > 1+s.EarlyErrors+u.EarlyErrors {
+		t.Errorf("%d loads, %+v, %+v", n, s, u)
 	}
+	failed := a.Stats().EarlyErrors
 	// What fails leaves the value, and is not tried again at once.
-	if err := va.Set(t.Context(), "k", "due", pgcache.TTL(10*time.Second)); err != nil {
+	if err := va.Set(t.Context(), "k", "due", pgcache.TTL(25*time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	calls := make(chan struct{}, 1000)
@@ -251,7 +260,7 @@ func TestRefreshAfter(t *testing.T) {
 			t.Fatal(s, err)
 		}
 	}
-	eventually(t, "it is counted", func() bool { due(); return a.Stats().EarlyErrors == 1 })
+	eventually(t, "it is counted", func() bool { due(); return a.Stats().EarlyErrors > failed })
 	for range 100 {
 		due()
 	}

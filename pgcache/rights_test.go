@@ -158,7 +158,7 @@ func TestRights_Reader(t *testing.T) {
 
 		// It can't poll, and says so at once.
 		polling := w.new(db, func(o *pgcache.Options) { reading(o); o.Listener = listener.Poll(0) })
-		soon, cancel := context.WithTimeout(ctx, 10*time.Second)
+		soon, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		if err := polling.Ready(soon); err == nil || !strings.Contains(err.Error(), "can't poll") || soon.Err() != nil {
 			t.Errorf("Ready of a reader that polls: %v", err)

@@ -216,7 +216,7 @@ func TestSecretsOfStatements(t *testing.T) {
 		dsn := testdb.WithParam(testdb.DSN(t), "options", "-c log_parameter_max_length_on_error=-1")
 		db := testdb.Open(t, driver, dsn)
 		o := cl.opts
-		o.Logger, o.Listener, o.Timeout = p.logs.logger(), pgxdriver.Listener(testdb.DB(t)), time.Second
+		o.Logger, o.Listener, o.Timeout = p.logs.logger(), pgxdriver.Listener(testdb.DB(t)), 4*time.Second
 		c, err := pgcache.New(db, o)
 		if err != nil {
 			t.Fatal(err)

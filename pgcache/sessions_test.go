@@ -25,7 +25,7 @@ func TestRoleTimeouts(t *testing.T) {
 	forDrivers(t, func(t *testing.T, driver string) {
 		cl := newCluster(t)
 		dsn := testdb.DSN(t)
-		for name, ms := range map[string]string{"statement_timeout": "800", "lock_timeout": "500", "idle_session_timeout": "900", "idle_in_transaction_session_timeout": "900"} {
+		for name, ms := range map[string]string{"statement_timeout": "3000", "lock_timeout": "2000", "idle_session_timeout": "2500", "idle_in_transaction_session_timeout": "2500"} {
 			dsn = testdb.WithParam(dsn, name, ms)
 		}
 		db := testdb.Open(t, driver, dsn)
@@ -35,6 +35,7 @@ func TestRoleTimeouts(t *testing.T) {
 		}
 		var dials atomic.Int32
 		c := cl.on(db, func(o *pgcache.Options) {
+			o.Timeout = time.Minute
 			o.Listener = calm(func(ctx context.Context, on func(channel, payload string)) (listener.Conn, error) {
 				dials.Add(1)
 				return dial(ctx, on)
@@ -49,18 +50,14 @@ func TestRoleTimeouts(t *testing.T) {
 		if _, err := tx.ExecContext(t.Context(), "SELECT FROM "+cl.table()+" WHERE key = 'k' FOR UPDATE"); err != nil {
 			t.Fatal(err)
 		}
-		began := time.Now()
 		err = c.Set(t.Context(), "k", 2)
-		if e := cause(t, err, "set", "k"); !strings.Contains(e.Error(), "timeout") {
+		if e := cause(t, err, "set", "k"); !strings.Contains(e.Error(), "timeout") { // the server's: ours has a capital letter
 			t.Error(e)
-		}
-		if took := time.Since(began); took > 4*time.Second {
-			t.Errorf("took %v", took)
 		}
 		// A loader may take longer than all of them: it holds no statement and no transaction.
 		var v int
 		if err := c.GetOrSet(t.Context(), "slow", &v, func(context.Context) (any, error) {
-			time.Sleep(1200 * time.Millisecond)
+			time.Sleep(3500 * time.Millisecond)
 			if n := cl.locks(); n != 1 {
 				t.Errorf("%d locks while it loads", n)
 			}
@@ -124,8 +121,8 @@ func TestIsolationLevels(t *testing.T) {
 					}
 				}
 				wg.Wait()
-				caughtUp := cl.follow(nodes[0], nodes[1], nil)
-				caughtUp()
+				cl.follow(nodes[0], nodes[1], nil)()
+				cl.follow(nodes[1], nodes[0], nil)()
 				for _, key := range []string{"0", "1"} {
 					a, _ := get[int](t, nodes[0], key)
 					b, _ := get[int](t, nodes[1], key)

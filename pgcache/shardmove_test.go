@@ -392,6 +392,7 @@ func (f *shardFleet) check(node, n int, load bool) {
 	}
 	if f.reads.Add(1); err != nil {
 		f.failed.Add(1)
+		pause(f.t.Context(), 10*time.Millisecond) // else most reads are of the moments in which nothing can be read
 		return
 	}
 	if !found {

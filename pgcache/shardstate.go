@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/mono"
+	"github.com/pgcache/go/internal/redact"
 	"github.com/pgcache/go/internal/shardmap"
 	"github.com/pgcache/go/internal/store"
 )
@@ -146,6 +147,9 @@ func (s *Shards) ask(ctx context.Context, sh *shard) error {
 		err = ErrNotMigrated
 	}
 	if err != nil {
+		if ended(ctx) == nil && errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, store.ErrNoConnection) {
+			return fmt.Errorf("no answer from the database to who has which key within %v: %w", lookTimeout, redact.Database(err))
+		}
 		return sh.c.explain(ctx, err)
 	}
 	if err := s.learn(sh, state); err != nil {

@@ -163,3 +163,21 @@ func TestShards_MoveDisturbed(t *testing.T) {
 		})
 	}
 }
+
+// A server that does not answer is asked for a second, not for the caller's Timeout: the error says so.
+func TestShards_SaysHowLongItAsked(t *testing.T) {
+	t.Parallel()
+	w := newShardWorld(t, "a", "b")
+	s, faults := w.faulty(nil, "a", "b")
+	w.ready(s)
+	key := ownedBy(t, s, "b", 1)[0]
+	faults["b"].Stall()
+	var err error
+	eventually(t, "its lease has ended", func() bool {
+		err = s.Set(t.Context(), key, 1)
+		return err != nil && strings.Contains(err.Error(), "who has which key")
+	})
+	if s := err.Error(); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(s, "within 1s") || strings.Contains(s, "Timeout") {
+		t.Error(err)
+	}
+}

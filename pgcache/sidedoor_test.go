@@ -158,7 +158,7 @@ func TestNotifications(t *testing.T) {
 	t.Parallel()
 	forDrivers(t, func(t *testing.T, driver string) {
 		cl := newCluster(t)
-		cl.opts.InvalidationWindow = pgcache.Immediate
+		cl.opts.InvalidationWindow, cl.opts.CleanupInterval = pgcache.Immediate, -1
 		c := cl.on(testdb.Open(t, driver, testdb.DSN(t)), nil)
 		typed := pgcache.For[int](c)
 		ctx := t.Context()

@@ -23,7 +23,7 @@ func TestTimeZones(t *testing.T) {
 			dsn := testdb.WithParam(testdb.DSN(t), "TimeZone", zone)
 			db := testdb.Open(t, driver, dsn)
 			c := cl.on(db, func(o *pgcache.Options) { o.CleanupInterval = -1; o.Listener = pgxdriver.ListenerDSN(testdb.DSN(t)) })
-			reader := cl.on(testdb.DB(t), nil)
+			reader := cl.on(testdb.DB(t), func(o *pgcache.Options) { o.CleanupInterval = -1 })
 			var is string
 			if err := db.QueryRowContext(t.Context(), "SHOW TimeZone").Scan(&is); err != nil || is != zone {
 				t.Fatal(is, err)
@@ -94,7 +94,7 @@ func TestWhoseClock(t *testing.T) {
 		cl := newCluster(t)
 		a := cl.node(nil)
 		b, wire := cl.wired(nil)
-		set(t, a, "k", 1, pgcache.TTL(600*time.Millisecond))
+		set(t, a, "k", 1, pgcache.TTL(3*time.Second))
 		reply := wire.after(named("GetEntry"))
 		read := async(t, func() error {
 			found, err := b.Get(t.Context(), "k", new(int))

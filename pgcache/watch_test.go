@@ -232,7 +232,7 @@ func TestWatch_Again(t *testing.T) {
 	for i := range 20 {
 		began := time.Now()
 		w.exec(fmt.Sprintf("INSERT INTO %s (id) VALUES (%d)", w.name("users"), 10+i))
-		if d := time.Since(began); d > 2*time.Second {
+		if d := time.Since(began); d > 10*time.Second {
 			t.Errorf("a writer waited for %v", d)
 		}
 	}
@@ -309,7 +309,7 @@ func TestWatch_NobodyWaits(t *testing.T) {
 	w.watch(pgcache.TableWatch{Keys: []string{"all{{}}:{org_id}"}, Tags: []string{"org:{org_id}"}})
 	w.exec("INSERT INTO " + w.name("users") + " (id, org_id) SELECT i, 7 FROM generate_series(1, 100) i")
 	for _, level := range []sql.IsolationLevel{sql.LevelReadCommitted, sql.LevelRepeatableRead, sql.LevelSerializable} {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		var txs []*sql.Tx
 		for range 4 {
 			tx, err := w.db.BeginTx(ctx, &sql.TxOptions{Isolation: level})

@@ -2,6 +2,7 @@ package pgcache_test
 
 import (
 	"database/sql"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -72,17 +73,20 @@ func TestWatch_Pollers(t *testing.T) {
 		func() { deletePrefix(t, w.c, "user:1") },
 		func() { deleteTags(t, w.c, "t") },
 	} {
-		set(t, a, "user:1", 1, pgcache.Tags("t"))
-		set(t, a, "other", 2)
-		warm(t, a, "user:1", 1)
-		warm(t, a, "other", 2)
-		remove()
-		eventually(t, "it is gone", func() bool { _, found := get[int](t, a, "user:1"); return !found })
-		before := a.Stats().LocalHits
-		want(t, a, "other", 2)
-		if a.Stats().LocalHits != before+1 {
-			t.Error("what was not removed has left the memory of a node that polls")
-		}
+		inTime(t, func() error { // where a busy machine keeps a pulse waiting nothing is answered from memory
+			set(t, a, "user:1", 1, pgcache.Tags("t"))
+			set(t, a, "other", 2)
+			warm(t, a, "user:1", 1)
+			warm(t, a, "other", 2)
+			remove()
+			eventually(t, "it is gone", func() bool { _, found := get[int](t, a, "user:1"); return !found })
+			before := a.Stats().LocalHits
+			want(t, a, "other", 2)
+			if a.Stats().LocalHits != before+1 {
+				return errors.New("what was not removed has left the memory of a node that polls")
+			}
+			return nil
+		})
 	}
 	if n := w.count("SELECT count(*) FROM " + w.object("cache_notices") + " WHERE payload LIKE '%*'"); n != 0 {
 		t.Error(n, "messages of everything")

@@ -29,6 +29,7 @@ func TestManyWritesFewNotifications(t *testing.T) {
 		}
 	}
 	var wg sync.WaitGroup
+	began := time.Now()
 	for n, c := range nodes {
 		wg.Go(func() {
 			for r := range rounds {
@@ -41,6 +42,7 @@ func TestManyWritesFewNotifications(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	took := time.Since(began)
 	for i := range keys {
 		eventually(t, "the reader has received of all", func() bool {
 			var v int
@@ -53,8 +55,10 @@ func TestManyWritesFewNotifications(t *testing.T) {
 		s := c.Stats()
 		sum.Flushes, sum.Messages, sum.Sets = sum.Flushes+s.Flushes, sum.Messages+s.Messages, sum.Sets+s.Sets
 	}
-	if sum.Messages == 0 || sum.Messages > sum.Sets/4 {
-		t.Errorf("%d writes were published in %d messages of %d flushes", sum.Sets, sum.Messages, sum.Flushes)
+	// On a busy machine there are few writes in a window.
+	windows := uint64(took/pgcache.DefaultWindow) + 1
+	if sum.Messages == 0 || sum.Messages > max(sum.Sets/4, 2*windows) {
+		t.Errorf("%d writes were published in %d messages of %d flushes, in %d windows", sum.Sets, sum.Messages, sum.Flushes, windows)
 	}
 	eventually(t, "the log is empty", func() bool {
 		return cl.count("SELECT count(*) FROM "+cl.opts.Schema+"."+cl.opts.Prefix+"cache_changes") == 0

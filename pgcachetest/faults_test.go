@@ -191,7 +191,7 @@ func TestCacheWithFaults(t *testing.T) {
 			t.Parallel()
 			n := pgcachetest.Nodes(t, 1, pgcache.Options{Timeout: 2 * time.Second})[0]
 			set(t, n.Cache, "k", 1)
-			if !hits(t, n.Cache, "k", 1) {
+			if !kept(t, n.Cache, "k", 1) {
 				t.Fatal("nothing is kept in memory")
 			}
 			fault(n.Faults)
@@ -209,7 +209,7 @@ func TestCacheWithFaults(t *testing.T) {
 			n.Faults.Mend()
 			ready(t, n.Cache)
 			set(t, n.Cache, "k", 4)
-			if !hits(t, n.Cache, "k", 4) {
+			if !kept(t, n.Cache, "k", 4) {
 				t.Error("nothing is kept in memory any more")
 			}
 		})

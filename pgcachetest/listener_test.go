@@ -31,7 +31,7 @@ func TestStoppedListener(t *testing.T) {
 			nodes := pgcachetest.Nodes(t, 2, pgcache.Options{Listener: inner, InvalidationWindow: time.Minute})
 			a, b := nodes[0].Cache, nodes[1].Cache
 			set(t, a, "k", 1)
-			if !hits(t, b, "k", 1) {
+			if !kept(t, b, "k", 1) {
 				t.Fatal("nothing is kept in memory")
 			}
 			for i := range 3 {
@@ -48,11 +48,11 @@ func TestStoppedListener(t *testing.T) {
 				nodes[1].Listener.Start()
 				nodes[1].Listener.Start()
 				ready(t, b)
-				if !hits(t, b, "k", 2+i) {
+				if !kept(t, b, "k", 2+i) {
 					t.Error("nothing is kept in memory after Start")
 				}
 			}
-			if !hits(t, a, "k", 4) {
+			if !kept(t, a, "k", 4) {
 				t.Error("the other node's listener was stopped too")
 			}
 		})

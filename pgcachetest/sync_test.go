@@ -35,7 +35,7 @@ func TestSync(t *testing.T) {
 				pgcachetest.Sync(t, nodes[1].Cache, nodes[2].Cache)
 				want(t, nodes[1].Cache, "k", i)
 				want(t, nodes[2].Cache, "k", i)
-				if held := opts.Listener != pgcachetest.NoListener || opts.LocalTTL > 0; held && i%10 == 0 && !hits(t, nodes[2].Cache, "k", i) {
+				if held := opts.Listener != pgcachetest.NoListener || opts.LocalTTL > 0; held && i%10 == 0 && !kept(t, nodes[2].Cache, "k", i) {
 					t.Error("nothing is kept in memory, so nothing is shown")
 				}
 			}
@@ -63,7 +63,7 @@ func TestSyncOfAProgramsCaches(t *testing.T) {
 	for i := range 3 {
 		set(t, caches[0], "k", i)
 		pgcachetest.Sync(t, caches...)
-		if !hits(t, caches[1], "k", i) {
+		if !kept(t, caches[1], "k", i) {
 			t.Error("nothing is kept in memory")
 		}
 	}
@@ -80,7 +80,7 @@ func TestSyncOfOtherWriters(t *testing.T) {
 	a, b := nodes[0], nodes[1].Cache
 	set(t, a.Cache, "k", 0)
 	for i := range 5 {
-		if !hits(t, b, "k", 3*i) {
+		if !kept(t, b, "k", 3*i) {
 			t.Fatal("nothing is kept in memory")
 		}
 		tx, err := a.DB.BeginTx(t.Context(), nil)
@@ -91,7 +91,7 @@ func TestSyncOfOtherWriters(t *testing.T) {
 			t.Fatal(err)
 		}
 		pgcachetest.Sync(t, b)
-		if !hits(t, b, "k", 3*i+1) {
+		if !kept(t, b, "k", 3*i+1) {
 			t.Fatal("nothing is kept in memory")
 		}
 		exec(t, a.DB, fmt.Sprintf("UPDATE cache_entries SET value = '%d'", 3*i+2))
@@ -127,7 +127,7 @@ func TestExpire(t *testing.T) {
 				for key, value := range map[string]int{"u:1": 1, "u:2": 2, "u:3": 3} {
 					set(t, a, key, value)
 					pgcachetest.Sync(t, a, b)
-					if !hits(t, a, key, value) || !hits(t, b, key, value) {
+					if !kept(t, a, key, value) || !hits(t, b, key, value) {
 						t.Fatal("nothing is kept in memory")
 					}
 				}

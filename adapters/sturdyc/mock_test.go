@@ -76,7 +76,7 @@ func (m *mockStorage) DeleteBatch(ctx context.Context, keys []string) {
 // eventually: sturdyc writes in the background.
 func (m *mockStorage) eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			m.mu.Lock()
 			defer m.mu.Unlock()

@@ -288,7 +288,7 @@ func TestInterrupted(t *testing.T) {
 	if code := <-ended; code != exitInterrupted || errs.String() != "pgcache: interrupted\n" {
 		t.Errorf("%d: %s", code, &errs)
 	}
-	for end := time.Now().Add(10 * time.Second); running() > 0; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); running() > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the statement still waits on the server")
 		}

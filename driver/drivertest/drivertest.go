@@ -170,7 +170,7 @@ func (b *bundle) sessions(name string) int {
 }
 
 // patience is how long a test waits for what must come soon.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // eventually waits for what has no signal of its own.
 func eventually(t *testing.T, what string, ok func() bool) {

@@ -114,7 +114,7 @@ func noAnswer(t *testing.T, b *bundle) {
 			if err != nil || !strings.HasPrefix(c.op, "get or set") { // which may just have had the time to load
 				c.wantError(t, err, context.DeadlineExceeded)
 			}
-			if took := time.Since(began); took > 3*time.Second { // Timeout is 20 s
+			if took := time.Since(began); took > 10*time.Second { // Timeout is a minute
 				t.Errorf("%s: took %v to return after its context had ended", c.op, took-limit)
 			}
 		})

@@ -82,7 +82,7 @@ func failingLoads(t *testing.T, b *bundle) {
 		// And no lock is left: another node can load at once.
 		began := time.Now()
 		must(t, other.GetOrSet(ctx, name, &got, func(context.Context) (any, error) { return []byte("fine"), nil }))
-		if took := time.Since(began); took > 3*time.Second { // LockTimeout is 5 s
+		if took := time.Since(began); took > patience/2 { // LockTimeout
 			t.Errorf("%s: after it, the next load took %v", name, took)
 		}
 	}
@@ -164,16 +164,12 @@ func locks(t *testing.T, b *bundle) {
 	}
 	var got []byte
 	must(t, n.GetOrSet(ctx, "k", &got, func(context.Context) (any, error) {
-		if n := held(n.name); n != 1 {
-			t.Errorf("%d locks are held during a load", n)
-		}
+		eventually(t, "a lock is held during a load", func() bool { return held(n.name) == 1 }) // its session may be about something else just now
 		return []byte{}, nil
 	}))
 	keys := []string{"a", "b", "c"}
 	_, err := pgcache.For[[]byte](n.Cache).GetOrSetMany(ctx, keys, func(_ context.Context, missing []string) (map[string][]byte, error) {
-		if n := held(n.name); n != len(missing) {
-			t.Errorf("%d locks are held during a load of %d", n, len(missing))
-		}
+		eventually(t, "a lock is held for each key", func() bool { return held(n.name) == len(missing) })
 		return nil, nil
 	})
 	must(t, err)

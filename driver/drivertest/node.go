@@ -29,7 +29,7 @@ func (b *bundle) start(change func(*pgcache.Options)) node {
 	o := pgcache.Options{
 		Schema: b.name, Prefix: prefix, Codec: raw{}, Listener: b.factory.Listener(b.t, n.db, dsn),
 		InvalidationWindow: b.window, Logger: slog.New(slog.DiscardHandler),
-		Timeout: patience, // a busy machine may be slow
+		Timeout: patience, LockTimeout: patience, // a busy machine may be slow
 	}
 	if b.factory.Options != nil {
 		b.factory.Options(&o)

@@ -105,10 +105,10 @@ func TestErrors(t *testing.T) {
 	s := session.Open(testdb.DB(t))
 	defer s.Close()
 	first := pid(t, s)
-	fails := func(query string) {
+	fails := func(query string, within time.Duration) {
 		t.Helper()
 		if err := s.Do(t.Context(), func(ctx context.Context, conn *sql.Conn) error {
-			ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+			ctx, cancel := context.WithTimeout(ctx, within)
 			defer cancel()
 			_, err := conn.ExecContext(ctx, query)
 			return err
@@ -116,11 +116,11 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%s: no error", query)
 		}
 	}
-	fails("SELECT 1/0")
+	fails("SELECT 1/0", time.Minute)
 	if pid(t, s) != first {
 		t.Error("ended by an error")
 	}
-	fails("SELECT pg_sleep(10)")
+	fails("SELECT pg_sleep(10)", 50*time.Millisecond)
 	if pid(t, s) == first {
 		t.Error("not ended")
 	}

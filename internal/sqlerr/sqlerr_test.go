@@ -11,7 +11,6 @@ import (
 	"os"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/lib/pq"
@@ -130,10 +129,9 @@ func TestDrivers(t *testing.T) {
 			if err := conn.QueryRowContext(ctx, "SELECT pg_backend_pid()").Scan(&pid); err != nil {
 				t.Fatal(err)
 			}
-			if err := exec("SELECT pg_terminate_backend($1::int)", pid); err != nil {
+			if err := exec("SELECT pg_terminate_backend($1::int, 60000)", pid); err != nil { // it waits until it has ended
 				t.Fatal(err)
 			}
-			time.Sleep(20 * time.Millisecond) // let it end
 			if _, err := conn.ExecContext(ctx, "SELECT 1"); !sqlerr.Connection(err) || !sqlerr.NotDone(err) {
 				t.Errorf("an idle session that was ended: %v", err)
 			}

@@ -176,7 +176,7 @@ func TestBlockedRow(t *testing.T) {
 	blocked := queue(t, t.Context(), w.set(row("a", "w", 2)))
 	waitFor(t, "the statement waits for the row", w.waiting)
 	for i := range 3 {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 		if _, err := w.set(row("b", fmt.Sprint(i), int64(i+3)))(ctx); err != nil {
 			t.Error("a write of another row:", err)
 		}

@@ -54,7 +54,7 @@ func TestDrain(t *testing.T) {
 	if err := w.DrainLog(t.Context(), notify.Sender(1, window)); sqlerr.State(err) != "55P03" {
 		t.Errorf("behind a reader: %v", err)
 	}
-	if d := time.Since(began); d > time.Second { // 20 ms, on a machine with nothing else to do
+	if d := time.Since(began); d > 5*time.Second { // 20 ms, on a machine with nothing else to do
 		t.Errorf("it waited for %v", d)
 	}
 	if h := recorder.published(); h.messages > 0 || w.logged() != 900 {

@@ -112,7 +112,7 @@ func TestLoadsRelease(t *testing.T) {
 	}
 	began := time.Now()
 	out, err := w.PutLoaded(t.Context(), []store.Write{locked}, false)
-	if err != nil || out.Released || !out.Stored[0] || time.Since(began) > 3*time.Second {
+	if err != nil || out.Released || !out.Stored[0] || time.Since(began) > 10*time.Second { // Timeout is 20 s
 		t.Errorf("%+v, %v after %v", out, err, time.Since(began))
 	}
 	if err := tx.Rollback(); err != nil {

@@ -219,7 +219,7 @@ func (r *result[T]) both(t *testing.T) (T, error) {
 	t.Helper()
 	select {
 	case <-r.done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("a caller gets no answer")
 	}
 	return r.v, r.err
@@ -236,7 +236,7 @@ func queue[T any](t *testing.T, ctx context.Context, call func(ctx context.Conte
 	}()
 	select {
 	case <-in:
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("a caller does not queue")
 	}
 	return r

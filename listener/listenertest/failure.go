@@ -82,7 +82,7 @@ func halfOpen(t *testing.T, b *bundle) {
 	frozen := time.Now()
 	proxy.Freeze()
 	e, mark := r.await(t, mark, down)
-	const slack = 500 * time.Millisecond // of a busy machine
+	const slack = 3 * time.Second // of a busy machine
 	if took := e.at.Sub(frozen); took > cfg.HeartbeatEvery+cfg.HeartbeatTimeout+slack {
 		t.Errorf("Down came %v after the link froze, want at most %v", took, cfg.HeartbeatEvery+cfg.HeartbeatTimeout)
 	}

@@ -98,7 +98,7 @@ func probeUnheard(t *testing.T, b *bundle) {
 
 func probeUnheardAmongOthers(t *testing.T, b *bundle) {
 	cfg := quick
-	cfg.ProbeTimeout = 300 * time.Millisecond
+	cfg.ProbeTimeout = 2 * time.Second
 	cfg.Logger = slog.New(slog.DiscardHandler)
 	l := b.factory(t, b.dsn, cfg)
 	fine, silent := b.recorder(1), b.recorder(2)
