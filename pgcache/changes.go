@@ -62,6 +62,13 @@ func (l changeLog) Pending(ctx context.Context) (pending bool, err error) {
 	return pending, err
 }
 
+// Oldest runs over the pool: a node that receives nothing keeps no session open.
+func (l changeLog) Oldest(ctx context.Context) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	return l.c.store.Oldest(ctx)
+}
+
 func (l changeLog) Vacuum(ctx context.Context) error { return l.c.store.VacuumLog(ctx) }
 
 func (l changeLog) Drain(ctx context.Context, sender string) error {

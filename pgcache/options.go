@@ -87,8 +87,8 @@ type Options struct {
 
 	// InvalidationWindow bounds how long a change waits to be published together with others, of all nodes. Defaults to
 	// 25 ms, at most a minute; where nodes listen, their pulses publish what is older than a second (half a
-	// minute where nobody has read for five minutes). In a quiet system a
-	// change is published at once all the same. Immediate publishes each in the statement that makes it: no delay, and a
+	// minute where nobody has read for five minutes). In a quiet system a node whose Listener is live
+	// publishes a change at once all the same. Immediate publishes each in the statement that makes it: no delay, and a
 	// notification for every write, which every listener pays for.
 	InvalidationWindow time.Duration
 

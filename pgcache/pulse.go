@@ -139,6 +139,9 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 			c.warn("changes older than a second could not be published: memory is forgotten every few seconds until they are", "error", err)
 		}
 	}
+	if !c.pulsing.idle.Load() {
+		_ = c.window.Relieve(ctx) // else those that it would relieve go on
+	}
 	if p.Watches {
 		c.flushForWatches(ctx)
 	}

@@ -25,6 +25,7 @@ func (s subscriber) Probe(ctx context.Context, nonce string) error {
 func (s subscriber) Trust(until time.Time) {
 	s.c.local.TrustListener(until)
 	if wasLive := s.c.listening.set(true, nil, false); !wasLive {
+		s.c.window.Deaf(false)
 		s.c.window.Listening(!s.c.polling.Load())
 		s.c.wakePulse()
 		s.c.event(Event{Kind: EventListenerUp})

@@ -66,6 +66,7 @@ type call[Q, R any] struct {
 	q     Q
 	ctx   context.Context //nolint:containedctx // to leave out callers that have gone
 	since time.Time
+	id    uint64        // of the shared statement that it has a share in; 0: it was not sent
 	stage stage         // in apart
 	done  chan struct{} // closed when r and err are set
 	r     R
@@ -79,6 +80,8 @@ type statement[Q, R any] struct {
 	lone  Q
 	calls []*call[Q, R] // instead of lone
 	stuck bool          // has no slot
+	left  int           // of calls, how many have given up
+	end   func()        // cancels it; nil: its only caller's context does
 }
 
 // Do answers one request: with its own statement if a slot is free, or with a share in the next.
@@ -104,6 +107,7 @@ func (b *Queue[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 	case <-c.done:
 		return c.r, c.err
 	case <-ctx.Done():
+		b.leave(c)
 		var none R
 		return none, ctx.Err()
 	}
@@ -165,10 +169,20 @@ func (b *Queue[Q, R]) share() {
 			return
 		}
 		alone := len(calls) == 1 && b.mayWait()
-		id := b.send(statement[Q, R]{calls: calls})
+		ctx, cancel := calls[0].ctx, func() {}
+		s := statement[Q, R]{calls: calls}
+		if !alone {
+			ctx, cancel = context.WithCancel(context.WithoutCancel(ctx))
+			s.end = cancel
+		}
+		id := b.send(s)
+		for _, c := range calls {
+			c.id = id
+		}
 		go func() {
+			defer cancel()
 			defer b.end(id)
-			b.answer(calls, alone)
+			b.answer(ctx, calls, alone)
 			// Let them come back with their next requests: the first would otherwise have a statement for itself, and
 			// the others wait for that.
 			runtime.Gosched()
@@ -257,11 +271,11 @@ func (b *Queue[Q, R]) late(c *call[Q, R], err func() error) bool {
 }
 
 // answer sends the statement of calls, alone with One.
-func (b *Queue[Q, R]) answer(calls []*call[Q, R], alone bool) {
+func (b *Queue[Q, R]) answer(ctx context.Context, calls []*call[Q, R], alone bool) {
+	ctx, cancel := context.WithTimeout(ctx, b.Timeout)
+	defer cancel()
 	if alone {
 		c := calls[0]
-		ctx, cancel := context.WithTimeout(c.ctx, b.Timeout)
-		defer cancel()
 		c.r, c.err = observed(ctx, b.Observe, nil, func(ctx context.Context) (R, error) { return b.One(ctx, c.q) })
 		close(c.done)
 		return
@@ -270,8 +284,6 @@ func (b *Queue[Q, R]) answer(calls []*call[Q, R], alone bool) {
 	for i, c := range calls {
 		qs[i] = c.q
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(calls[0].ctx), b.Timeout)
-	defer cancel()
 	var callers []context.Context
 	if b.Observe != nil {
 		for _, c := range calls {

@@ -107,6 +107,21 @@ func (q *Queries) MayVacuum(ctx context.Context) (bool, error) {
 	return may, err
 }
 
+const Oldest = `-- name: Oldest :one
+SELECT (CASE WHEN count(*) = 0 THEN -1 WHEN max(c.logged_at) > clock_timestamp() + interval '1 second' THEN 3600000000
+    ELSE greatest(0, date_part('epoch', clock_timestamp() - min(c.logged_at)) * 1000000) END)::bigint AS age_us
+FROM /* TEMPLATE: prefix */cache_changes c
+`
+
+// How old the oldest change in the log is, in microseconds; -1: there is none. One from later than now is from before the clock was set
+// back, and counts as an hour old.
+func (q *Queries) Oldest(ctx context.Context) (int64, error) {
+	row := q.db.QueryRowContext(ctx, Oldest)
+	var age_us int64
+	err := row.Scan(&age_us)
+	return age_us, err
+}
+
 const Pending = `-- name: Pending :one
 SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_changes)::boolean AS pending
 `

@@ -6,7 +6,8 @@
 //	cache   = 8 hex digits       the cache's id, made by Migrate; 00000000: all caches on the channel
 //	sender  = node window current number | ""
 //	                             of a flush: who flushed, in 8 hex digits; its window in ms, in 4; and how far that is stretched
-//	                             now, in 4; the flush's number, in 4; or nobody, all zeros
+//	                             now, in 4; the flush's number, in 4; or nobody, all zeros. Node 0 and a window: a node that
+//	                             receives no notifications
 //	item    = length ":" key version+ ";"      length of key in bytes, decimal; version in 16 hex digits, newest first
 //	        | "t" length ":" tag id ";"        all entries with the tag were removed; id of the removal in 16 hex digits
 //	        | "p" length ":" prefix id ";"     all entries whose keys begin with the prefix were, or too many to name have changed; then
@@ -85,6 +86,12 @@ func StretchedSender(node uint32, window, current time.Duration, number uint16) 
 	ms := func(d time.Duration) int64 { return min(max(d.Milliseconds(), 0), 1<<16-1) }
 	return fmt.Sprintf("%08x%04x%04x%04x", node, ms(window), ms(current), number)
 }
+
+// DeafSender is the sender in the messages of a flush by a node that receives no notifications. Others do not take it for one that leads.
+func DeafSender(window time.Duration) string { return StretchedSender(0, window, window, 0) }
+
+// Deaf says whether a message is of such a flush.
+func (m *Message) Deaf() bool { return m.Flush && m.Node == 0 && m.Window > 0 }
 
 // A Message is a payload taken apart.
 type Message struct {

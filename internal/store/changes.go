@@ -59,6 +59,12 @@ func (s *Store) flush(ctx context.Context, db beginner, sender string, drain boo
 // Pending reports whether the change log holds anything.
 func (s *Store) Pending(ctx context.Context, db DB) (bool, error) { return s.with(db).Pending(ctx) }
 
+// Oldest returns how long ago the oldest change in the log was made; below 0: there is none.
+func (s *Store) Oldest(ctx context.Context) (time.Duration, error) {
+	us, err := s.q.Oldest(ctx)
+	return time.Duration(us) * time.Microsecond, err
+}
+
 // ClaimFlushing makes node, for lease, the one that flushes for watched tables. It reports whether it is: another may be.
 func (s *Store) ClaimFlushing(ctx context.Context, db DB, node int64, lease time.Duration) (bool, error) {
 	n, err := s.with(db).ClaimFlushing(ctx, dbsqlc.ClaimFlushingParams{Node: node, ForUs: lease.Microseconds()})

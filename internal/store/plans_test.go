@@ -56,6 +56,7 @@ func TestPlansAreKept(t *testing.T) {
 			check(s.LeaseAndLook(t.Context(), store.LeaseAsk{Keys: []string{k}, Leases: []store.Lease{{ID: 1, Owner: version + 1}}, Of: []int{1}}))
 			check(s.Look(t.Context(), []string{k, "l"}, false))
 			check(s.Pending(t.Context(), s.db))
+			check(s.Oldest(t.Context()))
 			check(s.Pulse(t.Context(), s.db))
 			tx, err := s.db.BeginTx(t.Context(), nil)
 			check(tx, err)

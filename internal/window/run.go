@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/mono"
-	"github.com/pgcache/go/internal/notify"
 )
 
 // Log is the change log as a Window needs it.
@@ -18,6 +17,8 @@ type Log interface {
 	Flush(ctx context.Context, sender string) (changes, bytes int64, err error)
 	// Pending reports whether there is anything to flush.
 	Pending(ctx context.Context) (bool, error)
+	// Oldest returns how long ago the oldest change in the log was made; below 0: there is none.
+	Oldest(ctx context.Context) (time.Duration, error)
 	// Vacuum removes the log's dead rows.
 	Vacuum(ctx context.Context) error
 	// Drain is a flush that locks the log and truncates it. Writers wait for some milliseconds.
@@ -43,10 +44,13 @@ func (w *Window) Run(ctx context.Context) {
 		}
 		next := w.next()
 		for next <= mono.Now() && ctx.Err() == nil {
-			if w.watching.lookNext {
+			switch { // an error has set w.retry
+			case w.watching.lookNext:
 				_ = w.look(ctx)
-			} else {
-				_ = w.flush(ctx) // an error has set w.retry
+			case w.askNext:
+				_ = w.ask(ctx)
+			default:
+				_ = w.flush(ctx)
 			}
 			next = w.next()
 		}
@@ -103,8 +107,8 @@ func (w *Window) last(ctx context.Context) {
 	}
 }
 
-// next plans: it returns when the next flush or look of this node is due, and sets watching.lookNext. It also drops pending changes that
-// are overdue.
+// next plans: it returns when the next flush or look of this node is due, and sets watching.lookNext and askNext. It also drops pending
+// changes that are overdue.
 func (w *Window) next() int64 {
 	t := mono.Now()
 	w.mu.Lock()
@@ -133,6 +137,7 @@ func (w *Window) next() int64 {
 	}
 	look := w.nextLook(t)
 	w.watching.lookNext = look < next
+	w.askNext = w.deaf.yes && !w.full
 	next = min(next, look)
 	if w.retry > 0 {
 		next = max(next, w.flushedAt+int64(w.retry))
@@ -200,7 +205,7 @@ func (w *Window) beginFlush() (sender string, acked []int64) {
 		w.succeed(t)
 	}
 	w.adapt(t)
-	return notify.StretchedSender(w.node, w.window, w.announce(t), w.number), acked
+	return w.sender(w.announce(t), w.number), acked
 }
 
 // endFlush notes what came of a flush: what is not pending any more, whether this node leads, and when it tries again after an
@@ -230,7 +235,7 @@ func (w *Window) endFlush(acked []int64, changes int64, err error) (leadEnded bo
 	for _, v := range acked {
 		delete(w.pending, v)
 	}
-	if changes > 0 {
+	if changes > 0 && !w.deaf.yes {
 		w.lead(t)
 	} else if w.empty++; !w.leading || w.empty >= emptyFlushes {
 		leadEnded = w.leading

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/mono"
-	"github.com/pgcache/go/internal/notify"
 )
 
 // What keeps the log small, and from how many bytes of its size on disk on. A flush's DELETE leaves dead rows, and the next flush's
@@ -51,7 +50,7 @@ func (w *Window) keepSmall(bytes int64, leadEnded bool) {
 	case bytes > drainAt && since(u.drained) >= drainEvery && u.vacuumed != 0,
 		leadEnded && bytes > quietAt && since(u.drained) >= vacuumEvery:
 		u.drained = t
-		sender := notify.StretchedSender(w.node, w.window, w.current, 0)
+		sender := w.sender(w.current, 0)
 		step = func(ctx context.Context) error { return w.log.Drain(ctx, sender) }
 	case bytes > vacuumAt && since(u.vacuumed) >= vacuumEvery:
 		u.vacuumed = t

@@ -147,7 +147,8 @@ func (w *Window) announce(t int64) time.Duration {
 func (w *Window) succeed(t int64) {
 	l := &w.leader
 	w.current, w.handOverFrom = w.window, t
-	if l.seen != 0 && t-l.seen < int64(remembered+3*l.current) {
+	// A window that is only configured longer shows nothing of what flushes cost.
+	if l.seen != 0 && l.current > l.window && t-l.seen < int64(remembered+3*l.current) {
 		w.current = min(max(w.window, l.current), w.maxWindow)
 	}
 }
@@ -170,6 +171,8 @@ func (w *Window) Current() time.Duration {
 	switch {
 	case w.immediate:
 		return 0
+	case w.deaf.yes && w.deaf.follows:
+		return w.deaf.others
 	case !w.leading && w.led(t):
 		return w.leader.current
 	}

@@ -66,8 +66,10 @@ func (f *fleet) leads(n *node, d time.Duration) {
 }
 
 // atPresent is the longest window that a node of the fleet goes by.
-func (f *fleet) atPresent() (longest time.Duration) {
-	for _, n := range f.nodes {
+func (f *fleet) atPresent() (longest time.Duration) { return f.atPresentOf(f.nodes...) }
+
+func (f *fleet) atPresentOf(nodes ...*node) (longest time.Duration) {
+	for _, n := range nodes {
 		if !n.is(dead) {
 			longest = max(longest, n.Current())
 		}
@@ -282,4 +284,30 @@ func TestMixedMostWindows(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestMixedConfigured: a node whose window is short does not go on with the window of one that was configured with a longer: that shows
+// nothing of what flushes cost.
+func TestMixedConfigured(t *testing.T) {
+	for _, long := range []time.Duration{most / 2, time.Second, 2 * time.Second} {
+		t.Run(long.String(), func(t *testing.T) {
+			stretching(t, 4, quick, func(f *fleet) {
+				slow, fast := f.nodes[0], f.nodes[1:]
+				slow.window, slow.maxWindow, slow.current = long, max(long, most), long
+				for range 5 {
+					f.traffic(3*long, 20*time.Millisecond, slow)
+					rest(f.random(long)) // what it has written is flushed or will be
+					f.mu.Lock()
+					clear(f.commits)
+					f.mu.Unlock()
+					f.traffic(300*time.Millisecond, 20*time.Millisecond, fast...)
+					if d := f.atPresentOf(fast...); d > 2*win {
+						t.Errorf("the others go by %v", d)
+					}
+					rest(4 * long)
+					f.within(2*win+20*time.Millisecond, usual.bound(win), f.nodes...)
+				}
+			})
+		})
+	}
 }

@@ -81,6 +81,12 @@ func (w *Window) look(ctx context.Context) error {
 	if !w.watched() {
 		return nil
 	}
+	w.mu.Lock()
+	ask := w.deaf.yes && !w.closing
+	w.mu.Unlock()
+	if ask {
+		return w.ask(ctx)
+	}
 	sent := mono.Now()
 	pending, err := w.log.Pending(ctx)
 	if err == nil && !pending {

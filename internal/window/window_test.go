@@ -32,7 +32,9 @@ type script struct {
 	vacuums []time.Duration
 	drains  []time.Duration
 	looks   int
+	asked   []time.Duration // when each question for the oldest change was sent
 
+	oldest    time.Duration // what it is answered; below 0: there is none
 	lookTakes time.Duration
 
 	changes  int64         // what the next flush finds; then 0
@@ -62,6 +64,12 @@ func (s *script) Pending(context.Context) (bool, error) {
 	time.Sleep(s.lookTakes)
 	s.turn()
 	return s.changes > 0 || s.always > 0, s.err
+}
+
+func (s *script) Oldest(context.Context) (time.Duration, error) {
+	s.turn()
+	s.asked = append(s.asked, time.Since(s.began))
+	return s.oldest, s.err
 }
 
 func (s *script) Flush(ctx context.Context, _ string) (changes, bytes int64, err error) {

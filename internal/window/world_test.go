@@ -33,6 +33,7 @@ type database struct {
 type counts struct {
 	flushes int // statements
 	found   int // flushes that found something
+	asked   int // questions for the oldest change
 	inline  int // writes that published themselves
 	writes  int // committed
 }
@@ -160,6 +161,25 @@ func (n *node) write() {
 }
 
 func (n *node) Pending(context.Context) (bool, error) { return true, nil }
+
+func (n *node) Oldest(context.Context) (time.Duration, error) {
+	arrives, reply := n.fate()
+	defer n.travel()()
+	n.d.stall()
+	time.Sleep(n.d.random(n.d.lag.reply) / 2)
+	age := time.Duration(-1)
+	n.d.mu.Lock()
+	for _, at := range n.d.log {
+		age = max(age, time.Since(at))
+	}
+	n.d.asked++
+	n.d.mu.Unlock()
+	time.Sleep(n.d.random(n.d.lag.reply) / 2)
+	if !arrives || !reply {
+		return 0, errLost
+	}
+	return age, nil
+}
 
 // Flush implements Log. Like the statement, it does nothing beside another.
 func (n *node) Flush(ctx context.Context, sender string) (changes, bytes int64, err error) {
@@ -292,6 +312,9 @@ func (n *node) pulse(ctx context.Context) {
 		if old && able {
 			_ = n.FlushNow(ctx) // a node whose flush fails forgets what it holds
 		}
+		if able {
+			_ = n.Relieve(ctx)
+		}
 		select {
 		case <-time.After(pulseEvery):
 		case <-ctx.Done():
@@ -329,6 +352,7 @@ func (d *database) stall() {
 func (n *node) mute(yes bool) {
 	n.set(func(n *node) { n.silent, n.since = yes, time.Now() })
 	n.Listening(!yes)
+	n.Deaf(yes)
 }
 
 // is asks how a node fares.

@@ -5,6 +5,13 @@ FROM /* TEMPLATE: prefix */cache_flush(@sender::text, @class::int, @id::int, @dr
 -- name: Pending :one
 SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_changes)::boolean AS pending;
 
+-- name: Oldest :one
+-- How old the oldest change in the log is, in microseconds; -1: there is none. One from later than now is from before the clock was set
+-- back, and counts as an hour old.
+SELECT (CASE WHEN count(*) = 0 THEN -1 WHEN max(c.logged_at) > clock_timestamp() + interval '1 second' THEN 3600000000
+    ELSE greatest(0, date_part('epoch', clock_timestamp() - min(c.logged_at)) * 1000000) END)::bigint AS age_us
+FROM /* TEMPLATE: prefix */cache_changes c;
+
 -- name: ClaimFlushing :execrows
 -- Who flushes for watched tables: one node, until its lease ends. Where another is, this writes nothing. A lease that ends later than
 -- one from now is from before the clock was set back.

@@ -41,7 +41,7 @@ LEFT JOIN (unnest((SELECT (@keys::text)::text[])) WITH ORDINALITY AS k (key, n)
 -- The lone write: the row, and in the same statement what the others are to know of it, left in the log for the next
 -- flush. Nobody can hold a key that did not exist, so an insert stays silent (xmax = 0 is true for an inserted row only). Nor can
 -- anybody hold a row that is never kept in memory, whose version has bit 62: where one takes the place of another, bit 0 of the new
--- version says so, and the write stays silent. See docs/decisions/0031.
+-- version says so, and the write stays silent. See docs/decisions/0032.
 -- No answer: the session is not READ COMMITTED, and nothing was written. A stricter level judges rows by a snapshot from
 -- before the statement waited.
 WITH w AS (

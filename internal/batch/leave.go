@@ -1,0 +1,27 @@
+package batch
+
+import (
+	"slices"
+	"time"
+)
+
+// leave is called when the caller of c has given up. A shared statement that takes longer than Patience and that nobody waits for any more
+// is canceled: it holds a connection of the pool, and may wait for a lock until Timeout. One that is quicker goes on: drivers close the
+// connection of a statement that is canceled, and to open another costs the server more than the rest of a quick one.
+func (b *Queue[Q, R]) leave(c *call[Q, R]) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := slices.IndexFunc(b.sent, func(s statement[Q, R]) bool { return s.id == c.id })
+	if i < 0 { // it was not sent, or has ended, or the request was set apart, where its own context ends it
+		return
+	}
+	s := &b.sent[i]
+	if s.left++; s.left < len(s.calls) || s.end == nil || b.Patience == 0 {
+		return
+	}
+	if took := time.Since(s.began); took >= b.Patience {
+		s.end()
+	} else {
+		time.AfterFunc(b.Patience-took, s.end) // has no effect on one that has ended
+	}
+}

@@ -1,0 +1,162 @@
+package window
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/pgcache/go/internal/mono"
+	"github.com/pgcache/go/internal/notify"
+)
+
+// A node that receives no notifications, because it has no listener or that is down, can't hear who else flushes. If each such node
+// flushed once a window, each would wake all listening sessions once a window. So before it flushes it asks how old the oldest change
+// in the log is:
+//
+//	this node               another           the log
+//	logs v1                                   v1
+//	                        flushes
+//	logs v2                                   v2
+//	asks, a window after v1                   v2 is younger than that: somebody flushes, and v1 is published
+//
+// Where others flush it asks again only after two to three of the windows that they seem to flush by, and takes over where the log then
+// holds a change as old as that. Its messages say that it is deaf, so that no listening node leaves the log to it: a deaf node can't
+// see what a flush costs. A listening node that writes leads instead, and one that does not takes over by Relieve.
+type deaf struct {
+	yes      bool          // the rest is meaningless if it is false
+	follows  bool          // others were last seen to flush
+	others   time.Duration // the window that they seem to flush by, up to maxWindow
+	patience time.Duration // this node flushes if the log holds a change as old as that
+	since    int64         // when it last took over
+}
+
+// deafSlack, and a hundredth of the age of the oldest change, is how much older a change must be to be taken for published: the
+// clocks of node and server do not run equally fast.
+const deafSlack = time.Millisecond
+
+// Deaf says whether this node receives no notifications. Until it is called the node is taken for one that does.
+func (w *Window) Deaf(yes bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.deaf.yes == yes {
+		return
+	}
+	w.deaf = deaf{yes: yes, others: w.window, patience: w.window, since: longAgo}
+	w.leader, w.earliest = leader{}, math.MinInt64
+	w.follow()
+	w.signal()
+}
+
+// ask flushes if the log holds a change so old that nobody else seems to flush. It also flushes after an error, because a flush that
+// fails reports it, and plans another try.
+func (w *Window) ask(ctx context.Context) error {
+	sent := mono.Now()
+	age, err := w.log.Oldest(ctx)
+	if err != nil || w.takesOver(sent, age) {
+		return w.flush(ctx)
+	}
+	return nil
+}
+
+// takesOver says whether it is for this node to flush, and drops what is pending and was published by others. At sent it asked for the
+// age of the oldest change in the log; below 0: there is none.
+func (w *Window) takesOver(sent int64, age time.Duration) bool {
+	t := mono.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	d := &w.deaf
+	if !d.yes {
+		return true
+	}
+	if age >= d.patience-d.patience/8 { // a change of its own that is due may come out a little younger
+		if d.follows {
+			d.follows, d.patience, d.since = false, d.others, t
+		} else { // slowly too: they may be stretched, and soon flush again
+			d.patience = max(d.patience-d.patience/shrinkBy, w.window)
+		}
+		return true
+	}
+	w.earliest, w.watching.lookedAt = math.MinInt64, t
+	if !w.dropPublished(sent, age) {
+		return false
+	}
+	switch {
+	case d.follows:
+		// The oldest change is no older than their last flush. What was found shrinks slowly: where several deaf nodes take over by
+		// turns each would forget meanwhile that a node which listens flushes rarely.
+		d.others = max(age, d.others*31/32, w.window)
+	case t-d.since < int64(remembered+3*d.others):
+		d.others *= 2 // it took over from somebody who flushes more rarely than it seemed
+	default:
+		d.others = w.window
+	}
+	d.others = min(d.others, w.maxWindow)
+	d.follows, d.patience = true, min(patience(d.others), max(w.maxWindow, 3*w.window))
+	return false
+}
+
+// dropPublished drops what is pending and is not in the log any more, because it was acknowledged before the oldest change there was
+// made. It reports whether that shows that others have flushed: this node's last flush may have published what was begun before it ended.
+// With the mutex held.
+func (w *Window) dropPublished(sent int64, age time.Duration) (others bool) {
+	before := sent
+	if age >= 0 {
+		before -= int64(age + age/100 + deafSlack)
+	}
+	for v, c := range w.pending {
+		if c.acked && c.due-int64(w.window) < before {
+			others = others || c.began > w.flushedAt
+			delete(w.pending, v)
+		}
+	}
+	return others
+}
+
+// deafAfter is when a deaf node asks for what is due at due. With the mutex held.
+func (w *Window) deafAfter(due int64) int64 {
+	return max(due+int64(w.deaf.patience-w.window), w.watching.lookedAt+int64(min(leastLook, w.window)))
+}
+
+// sender is what the messages of this node's flushes say of it. With the mutex held.
+func (w *Window) sender(current time.Duration, number uint16) string {
+	if w.deaf.yes {
+		return notify.DeafSender(w.window)
+	}
+	return notify.StretchedSender(w.node, w.window, current, number)
+}
+
+// heard is what a listening node knows of the flushes of deaf ones.
+type heard struct {
+	last   int64         // when one was last received
+	n      int           // how many have come with pauses of relieveWithin at the most
+	window time.Duration // the shortest of theirs
+}
+
+// A listening node relieves deaf ones that have flushed at least so often, with no longer pause. Where they flush more rarely little is
+// won.
+const (
+	relieveAfter  = 8
+	relieveWithin = 250 * time.Millisecond
+)
+
+func (h *heard) add(window time.Duration, t int64) {
+	if h.n == 0 || t-h.last > int64(relieveWithin) {
+		*h = heard{window: window}
+	}
+	h.last, h.n, h.window = t, h.n+1, min(h.window, window)
+}
+
+// Relieve has this node flush, and so lead, where only deaf nodes seem to. It is for the pulse to call: pulses of different nodes come at
+// different times, and when one has flushed the others hear it.
+func (w *Window) Relieve(ctx context.Context) error {
+	t := mono.Now()
+	w.mu.Lock()
+	h := &w.heard
+	relieves := w.listening && !w.leading && !w.led(t) && h.n >= relieveAfter && t-h.last < int64(relieveWithin) && w.window <= h.window
+	w.mu.Unlock()
+	if !relieves {
+		return nil
+	}
+	defer w.signal() // Run goes on with it
+	return w.flush(ctx)
+}
