@@ -102,8 +102,8 @@ func New(local localcache.Cache, maxAge time.Duration) *Tracker {
 
 // Hit returns the entry of k that may be handed out at now, or nil. It takes no lock and allocates nothing.
 func (t *Tracker) Hit(k Key, now int64) *localcache.Entry {
-	e := t.local.Get(k)
-	if e == nil || e.Epoch != t.epoch.Load() || now >= e.Deadline || now >= t.trusted.Load() {
+	e := t.trustedEntry(k, now)
+	if e == nil || now >= e.Deadline {
 		return nil
 	}
 	e.Use()
@@ -112,8 +112,25 @@ func (t *Tracker) Hit(k Key, now int64) *localcache.Entry {
 
 // Stale returns the entry of k, which has expired, if it could be handed out had it not: no invalidation of it was missed. Else nil.
 func (t *Tracker) Stale(k Key, now int64) *localcache.Entry {
+	e := t.trustedEntry(k, now)
+	if e == nil || now < e.Deadline {
+		return nil
+	}
+	return e
+}
+
+// trustedEntry returns the entry of k, also one that has expired, if there is trust and it is of this epoch. It asks in this order, because
+// trust that is given later may be given for what was evicted meanwhile:
+//
+//	Get: finds the entry, of this epoch        (there is no trust: it has run out)
+//	                                           what was late is applied and evicts the entry; trust is renewed
+//	Get: there is trust                        <- the entry was replaced before this Get began
+func (t *Tracker) trustedEntry(k Key, now int64) *localcache.Entry {
+	if now >= t.trusted.Load() {
+		return nil
+	}
 	e := t.local.Get(k)
-	if e == nil || e.Epoch != t.epoch.Load() || now < e.Deadline || now >= t.trusted.Load() {
+	if e == nil || e.Epoch != t.epoch.Load() {
 		return nil
 	}
 	return e
@@ -149,6 +166,8 @@ func (t *Tracker) Apply(m notify.Message, key func(row string) Key) error {
 	switch {
 	case err != nil:
 		t.Forget()
+	case t.hidden.switching.Load():
+		t.Forget() // what the message names may be known by another secret only
 	case unknown:
 		t.invalidated(nil)
 	case len(rows) > 0:
