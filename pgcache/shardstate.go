@@ -146,7 +146,7 @@ func (s *Shards) ask(ctx context.Context, sh *shard) error {
 		err = ErrNotMigrated
 	}
 	if err != nil {
-		return sh.c.explain(ctx, err)
+		return sh.c.explainWithin(ctx, err, "the time for a look at the map", lookTimeout)
 	}
 	if err := s.learn(sh, state); err != nil {
 		return err

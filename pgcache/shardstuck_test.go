@@ -166,3 +166,22 @@ func TestShards_MoveDisturbed(t *testing.T) {
 		})
 	}
 }
+
+// A shard whose server is silent is looked at for a second, whatever the Timeout: the error says so.
+func TestShards_SilentServer(t *testing.T) {
+	t.Parallel()
+	w := newShardWorld(t, "a", "b")
+	s, faults := w.faulty(func(o *pgcache.Options) { o.Timeout = 30 * time.Second }, "a", "b")
+	w.ready(s)
+	key := ownedBy(t, s, "a", 1)[0]
+	faults["a"].Stall()
+	var last error
+	eventually(t, "it is said", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, last = s.Get(ctx, key, new(int))
+		return last != nil && strings.Contains(last.Error(), `shard "a": no answer from the database within the time for a look at the map (1s)`)
+	})
+	faults["a"].Mend()
+	eventually(t, "it is there again", func() bool { _, err := s.Get(t.Context(), key, new(int)); return err == nil })
+}
