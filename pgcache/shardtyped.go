@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/pgcache/go/internal/coherence"
 	"github.com/pgcache/go/internal/shardmap"
 )
 
@@ -42,9 +41,10 @@ func (t *TypedShards[T]) hash(key string) uint64 {
 func (t *TypedShards[T]) fromMemory(key string) (v T, _ hit) {
 	if r := t.s.routes.Load(); r != nil {
 		if i, ok := r.settled(t.hash(key)); ok {
-			view, now := t.views[i], coherence.Now()
-			k := view.key(key)
-			return view.handOut(k, t.s.hit(r, i, k, now), now)
+			view := t.views[i]
+			if v, h := view.fromMemory(view.key(key)); h.e != nil && t.s.routes.Load() == r { // as in Shards.hit
+				return v, h
+			}
 		}
 	}
 	return v, hit{}

@@ -92,11 +92,7 @@ func (t *Typed[T]) fromDatabase(ctx context.Context, key string) (v T, found boo
 // that is direct.
 func (t *Typed[T]) fromMemory(k localcache.Key) (v T, _ hit) {
 	now := coherence.Now()
-	return t.handOut(k, t.c.local.Hit(k, now), now)
-}
-
-// handOut returns the value of e, which memory had of k at now; e is nil if it had nothing.
-func (t *Typed[T]) handOut(k localcache.Key, e *localcache.Entry, now int64) (v T, _ hit) {
+	e := t.c.local.Hit(k, now)
 	if e == nil || e.Codec != t.codecID && (e.Raw == nil || t.err != nil) {
 		return v, hit{}
 	}

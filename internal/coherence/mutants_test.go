@@ -116,8 +116,8 @@ var mutants = []struct {
 		rule: "epochs are unique in the process", file: "trust.go",
 		old: "== 0 {\n\t\tt.epoch.Store(newEpoch())", new: "== 0 {\n\t\tt.epoch.Store(1 + uint32(t.Forgets.Load()))", tests: "^TestSharedLocalCache$",
 	},
-	{rule: "a hit is of this epoch", file: "tracker.go", old: "e == nil || e.Epoch != t.epoch.Load() {", new: "e == nil {"},
-	{rule: "a hit is before its deadline", file: "tracker.go", old: "e == nil || now >= e.Deadline", new: "e == nil"},
+	{rule: "a hit is of this epoch", file: "tracker.go", old: "e.Epoch != t.epoch.Load() || now >= e.Deadline", new: "now >= e.Deadline"},
+	{rule: "a hit is before its deadline", file: "tracker.go", old: " || now >= e.Deadline"},
 	{rule: "a hit is within the trust", file: "tracker.go", old: "\tif now >= t.trusted.Load() {", new: "\tif now < 0 {"},
 	{
 		rule: "trust is asked for before the entry", file: "tracker.go", tests: "^TestHitThatTakesLong$",
@@ -218,6 +218,6 @@ var mutants = []struct {
 	{rule: "no load is joined while a transaction writes", file: "load.go", old: "s.txs[k] == nil && t.groups.open", new: "t.groups.open", tests: "^TestJoinInTransactions$"},
 	{rule: "no load is joined while a transaction removes", file: "load.go", old: "s.txs[k] == nil && t.groups.open.Load() == 0", new: "s.txs[k] == nil", tests: "^TestJoinInTransactions$"},
 	{rule: "a load that began after a caller came is joined", file: "load.go", old: "t.groups.open.Load() == 0 || l.began >= arrived)", new: "t.groups.open.Load() == 0)", tests: "^TestJoinInTransactions$"},
-	{rule: "a stale entry is of this epoch", file: "tracker.go", old: "e == nil || e.Epoch != t.epoch.Load() {", new: "e == nil {", tests: "^TestStaleEntry$"},
-	{rule: "a stale entry is within the trust", file: "tracker.go", old: "\tif now >= t.trusted.Load() {", new: "\tif now < 0 {", tests: "^TestStaleEntry$"},
+	{rule: "a stale entry is of this epoch", file: "tracker.go", old: "e.Epoch != t.epoch.Load() || now < e.Deadline", new: "now < e.Deadline", tests: "^TestStaleEntry$"},
+	{rule: "a stale entry is within the trust", file: "tracker.go", old: "t.trusted.Load() <= now", new: "now < 0", tests: "^TestStaleEntry$"},
 }
