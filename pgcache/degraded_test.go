@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgcache/go/driver/pgxdriver"
 	"github.com/pgcache/go/internal/testdb"
 	"github.com/pgcache/go/pgcache"
 )
@@ -106,6 +107,51 @@ func TestDatabaseDown(t *testing.T) {
 			})
 		}
 	})
+}
+
+// While the database can't be reached a loader may see a change whose notification is yet to come. What memory has from before is not served
+// again when the database is back.
+func TestDatabaseDown_MemoryFromBefore(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	link := testdb.NewProxy(t, testdb.DSN(t))
+	db, direct := testdb.Open(t, "pgx", link.DSN()), testdb.DB(t)
+	c := cl.on(db, func(o *pgcache.Options) { o.Listener = pgxdriver.Listener(direct) })
+	typed := pgcache.For[int](c)
+	ctx := t.Context()
+	keys := []string{"one", "many", "none", "other"}
+	for _, key := range keys {
+		set(t, c, key, 1)
+		warm(t, c, key, 1)
+	}
+	flushes := c.Stats().LocalFlushes
+	link.Cut()
+	eventually(t, "memory is not trusted", func() bool { _, err := c.Get(ctx, "other", new(int)); return err != nil })
+	if n, err := typed.GetOrSet(ctx, "one", func(context.Context) (int, error) { return 2, nil }); err != nil || n != 2 {
+		t.Error(n, err)
+	}
+	many, err := typed.GetOrSetMany(ctx, []string{"many"}, func(context.Context, []string) (map[string]int, error) { return map[string]int{"many": 2}, nil })
+	if err != nil || many["many"] != 2 {
+		t.Error(many, err)
+	}
+	if _, err := typed.GetOrSet(ctx, "none", func(context.Context) (int, error) { return 0, pgcache.ErrNotFound }); !errors.Is(err, pgcache.ErrNotFound) {
+		t.Error(err)
+	}
+	link.Restore()
+	cl.ready(c)
+	served := func(key string) bool {
+		before := c.Stats().LocalHits
+		want(t, c, key, 1)
+		return c.Stats().LocalHits > before
+	}
+	if !served("other") || c.Stats().LocalFlushes != flushes {
+		t.Skip("the machine was so busy that memory was forgotten")
+	}
+	for _, key := range keys[:3] {
+		if served(key) {
+			t.Errorf("%q: memory from before is served", key)
+		}
+	}
 }
 
 // Before the database has answered for the first time, callers do not queue up for a timeout each.

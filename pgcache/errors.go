@@ -135,17 +135,22 @@ func failLoad(op string, k string, err error) error {
 
 // explain says what the error of a statement means to the caller. ctx is the caller's, not that of the statement, which Timeout ends.
 func (c *Cache) explain(ctx context.Context, err error) error {
+	return c.explainWithin(ctx, err, "Timeout", c.opts.Timeout)
+}
+
+// explainWithin is explain of a statement that another timeout ends, which is called what.
+func (c *Cache) explainWithin(ctx context.Context, err error, what string, d time.Duration) error {
 	err = redact.Database(err)
 	var none *store.NoConnection
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &none):
-		return fmt.Errorf("%w (waited up to Timeout, %v): %w", ErrPoolExhausted, c.opts.Timeout, none.Err)
+		return fmt.Errorf("%w (waited up to %s, %v): %w", ErrPoolExhausted, what, d, none.Err)
 	case ended(ctx) != nil && !errors.Is(err, ended(ctx)):
 		return fmt.Errorf("%w (%w)", ended(ctx), err)
 	case ended(ctx) == nil && (errors.Is(err, context.DeadlineExceeded) || sqlerr.Canceled(err)):
-		return fmt.Errorf("no answer from the database within Timeout (%v), or it cut the statement off: %w", c.opts.Timeout, err)
+		return fmt.Errorf("no answer from the database within %s (%v), or it cut the statement off: %w", what, d, err)
 	case sqlerr.NoObject(err):
 		c.schema.unknown() // the tables were dropped: the next call looks again
 		return fmt.Errorf("%w (%w)", ErrNotMigrated, err)

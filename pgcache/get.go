@@ -54,7 +54,11 @@ func (h hit) left() time.Duration { return time.Duration(h.e.Deadline - h.now) }
 // fromMemory decodes the bytes of k that are kept in memory, if they may be handed out.
 func (v *view) fromMemory(k localcache.Key, dst any) hit {
 	now := coherence.Now()
-	e := v.c.local.Hit(k, now)
+	return v.handOut(k, v.c.local.Hit(k, now), now, dst)
+}
+
+// handOut decodes the bytes of e, which memory had of k at now; nil if it had nothing.
+func (v *view) handOut(k localcache.Key, e *localcache.Entry, now int64, dst any) hit {
 	if e == nil || e.Raw == nil || v.err != nil || v.unmarshal(k, e.Codec.Value(), *e.Raw, dst) != nil {
 		return hit{}
 	}

@@ -2,6 +2,7 @@ package pgcache_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgcache/go/internal/lock"
 	"github.com/pgcache/go/internal/store"
 	"github.com/pgcache/go/internal/testdb"
 	"github.com/pgcache/go/pgcache"
@@ -66,6 +68,66 @@ func TestLease_ColdKey(t *testing.T) {
 			}
 		})
 	}
+}
+
+// slowUnlock is a Guard on leases, where a load that has ended is slow to give back what it has left of them.
+type slowUnlock struct {
+	*lock.Leases
+	slow atomic.Pointer[chan struct{}]
+	done chan struct{}
+}
+
+func (g *slowUnlock) Open(db *sql.DB, space string) pgcache.Locks {
+	g.Leases, g.done = lock.OpenLeases(db, space), make(chan struct{}, 1)
+	return g
+}
+
+func (g *slowUnlock) wait() (done func()) {
+	slow := g.slow.Swap(nil)
+	if slow == nil {
+		return func() {}
+	}
+	<-*slow
+	return func() { g.done <- struct{}{} }
+}
+
+func (g *slowUnlock) Unlock(keys []string) {
+	defer g.wait()()
+	g.Leases.Unlock(keys)
+}
+
+func (g *slowUnlock) GiveBack(leases []store.Lease) {
+	defer g.wait()()
+	g.Leases.GiveBack(leases)
+}
+
+// What a load gives back when it has ended is its own lease, not that of the next load of the key, which may have begun.
+func TestLease_OfTheNextLoad(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	g, slow := &slowUnlock{}, make(chan struct{})
+	cl.opts.Guard = g
+	c := cl.on(testdb.DB(t), nil)
+	g.slow.Store(&slow)
+	var v int
+	if err := c.GetOrSet(t.Context(), "k", &v, func(context.Context) (any, error) { return 1, nil }); err != nil || v != 1 {
+		t.Fatal(v, err)
+	}
+	del(t, c, "k")
+	l := newLoader(2)
+	next := async(t, func() error { return c.GetOrSet(t.Context(), "k", &v, l.load) })
+	l.wait(t)
+	lease := g.Lease("k")
+	close(slow)
+	<-g.done
+	if g.Lease("k") != lease || lease.ID == 0 {
+		t.Errorf("it had the lease %v, and has %v", lease, g.Lease("k"))
+	}
+	l.release()
+	if err := next(); err != nil || v != 2 {
+		t.Error(v, err)
+	}
+	cl.noLocks()
 }
 
 // A loader that takes longer than a lease keeps it: nobody else loads. One that fails gives it back at once.

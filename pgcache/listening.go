@@ -22,6 +22,7 @@ type listening struct {
 	permanent bool                    // it can never be
 	pulse     error                   // why the last pulse failed; nil: it did not, or there was none yet
 	restart   context.CancelCauseFunc // ends the Listen call that is under way; nil: there was none yet
+	ending    bool                    // restart was called: what that Listen call still says of trust counts for nothing
 
 	nonce atomic.Pointer[string] // of the listener's probe whose echo is awaited; nil: none is
 }
@@ -89,7 +90,7 @@ func (c *Cache) listen() {
 	for pause := restartMin; c.ctx.Err() == nil; {
 		ctx, cancel := context.WithCancelCause(c.ctx)
 		c.listening.mu.Lock()
-		c.listening.restart = cancel
+		c.listening.restart, c.listening.ending = cancel, false
 		c.listening.mu.Unlock()
 		began := time.Now()
 		err := c.opts.Listener.Listen(ctx, c.store.Names.Channel, subscriber{c})
@@ -159,12 +160,31 @@ func (c *Cache) checkTxServer(server int64) {
 	})
 }
 
-// restartListener turns memory off, and has listen restart the listener.
+// restartListener turns memory off, and has listen restart the listener. The Listen call that ends may still be about to Trust:
+//
+//	restartListener: memory is off        Trust: memory is on again, by a listener of another server
+//	restartListener: ends Listen
 func (c *Cache) restartListener(cause error) {
+	c.listening.end(cause)
 	c.local.Down()
-	c.listening.mu.Lock()
-	defer c.listening.mu.Unlock()
-	if c.listening.restart != nil {
-		c.listening.restart(cause)
+}
+
+// end ends the Listen call that is under way, if there is one.
+func (l *listening) end(cause error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.restart != nil {
+		l.restart(cause)
+		l.ending = true
 	}
+}
+
+// trust calls trusted, unless the Listen call that asks for it is to end.
+func (l *listening) trust(trusted func()) (ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.ending {
+		trusted()
+	}
+	return !l.ending
 }

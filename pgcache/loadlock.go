@@ -19,10 +19,12 @@ type looker interface {
 	LockAndLook(ctx context.Context, s *store.Store, keys []string, look lock.Look) (locked []bool, looked store.Looked, err error)
 }
 
-// leaser is implemented by Locks that the statement which stores the rows can give back.
+// leaser is implemented by Locks that the statement which stores the rows can give back. GiveBack is Unlock for leases: once such a statement
+// is done, the next load of the key may have a lease of its own.
 type leaser interface {
 	Lease(key string) store.Lease
 	Released(leases []store.Lease)
+	GiveBack(leases []store.Lease)
 }
 
 // lookup is what a round of loads does before it calls the loader: it locks keys, and reads their rows. look, lock, fence and release are
@@ -37,6 +39,7 @@ type lookup struct {
 	sent  int64             // when the statement that read the rows was sent, or a moment before
 
 	locked []bool        // which keys this process has locked; nil: the guard was not asked, or it failed
+	leases []store.Lease // of each key that it has locked, where the guard is a leaser; none for a key that shares one with others
 	looked *store.Looked // the rows; nil: not read yet
 }
 
@@ -63,6 +66,14 @@ func (l *lookup) lock(ctx context.Context) {
 		l.locked, l.looked = nil, nil
 		c.stats.guardErrors.Add(1)
 		c.warn("the guard can't lock, loading without it", "error", err)
+	}
+	if leaser, ok := c.locks.(leaser); ok {
+		l.leases = make([]store.Lease, len(l.names))
+		for i, locked := range l.locked {
+			if locked {
+				l.leases[i] = leaser.Lease(l.names[i])
+			}
+		}
 	}
 }
 
@@ -91,10 +102,17 @@ func guardPanic(p any) error { return fmt.Errorf("it panicked: %s\n\n%s", panicT
 // release gives back what was locked.
 func (l *lookup) release() {
 	var held []string
+	var leases []store.Lease
 	for i, locked := range l.locked {
-		if locked {
+		switch {
+		case locked && l.leases != nil && l.leases[i] != store.Lease{}:
+			leases = append(leases, l.leases[i])
+		case locked:
 			held = append(held, l.names[i])
 		}
+	}
+	if leaser, ok := l.r.c.locks.(leaser); ok && len(leases) > 0 {
+		leaser.GiveBack(leases)
 	}
 	if len(held) == 0 {
 		return
@@ -166,12 +184,10 @@ func (l *lookup) fence(ctx context.Context) (*fence, error) {
 		l.reads[i].Finish(row, nil, r.entry(k, &row, l.sent))
 	}
 	f.incarnation, f.looked, f.snapshot = l.looked.Incarnation, l.looked.At, l.looked.Snapshot
-	if leases, ok := c.locks.(leaser); ok {
+	if l.leases != nil {
 		f.leases = make(map[localcache.Key]store.Lease, len(l.keys))
-		for i, locked := range l.locked {
-			if locked {
-				f.leases[l.keys[i]] = leases.Lease(l.names[i])
-			}
+		for i, lease := range l.leases {
+			f.leases[l.keys[i]] = lease
 		}
 	}
 	if len(l.keys) > 0 {

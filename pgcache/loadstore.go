@@ -19,6 +19,9 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, f *fence) {
 	for i, l := range loads {
 		names[i] = r.keyInView(l.Key)
 	}
+	if f != nil && !onItsShard(ctx, c, loads) {
+		f = nil
+	}
 	called := r.run.Step()
 	r.stats.loads.Add(1)
 	began := time.Now()
@@ -56,6 +59,9 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, f *fence) {
 		value, ok := values[names[i]]
 		out, toStore := r.result(l, value, ok && !notFound, err, &w)
 		out.Since = called
+		if f == nil {
+			c.local.Drop(l.Key) // what memory has may be older than what callers get now, and is served again once it is trusted again
+		}
 		if !toStore {
 			l.End(out)
 			continue

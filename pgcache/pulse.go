@@ -114,7 +114,7 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	asked := time.Now()
+	asked, polling := time.Now(), c.polling.Load()
 	var p store.Pulse
 	err = c.onSession(ctx, pulseTimeout, func(ctx context.Context, conn *sql.Conn) (err error) {
 		sent := time.Now()
@@ -129,7 +129,7 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 		}
 		return fmt.Errorf("pulse: %w", err)
 	}
-	if err := c.verify(ctx, p, asked); err != nil {
+	if err := c.verify(ctx, p, asked, polling); err != nil {
 		return err
 	}
 	if p.Behind {
@@ -188,8 +188,9 @@ func (c *Cache) flushForWatches(ctx context.Context) {
 }
 
 // verify compares a pulse with the last one and with what the node knows. It forgets what it holds where something has changed that
-// may have kept changes from it. An error says that memory may not be trusted for now.
-func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time) error {
+// may have kept changes from it. polling says that it polled when the pulse was asked for. An error says that memory may not be trusted
+// for now.
+func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time, polling bool) error {
 	if err := c.fits(p.State); err != nil {
 		c.schema.unknown()
 		c.local.Forget()
@@ -200,7 +201,7 @@ func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time) erro
 		c.checkServer(p.Server)
 		return errors.New("pulse: notifications come from another server than the data")
 	}
-	if c.polling.Load() && !p.Polled {
+	if polling && !p.Polled {
 		c.restartListener(errors.New("the poller lease has lapsed"))
 		return errors.New("pulse: the poller lease has lapsed")
 	}
@@ -231,7 +232,8 @@ func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time) erro
 		return nil
 	}
 	slept := (p.Now - last.Now) - asked.Sub(at)
-	if p.State.ID != last.State.ID || p.Incarnation != last.Incarnation || slept.Abs() > clockSlack+pulseTimeout {
+	// A look at the schema that began before the tables were made anew may have noted their old id since: see schema.read.
+	if known := c.schema.id.Load(); known == nil || *known != p.State.ID || p.State.ID != last.State.ID || p.Incarnation != last.Incarnation || slept.Abs() > clockSlack+pulseTimeout {
 		c.schema.id.Store(&p.State.ID)
 		c.local.Forget()
 	}

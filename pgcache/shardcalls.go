@@ -3,6 +3,8 @@ package pgcache
 import (
 	"context"
 	"time"
+
+	"github.com/pgcache/go/internal/coherence"
 )
 
 // This file is the methods of Shards that are those of a Cache.
@@ -10,9 +12,9 @@ import (
 // Get reads the value under key into dst, like Cache.Get.
 func (s *Shards) Get(ctx context.Context, key string, dst any) (found bool, err error) {
 	if r := s.routes.Load(); r != nil {
-		// Memory is served only while the shard's lease lasts: see TrustShard.
 		if i, ok := r.settled(hashOf(keyOf(key))); ok && checkDst(dst) == nil {
-			if v := &s.shards[i].c.base; v.fromMemory(v.key(key), dst).e != nil {
+			v, k, now := &s.shards[i].c.base, keyOf(key), coherence.Now()
+			if v.handOut(k, s.hit(r, i, k, now), now, dst).e != nil {
 				return true, nil
 			}
 		}
@@ -48,7 +50,7 @@ func (s *Shards) Delete(ctx context.Context, keys ...string) error {
 // GetOrSet reads the value under key into dst, or calls load, like Cache.GetOrSet. While the key is moving, or its shard can't be
 // reached, it loads and does not store.
 func (s *Shards) GetOrSet(ctx context.Context, key string, dst any, load func(context.Context) (any, error), opts ...Option) error {
-	return s.loads(ctx, "get or set", keyOf(key), func(c *Cache, _ int) error { return c.GetOrSet(ctx, key, dst, load, opts...) })
+	return s.loads(ctx, "get or set", keyOf(key), func(ctx context.Context, c *Cache, _ int) error { return c.GetOrSet(ctx, key, dst, load, opts...) })
 }
 
 // SetIfAbsent stores value under key if there is no value, like Cache.SetIfAbsent. See ErrMoving.

@@ -190,7 +190,8 @@ func (m *move) run(ctx context.Context, last store.Shard) error {
 			return fmt.Errorf("shard %q has lost what was recorded, as by a failover: move again", m.s.shards[i].name)
 		}
 	}
-	if err := m.record(ctx, store.Shard{Epoch: m.epoch + 1, Map: m.to}); err != nil {
+	m.epoch++
+	if err := m.record(ctx, store.Shard{Epoch: m.epoch, Map: m.to}); err != nil {
 		return err
 	}
 	return m.sweep(ctx)
@@ -238,7 +239,8 @@ func (m *move) prepare(ctx context.Context) error {
 		if err := m.s.shards[i].c.store.FenceLoads(ctx); err != nil {
 			return m.s.named(i, err)
 		}
-		return m.s.named(i, m.purge(ctx, i, takes))
+		// Somebody else may have done all of it meanwhile. A server that is new may have stayed behind.
+		return m.s.named(i, m.purge(ctx, i, takes, func(epoch int64) bool { return epoch <= m.epoch }))
 	})
 }
 
@@ -246,7 +248,7 @@ func (m *move) prepare(ctx context.Context) error {
 func (m *move) sweep(ctx context.Context) error {
 	err := m.s.each(m.list, func(i int) error {
 		gave := func(slot uint64) bool { return int(m.table[slot]) != i }
-		return m.s.named(i, m.purge(ctx, i, gave))
+		return m.s.named(i, m.purge(ctx, i, gave, func(epoch int64) bool { return epoch == m.epoch }))
 	})
 	if err != nil {
 		return fmt.Errorf("the keys have moved; what is left of them on their old shards goes when Move is called again, or when it expires: %w", err)
@@ -266,8 +268,9 @@ func (m *move) any(of func(slot uint64) bool) bool {
 // purgePage is how many rows one statement looks at.
 const purgePage = 1000
 
-// purge deletes the rows of shard i whose slots are of them, like any Delete.
-func (m *move) purge(ctx context.Context, i int, of func(slot uint64) bool) error {
+// purge deletes the rows of shard i whose slots are of them, like any Delete, as long as the server has recorded an epoch in which it may. It
+// can take minutes, and somebody else may move keys to the shard meanwhile, who waits for longer than a page takes before they are used there.
+func (m *move) purge(ctx context.Context, i int, of func(slot uint64) bool, may func(epoch int64) bool) error {
 	c := m.s.shards[i].c
 	for after := ""; ; {
 		page, err := bounded(ctx, c, func(ctx context.Context) ([]string, error) { return c.store.ShardKeys(ctx, after, purgePage) })
@@ -281,6 +284,13 @@ func (m *move) purge(ctx context.Context, i int, of func(slot uint64) bool) erro
 			}
 		}
 		if len(gone) > 0 {
+			have, err := bounded(ctx, c, func(ctx context.Context) (store.Shard, error) { return c.store.Shard(ctx, c.db) })
+			if err != nil {
+				return c.explain(ctx, err)
+			}
+			if !may(have.Epoch) {
+				return fmt.Errorf("another move has begun meanwhile: it has epoch %d, %s to %s", have.Epoch, have.Map, have.Next)
+			}
 			if err := c.base.write(ctx, gone); err != nil {
 				return err
 			}

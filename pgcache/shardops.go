@@ -24,6 +24,20 @@ import (
 // What was read or loaded by an epoch that has ended counts for nothing, and the caller asks anew. It is as new as the call, but it may
 // be newer than what the key has where it is now: the next Get could be older.
 
+// hit returns what the memory of shard i has of a key that it has by r, or nil. Memory is served while the shard's lease lasts, see TrustShard,
+// and the lease is granted by the map that is in force then: so r must still be.
+//
+//	Get: by epoch 4 A has k        (the lease of A has ended, and the key has moved)
+//	                               look: follows epoch 6, and the lease of A begins anew
+//	Get: A's memory is trusted     <- what it has of k may have been replaced on B before this Get began
+func (s *Shards) hit(r *routes, i int, k localcache.Key, now int64) *localcache.Entry {
+	e := s.shards[i].c.local.Hit(k, now)
+	if e != nil && s.routes.Load() != r {
+		return nil
+	}
+	return e
+}
+
 // reader returns the shard that answers for the key, or none where nobody does: the key is moving.
 func (s *Shards) reader(ctx context.Context, hash uint64) (r *routes, i int, none bool, err error) {
 	r, bad, err := s.current(ctx, func(r *routes) []int {
@@ -43,11 +57,6 @@ func (s *Shards) reader(ctx context.Context, hash uint64) (r *routes, i int, non
 	default:
 		return r, int(p.from), false, bad[int(p.from)]
 	}
-}
-
-// degraded says whether GetOrSet loads where reader has failed: the shard can't be reached, which may end by itself.
-func (s *Shards) degraded(ctx context.Context, err error) bool {
-	return ctx.Err() == nil && !isPermanent(err)
 }
 
 // exact does what depends on the present value.
@@ -221,40 +230,4 @@ func (s *Shards) reads(ctx context.Context, op string, k localcache.Key, read fu
 		}
 	}
 	return fail(op, k.Row(), ErrMoving)
-}
-
-// drop removes what memory has of a key that was loaded past its shard: the loader may have seen a write of which this node has not heard
-// yet, and when its shard can be used again, memory would go back behind that.
-//
-//	node 1: has v in memory       node 2                     Move
-//	                                                         5: the key is held nowhere
-//	                              Set w: a delete
-//	GetOrSet loads w
-//	                                                         6: back to where it was
-//	Get: v, without this
-func (s *Shards) drop(k localcache.Key) {
-	for _, sh := range s.shards {
-		sh.c.local.Drop(k)
-	}
-}
-
-// loads calls load with the shard of k, or with s.null and -1 where k is held nowhere or its shard can't be reached.
-func (s *Shards) loads(ctx context.Context, op string, k localcache.Key, load func(c *Cache, i int) error) error {
-	for try := 1; ; try++ {
-		r, i, none, err := s.reader(ctx, hashOf(k))
-		switch {
-		case err != nil && !s.degraded(ctx, err):
-			return fail(op, k.Row(), err)
-		case err != nil || none:
-			err := load(s.null, -1)
-			s.drop(k)
-			return err
-		}
-		if err := load(s.shards[i].c, i); err != nil || try == changeTries {
-			return err
-		}
-		if now, err := s.still(ctx, r, i); err != nil || r.kept(now, hashOf(k)) {
-			return nil //nolint:nilerr // as if it could not have been reached: what was loaded is handed out
-		}
-	}
 }

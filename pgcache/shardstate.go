@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/mono"
-	"github.com/pgcache/go/internal/redact"
 	"github.com/pgcache/go/internal/shardmap"
 	"github.com/pgcache/go/internal/store"
 )
@@ -147,10 +146,7 @@ func (s *Shards) ask(ctx context.Context, sh *shard) error {
 		err = ErrNotMigrated
 	}
 	if err != nil {
-		if ended(ctx) == nil && errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, store.ErrNoConnection) {
-			return fmt.Errorf("no answer from the database to who has which key within %v: %w", lookTimeout, redact.Database(err))
-		}
-		return sh.c.explain(ctx, err)
+		return sh.c.explainWithin(ctx, err, "the time for a look at the map", lookTimeout)
 	}
 	if err := s.learn(sh, state); err != nil {
 		return err

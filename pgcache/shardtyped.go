@@ -37,12 +37,14 @@ func (t *TypedShards[T]) hash(key string) uint64 {
 	return shardmap.Hash(t.prefix, key)
 }
 
-// fromMemory is the hit. Memory is served only while the shard's lease lasts: see TrustShard.
+// fromMemory is the hit.
 func (t *TypedShards[T]) fromMemory(key string) (v T, _ hit) {
 	if r := t.s.routes.Load(); r != nil {
 		if i, ok := r.settled(t.hash(key)); ok {
 			view := t.views[i]
-			return view.fromMemory(view.key(key))
+			if v, h := view.fromMemory(view.key(key)); h.e != nil && t.s.routes.Load() == r { // as in Shards.hit
+				return v, h
+			}
 		}
 	}
 	return v, hit{}
@@ -92,7 +94,7 @@ func (t *TypedShards[T]) GetEntry(ctx context.Context, key string) (e Entry[T], 
 // shard can't be reached, it loads and does not store.
 func (t *TypedShards[T]) GetOrSet(ctx context.Context, key string, load func(context.Context) (T, error), opts ...Option) (T, error) {
 	var v T
-	err := t.s.loads(ctx, "get or set", t.null.key(key), func(_ *Cache, i int) (err error) {
+	err := t.s.loads(ctx, "get or set", t.null.key(key), func(ctx context.Context, _ *Cache, i int) (err error) {
 		v, err = t.view(i).GetOrSet(ctx, key, load, opts...)
 		return err
 	})
@@ -102,7 +104,7 @@ func (t *TypedShards[T]) GetOrSet(ctx context.Context, key string, load func(con
 // Fetch is GetOrSet with a loader that sees and says more, like Typed.Fetch.
 func (t *TypedShards[T]) Fetch(ctx context.Context, key string, load func(context.Context, *Load[T]) (T, error), opts ...Option) (Result[T], error) {
 	var r Result[T]
-	err := t.s.loads(ctx, "fetch", t.null.key(key), func(_ *Cache, i int) (err error) {
+	err := t.s.loads(ctx, "fetch", t.null.key(key), func(ctx context.Context, _ *Cache, i int) (err error) {
 		r, err = t.view(i).Fetch(ctx, key, load, opts...)
 		return err
 	})

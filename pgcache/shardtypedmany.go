@@ -14,7 +14,7 @@ import (
 // GetMany returns the values under keys, like Typed.GetMany: what is not in memory is read in one statement for each shard, side by side.
 // Where a shard can't be reached, the values of the others are returned beside the error.
 func (t *TypedShards[T]) GetMany(ctx context.Context, keys []string) (map[string]T, error) {
-	return t.many(ctx, "get many", keys, func(v *Typed[T], keys []string) (map[string]T, error) {
+	return t.many(ctx, "get many", keys, func(ctx context.Context, v *Typed[T], keys []string) (map[string]T, error) {
 		return v.GetMany(ctx, keys)
 	}, false)
 }
@@ -22,15 +22,15 @@ func (t *TypedShards[T]) GetMany(ctx context.Context, keys []string) (map[string
 // GetOrSetMany returns the values under keys, and loads those that have none, like Typed.GetOrSetMany. load is called for each shard
 // by itself, side by side: it must be safe for that.
 func (t *TypedShards[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ctx context.Context, missing []string) (map[string]T, error), opts ...Option) (map[string]T, error) {
-	return t.many(ctx, "get or set many", keys, func(v *Typed[T], keys []string) (map[string]T, error) {
+	return t.many(ctx, "get or set many", keys, func(ctx context.Context, v *Typed[T], keys []string) (map[string]T, error) {
 		return v.GetOrSetMany(ctx, keys, load, opts...)
 	}, true)
 }
 
 // many calls do with the keys of each shard, side by side, and with those that are held nowhere.
-func (t *TypedShards[T]) many(ctx context.Context, op string, keys []string, do func(v *Typed[T], keys []string) (map[string]T, error), loads bool) (map[string]T, error) {
+func (t *TypedShards[T]) many(ctx context.Context, op string, keys []string, do func(ctx context.Context, v *Typed[T], keys []string) (map[string]T, error), loads bool) (map[string]T, error) {
 	if len(keys) == 0 {
-		return do(t.null, nil)
+		return do(ctx, t.null, nil)
 	}
 	for try := 1; ; try++ {
 		r, list, all, err := t.manyOnce(ctx, op, keys, do, loads)
@@ -58,7 +58,7 @@ func (t *TypedShards[T]) drop(keys []string) {
 }
 
 // manyOnce is many by one map. list are the shards that were asked.
-func (t *TypedShards[T]) manyOnce(ctx context.Context, op string, keys []string, do func(v *Typed[T], keys []string) (map[string]T, error), loads bool) (_ *routes, list []int, all map[string]T, _ error) {
+func (t *TypedShards[T]) manyOnce(ctx context.Context, op string, keys []string, do func(ctx context.Context, v *Typed[T], keys []string) (map[string]T, error), loads bool) (_ *routes, list []int, all map[string]T, _ error) {
 	split := func(r *routes) (parts map[int][]string, list []int, nowhere, lacking []string) {
 		parts = map[int][]string{}
 		for _, key := range keys {
@@ -82,7 +82,7 @@ func (t *TypedShards[T]) manyOnce(ctx context.Context, op string, keys []string,
 		return list
 	})
 	if err != nil && loads && t.s.degraded(ctx, err) {
-		all, err = do(t.null, keys)
+		all, err = do(ctx, t.null, keys)
 		t.drop(keys)
 		return nil, nil, all, err
 	}
@@ -113,7 +113,11 @@ func (t *TypedShards[T]) manyOnce(ctx context.Context, op string, keys []string,
 	all = make(map[string]T, len(keys))
 	var mu sync.Mutex
 	errs = append(errs, t.s.each(good, func(i int) error {
-		found, err := do(t.view(i), parts[i])
+		ctx := ctx
+		if i >= 0 {
+			ctx = t.s.onShard(ctx, r, i)
+		}
+		found, err := do(ctx, t.view(i), parts[i])
 		if i < 0 && loads {
 			t.drop(nowhere)
 		}
@@ -161,20 +165,10 @@ func merged[E any](ctx context.Context, s *Shards, op string, of func(i int) ite
 		}
 		var heads []*head
 		advance := func(h *head) (more bool) {
-			for {
-				var ok bool
-				if h.e, h.err, ok = h.next(); !ok {
-					return false
-				}
-				k := key(h.e)
-				h.row = k.Row()
-				if k.Name == "" { // an error of the database
-					return true
-				}
-				if i, ok := r.settled(hashOf(k)); ok && i == h.i {
-					return true
-				}
+			if h.e, h.err, more = h.next(); more {
+				h.row = key(h.e).Row()
 			}
+			return more
 		}
 		for _, i := range r.members {
 			next, stop := iter.Pull2(of(i))
@@ -191,8 +185,16 @@ func merged[E any](ctx context.Context, s *Shards, op string, of func(i int) ite
 				}
 			}
 			h := heads[least]
-			if !yield(h.e, h.err) || h.err != nil && key(h.e).Name == "" {
+			k := key(h.e) // none: an error of the database
+			// What is left of a key that has moved is no entry, by the map that is in force now: it may have moved since the row was read.
+			if err := s.hold(ctx, h.i); err != nil && k.Name != "" {
+				yield(none, fail(op, "", err))
 				return
+			}
+			if i, ok := s.routes.Load().settled(hashOf(k)); k.Name == "" || ok && i == h.i {
+				if !yield(h.e, h.err) || k.Name == "" {
+					return
+				}
 			}
 			if !advance(h) {
 				heads = slices.Delete(heads, least, least+1)

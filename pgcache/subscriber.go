@@ -23,7 +23,9 @@ func (s subscriber) Probe(ctx context.Context, nonce string) error {
 }
 
 func (s subscriber) Trust(until time.Time) {
-	s.c.local.TrustListener(until)
+	if !s.c.listening.trust(func() { s.c.local.TrustListener(until) }) {
+		return
+	}
 	if wasLive := s.c.listening.set(true, nil, false); !wasLive {
 		s.c.window.Deaf(false)
 		s.c.window.Listening(!s.c.polling.Load())

@@ -14,6 +14,9 @@ import (
 type hidden struct {
 	secret atomic.Pointer[[]byte] // nil: keys are not hidden
 
+	// switching is set while Hide goes from one secret to another: what is kept is known by the one, and messages name it by the other.
+	switching atomic.Bool
+
 	mu     sync.Mutex
 	keys   map[string]Key
 	dropAt int // the number of keys at which dropHidden is due
@@ -65,6 +68,8 @@ func (t *Tracker) Hide(secret []byte) {
 	if own := h.secret.Load(); own == nil && secret == nil || own != nil && secret != nil && string(*own) == string(secret) {
 		return
 	}
+	h.switching.Store(true)
+	defer h.switching.Store(false)
 	h.mu.Lock()
 	h.keys, h.dropAt = map[string]Key{}, leastDropAt
 	if h.secret.Store(nil); secret != nil {

@@ -3,6 +3,7 @@ package coherence
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/pgcache/go/internal/notify"
@@ -70,6 +71,38 @@ func TestHiddenSecret(t *testing.T) {
 	keep(t, tr, k)
 	if err := tr.Apply(hiddenMessage("other", k), noKey); !errors.Is(err, errHidden) || tr.Hit(k, Now()) != nil {
 		t.Errorf("a message that can't be understood left an entry: %v", err)
+	}
+}
+
+// TestHiddenWhileItChanges: a message that comes while the secret changes names keys that can't be found any more, or not yet. Once it
+// is applied, nothing from before is served.
+func TestHiddenWhileItChanges(t *testing.T) {
+	t.Parallel()
+	for says, secret := range map[string]string{"by the new secret": "other", "by the old one": "secret"} {
+		t.Run(says, func(t *testing.T) {
+			t.Parallel()
+			tr, _ := hiddenTracker(t)
+			k := Key{Name: "k"}
+			keep(t, tr, k)
+			tr.groups.mu.Lock() // Hide waits in the midst
+			changed := make(chan struct{})
+			go func() {
+				defer close(changed)
+				tr.Hide([]byte("other"))
+			}()
+			for s := tr.hidden.secret.Load(); s == nil || string(*s) != "other"; s = tr.hidden.secret.Load() {
+				runtime.Gosched()
+			}
+			if err := tr.Apply(hiddenMessage(secret, k), noKey); err != nil {
+				t.Error(err)
+			}
+			if tr.Hit(k, Now()) != nil {
+				t.Error("what the message was about is served")
+			}
+			tr.groups.mu.Unlock()
+			<-changed
+			keep(t, tr, k)
+		})
 	}
 }
 

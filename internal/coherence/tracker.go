@@ -100,20 +100,32 @@ func New(local localcache.Cache, maxAge time.Duration) *Tracker {
 	return t
 }
 
-// Hit returns the entry of k that may be handed out at now, or nil. It takes no lock and allocates nothing.
+// Hit returns the entry of k that may be handed out at now, or nil. It takes no lock and allocates nothing. It asks for trust first, then for
+// the entry and last for the epoch, because trust that is given later may be given for what was evicted meanwhile:
+//
+//	Get: finds the entry, of this epoch        (there is no trust: it has run out)
+//	                                           what was late is applied and evicts the entry; trust is renewed
+//	Get: there is trust                        <- the entry was replaced before this Get began
 func (t *Tracker) Hit(k Key, now int64) *localcache.Entry {
+	if now >= t.trusted.Load() {
+		return nil
+	}
 	e := t.local.Get(k)
-	if e == nil || e.Epoch != t.epoch.Load() || now >= e.Deadline || now >= t.trusted.Load() {
+	if e == nil || e.Epoch != t.epoch.Load() || now >= e.Deadline {
 		return nil
 	}
 	e.Use()
 	return e
 }
 
-// Stale returns the entry of k, which has expired, if it could be handed out had it not: no invalidation of it was missed. Else nil.
+// Stale returns the entry of k, which has expired, if it could be handed out had it not: no invalidation of it was missed. Else nil. It asks
+// in the order of Hit.
 func (t *Tracker) Stale(k Key, now int64) *localcache.Entry {
+	if t.trusted.Load() <= now {
+		return nil
+	}
 	e := t.local.Get(k)
-	if e == nil || e.Epoch != t.epoch.Load() || now < e.Deadline || now >= t.trusted.Load() {
+	if e == nil || e.Epoch != t.epoch.Load() || now < e.Deadline {
 		return nil
 	}
 	return e
@@ -149,6 +161,8 @@ func (t *Tracker) Apply(m notify.Message, key func(row string) Key) error {
 	switch {
 	case err != nil:
 		t.Forget()
+	case t.hidden.switching.Load():
+		t.Forget() // what the message names may be known by another secret only
 	case unknown:
 		t.invalidated(nil)
 	case len(rows) > 0:

@@ -107,7 +107,7 @@ func (l *Leases) LockAndLook(ctx context.Context, s *store.Store, keys []string,
 		answers <- answer{leased, err}
 		select {
 		case <-gone:
-			l.giveBack(ask.Leases)
+			l.GiveBack(ask.Leases)
 		default:
 		}
 	}()
@@ -124,7 +124,7 @@ func (l *Leases) LockAndLook(ctx context.Context, s *store.Store, keys []string,
 		close(gone)
 		select {
 		case <-answers: // it had come before gone was closed
-			l.giveBack(ask.Leases)
+			l.GiveBack(ask.Leases)
 		default:
 		}
 		return nil, store.Looked{}, fmt.Errorf("lease: %w", ctx.Err())
@@ -238,8 +238,9 @@ func (l *Leases) Unlock(keys []string) {
 	}
 }
 
-// giveBack gives back those of leases that are held.
-func (l *Leases) giveBack(leases []store.Lease) {
+// GiveBack gives back those of leases that are held. Unlike Unlock it leaves those alone that this process has taken on the same keys since.
+// It returns at once.
+func (l *Leases) GiveBack(leases []store.Lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, lease := range leases {

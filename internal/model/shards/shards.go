@@ -28,6 +28,7 @@ const (
 	noAsk           // a write is acknowledged without being sure that its epoch still holds
 	keepsLoad       // a load returns what it has, also where its epoch has ended
 	keepsGet        // so does a Get
+	asksOnce        // a load calls its loader without being sure that its epoch still held when it looked
 	noLease         // nodes use what they have seen last, however long ago
 	oldOnly         // while the key moves a write goes to the old place only
 	newOnly         // while the key moves a write goes to the new place only

@@ -120,6 +120,11 @@ func (a algorithm) load(s *state, i int, emit func(string, state)) {
 		r.load, r.rev, r.inc, r.missed = looked, s.rev[r.on], s.inc[r.on], false
 		emit(fmt.Sprintf("node %d: the load looks", i+1), n)
 	case looked:
+		if !a.asksOnce() && (r.epoch != s.nodes[i+1].epoch || !a.holds(s, i+1, r.on)) {
+			r.load, r.on, r.epoch, r.rev, r.inc, r.missed = idle, 0, 0, 0, 0, false
+			emit(fmt.Sprintf("node %d: the load has looked too late, it asks anew", i+1), n)
+			return
+		}
 		r.load, r.value = loaded, s.begun
 		emit(fmt.Sprintf("node %d: the loader reads %d", i+1, s.begun), n)
 	case loaded:
@@ -137,6 +142,13 @@ func (a algorithm) load(s *state, i int, emit func(string, state)) {
 		r.load, r.on, r.epoch, r.rev, r.inc, r.missed, r.value = idle, 0, 0, 0, 0, false, 0
 		emit(fmt.Sprintf("node %d: the load stores", i+1), n)
 	}
+}
+
+// asksOnce says that a load may call its loader although it has looked too late. Here, where one node writes and changes the source first, only
+// such a load leaves something behind which shows that a Get or a load whose epoch has ended must ask anew. With several writers a Set that is
+// stuck does, too.
+func (a algorithm) asksOnce() bool {
+	return a.missing == asksOnce || a.missing == keepsGet || a.missing == keepsLoad
 }
 
 // What Move does, in this order. Each step is recorded at the old server first.
