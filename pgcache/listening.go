@@ -124,7 +124,7 @@ func (c *Cache) listen() {
 func (c *Cache) listenerDown(err error, permanent bool) {
 	c.local.Down()
 	c.window.Listening(false)
-	c.window.Deaf(true)
+	c.window.Unnotified(true)
 	c.event(Event{Kind: EventListenerDown, Err: err})
 	wasLive := c.listening.set(false, err, permanent)
 	switch channel, why := c.store.Names.Channel, redact.Database(err); {

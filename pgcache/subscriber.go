@@ -27,7 +27,7 @@ func (s subscriber) Trust(until time.Time) {
 		return
 	}
 	if wasLive := s.c.listening.set(true, nil, false); !wasLive {
-		s.c.window.Deaf(false)
+		s.c.window.Unnotified(false)
 		s.c.window.Listening(!s.c.polling.Load())
 		s.c.wakePulse()
 		s.c.event(Event{Kind: EventListenerUp})

@@ -4,7 +4,7 @@
 //   - immediate: how a local cache stays coherent when every write publishes inline
 //   - window: the same with a change log and flushes
 //   - stretch: who leads while the window is stretched
-//   - deaf: which changes a node that receives no notifications takes for published
+//   - unnotified: which changes a node that receives no notifications takes for published
 //   - loads: the fence that keeps a load from storing over a change
 //   - groups: which rows the removal of a group is about
 //   - shards: how a key moves from one server to another

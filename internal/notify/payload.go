@@ -87,11 +87,11 @@ func StretchedSender(node uint32, window, current time.Duration, number uint16) 
 	return fmt.Sprintf("%08x%04x%04x%04x", node, ms(window), ms(current), number)
 }
 
-// DeafSender is the sender in the messages of a flush by a node that receives no notifications. Others do not take it for one that leads.
-func DeafSender(window time.Duration) string { return StretchedSender(0, window, window, 0) }
+// UnnotifiedSender is the sender in the messages of a flush by a node that receives no notifications. Others do not take it for one that leads.
+func UnnotifiedSender(window time.Duration) string { return StretchedSender(0, window, window, 0) }
 
-// Deaf says whether a message is of such a flush.
-func (m *Message) Deaf() bool { return m.Flush && m.Node == 0 && m.Window > 0 }
+// Unnotified says whether a message is of such a flush.
+func (m *Message) Unnotified() bool { return m.Flush && m.Node == 0 && m.Window > 0 }
 
 // A Message is a payload taken apart.
 type Message struct {

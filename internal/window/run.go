@@ -137,7 +137,7 @@ func (w *Window) next() int64 {
 	}
 	look := w.nextLook(t)
 	w.watching.lookNext = look < next
-	w.askNext = w.deaf.yes && !w.full
+	w.askNext = w.unnotified.yes && !w.full
 	next = min(next, look)
 	if w.retry > 0 {
 		next = max(next, w.flushedAt+int64(w.retry))
@@ -235,7 +235,7 @@ func (w *Window) endFlush(acked []int64, changes int64, err error) (leadEnded bo
 	for _, v := range acked {
 		delete(w.pending, v)
 	}
-	if changes > 0 && !w.deaf.yes {
+	if changes > 0 && !w.unnotified.yes {
 		w.lead(t)
 	} else if w.empty++; !w.leading || w.empty >= emptyFlushes {
 		leadEnded = w.leading

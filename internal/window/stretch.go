@@ -171,8 +171,8 @@ func (w *Window) Current() time.Duration {
 	switch {
 	case w.immediate:
 		return 0
-	case w.deaf.yes && w.deaf.follows:
-		return w.deaf.others
+	case w.unnotified.yes && w.unnotified.follows:
+		return w.unnotified.others
 	case !w.leading && w.led(t):
 		return w.leader.current
 	}

@@ -82,7 +82,7 @@ func (w *Window) look(ctx context.Context) error {
 		return nil
 	}
 	w.mu.Lock()
-	ask := w.deaf.yes && !w.closing
+	ask := w.unnotified.yes && !w.closing
 	w.mu.Unlock()
 	if ask {
 		return w.ask(ctx)

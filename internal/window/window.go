@@ -14,14 +14,14 @@
 // Every flush wakes every listening session of the database. The leader sees from its own notifications what that costs: where
 // they come late it stretches its window, up to a bound, and where they come early it shrinks it back. See stretch.go.
 //
-// A node that receives no notifications takes no part in this: it flushes only what others have left in the log. See deaf.go.
+// A node that receives no notifications takes no part in this: it flushes only what others have left in the log. See unnotified.go.
 //
 // A node that dies, a flush that fails and a write that commits later than its writer waited leave changes in the log that no
 // node plans to flush. The pulse, a check that every listening node makes every two seconds, finds and flushes them: see
 // pgcache/pulse.go.
 //
 // A model checker walks through all states of these rules, and shows that each is needed: internal/model/window,
-// internal/model/stretch and internal/model/deaf.
+// internal/model/stretch and internal/model/unnotified.
 package window
 
 import (
@@ -92,10 +92,10 @@ type Window struct {
 	empty   int    // its flushes in a row that found nothing
 	leader  leader // another node
 
-	watching watching
-	deaf     deaf
-	heard    heard
-	askNext  bool // what Run has planned is to be asked for first: see deaf
+	watching   watching
+	unnotified unnotified
+	heard      heard
+	askNext    bool // what Run has planned is to be asked for first: see unnotified
 
 	current      time.Duration // what this node flushes by while it leads: window, or stretched
 	handOverFrom int64         // handOver counts from here: when current was first stretched, or others were last invited to take over
@@ -161,9 +161,9 @@ func (w *Window) Begin(forceInline bool, versions ...int64) (inline bool) {
 	t := mono.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	// A deaf node does not know whether the system is quiet. While a node leads, the time since the last notification does not show that the system is quiet: under load flushes
+	// An unnotified node does not know whether the system is quiet. While a node leads, the time since the last notification does not show that the system is quiet: under load flushes
 	// are late.
-	quiet := !w.deaf.yes && !w.leading && !w.led(t) && t-w.publishedAt >= int64(w.window)
+	quiet := !w.unnotified.yes && !w.leading && !w.led(t) && t-w.publishedAt >= int64(w.window)
 	inline = forceInline || w.immediate || w.full || w.closing || quiet
 	// Inline writes are registered too: while some node polls they are also logged. They are registered before the statement is
 	// sent, because the notification may arrive before the reply.
@@ -226,10 +226,10 @@ func (w *Window) Received(m notify.Message) {
 	if m.Flush && m.Node == w.node {
 		w.echo.received(m.Number, t)
 	}
-	if m.Deaf() {
+	if m.Unnotified() {
 		w.heard.add(m.Window, t)
 	}
-	if !m.Flush || m.Node == 0 || m.Node == w.node || w.deaf.yes {
+	if !m.Flush || m.Node == 0 || m.Node == w.node || w.unnotified.yes {
 		return
 	}
 	window := max(m.Window, time.Millisecond)
@@ -248,8 +248,8 @@ func patience(window time.Duration) time.Duration { return 2*window + rand.N(win
 
 // after returns when this node is to do what is due at due: later while another node leads, which will do it.
 func (w *Window) after(due, t int64) int64 {
-	if w.deaf.yes {
-		return w.deafAfter(due)
+	if w.unnotified.yes {
+		return w.unnotifiedAfter(due)
 	}
 	if w.led(t) {
 		return max(due, w.leader.seen+int64(w.leader.patience))

@@ -352,7 +352,7 @@ func (d *database) stall() {
 func (n *node) mute(yes bool) {
 	n.set(func(n *node) { n.silent, n.since = yes, time.Now() })
 	n.Listening(!yes)
-	n.Deaf(yes)
+	n.Unnotified(yes)
 }
 
 // is asks how a node fares.

@@ -155,20 +155,28 @@ func (r *recorder) count(k kind) int {
 // await returns the first event after mark of the kind, and its own place. A payload, when there is one, has to match.
 func (r *recorder) await(t *testing.T, mark int, k kind, payload ...string) (event, int) {
 	t.Helper()
+	return r.first(t, mark, fmt.Sprintf("%s %q", k, payload), func(e event) bool {
+		return e.kind == k && (len(payload) == 0 || e.payload == payload[0])
+	})
+}
+
+// first returns the first event after mark that is one of those waited for, and its own place.
+func (r *recorder) first(t *testing.T, mark int, what string, is func(e event) bool) (event, int) {
+	t.Helper()
 	timeout := time.After(patience)
 	for {
 		r.mu.Lock()
 		events, changed := r.events, r.changed
 		r.mu.Unlock()
 		for i, e := range events[mark:] {
-			if e.kind == k && (len(payload) == 0 || e.payload == payload[0]) {
+			if is(e) {
 				return e, mark + i + 1
 			}
 		}
 		select {
 		case <-changed:
 		case <-timeout:
-			t.Fatalf("waited in vain for %s %q; the last Down was for: %v", k, payload, r.last(down).err)
+			t.Fatalf("waited in vain for %s; the last Down was for: %v", what, r.last(down).err)
 		}
 	}
 }

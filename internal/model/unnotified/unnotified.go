@@ -1,7 +1,7 @@
-// Package deaf is a model of a node that receives no notifications: which of its changes it takes for published by others. Its test walks
+// Package unnotified is a model of a node that receives no notifications: which of its changes it takes for published by others. Its test walks
 // through everything that can happen, in every order, and then once more with each rule taken away, to see that it is needed.
 //
-// Time goes in ticks. A, which is deaf, makes two changes. A change is in the log from its commit on, and A learns of the commit later.
+// Time goes in ticks. A, which is unnotified, makes two changes. A change is in the log from its commit on, and A learns of the commit later.
 // Others leave changes in the log too, and flush it when they like. When a change is due A asks for the age of the oldest change in the
 // log; the question and the answer are under way for a tick at most each. Then A flushes, or drops what it takes for published.
 //
@@ -13,7 +13,7 @@
 //   - A drops only what it knows to be committed. Else it drops what is committed later.
 //   - A drops only what was acknowledged before the oldest change was made. Else it drops that one.
 //   - A flushes when the oldest change is older than others would let it become. Else nobody does where there are none.
-package deaf
+package unnotified
 
 const (
 	window   = 2 // ticks after which a change is due

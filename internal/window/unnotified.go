@@ -20,9 +20,9 @@ import (
 //	asks, a window after v1                   v2 is younger than that: somebody flushes, and v1 is published
 //
 // Where others flush it asks again only after two to three of the windows that they seem to flush by, and takes over where the log then
-// holds a change as old as that. Its messages say that it is deaf, so that no listening node leaves the log to it: a deaf node can't
+// holds a change as old as that. Its messages say that it is unnotified, so that no listening node leaves the log to it: an unnotified node can't
 // see what a flush costs. A listening node that writes leads instead, and one that does not takes over by Relieve.
-type deaf struct {
+type unnotified struct {
 	yes      bool          // the rest is meaningless if it is false
 	follows  bool          // others were last seen to flush
 	others   time.Duration // the window that they seem to flush by, up to maxWindow
@@ -30,18 +30,18 @@ type deaf struct {
 	since    int64         // when it last took over
 }
 
-// deafSlack, and a hundredth of the age of the oldest change, is how much older a change must be to be taken for published: the
+// unnotifiedSlack, and a hundredth of the age of the oldest change, is how much older a change must be to be taken for published: the
 // clocks of node and server do not run equally fast.
-const deafSlack = time.Millisecond
+const unnotifiedSlack = time.Millisecond
 
-// Deaf says whether this node receives no notifications. Until it is called the node is taken for one that does.
-func (w *Window) Deaf(yes bool) {
+// Unnotified says whether this node receives no notifications. Until it is called the node is taken for one that does.
+func (w *Window) Unnotified(yes bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.deaf.yes == yes {
+	if w.unnotified.yes == yes {
 		return
 	}
-	w.deaf = deaf{yes: yes, others: w.window, patience: w.window, since: longAgo}
+	w.unnotified = unnotified{yes: yes, others: w.window, patience: w.window, since: longAgo}
 	w.leader, w.earliest = leader{}, math.MinInt64
 	w.follow()
 	w.signal()
@@ -64,7 +64,7 @@ func (w *Window) takesOver(sent int64, age time.Duration) bool {
 	t := mono.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	d := &w.deaf
+	d := &w.unnotified
 	if !d.yes {
 		return true
 	}
@@ -82,7 +82,7 @@ func (w *Window) takesOver(sent int64, age time.Duration) bool {
 	}
 	switch {
 	case d.follows:
-		// The oldest change is no older than their last flush. What was found shrinks slowly: where several deaf nodes take over by
+		// The oldest change is no older than their last flush. What was found shrinks slowly: where several unnotified nodes take over by
 		// turns each would forget meanwhile that a node which listens flushes rarely.
 		d.others = max(age, d.others*31/32, w.window)
 	case t-d.since < int64(remembered+3*d.others):
@@ -101,7 +101,7 @@ func (w *Window) takesOver(sent int64, age time.Duration) bool {
 func (w *Window) dropPublished(sent int64, age time.Duration) (others bool) {
 	before := sent
 	if age >= 0 {
-		before -= int64(age + age/100 + deafSlack)
+		before -= int64(age + age/100 + unnotifiedSlack)
 	}
 	for v, c := range w.pending {
 		if c.acked && c.due-int64(w.window) < before {
@@ -112,27 +112,27 @@ func (w *Window) dropPublished(sent int64, age time.Duration) (others bool) {
 	return others
 }
 
-// deafAfter is when a deaf node asks for what is due at due. With the mutex held.
-func (w *Window) deafAfter(due int64) int64 {
-	return max(due+int64(w.deaf.patience-w.window), w.watching.lookedAt+int64(min(leastLook, w.window)))
+// unnotifiedAfter is when an unnotified node asks for what is due at due. With the mutex held.
+func (w *Window) unnotifiedAfter(due int64) int64 {
+	return max(due+int64(w.unnotified.patience-w.window), w.watching.lookedAt+int64(min(leastLook, w.window)))
 }
 
 // sender is what the messages of this node's flushes say of it. With the mutex held.
 func (w *Window) sender(current time.Duration, number uint16) string {
-	if w.deaf.yes {
-		return notify.DeafSender(w.window)
+	if w.unnotified.yes {
+		return notify.UnnotifiedSender(w.window)
 	}
 	return notify.StretchedSender(w.node, w.window, current, number)
 }
 
-// heard is what a listening node knows of the flushes of deaf ones.
+// heard is what a listening node knows of the flushes of unnotified ones.
 type heard struct {
 	last   int64         // when one was last received
 	n      int           // how many have come with pauses of relieveWithin at the most
 	window time.Duration // the shortest of theirs
 }
 
-// A listening node relieves deaf ones that have flushed at least so often, with no longer pause. Where they flush more rarely little is
+// A listening node relieves unnotified ones that have flushed at least so often, with no longer pause. Where they flush more rarely little is
 // won.
 const (
 	relieveAfter  = 8
@@ -146,7 +146,7 @@ func (h *heard) add(window time.Duration, t int64) {
 	h.last, h.n, h.window = t, h.n+1, min(h.window, window)
 }
 
-// Relieve has this node flush, and so lead, where only deaf nodes seem to. It is for the pulse to call: pulses of different nodes come at
+// Relieve has this node flush, and so lead, where only unnotified nodes seem to. It is for the pulse to call: pulses of different nodes come at
 // different times, and when one has flushed the others hear it.
 func (w *Window) Relieve(ctx context.Context) error {
 	t := mono.Now()

@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// deafen has nodes receive nothing, as those without a listener do.
-func (f *fleet) deafen(nodes ...*node) {
+// unnotify has nodes receive nothing, as those without a listener do.
+func (f *fleet) unnotify(nodes ...*node) {
 	for _, n := range nodes {
 		n.mute(true)
 	}
 }
 
-// TestDeafFleet: nodes that receive nothing flush about once a window, all together, whoever else writes, and everything is
+// TestUnnotifiedFleet: nodes that receive nothing flush about once a window, all together, whoever else writes, and everything is
 // published in time.
-func TestDeafFleet(t *testing.T) {
+func TestUnnotifiedFleet(t *testing.T) {
 	for name, c := range map[string]struct {
-		deaf, ears, writing int // writing: of those that listen
-		pause               time.Duration
+		unnotified, ears, writing int // writing: of those that listen
+		pause                     time.Duration
 	}{
 		"one":                         {1, 4, 0, 5 * time.Millisecond},
 		"four":                        {4, 4, 0, 5 * time.Millisecond},
@@ -29,12 +29,12 @@ func TestDeafFleet(t *testing.T) {
 		"beside one that writes less": {8, 8, 1, 200 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
-			stretching(t, c.deaf+c.ears, quick, func(f *fleet) {
-				deaf, ears := f.nodes[:c.deaf], f.nodes[c.deaf:]
-				f.deafen(deaf...)
+			stretching(t, c.unnotified+c.ears, quick, func(f *fleet) {
+				unnotified, ears := f.nodes[:c.unnotified], f.nodes[c.unnotified:]
+				f.unnotify(unnotified...)
 				const span = 3 * time.Second
 				f.soFar()
-				f.traffic(span, c.pause, f.nodes[:c.deaf+c.writing]...)
+				f.traffic(span, c.pause, f.nodes[:c.unnotified+c.writing]...)
 				rest(time.Second)
 				asked := f.asked
 				got := f.within(4*win+20*time.Millisecond, 8*win, ears...)
@@ -43,24 +43,24 @@ func TestDeafFleet(t *testing.T) {
 					t.Errorf("%d flushes have published something in %d windows", got.found, windows)
 				}
 				t.Logf("%d windows, %d questions", windows, asked)
-				if asked > windows*c.deaf*5/4 {
-					t.Errorf("%d questions of %d nodes in %d windows", asked, c.deaf, windows)
+				if asked > windows*c.unnotified*5/4 {
+					t.Errorf("%d questions of %d nodes in %d windows", asked, c.unnotified, windows)
 				}
 			})
 		})
 	}
 }
 
-// TestDeafStretched: where notifications take long to come, deaf nodes leave the log to a node that listens, whether that writes or
+// TestUnnotifiedStretched: where notifications take long to come, unnotified nodes leave the log to a node that listens, whether that writes or
 // not, and so flush by the window that it finds.
-func TestDeafStretched(t *testing.T) {
+func TestUnnotifiedStretched(t *testing.T) {
 	slow := quick
 	slow.deliver = most / 4
 	for name, writing := range map[string]int{"beside one that writes": 1, "beside those that do not": 0} {
 		t.Run(name, func(t *testing.T) {
 			stretching(t, 8, slow, func(f *fleet) {
-				deaf, ears := f.nodes[:4], f.nodes[4:]
-				f.deafen(deaf...)
+				unnotified, ears := f.nodes[:4], f.nodes[4:]
+				f.unnotify(unnotified...)
 				f.traffic(5*time.Second, 5*time.Millisecond, f.nodes[:4+writing]...)
 				f.soFar()
 				const span = 20 * time.Second
@@ -75,18 +75,18 @@ func TestDeafStretched(t *testing.T) {
 	}
 }
 
-// TestDeafLeaderDies: what deaf nodes have left to a node that listens they publish themselves when that dies.
-func TestDeafLeaderDies(t *testing.T) {
+// TestUnnotifiedLeaderDies: what unnotified nodes have left to a node that listens they publish themselves when that dies.
+func TestUnnotifiedLeaderDies(t *testing.T) {
 	stretching(t, 6, quick, func(f *fleet) {
-		deaf, leader, ear := f.nodes[:4], f.nodes[4], f.nodes[5]
-		f.deafen(deaf...)
+		unnotified, leader, ear := f.nodes[:4], f.nodes[4], f.nodes[5]
+		f.unnotify(unnotified...)
 		ear.set(func(n *node) { n.noPulse = true }) // it would relieve them
 		f.traffic(time.Second, 5*time.Millisecond, f.nodes[:5]...)
 		if !leader.leads() {
 			t.Error("the node that listens does not lead")
 		}
 		leader.set(func(n *node) { n.dead = true })
-		f.traffic(time.Second, 5*time.Millisecond, deaf...)
+		f.traffic(time.Second, 5*time.Millisecond, unnotified...)
 		rest(time.Second)
 		f.within(3*win+20*time.Millisecond, 8*win, ear)
 		ear.set(func(n *node) { n.noPulse = false })

@@ -15,13 +15,13 @@ import (
 	"github.com/pgcache/go/internal/notify"
 )
 
-// deafBubble is bubble with a node that receives nothing. An empty log is what it is answered, unless the test says otherwise.
-func deafBubble(t *testing.T, most time.Duration, test func(t *testing.T, w *Window, s *script)) {
+// unnotifiedBubble is bubble with a node that receives nothing. An empty log is what it is answered, unless the test says otherwise.
+func unnotifiedBubble(t *testing.T, most time.Duration, test func(t *testing.T, w *Window, s *script)) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{began: time.Now(), oldest: -1}
 		w := New(win, most, false, s)
-		w.Deaf(true)
+		w.Unnotified(true)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); w.Run(ctx) }()
@@ -35,9 +35,9 @@ func deafBubble(t *testing.T, most time.Duration, test func(t *testing.T, w *Win
 	})
 }
 
-// TestDeafAsks: a change is asked for a window after it was acknowledged, and flushed where the log holds one as old as that, or does not
+// TestUnnotifiedAsks: a change is asked for a window after it was acknowledged, and flushed where the log holds one as old as that, or does not
 // answer; else others have published it.
-func TestDeafAsks(t *testing.T) {
+func TestUnnotifiedAsks(t *testing.T) {
 	for name, c := range map[string]struct {
 		oldest  time.Duration
 		err     error
@@ -50,7 +50,7 @@ func TestDeafAsks(t *testing.T) {
 		"the log can't answer": {oldest: -1, err: errors.New("down"), flushes: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			deafBubble(t, most, func(t *testing.T, w *Window, s *script) {
+			unnotifiedBubble(t, most, func(t *testing.T, w *Window, s *script) {
 				logged(t, w, 1)
 				s.turn()
 				s.oldest, s.changes, s.err = c.oldest, 1, c.err
@@ -77,9 +77,9 @@ func TestDeafAsks(t *testing.T) {
 	}
 }
 
-// TestDeafDropsWhatIsOlder: it takes for published what was acknowledged before the oldest change was made, and nothing else.
-func TestDeafDropsWhatIsOlder(t *testing.T) {
-	deafBubble(t, most, func(t *testing.T, w *Window, s *script) {
+// TestUnnotifiedDropsWhatIsOlder: it takes for published what was acknowledged before the oldest change was made, and nothing else.
+func TestUnnotifiedDropsWhatIsOlder(t *testing.T) {
+	unnotifiedBubble(t, most, func(t *testing.T, w *Window, s *script) {
 		logged(t, w, 1)
 		s.rest(8 * time.Millisecond)
 		logged(t, w, 2)
@@ -100,9 +100,9 @@ func TestDeafDropsWhatIsOlder(t *testing.T) {
 	})
 }
 
-// TestDeafIsNeverQuiet: it can't know that nobody else writes, and its messages name nobody who leads.
-func TestDeafIsNeverQuiet(t *testing.T) {
-	deafBubble(t, most, func(t *testing.T, w *Window, _ *script) {
+// TestUnnotifiedIsNeverQuiet: it can't know that nobody else writes, and its messages name nobody who leads.
+func TestUnnotifiedIsNeverQuiet(t *testing.T) {
+	unnotifiedBubble(t, most, func(t *testing.T, w *Window, _ *script) {
 		if w.Begin(false, 1) {
 			t.Error("its write is to publish inline")
 		}
@@ -113,14 +113,14 @@ func TestDeafIsNeverQuiet(t *testing.T) {
 		w.End(2, Published)
 		sender, _ := w.beginFlush()
 		m, err := notify.Parse(string(notify.Flush) + notify.AnyCache + sender + notify.All)
-		if err != nil || !m.Deaf() || m.Node != 0 || m.Window != win {
+		if err != nil || !m.Unnotified() || m.Node != 0 || m.Window != win {
 			t.Errorf("%+v, %v", m, err)
 		}
 		w.Received(flushOf(1))
 		if w.led(mono.Now()) {
 			t.Error("it is led by what it does not hear")
 		}
-		w.Deaf(false)
+		w.Unnotified(false)
 		time.Sleep(win)
 		if !w.Begin(false, 3) {
 			t.Error("when it hears again a quiet write does not publish inline")
@@ -129,9 +129,9 @@ func TestDeafIsNeverQuiet(t *testing.T) {
 	})
 }
 
-// TestDeafOthers: how long a deaf node waits follows what it finds of others.
-func TestDeafOthers(t *testing.T) {
-	deafBubble(t, most, func(t *testing.T, w *Window, _ *script) {
+// TestUnnotifiedOthers: how long an unnotified node waits follows what it finds of others.
+func TestUnnotifiedOthers(t *testing.T) {
+	unnotifiedBubble(t, most, func(t *testing.T, w *Window, _ *script) {
 		next := int64(0)
 		// publishedBy has a change be published by others, whose last flush was so long ago.
 		publishedBy := func(ago time.Duration) {
@@ -145,7 +145,7 @@ func TestDeafOthers(t *testing.T) {
 		}
 		expect := func(what string, follows bool, others time.Duration) {
 			t.Helper()
-			if d := w.deaf; d.follows != follows || follows && (d.others != others || d.patience < min(2*others, most) || d.patience > min(3*others, most)) {
+			if d := w.unnotified; d.follows != follows || follows && (d.others != others || d.patience < min(2*others, most) || d.patience > min(3*others, most)) {
 				t.Errorf("%s: %+v", what, d)
 			}
 		}
@@ -177,12 +177,12 @@ func TestDeafOthers(t *testing.T) {
 			publishedBy(win / 4)
 		}
 		takeOver()
-		if w.deaf.patience != 8*win {
-			t.Errorf("after it took over it waits for %v", w.deaf.patience)
+		if w.unnotified.patience != 8*win {
+			t.Errorf("after it took over it waits for %v", w.unnotified.patience)
 		}
 		takeOver()
-		if w.deaf.patience != 8*win*9/10 {
-			t.Errorf("then it waits for %v", w.deaf.patience)
+		if w.unnotified.patience != 8*win*9/10 {
+			t.Errorf("then it waits for %v", w.unnotified.patience)
 		}
 		time.Sleep(remembered + 3*most)
 		publishedBy(win / 4)
@@ -190,9 +190,9 @@ func TestDeafOthers(t *testing.T) {
 	})
 }
 
-// TestRelieve: a listening node flushes where deaf ones have done so for a while, with a window as long, and nobody else leads.
+// TestRelieve: a listening node flushes where unnotified ones have done so for a while, with a window as long, and nobody else leads.
 func TestRelieve(t *testing.T) {
-	deaf := notify.Message{Flush: true, Window: win}
+	unnotified := notify.Message{Flush: true, Window: win}
 	longer := notify.Message{Flush: true, Window: win - time.Millisecond}
 	for name, c := range map[string]struct {
 		messages []notify.Message
@@ -200,14 +200,14 @@ func TestRelieve(t *testing.T) {
 		before   func(w *Window)
 		relieves bool
 	}{
-		"often":               {repeat(deaf, relieveAfter), win, nil, true},
-		"nearly often":        {repeat(deaf, relieveAfter-1), win, nil, false},
-		"with pauses":         {repeat(deaf, 2*relieveAfter), relieveWithin + 1, nil, false},
+		"often":               {repeat(unnotified, relieveAfter), win, nil, true},
+		"nearly often":        {repeat(unnotified, relieveAfter-1), win, nil, false},
+		"with pauses":         {repeat(unnotified, 2*relieveAfter), relieveWithin + 1, nil, false},
 		"by a poll":           {repeat(notify.Message{Flush: true}, 2*relieveAfter), win, nil, false},
-		"by a shorter window": {append(repeat(deaf, relieveAfter), longer), win, nil, false},
-		"beside a leader":     {repeat(deaf, relieveAfter), win, func(w *Window) { w.Received(flushOf(1)) }, false},
-		"by a poller":         {repeat(deaf, relieveAfter), win, func(w *Window) { w.Listening(false) }, false},
-		"long ago":            {repeat(deaf, relieveAfter), win, func(*Window) { time.Sleep(relieveWithin) }, false},
+		"by a shorter window": {append(repeat(unnotified, relieveAfter), longer), win, nil, false},
+		"beside a leader":     {repeat(unnotified, relieveAfter), win, func(w *Window) { w.Received(flushOf(1)) }, false},
+		"by a poller":         {repeat(unnotified, relieveAfter), win, func(w *Window) { w.Listening(false) }, false},
+		"long ago":            {repeat(unnotified, relieveAfter), win, func(*Window) { time.Sleep(relieveWithin) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *Window, s *script) {

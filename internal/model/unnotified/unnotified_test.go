@@ -1,4 +1,4 @@
-package deaf
+package unnotified
 
 import (
 	"testing"
