@@ -141,7 +141,7 @@ func (c *Cache) explain(ctx context.Context, err error) error {
 // explainWithin is explain of a statement that another timeout ends, which is called what.
 func (c *Cache) explainWithin(ctx context.Context, err error, what string, d time.Duration) error {
 	err = redact.Database(err)
-	var none *store.NoConnection
+	var none *store.NoConnectionError
 	switch {
 	case err == nil:
 		return nil

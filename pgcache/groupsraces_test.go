@@ -40,7 +40,7 @@ func TestGroups_Conditional(t *testing.T) {
 				}
 				before := a.Stats().LocalHits
 				if v, _, err := view.Get(t.Context(), key); v != 1 || err != nil || a.Stats().LocalHits == before {
-					return fmt.Errorf("%s: %d is not in memory (%v)", key, v, err)
+					return fmt.Errorf("%s: %d is not in memory (%w)", key, v, err)
 				}
 				return nil
 			})

@@ -35,7 +35,7 @@ func TestStaleFromMemory(t *testing.T) {
 		r, err := fetched(t, v, fails)
 		many, errMany := v.GetOrSetMany(t.Context(), []string{"k", "none"}, func(context.Context, []string) (map[string]string, error) { return nil, errSource })
 		if errors.Is(err, errSource) || len(many) == 0 {
-			return fmt.Errorf("nothing is at hand: %+v, %v, %v", r, err, many)
+			return fmt.Errorf("nothing is at hand: %+v, %w, %v", r, err, many)
 		}
 		wantStale(t, r, err, "old", errSource)
 		if r.Source != pgcache.FromMemory {

@@ -13,12 +13,12 @@ const (
 	lockWait  = "1000"   // ms: nothing of ours waits longer for a lock on the session
 )
 
-// take takes a connection from the pool, or says with a store.NoConnection that it had none until ctx ended.
+// take takes a connection from the pool, or says with a store.NoConnectionError that it had none until ctx ended.
 func (s *shared) take(ctx context.Context) (*sql.Conn, error) {
 	conn, err := s.db.Conn(ctx)
 	if err != nil && ctx.Err() != nil {
 		if pool := s.db.Stats(); pool.MaxOpenConnections > 0 && pool.InUse >= pool.MaxOpenConnections {
-			err = &store.NoConnection{Err: err}
+			err = &store.NoConnectionError{Err: err}
 		}
 	}
 	return conn, err

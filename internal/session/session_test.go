@@ -93,7 +93,7 @@ func TestNoConnection(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	err = s.Do(ctx, nil)
-	var none *store.NoConnection
+	var none *store.NoConnectionError
 	if !errors.As(err, &none) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}

@@ -26,13 +26,13 @@ const (
 	keepMax = readSlots + leaseSlots + 4 // the slots of all queues
 )
 
-// NoConnection is the error of a statement that was not sent because the pool had no connection before Err, the end of a context.
-type NoConnection struct{ Err error }
+// NoConnectionError is the error of a statement that was not sent because the pool had no connection before Err, the end of a context.
+type NoConnectionError struct{ Err error }
 
-func (e *NoConnection) Error() string { return "no free connection in the pool: " + e.Err.Error() }
+func (e *NoConnectionError) Error() string { return "no free connection in the pool: " + e.Err.Error() }
 
 // Unwrap returns the end of the context.
-func (e *NoConnection) Unwrap() error { return e.Err }
+func (e *NoConnectionError) Unwrap() error { return e.Err }
 
 // conns hands out the connections of a pool.
 type conns struct {
@@ -71,7 +71,7 @@ func (p *conns) take(ctx context.Context) (keptConn, error) {
 	if err != nil {
 		// The pool says just what the context says; a connection that can't be made brings an error of its own.
 		if err == ctx.Err() && errors.Is(err, context.DeadlineExceeded) { //nolint:errorlint // see above
-			err = &NoConnection{err}
+			err = &NoConnectionError{err}
 		}
 		return keptConn{}, &connectError{err}
 	}
@@ -162,7 +162,7 @@ func (p *conns) close() {
 // late is the error of a request that was never sent, within the timeout of its queue.
 func (p *conns) late() error {
 	if p.waiting.Load() > 0 {
-		return &NoConnection{context.DeadlineExceeded}
+		return &NoConnectionError{context.DeadlineExceeded}
 	}
 	return context.DeadlineExceeded
 }
