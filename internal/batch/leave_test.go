@@ -41,7 +41,7 @@ func TestLeave(t *testing.T) {
 						return nil, ctx.Err()
 					}
 				}
-				ask(t, b, t.Context(), 1, nothing) // the others share the next
+				ask(t, b, t.Context(), 1, func(string, error) {}) // the others share the next
 				sent := time.Now().Add(time.Second)
 				for i, after := range c.leave {
 					ctx, cancel := context.WithCancel(t.Context())
