@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"database/sql"
 	"testing"
 	"time"
 
@@ -20,11 +21,10 @@ func versionSet(h published) map[int64]bool {
 	return set
 }
 
-// TestCrash: a crash empties the log and the notices, and the sequences begin anew. It forgets the identity of the notices
-// with them, but not that somebody polls.
-func TestCrash(t *testing.T) {
-	t.Parallel()
-	server, err := pgserver.StartWith(t.Context(), pgserver.Config{Own: true, Logf: t.Logf})
+// ownServer starts a server of the test's own, which it may crash, with the tables of a cache.
+func ownServer(t *testing.T, settings map[string]string) (*pgserver.Server, *sql.DB, *store.Store) {
+	t.Helper()
+	server, err := pgserver.StartWith(t.Context(), pgserver.Config{Own: true, Logf: t.Logf, Settings: settings})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,6 +41,14 @@ func TestCrash(t *testing.T) {
 	migrateOn(t, db, n)
 	s := store.New(db, n, 5*time.Second, false)
 	t.Cleanup(s.Close)
+	return server, db, s
+}
+
+// TestCrash: a crash empties the log and the notices, and the sequences begin anew. It forgets the identity of the notices
+// with them, but not that somebody polls.
+func TestCrash(t *testing.T) {
+	t.Parallel()
+	server, db, s := ownServer(t, nil)
 	ctx := t.Context()
 	put := func(version int64) {
 		t.Helper()

@@ -7,31 +7,13 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/migrate"
-	"github.com/pgcache/go/internal/pgserver"
 	"github.com/pgcache/go/internal/store"
-	"github.com/pgcache/go/internal/testdb"
 )
 
 // TestRecovered: while a transaction from before a crash is prepared there is no incarnation, whoever asks for one.
 func TestRecovered(t *testing.T) {
 	t.Parallel()
-	server, err := pgserver.StartWith(t.Context(), pgserver.Config{Own: true, Settings: map[string]string{"max_prepared_transactions": "5"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	db := testdb.Open(t, "pgx", server.DSN)
-	n, err := store.Names{Prefix: "s_"}.Resolve()
-	if err != nil {
-		t.Fatal(err)
-	}
-	migrateOn(t, db, n)
-	s := store.New(db, n, 5*time.Second, false)
-	t.Cleanup(s.Close)
+	server, db, s := ownServer(t, map[string]string{"max_prepared_transactions": "5"})
 	ctx := t.Context()
 	exec := func(query string) {
 		t.Helper()
@@ -98,7 +80,7 @@ func TestRecovered(t *testing.T) {
 				_, _ = db.ExecContext(short, "TRUNCATE s_cache_entries") // it waits for those that write entries
 				return nil
 			},
-			"the first migration again": func() error { exec(migrate.All(n)[0].SQL); return nil },
+			"the first migration again": func() error { exec(migrate.All(s.Names)[0].SQL); return nil },
 		} {
 			if err := try(); err != nil {
 				t.Errorf("%s: %v", name, err)
