@@ -152,7 +152,7 @@ func (c *Cache) sweep() (err error) {
 	if ended != nil { // what is noted may be of another server
 		return errors.Join(ended, notices, leases, c.trim(ctx))
 	}
-	return errors.Join(notices, leases, c.expireAll(ctx), c.buryAll(ctx), c.trim(ctx))
+	return errors.Join(notices, leases, c.expireAll(ctx), c.buryAll(ctx), c.markGroups(ctx), c.trim(ctx))
 }
 
 // bounded sends one statement with the Timeout.
@@ -228,6 +228,11 @@ func (c *Cache) buryAll(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (c *Cache) markGroups(ctx context.Context) error {
+	_, err := bounded(ctx, c, func(ctx context.Context) (struct{}, error) { return struct{}{}, c.store.MarkGroups(ctx) })
+	return err
 }
 
 // trim keeps the table to its bounds.

@@ -102,8 +102,7 @@ SELECT
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     to_json(e.tags)::text AS tags, (e.expires_at IS NULL)::boolean AS forever
-FROM (SELECT 1) AS one
-LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = $2::text
+FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = $2::text
 `
 
 type GetWholeEntryParams struct {
@@ -112,7 +111,7 @@ type GetWholeEntryParams struct {
 }
 
 type GetWholeEntryRow struct {
-	Version     sql.NullInt64
+	Version     int64
 	Codec       string
 	Value       []byte
 	RemainingUs int64

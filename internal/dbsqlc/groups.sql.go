@@ -32,6 +32,31 @@ func (q *Queries) BuryEntries(ctx context.Context, arg BuryEntriesParams) (BuryE
 	return i, err
 }
 
+const LeftoverGroups = `-- name: LeftoverGroups :one
+SELECT (pg_relation_size(c.oid) > 0 AND NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups g)
+    AND CASE WHEN current_setting('server_version_num')::int >= 170000 THEN has_table_privilege(c.oid, 'MAINTAIN')
+        ELSE pg_has_role(c.relowner, 'USAGE') END)::boolean AS leftover
+FROM pg_catalog.pg_class c WHERE c.oid = '/* TEMPLATE: prefix */cache_groups'::regclass
+`
+
+// Records are gone, and the table's pages are not: VACUUM frees them, where the role may. Where it may not, it would leave a warning in
+// the server's log, every time.
+func (q *Queries) LeftoverGroups(ctx context.Context) (bool, error) {
+	row := q.db.QueryRowContext(ctx, LeftoverGroups)
+	var leftover bool
+	err := row.Scan(&leftover)
+	return leftover, err
+}
+
+const MarkGroups = `-- name: MarkGroups :exec
+SELECT /* TEMPLATE: prefix */cache_mark_groups()
+`
+
+func (q *Queries) MarkGroups(ctx context.Context) error {
+	_, err := q.db.ExecContext(ctx, MarkGroups)
+	return err
+}
+
 const RemoveGroups = `-- name: RemoveGroups :one
 SELECT /* TEMPLATE: prefix */cache_remove($1::text, ($2::text)::text[], $3::boolean)::text AS ids, pg_current_xact_id()::text AS xid,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
@@ -88,4 +113,13 @@ func (q *Queries) RetiringGroups(ctx context.Context) (string, error) {
 	var ended string
 	err := row.Scan(&ended)
 	return ended, err
+}
+
+const VacuumGroups = `-- name: VacuumGroups :exec
+VACUUM (SKIP_LOCKED) /* TEMPLATE: prefix */cache_groups
+`
+
+func (q *Queries) VacuumGroups(ctx context.Context) error {
+	_, err := q.db.ExecContext(ctx, VacuumGroups)
+	return err
 }

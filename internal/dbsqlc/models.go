@@ -36,6 +36,7 @@ type CacheGroup struct {
 	ID    int64
 	Xid   interface{}
 	After interface{}
+	Mark  sql.NullInt64
 }
 
 type CacheIncarnation struct {

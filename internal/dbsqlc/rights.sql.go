@@ -21,7 +21,7 @@ WITH home AS (
     ) p JOIN pg_catalog.pg_namespace n ON n.nspname = p.name
 ), objects AS (
     SELECT c.oid, c.relname AS name, '-' AS args, c.relpersistence = 'p' AS durable, h.name AS home, h.usable, h.place
-    FROM home h JOIN pg_catalog.pg_class c ON c.relnamespace = h.oid WHERE c.relkind IN ('r', 'p')
+    FROM home h JOIN pg_catalog.pg_class c ON c.relnamespace = h.oid WHERE c.relkind IN ('r', 'p', 'S')
     UNION ALL
     SELECT p.oid, p.proname, replace(oidvectortypes(p.proargtypes), '"', '') /* quote_all_identifiers may be on */,
         false, h.name, h.usable, h.place

@@ -70,3 +70,16 @@ func (s *Store) Retire(ctx context.Context, ended string, batch int) (int64, err
 		return s.q.RetireGroups(ctx, dbsqlc.RetireGroupsParams{Ended: ended, Batch: int64(batch)})
 	})
 }
+
+// MarkGroups lets statements leave out the look for records where there is none any more, once VACUUM has emptied their table. Where
+// the role may, it runs VACUUM, which blocks nobody.
+func (s *Store) MarkGroups(ctx context.Context) error {
+	leftover, err := s.q.LeftoverGroups(ctx)
+	if err == nil && leftover {
+		err = s.q.VacuumGroups(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	return s.q.MarkGroups(ctx)
+}

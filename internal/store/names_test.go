@@ -75,9 +75,9 @@ func TestRender(t *testing.T) {
 		names store.Names
 		want  string
 	}{
-		{store.Names{Channel: "ch"}, `CREATE UNLOGGED TABLE "cache_x" (a text DEFAULT '"cache_y"'); f("c") /* TEMPLATE: other */x /* y */ WHERE (SELECT pg_relation_size('"cache_groups"') > 65536 OR EXISTS (SELECT FROM "cache_groups"))`},
-		{store.Names{Schema: "S", Prefix: "P_", Channel: "ch"}, `CREATE UNLOGGED TABLE "S"."P_cache_x" (a text DEFAULT '"S"."P_cache_y"'); f("P_c") /* TEMPLATE: other */x /* y */ WHERE (SELECT pg_relation_size('"S"."P_cache_groups"') > 65536 OR EXISTS (SELECT FROM "S"."P_cache_groups"))`},
-		{store.Names{Durable: true, Channel: "ch"}, `CREATE  TABLE "cache_x" (a text DEFAULT '"cache_y"'); f("c") /* TEMPLATE: other */x /* y */ WHERE (SELECT pg_relation_size('"cache_groups"') > 65536 OR EXISTS (SELECT FROM "cache_groups"))`},
+		{store.Names{Channel: "ch"}, `CREATE UNLOGGED TABLE "cache_x" (a text DEFAULT '"cache_y"'); f("c") /* TEMPLATE: other */x /* y */ WHERE (pg_sequence_last_value('"cache_groups_mark"') IS DISTINCT FROM 1)`},
+		{store.Names{Schema: "S", Prefix: "P_", Channel: "ch"}, `CREATE UNLOGGED TABLE "S"."P_cache_x" (a text DEFAULT '"S"."P_cache_y"'); f("P_c") /* TEMPLATE: other */x /* y */ WHERE (pg_sequence_last_value('"S"."P_cache_groups_mark"') IS DISTINCT FROM 1)`},
+		{store.Names{Durable: true, Channel: "ch"}, `CREATE  TABLE "cache_x" (a text DEFAULT '"cache_y"'); f("c") /* TEMPLATE: other */x /* y */ WHERE (pg_sequence_last_value('"cache_groups_mark"') IS DISTINCT FROM 1)`},
 	} {
 		if got := test.names.Render(text); got != test.want {
 			t.Errorf("%+v: %s", test.names, got)

@@ -14,22 +14,22 @@ import (
 func TestPartsAgree(t *testing.T) {
 	t.Parallel()
 	statements := queries(t)
-	const single, many = "PutEntry PutEntryAndPublish", "PutEntries PutEntriesAndPublish"
+	const bits, single, many = "PutEntryNeverKept PutEntryAndPublish", "PutEntry PutEntryNeverKept PutEntryAndPublish", "PutEntries PutEntriesAndPublish"
 	const conditional, changing = "PutAbsent ReplaceEntry TouchEntry", "PutAbsent ReplaceEntry TouchEntry Increment StoreLoaded"
 	for _, part := range []struct {
 		what       string
 		begin, end string // of the part, which has both
 		in         string // the statements
 	}{
-		{"what takes the place of a row", "DO UPDATE SET value = EXCLUDED.value", "stale_until = EXCLUDED.stale_until", single + " " + many + " StoreLoaded"},
+		{"what takes the place of a row", "DO UPDATE SET value = EXCLUDED.value", "stale_until = EXCLUDED.stale_until", bits + " " + many + " StoreLoaded"},
 		{"what takes the place of a row in a transaction", "DO UPDATE SET value = EXCLUDED.value", "stale_until = EXCLUDED.stale_until", "PutEntryTx PutEntriesTx"},
-		{"what nobody else can hold is silent", "RETURNING key, version & ", "AS changed", single + " " + many},
+		{"what nobody else can hold is silent", "RETURNING key, version & ", "AS changed", bits + " " + many},
 		{"the row of a lone write", "SELECT @key::text, sqlc.narg", "cache_seen(@key::text, NULL) END", single + " PutEntryTx"},
 		{"the level of a lone write", "cache_seen(@key::text, NULL) END", "'read committed'", single},
 		{"the rows of a list", "SELECT i.key, CASE WHEN i.size", "THEN /* TEMPLATE: prefix */cache_seen(i.key, i.tags::text[]) END", many + " PutEntriesTx"},
 		{"the columns of a list", "ROWS FROM (", `ORDER BY i.key COLLATE "C"`, many + " PutEntriesTx"},
 		{"patience", "WITH patience", "'read committed'", many + " Increment " + conditional},
-		{"left for the next flush", "logged AS (", "w.changed\n)", "PutEntry PutEntries"},
+		{"left for the next flush", "logged AS (", "w.changed\n)", "PutEntry PutEntryNeverKept PutEntries"},
 		{"logged while somebody polls", "SELECT w.key, w.version FROM w\n    WHERE w.changed AND (SELECT", "cache_state s)", "PutEntryAndPublish PutEntriesAndPublish"},
 		{"logged unless inline", "logged AS (", "RETURNING version", changing},
 		{"published by the statement", "published AS (", "(SELECT FROM logged)\n)", changing + " PutEntriesAndPublish"},

@@ -55,11 +55,8 @@ func (s *Store) readOne(ctx context.Context, r read) ([]Row, error) {
 	return []Row{row}, nil
 }
 
-// newRow is a row of GetEntry: version, codec, value, remaining_us, server, tags. version is NULL where there is no row.
+// newRow is a row of GetEntry: version, codec, value, remaining_us, server, tags.
 func newRow(key string, v []driver.Value) Row {
-	if v[0] == nil {
-		return Row{Key: key, Server: asInt(v[4])}
-	}
 	return Row{key, asBytes(v[2]), asInt(v[0]), asString(v[1]), micros(asInt(v[3])), asInt(v[4]), asTags(v[5])}
 }
 

@@ -32,6 +32,7 @@ func Rights() []Right {
 	rights := []Right{
 		{ToRead, "SELECT", "cache_entries", "-", "key, value, version, codec, expires_at, tags, seen"},
 		{ToRead, "SELECT", "cache_groups", "-", "kind, name, id, xid"},
+		{ToRead, "SELECT", "cache_groups_mark", "-", ""},
 		{ToRead, "SELECT", "cache_state", "-", "schema_version, id, channel, key_secret"},
 		{ToListen, "SELECT", "cache_state", "-", "poller_lease"},
 		{ToListen, "SELECT", "cache_incarnation", "-", "id"},
@@ -44,6 +45,7 @@ func Rights() []Right {
 		{"cache_notices", "SELECT INSERT DELETE"},
 		{"cache_incarnation", "SELECT INSERT UPDATE"},
 		{"cache_groups", "SELECT INSERT UPDATE DELETE"},
+		{"cache_groups_mark", "SELECT UPDATE"},
 		{"cache_state", "SELECT"},
 		{"cache_watches", "SELECT"},
 		{"cache_leases", "SELECT INSERT UPDATE DELETE"},
@@ -85,6 +87,7 @@ func Rights() []Right {
 		{"cache_horizon", ""},
 		{"cache_note_ended", "bigint"},
 		{"cache_retiring", ""},
+		{"cache_mark_groups", ""},
 		{"cache_watch_function", "text"},
 		{"cache_watch_triggers", ""},
 		{"cache_watch_tree", "oid"},

@@ -65,6 +65,7 @@ func (s *Store) putOneTx(ctx context.Context, tx Querier, row *Write) (out TxWri
 
 // GetTx reads one row in tx.
 func (s *Store) GetTx(ctx context.Context, tx Querier, key string) (row Row, err error) {
+	row.Key = key
 	err = s.on(unprepared{tx}).query(ctx, dbsqlc.GetEntry, func(v []driver.Value) error {
 		row = newRow(key, v)
 		return nil

@@ -128,8 +128,11 @@ func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
 		return s.putAll(ctx, w, ownPatience)
 	}
 	query, args := dbsqlc.PutEntry, []any{row.Key, row.Value, row.Version, row.ttl(), row.Codec}
-	if w.inline {
+	switch {
+	case w.inline:
 		query = dbsqlc.PutEntryAndPublish
+	case NeverKept(row.Version):
+		query = dbsqlc.PutEntryNeverKept
 	}
 	return retry(ctx, notDone, func() (Written, error) {
 		out := Written{Stored: yes, Logged: no}

@@ -6,6 +6,15 @@
 --     transaction: removes the group        a loader reads old data, stores it: has not seen the record
 --     COMMIT: the row is dead
 
+-- Programs that remove no groups must not pay for them: statements look for records only while this is not 1. A sequence, because to
+-- read it costs no look into a table, and because nextval and setval are seen at once by everybody:
+--
+--     a record is inserted: not 1, before the record is there        1: no snapshot shows a record
+--
+-- It becomes 1 under a lock that no statement which inserts a record lets pass, and only when VACUUM has left no page of the table,
+-- which it does when no snapshot shows what was there. A statement that finds 1 could have seen no record.
+CREATE SEQUENCE IF NOT EXISTS /* TEMPLATE: prefix */cache_groups_mark;
+
 -- Records are only inserted: two transactions that remove one group don't wait for each other. As persistent as cache_entries:
 -- a crash that left rows and lost records would bring dead rows back.
 CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_groups (
@@ -16,8 +25,9 @@ CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: pref
     id bigint NOT NULL DEFAULT hashfloat8extended(date_part('epoch', clock_timestamp()), (random() * 9e18)::bigint) & 9223372036854775807,
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     after pg_snapshot NOT NULL DEFAULT pg_current_snapshot(), -- whoever sees this record sees every one that this shows
+    mark bigint DEFAULT CASE WHEN pg_sequence_last_value('/* TEMPLATE: prefix */cache_groups_mark') = 1 THEN nextval('/* TEMPLATE: prefix */cache_groups_mark') END,
     PRIMARY KEY (kind, name, xid, id) -- backwards, of a name the newest comes first
-) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0, autovacuum_analyze_threshold = 1000, autovacuum_analyze_scale_factor = 0.1);
+) WITH (autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0, autovacuum_analyze_threshold = 1000, autovacuum_analyze_scale_factor = 0.1);
 
 -- cache_removals are the visible records of the groups of a row. STABLE: they are judged by the snapshot of the statement that
 -- asks, which is what it may know.
@@ -67,7 +77,7 @@ BEGIN
 END $$;
 
 -- cache_seen is what a row that is written notes of the records; NULL: there are none. Callers ask first whether there may be any
--- record at all (the template any_removal, see Names.Render in internal/store), which costs them nothing for each row.
+-- record at all (the template any_removal, see Names.Render in internal/store), which costs them next to nothing.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_seen(key text, tags text[]) RETURNS bigint[] LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
     ids bigint[];
@@ -288,9 +298,28 @@ BEGIN
     RETURN coalesce(state.retire_before, '0');
 END $$;
 
+-- cache_mark_groups makes cache_groups_mark 1 when the table has no page left. A dump may have set it to 1 beside records.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_mark_groups() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    marked boolean := /* TEMPLATE: any_removal */true;
+    used boolean := pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 0;
+BEGIN
+    IF used AND NOT marked THEN
+        PERFORM nextval('/* TEMPLATE: prefix */cache_groups_mark');
+    ELSIF marked AND NOT used THEN
+        LOCK TABLE /* TEMPLATE: prefix */cache_groups IN SHARE MODE NOWAIT;
+        IF pg_relation_size('/* TEMPLATE: prefix */cache_groups') = 0 THEN
+            PERFORM setval('/* TEMPLATE: prefix */cache_groups_mark', 1);
+        END IF;
+    END IF;
+EXCEPTION WHEN lock_not_available THEN -- somebody inserts a record, or VACUUM is at work
+END $$;
+
+SELECT /* TEMPLATE: prefix */cache_mark_groups();
+
 -- What reads call stays everybody's: cache_removals and what is made of it show nothing but records that the caller may SELECT.
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_overtaken(text, text[], text), /* TEMPLATE: prefix */cache_dead_now(text, text[], bigint[]), /* TEMPLATE: prefix */cache_seen_now(text, text[]) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_remove(text, text[], boolean), /* TEMPLATE: prefix */cache_check_tags(text[], int), /* TEMPLATE: prefix */cache_compact(text[]), /* TEMPLATE: prefix */cache_horizon(), /* TEMPLATE: prefix */cache_note_ended(bigint), /* TEMPLATE: prefix */cache_retiring() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_remove(text, text[], boolean), /* TEMPLATE: prefix */cache_check_tags(text[], int), /* TEMPLATE: prefix */cache_compact(text[]), /* TEMPLATE: prefix */cache_horizon(), /* TEMPLATE: prefix */cache_note_ended(bigint), /* TEMPLATE: prefix */cache_retiring(), /* TEMPLATE: prefix */cache_mark_groups() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_delete_tags(text[]), /* TEMPLATE: prefix */cache_delete_prefix(text) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_bury(bigint, int, int) FROM PUBLIC;
 

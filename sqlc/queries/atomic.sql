@@ -157,8 +157,7 @@ SELECT
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     to_json(e.tags)::text AS tags, (e.expires_at IS NULL)::boolean AS forever
-FROM (SELECT 1) AS one
-LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = @key::text;
+FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = @key::text;
 
 -- name: KeysPage :many
 -- The keys after a key, from start on, with those that are not live: so a page reads a bounded part of the index, and the last key

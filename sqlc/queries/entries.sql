@@ -9,7 +9,7 @@
 -- name: GetEntry :one
 -- A row that is expired, a tombstone or dead (a group of it was removed: see 007) comes back without its value: its version is the
 -- fence of a load. So does one whose value is larger than this node takes, which another service or a node of other options wrote;
--- codec says so. There is always an answer, so that a failover is noticed by misses too; version is NULL where there is no row.
+-- codec says so.
 SELECT
     e.version,
     (CASE WHEN octet_length(e.value) > @largest::int THEN 'too large' ELSE e.codec END)::text AS codec,
@@ -18,8 +18,7 @@ SELECT
     (coalesce(date_part('epoch', e.expires_at - clock_timestamp()) * 1000000, 9e18))::bigint AS remaining_us,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     to_json(e.tags)::text AS tags
-FROM (SELECT 1) AS one
-LEFT JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = @key::text;
+FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = @key::text;
 
 -- name: GetEntries :many
 -- A join, not = ANY: a scan would parse the literal again for every row. n is the place of the key in the list. Keys
@@ -38,12 +37,29 @@ LEFT JOIN (unnest((SELECT (@keys::text)::text[])) WITH ORDINALITY AS k (key, n)
     JOIN /* TEMPLATE: prefix */cache_entries e ON e.key = k.key COLLATE "C") ON true;
 
 -- name: PutEntry :one
--- The lone write: the row, and in the same statement what the others are to know of it, left in the log for the next
--- flush. Nobody can hold a key that did not exist, so an insert stays silent (xmax = 0 is true for an inserted row only). Nor can
--- anybody hold a row that is never kept in memory, whose version has bit 62: where one takes the place of another, bit 0 of the new
--- version says so, and the write stays silent. See docs/decisions/0032.
+-- The lone write of a row that may be kept in memory: the row, and in the same statement what the others are to know of it, left in the
+-- log for the next flush. Nobody can hold a key that did not exist, so an insert stays silent (xmax = 0 is true for an inserted row only).
 -- No answer: the session is not READ COMMITTED, and nothing was written. A stricter level judges rows by a snapshot from
 -- before the statement waited.
+WITH w AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, seen)
+    SELECT @key::text, sqlc.narg('value')::bytea, @version::bigint, @version::bigint,
+        clock_timestamp() + sqlc.narg('ttl_us')::bigint * interval '1 microsecond', @codec::text,
+        CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen(@key::text, NULL) END
+    WHERE current_setting('transaction_isolation') = 'read committed'
+    ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value,
+        version = EXCLUDED.version, stamp = EXCLUDED.stamp, expires_at = EXCLUDED.expires_at, codec = EXCLUDED.codec, written_at = EXCLUDED.written_at,
+        tags = EXCLUDED.tags, seen = EXCLUDED.seen, stale_until = EXCLUDED.stale_until
+    RETURNING key, version, (xmax <> 0 OR value IS NULL) AS changed
+), logged AS (
+    INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version) SELECT w.key, w.version FROM w WHERE w.changed
+)
+SELECT w.changed::boolean AS logged, (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server FROM w;
+
+-- name: PutEntryNeverKept :one
+-- The same for a row that is never kept in memory, whose version has bit 62: nobody can hold one, so where it takes the place of
+-- another of this kind, bit 0 of the new version says so, and the write stays silent. See docs/decisions/0032. PutEntry does without, because
+-- it costs a lone write a twentieth.
 WITH w AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, seen)
     SELECT @key::text, sqlc.narg('value')::bytea, @version::bigint, @version::bigint,

@@ -17,3 +17,17 @@ FROM /* TEMPLATE: prefix */cache_bury(@first_block::bigint, @blocks::int, @batch
 DELETE FROM /* TEMPLATE: prefix */cache_groups WHERE ctid = ANY (array(
     SELECT g.ctid FROM /* TEMPLATE: prefix */cache_groups g WHERE g.xid < (@ended::text)::xid8 LIMIT @batch::bigint FOR UPDATE SKIP LOCKED
 ));
+
+-- name: LeftoverGroups :one
+-- Records are gone, and the table's pages are not: VACUUM frees them, where the role may. Where it may not, it would leave a warning in
+-- the server's log, every time.
+SELECT (pg_relation_size(c.oid) > 0 AND NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_groups g)
+    AND CASE WHEN current_setting('server_version_num')::int >= 170000 THEN has_table_privilege(c.oid, 'MAINTAIN')
+        ELSE pg_has_role(c.relowner, 'USAGE') END)::boolean AS leftover
+FROM pg_catalog.pg_class c WHERE c.oid = '/* TEMPLATE: prefix */cache_groups'::regclass;
+
+-- name: VacuumGroups :exec
+VACUUM (SKIP_LOCKED) /* TEMPLATE: prefix */cache_groups;
+
+-- name: MarkGroups :exec
+SELECT /* TEMPLATE: prefix */cache_mark_groups();
