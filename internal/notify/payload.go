@@ -52,7 +52,7 @@ const (
 	MaxPayload = 7999
 )
 
-// AppendItem appends the item of one key and its versions, newest first. Only tests make messages here: the nodes' are made by SQL.
+// AppendItem appends the item of one key and its versions, newest first. Only tests use it: the messages of nodes are made by SQL.
 func AppendItem(b []byte, key string, versions ...int64) []byte {
 	b = strconv.AppendInt(b, int64(len(key)), 10)
 	b = append(b, ':')
@@ -90,17 +90,17 @@ func StretchedSender(node uint32, window, current time.Duration, number uint16) 
 // UnnotifiedSender is the sender in the messages of a flush by a node that receives no notifications. Others do not take it for one that leads.
 func UnnotifiedSender(window time.Duration) string { return StretchedSender(0, window, window, 0) }
 
-// Unnotified says whether a message is of such a flush.
+// Unnotified says whether a message is of a flush by a node that receives no notifications.
 func (m *Message) Unnotified() bool { return m.Flush && m.Node == 0 && m.Window > 0 }
 
 // A Message is a payload taken apart.
 type Message struct {
 	Cache   string        // the id of the cache that it is about
 	Flush   bool          // it is of a flush: only then the next four are set
-	Node    uint32        // who flushed; 0: nobody who leads
-	Window  time.Duration // of that node
-	Current time.Duration // the same, as far as it is stretched now
-	Number  uint16        // of the flush: that node counts them
+	Node    uint32        // who flushed; 0: an unnotified node, or nobody
+	Window  time.Duration // of that node, as configured
+	Current time.Duration // that the node flushes by now: Window, or longer where it is stretched
+	Number  uint16        // of the flush, as that node counts them
 	Hidden  bool          // keys are hashes
 	Body    string        // items, or All
 }
