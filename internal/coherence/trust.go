@@ -42,8 +42,8 @@ func (t *Tracker) AlwaysOn() {
 // Live says whether the local cache is live: not bypassed, and trusted.
 func (t *Tracker) Live() bool { return t.epoch.Load() != 0 && mono.Now() < t.trusted.Load() }
 
-// TrustListener says that everything that was published before now has been applied, and that the listener is trusted until
-// trusted. After a Down it begins a new epoch.
+// TrustListener says that the listener is trusted until trusted. The caller counts that from a moment, not later than now: what was
+// published before that moment has been applied. After a Down it begins a new epoch.
 func (t *Tracker) TrustListener(trusted time.Time) {
 	t.setTrust(&t.trust.listener, trusted)
 	if t.epoch.Load() == 0 {
@@ -126,7 +126,7 @@ func (t *Tracker) current(epoch uint32) bool {
 	return epoch != 0 && epoch == t.epoch.Load() && mono.Now() < t.trusted.Load()
 }
 
-// Close is Down, and frees the memory.
+// Close is Down, and frees the memory. The caller has ended the listener and the pulse before: after a later TrustListener the local cache would be live again.
 func (t *Tracker) Close() {
 	t.Down()
 	t.local.Clear()
