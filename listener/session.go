@@ -33,7 +33,7 @@ type session struct {
 const idleBeats = 15
 
 // serve connects and serves the members until ctx ends or the connection fails. It returns how long members were live (0: none
-// ever was) and the error. Before, it calls Down for every member, unless the error is Permanent or ctx has ended.
+// ever was) and the error. Before it returns it calls Down for every member, unless the error is Permanent or ctx has ended.
 func (h *hub) serve(ctx context.Context) (time.Duration, error) {
 	for _, m := range h.all() {
 		m.renew()

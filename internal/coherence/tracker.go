@@ -78,7 +78,7 @@ type Tracker struct {
 	// Set it before use.
 	OnInvalidated func(rows []string)
 
-	Invalidations atomic.Uint64 // keys named by messages
+	Invalidations atomic.Uint64 // keys and groups named by messages
 	Forgets       atomic.Uint64 // epochs that were ended in which the local cache was live
 }
 

@@ -126,7 +126,8 @@ func (t *Tracker) current(epoch uint32) bool {
 	return epoch != 0 && epoch == t.epoch.Load() && mono.Now() < t.trusted.Load()
 }
 
-// Close is Down, and frees the memory. The caller has ended the listener and the pulse before: after a later TrustListener the local cache would be live again.
+// Close is Down, and frees the memory. The caller has ended the listener before: a later TrustListener would make the local cache live
+// again.
 func (t *Tracker) Close() {
 	t.Down()
 	t.local.Clear()

@@ -5,15 +5,15 @@
 //	        | "3" | "4"          the same, and each key is a hash of the key: see HiddenKey
 //	cache   = 8 hex digits       the cache's id, made by Migrate; 00000000: all caches on the channel
 //	sender  = node window current number | ""
-//	                             of a flush: who flushed, in 8 hex digits; its window in ms, in 4; and how far that is stretched
-//	                             now, in 4; the flush's number, in 4; or nobody, all zeros. Node 0 and a window: a node that
-//	                             receives no notifications
+//	                             kinds 1 and 3 say who flushed, in 8 hex digits; its window in ms, in 4; how far that is
+//	                             stretched now, in 4; the flush's number, in 4; all zeros: nobody; node 0 and a window: a node
+//	                             that receives no notifications. Kinds 2 and 4 have no sender
 //	item    = length ":" key version+ ";"      length of key in bytes, decimal; version in 16 hex digits, newest first
 //	        | "t" length ":" tag id ";"        all entries with the tag were removed; id of the removal in 16 hex digits
 //	        | "p" length ":" prefix id ";"     all entries whose keys begin with the prefix were, or too many to name have changed; then
 //	                                           id is 0
 //
-// "*" says: forget everything. Version 0 belongs to no write: it invalidates the key whatever version is held. A new format
+// "*" says: forget everything. Version 0 belongs to no write: it invalidates the key whatever version a node has. A new format
 // gets new kinds: a node that does not know a kind forgets everything, so old and new releases may run together. The SQL side of
 // the format is cache_publish, cache_item and cache_remove in sqlc/migrations. Where keys are hidden a tag is a hash too, see
 // HiddenTag, and the removal of a prefix is "*".
