@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// hubs holds the connections in use. A hub is in it while some Listen call is under way.
+// hubs holds the hubs in use. A hub is in it while a Listen call that it serves is under way.
 var hubs = struct {
 	sync.Mutex
 	byKey map[hubKey]*hub
@@ -31,7 +31,7 @@ type hub struct {
 	members   map[string][]*member // by channel; a slice is never changed in place, so that it can be ranged over unlocked
 	changed   bool                 // members, or the outcome of a Probe, have changed since the goroutine looked
 	interrupt context.CancelFunc   // ends the Wait that is under way; nil: none is
-	awaited   []*member            // those that are probing while no echo has arrived: the Wait may not be ended, see session.proven
+	awaited   []*member            // those that are probing, while no echo has arrived: the Wait may not be ended then, see session.proven
 }
 
 // join adds m to the key's hub, which it starts when there is none.
@@ -106,8 +106,9 @@ func (h *hub) run(ctx context.Context) {
 	}
 }
 
-// wake makes the goroutine look at its members again, because of m, whose echo is not awaited, or not any more. It ends the Wait that
-// is under way, unless the echo of another is awaited: then the goroutine looks when that has arrived or was given up.
+// wake makes the goroutine look at its members again, because something about m has changed. The echo of m is not awaited from here on.
+// It ends the Wait that is under way, unless the echo of another is awaited: then the goroutine looks when that has arrived or was
+// given up.
 func (h *hub) wake(m *member) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -118,7 +119,8 @@ func (h *hub) wake(m *member) {
 	}
 }
 
-// setInterrupt stores the cancel function of the Wait that begins. False: the members have changed since look, so don't wait.
+// setInterrupt stores the cancel function of the Wait that begins, or nil at its end. False: the members have changed since look, so don't
+// wait.
 func (h *hub) setInterrupt(interrupt context.CancelFunc) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -126,14 +128,14 @@ func (h *hub) setInterrupt(interrupt context.CancelFunc) bool {
 	return !h.changed
 }
 
-// setAwaited says whose echoes are awaited while none has arrived. It keeps members.
+// setAwaited says whose echoes are awaited while none has arrived. It keeps the slice, and wake takes members out of it in place.
 func (h *hub) setAwaited(members []*member) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.awaited = members
 }
 
-// look returns all members; what happens to them from here on sets changed again.
+// look returns all members and clears changed; what happens to them from here on sets it again.
 func (h *hub) look() []*member {
 	h.mu.Lock()
 	h.changed = false
@@ -141,21 +143,21 @@ func (h *hub) look() []*member {
 	return h.all()
 }
 
-// all returns all members, without that look's effect on changed.
+// all returns all members, and leaves changed as it is.
 func (h *hub) all() []*member {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Concat(slices.Collect(maps.Values(h.members))...)
 }
 
-// on returns the members on a channel.
-func (h *hub) on(channel string) []*member {
+// membersOn returns the members on a channel.
+func (h *hub) membersOn(channel string) []*member {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.members[channel]
 }
 
-// down ends every member's attempt or being live, with err for its Subscriber.
+// down has every member wait for the next connection, and calls Down of its Subscriber with err.
 func (h *hub) down(err error) {
 	for _, m := range h.all() {
 		m.down(err)

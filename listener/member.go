@@ -70,7 +70,7 @@ func (m *member) renew() {
 	m.state, m.at, m.reported = waiting, time.Time{}, false
 }
 
-// due reports whether a probe can be sent now: not while an earlier one is still running, so that there is at most one.
+// due reports whether a probe can be sent now: not while the Probe of an earlier one is still running, so that there is at most one.
 func (m *member) due(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -78,7 +78,7 @@ func (m *member) due(now time.Time) bool {
 }
 
 // begin sends a probe, on a goroutine of its own: it goes over the Subscriber's connections, which may be slow or
-// exhausted, while its echo has to be read here.
+// exhausted, while the hub's goroutine has to read the echo.
 func (m *member) begin() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -103,7 +103,7 @@ func (m *member) begin() {
 	}()
 }
 
-// failed gives up a probe that could not be sent or whose echo did not arrive in time, and says why.
+// failed gives up the probe if it could not be sent or its echo did not arrive in time, and returns why; else nil.
 func (m *member) failed(now time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -169,7 +169,7 @@ func (m *member) notify(payload string) (sent time.Time, echo bool) {
 	return time.Time{}, false
 }
 
-// idle says that the Subscriber serves nothing from memory, and that it says so.
+// idle reports whether the Subscriber has a method Idle and says by it that nobody reads through it: it serves nothing from memory.
 func (m *member) idle() bool {
 	s, ok := m.sub.(interface{ Idle() bool })
 	return ok && s.Idle()
@@ -189,7 +189,7 @@ func (m *member) trusted(asked time.Time) time.Time {
 	return asked.Add(m.cfg.HeartbeatEvery + m.cfg.HeartbeatTimeout)
 }
 
-// down ends whatever m was doing on a connection that is no more.
+// down ends whatever m was doing on a connection that has failed.
 func (m *member) down(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -208,8 +208,8 @@ func (m *member) reportDown(err error) {
 	}
 }
 
-// leave has no method of the Subscriber called any more. It waits for one that is under way, for a Probe not longer than probeGrace:
-// not every driver's statement ends with its context when the network is gone.
+// leave sees to it that no method of the Subscriber is called any more. It waits for one that is under way, but for a Probe not longer
+// than probeGrace: not every driver's statement ends with its context when the network is gone.
 func (m *member) leave() {
 	m.cancel()
 	m.mu.Lock()

@@ -14,7 +14,7 @@ const DefaultPollInterval = 100 * time.Millisecond
 
 const (
 	minPollInterval = time.Millisecond
-	maxPollInterval = 30 * time.Second // a poller has to ask at least once a minute
+	maxPollInterval = 30 * time.Second // the next of StartPolling is to be called at least once a minute
 )
 
 // pollTimeout is how long the answer of a poll may take: the subscriber is trusted until then.
@@ -35,19 +35,19 @@ func Poll(every time.Duration) pgcache.Listener {
 
 type poll struct{ every time.Duration }
 
-// A poller is a Subscriber that can be asked for changes: the one that a pgcache.Cache passes to Listen is.
-type poller interface {
+// A pollable is a Subscriber that can be asked for changes. The one that a pgcache.Cache passes to Listen is pollable.
+type pollable interface {
 	pgcache.Subscriber
 
-	// StartPolling makes all changes that are committed from now on go through the change log, and returns next, which
-	// returns the payloads published since the call before. Pass each to Notify, in order. Call next from one goroutine, at
-	// least once a minute. After an error changes may have been missed: call Down, then StartPolling again.
+	// StartPolling makes all changes that are committed from now on go through the change log, and returns next. A call of next returns
+	// the payloads published since the call before; pass each to Notify, in order. Call next from one goroutine, at least once a
+	// minute. After an error of next changes may have been missed: call Down, then StartPolling again.
 	StartPolling(ctx context.Context) (next func(ctx context.Context) (payloads []string, err error), err error)
 }
 
 // Listen polls until ctx ends. channel is not used: the subscriber knows where its changes are.
 func (p poll) Listen(ctx context.Context, _ string, sub pgcache.Subscriber) error {
-	source, ok := sub.(poller)
+	source, ok := sub.(pollable)
 	if !ok {
 		return errors.New("pgcache: poll: the subscriber can't be polled")
 	}
@@ -69,8 +69,8 @@ func (p poll) Listen(ctx context.Context, _ string, sub pgcache.Subscriber) erro
 	}
 }
 
-// serve polls until a poll fails, and says whether one was answered before.
-func (p poll) serve(ctx context.Context, sub poller) (answered bool, err error) {
+// serve polls until a poll fails or ctx ends, and says whether a poll was answered before.
+func (p poll) serve(ctx context.Context, sub pollable) (answered bool, err error) {
 	sent := time.Now()
 	next, err := sub.StartPolling(ctx)
 	if err != nil {

@@ -22,18 +22,18 @@ type session struct {
 	// watchdog closes the connection if the hub's goroutine is still in Listen, Wait, Ping or a Subscriber's method at the
 	// deadline. After the first echo the deadline is the end of the last Trust. It can't interrupt a Subscriber.
 	watchdog *time.Timer
-	overdue  atomic.Bool // it did
+	overdue  atomic.Bool // the watchdog has closed the connection
 
 	liveSince time.Time // when the first echo arrived; zero: none has
 	next      time.Time // when the next heartbeat is due; zero: no echo has arrived, see proven
 	asked     time.Time // when the last one was sent; zero: none was
 }
 
-// idleBeats is how many heartbeats of a connection that nobody relies on are one: one in 30 s at the default.
+// While all members are idle one heartbeat in idleBeats is sent: one in 30 s by default.
 const idleBeats = 15
 
 // serve connects and serves the members until ctx ends or the connection fails. It returns how long members were live (0: none
-// ever was) and the error. Before, it calls Down for every member, unless the error is Permanent or ctx has ended.
+// ever was) and the error. Before it returns it calls Down for every member, unless the error is Permanent or ctx has ended.
 func (h *hub) serve(ctx context.Context) (time.Duration, error) {
 	for _, m := range h.all() {
 		m.renew()
@@ -74,7 +74,7 @@ func (h *hub) serve(ctx context.Context) (time.Duration, error) {
 }
 
 // run repeats three steps: it advances the members, waits for notifications, and sends the heartbeat if it is due. While all members
-// are idle it leaves most of them out: then Trust lapses, and comes again with the first heartbeat after one is in use.
+// are idle it leaves most heartbeats out: then trust runs out, and is renewed by the first heartbeat after a member is not idle any more.
 func (s *session) run() error {
 	for s.ctx.Err() == nil {
 		until, err := s.advance()
@@ -99,8 +99,8 @@ func (s *session) run() error {
 }
 
 // proven reports whether some echo has arrived on this connection. Until then nothing may be sent on it while a probe is
-// under way. A transaction pooler connects us to a server only while a statement of ours is under way, and drops what that
-// server notifies of at other times:
+// under way. A transaction pooler connects us to a session of the server only while a statement of ours is under way, and drops
+// notifications that this session receives at other times:
 //
 //	listener              pooler                server
 //	LISTEN           ->   on session 7     ->   7 listens
@@ -114,15 +114,15 @@ func (s *session) run() error {
 // later notifications would be trusted.
 func (s *session) proven() bool { return !s.next.IsZero() }
 
-// advance takes every member a step further: it gives up probes that failed, listens on newcomers' channels and has
-// their probes sent. It returns when to look again at the latest.
+// advance takes every member a step further: it gives up probes that failed, listens on the channels of members that wait, and has
+// their probes sent. It returns until when to wait before it is called again.
 func (s *session) advance() (until time.Time, err error) {
 	members := s.look()
 	noEcho := false // a probe's echo did not arrive
 	for _, m := range members {
 		noEcho = errors.Is(m.failed(time.Now()), ErrNoEcho) || noEcho
 	}
-	if s.proven() || !some(members, probing) { // else LISTEN may not be sent
+	if s.proven() || !some(members, probing) { // else nothing may be sent, LISTEN included
 		if err := s.start(members); err != nil {
 			return until, err
 		}
@@ -140,7 +140,7 @@ func (s *session) advance() (until time.Time, err error) {
 
 	until = s.next
 	for _, m := range members {
-		if len(awaited) > 0 && m.is(waiting) { // its probe can't be started before
+		if len(awaited) > 0 && m.is(waiting) { // its probe can't be sent before the awaited echo has come or was given up
 			continue
 		}
 		if at := m.schedule(); until.IsZero() || !at.IsZero() && at.Before(until) {
@@ -195,14 +195,14 @@ func (s *session) cutAfter(t time.Time) {
 	}
 }
 
-// deliver hands one notification to everybody on its channel. The connection calls it, on the hub's goroutine.
+// deliver hands one notification to every member on its channel. The connection calls it, on the hub's goroutine.
 func (s *session) deliver(channel, payload string) {
-	for _, m := range s.on(channel) {
+	for _, m := range s.membersOn(channel) {
 		sent, echo := m.notify(payload)
 		if echo && !s.proven() {
 			s.liveSince, s.next = time.Now(), sent.Add(s.cfg.HeartbeatEvery)
 			if s.next.Before(s.liveSince) {
-				s.next = s.liveSince // the echo took longer than a heartbeat may
+				s.next = s.liveSince // the echo took longer than HeartbeatEvery, so a heartbeat is due
 			}
 			s.cutAfter(s.next)
 			s.setAwaited(nil)
@@ -228,7 +228,7 @@ func (s *session) heartbeat() error {
 	return nil
 }
 
-// idle says that no member's memory is served now.
+// idle reports whether all members are idle.
 func (s *session) idle() bool {
 	return !slices.ContainsFunc(s.all(), func(m *member) bool { return !m.idle() })
 }

@@ -39,7 +39,7 @@ type Entry struct {
 	interest uint32                // see Interest
 }
 
-// mostInterest is the interest in an entry that was just handed out.
+// mostInterest is the interest in an entry that was handed out: see Entry.Interest.
 const mostInterest = 12
 
 // Use notes that the entry was handed out. It writes only once, so that readers on other processors keep the cache line.
@@ -49,9 +49,9 @@ func (e *Entry) Use() {
 	}
 }
 
-// Interest says for how many more versions the key is worth reading again before a caller asks: 0 if it was never handed out. Of keys
-// that are read in one statement each costs a tenth of one that is read alone, so this pays for a key that is asked for once in ten
-// versions.
+// Interest says how many more times the key is read again when its entry is evicted by an invalidation, before any caller asks for it:
+// 0 if the entry was never handed out. Each read that no caller has asked for uses one up. Many keys are read again in one statement,
+// where each costs a tenth of one that is read alone: so this pays for a key that is asked for once in ten versions.
 func (e *Entry) Interest() uint32 { return atomic.LoadUint32(&e.interest) }
 
 // Inherit sets the interest that is left from the version before. It must be called before the entry is stored.

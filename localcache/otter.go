@@ -39,8 +39,9 @@ type bounded struct {
 	recent  atomic.Uint64 // weight stored since the last CleanUp
 }
 
-// housekeep runs work that otter asks for. While a write is under way it runs here, on a goroutine that writes: to start one for each write
-// would cost more than the work. After reads it runs on a goroutine of its own, so that a hit does not wait for it.
+// housekeep runs work that otter asks for. While a write is under way it runs on the goroutine that calls, mostly the writing one: to start
+// a goroutine for each write would cost more than the work. Else a read has caused it, and it runs on a goroutine of its own, so that a
+// hit does not wait for it.
 func (c *bounded) housekeep(work func()) {
 	if c.writing.Load() > 0 {
 		work()

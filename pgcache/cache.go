@@ -87,7 +87,7 @@ func New(db *sql.DB, opts Options) (*Cache, error) {
 	c.base = newView(c)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.window = window.New(max(opts.InvalidationWindow, time.Millisecond), opts.MaxWindow, opts.InvalidationWindow == Immediate, changeLog{c})
-	c.window.Unnotified(true) // until the listener is live
+	c.window.SetUnnotified(true) // until the listener is live
 	c.local.OnPublished = c.window.Published
 	c.openHook()
 	c.openObserver()

@@ -123,8 +123,8 @@ func (c *Cache) listen() {
 // listenerDown turns memory off until the next Trust, and tells everybody why.
 func (c *Cache) listenerDown(err error, permanent bool) {
 	c.local.Down()
-	c.window.Listening(false)
-	c.window.Unnotified(true)
+	c.window.SetListening(false)
+	c.window.SetUnnotified(true)
 	c.event(Event{Kind: EventListenerDown, Err: err})
 	wasLive := c.listening.set(false, err, permanent)
 	switch channel, why := c.store.Names.Channel, redact.Database(err); {

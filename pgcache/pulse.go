@@ -119,7 +119,7 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 	err = c.onSession(ctx, pulseTimeout, func(ctx context.Context, conn *sql.Conn) (err error) {
 		sent := time.Now()
 		if p, err = c.store.Pulse(ctx, conn); err == nil {
-			c.window.Took(time.Since(sent))
+			c.window.AddRoundTrip(time.Since(sent))
 		}
 		return err
 	})

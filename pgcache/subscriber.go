@@ -27,8 +27,8 @@ func (s subscriber) Trust(until time.Time) {
 		return
 	}
 	if wasLive := s.c.listening.set(true, nil, false); !wasLive {
-		s.c.window.Unnotified(false)
-		s.c.window.Listening(!s.c.polling.Load())
+		s.c.window.SetUnnotified(false)
+		s.c.window.SetListening(!s.c.polling.Load())
 		s.c.wakePulse()
 		s.c.event(Event{Kind: EventListenerUp})
 		s.c.log.Debug("pgcache: listening", "channel", s.c.store.Names.Channel)

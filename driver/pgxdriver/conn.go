@@ -43,7 +43,8 @@ func start(ctx context.Context, pg *pgconn.PgConn, on func(channel, payload stri
 		}
 	}
 	if err == nil {
-		// Keys are compared byte by byte: in another encoding, which the database or the role may have, they would be others.
+		// Payloads name keys, which are compared byte by byte with the node's, in UTF-8. The database or the role may set another
+		// encoding, in which the server would send other bytes.
 		err = c.exec(ctx, "SET client_encoding = 'UTF8'")
 	}
 	if err != nil {

@@ -1,6 +1,6 @@
 package coherence
 
-// Drop removes k from memory, and sees to it that reads and writes that are under way keep nothing of it: what a Get that begins now returns
+// Drop removes k from the local cache, and has reads and writes that are under way keep nothing of it: what a Get that begins now returns
 // was in the database no earlier than now.
 func (t *Tracker) Drop(k Key) {
 	s := t.enter(k)

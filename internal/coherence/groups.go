@@ -21,24 +21,24 @@ import (
 //	Get: count is 1, reads the row         removal: count is 2, takes the tag's keys out of the index, evicts them
 //	Get: count is 2, keeps nothing         <- stale until it expires, if it were kept
 //
-// Its mutex is taken after a stripe's. What it guards is only asked of tagged rows, and while a transaction of ours removes a group.
+// Its mutex is taken after a stripe's. Operations on untagged rows take it only while a transaction of ours removes a group.
 type groups struct {
-	tagRemovals    atomic.Uint64 // that were applied; changes under mu
-	prefixRemovals atomic.Uint64
-	open           atomic.Int32 // removals in transactions of ours whose outcome is not known; changes under mu
+	tagRemovals    atomic.Uint64 // how many removals of tags were applied; changes under mu
+	prefixRemovals atomic.Uint64 // how many removals of prefixes were applied
+	open           atomic.Int32  // removals in transactions of ours whose outcome is not known: len(txs); changes under mu
 
 	mu     sync.Mutex
-	keys   map[string]map[Key]struct{} // by the names that messages have for tags
-	size   int                         // keys of all tags
+	byTag  map[string]map[Key]struct{} // the keys of each tag, by the name that messages have for it
+	size   int                         // how many keys all tags have together
 	dropAt int                         // the size at which dropTagged is due
-	due    atomic.Bool                 // it is
+	due    atomic.Bool                 // dropTagged is due
 	txs    []*TxRemoval
 }
 
-// removals counts removals that were applied.
+// removals is how many removals of each kind had been applied at some moment.
 type removals struct{ tags, prefixes uint64 }
 
-// applied counts the removals so far. An operation asks when it begins.
+// applied counts the removals so far. An operation calls it when it begins, under the lock of its stripe.
 func (g *groups) applied() removals { return removals{g.tagRemovals.Load(), g.prefixRemovals.Load()} }
 
 // tagName is what messages call a tag.
@@ -49,9 +49,9 @@ func (t *Tracker) tagName(tag string) string {
 	return tag
 }
 
-// admit says whether an entry of k with these tags may be kept by an operation that began when so many removals had been applied,
-// and indexes it. The caller holds the stripe's lock and keeps the entry before it unlocks: removeTag takes keys out of the
-// index first, and then evicts each under that lock.
+// admit says whether an entry of k with these tags may be kept by an operation that counted applied when it began. If so, it adds k to the
+// index of each tag. The caller holds the stripe's lock and keeps the entry before it unlocks: removeTag takes keys out of the index
+// first, and then evicts each under that lock.
 func (t *Tracker) admit(k Key, tags []string, applied removals) bool {
 	g := &t.groups
 	if g.prefixRemovals.Load() != applied.prefixes {
@@ -75,16 +75,16 @@ func (t *Tracker) admit(k Key, tags []string, applied removals) bool {
 	}
 	for _, tag := range tags {
 		name := t.tagName(tag)
-		of := g.keys[name]
-		if of == nil {
-			if g.keys == nil {
-				g.keys, g.dropAt = map[string]map[Key]struct{}{}, leastDropAt
+		tagged := g.byTag[name]
+		if tagged == nil {
+			if g.byTag == nil {
+				g.byTag, g.dropAt = map[string]map[Key]struct{}{}, leastDropAt
 			}
-			of = map[Key]struct{}{}
-			g.keys[name] = of
+			tagged = map[Key]struct{}{}
+			g.byTag[name] = tagged
 		}
-		if _, ok := of[k]; !ok {
-			of[k] = struct{}{}
+		if _, ok := tagged[k]; !ok {
+			tagged[k] = struct{}{}
 			g.size++
 		}
 		if g.size >= g.dropAt {
@@ -106,8 +106,8 @@ func (t *Tracker) removeTag(name string) {
 	g := &t.groups
 	g.mu.Lock()
 	g.tagRemovals.Add(1)
-	keys := g.keys[name]
-	delete(g.keys, name)
+	keys := g.byTag[name]
+	delete(g.byTag, name)
 	g.size -= len(keys)
 	g.mu.Unlock()
 	for k := range keys {
@@ -118,11 +118,12 @@ func (t *Tracker) removeTag(name string) {
 	}
 }
 
-// RemovePrefix applies the removal of everything whose key begins with prefix.
+// RemovePrefix applies the removal of everything whose key begins with prefix. Where the local cache can't list its keys, everything is
+// forgotten.
 func (t *Tracker) RemovePrefix(prefix string) {
 	t.groups.prefixRemovals.Add(1)
-	// An operation compares the count and keeps its entry under one lock of its stripe. Once each lock has been taken, what was
-	// kept by the count before is in the local cache:
+	// An operation compares the count and keeps its entry while it holds its stripe's lock. Once this goroutine has taken each lock,
+	// every entry that was kept by the old count is in the local cache, and is found there:
 	//
 	//	Get: count is 1, as before       removal: count is 2, looks through the local cache: no entry of the key
 	//	Get: keeps its entry             <- stale until it expires, if the removal had not waited
@@ -172,16 +173,16 @@ func (t *Tracker) removed(m *notify.Message, g notify.Group) {
 	}
 }
 
-// dropTagged drops what is indexed of keys that are not kept any more, when its size has doubled since the last time: the local
-// cache does not report what it evicts. It looks under the stripe's lock, where what is indexed is also kept.
+// dropTagged takes keys that are not kept any more out of the index, when its size has doubled since the last time: the local cache does
+// not report what it evicts. It looks under the stripe's lock, because there an operation indexes a key first and keeps its entry then.
 func (t *Tracker) dropTagged() {
 	g := &t.groups
 	g.mu.Lock()
 	g.due.Store(false)
 	g.dropAt = math.MaxInt // nobody else begins before this is done
-	all := make(map[string][]Key, len(g.keys))
-	for name, of := range g.keys {
-		all[name] = slices.Collect(maps.Keys(of))
+	all := make(map[string][]Key, len(g.byTag))
+	for name, tagged := range g.byTag {
+		all[name] = slices.Collect(maps.Keys(tagged))
 	}
 	g.mu.Unlock()
 	for name, keys := range all {
@@ -203,14 +204,14 @@ func (t *Tracker) dropTagged() {
 func (g *groups) drop(name string, k Key) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	of := g.keys[name]
-	if _, ok := of[k]; !ok {
+	tagged := g.byTag[name]
+	if _, ok := tagged[k]; !ok {
 		return
 	}
-	delete(of, k)
+	delete(tagged, k)
 	g.size--
-	if len(of) == 0 {
-		delete(g.keys, name)
+	if len(tagged) == 0 {
+		delete(g.byTag, name)
 	}
 }
 
@@ -221,7 +222,7 @@ type TxRemoval struct {
 	tags   []string
 	prefix string // "": none
 	ids    []int64
-	done   bool // under the mutex of groups
+	done   bool // it has ended; under the mutex of groups
 }
 
 // BeginTxRemoval begins a removal of tags or, if there are none, of a prefix. The caller sends its statement after this call, gives
@@ -245,12 +246,12 @@ func (tx *TxRemoval) apply() {
 	tx.t.RemoveTags(tx.tags)
 }
 
-// holds says whether an entry is of one of the groups. With the mutex of groups held.
+// holds says whether an entry of k with these tags is of one of the groups that tx removes. The caller holds the mutex of groups.
 func (tx *TxRemoval) holds(k Key, tags []string) bool {
 	return tx.prefix != "" && begins(k, tx.prefix) || slices.ContainsFunc(tags, func(tag string) bool { return slices.Contains(tx.tags, tag) })
 }
 
-// Sent notes the ids by which the notification of the commit is known.
+// Sent notes the ids of the removal's records: the notification of the commit has them.
 func (tx *TxRemoval) Sent(ids []int64) {
 	g := &tx.t.groups
 	g.mu.Lock()
@@ -263,7 +264,7 @@ func (tx *TxRemoval) End() {
 	if tx.Done() {
 		return
 	}
-	// What began before the commit may have seen what was there before.
+	// An operation that began before the commit may have seen what was there before it, and must keep nothing.
 	tx.apply()
 	tx.t.groups.end(func(other *TxRemoval) bool { return other == tx })
 }
@@ -276,7 +277,7 @@ func (tx *TxRemoval) Done() bool {
 	return tx.done
 }
 
-// end ends the removals that match. Their groups have just been applied: what began before keeps nothing of them.
+// end ends the removals that match. The caller has just applied them, so operations that began before keep nothing of their groups.
 func (g *groups) end(match func(*TxRemoval) bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -211,7 +211,7 @@ func TestHiddenGroups(t *testing.T) {
 		t.Error("a prefix that nobody can know leaves something")
 	}
 	tr.Hide([]byte("another"))
-	if n := len(tr.groups.keys); n != 0 {
+	if n := len(tr.groups.byTag); n != 0 {
 		t.Errorf("%d tags are known by names that no message has any more", n)
 	}
 }

@@ -14,7 +14,7 @@ import (
 type hidden struct {
 	secret atomic.Pointer[[]byte] // nil: keys are not hidden
 
-	// switching is set while Hide goes from one secret to another: what is kept is known by the one, and messages name it by the other.
+	// switching is set while Hide goes from one secret to another: messages may name by one what is known by the other.
 	switching atomic.Bool
 
 	mu     sync.Mutex
@@ -61,8 +61,8 @@ func (h *hidden) takeDue() map[string]Key {
 	return all
 }
 
-// Hide says with which secret messages hash keys; nil: keys are not hidden. What was begun before under another secret could not
-// be found by messages of this one, so everything is forgotten.
+// Hide says with which secret messages hash keys; nil: keys are not hidden. Messages of this secret could not find operations and
+// entries that are known by another one, so if it has changed everything is forgotten.
 func (t *Tracker) Hide(secret []byte) {
 	h := &t.hidden
 	if own := h.secret.Load(); own == nil && secret == nil || own != nil && secret != nil && string(*own) == string(secret) {
@@ -78,10 +78,10 @@ func (t *Tracker) Hide(secret []byte) {
 	h.mu.Unlock()
 	g := &t.groups
 	g.mu.Lock()
-	g.keys, g.size = nil, 0 // the names of tags have changed; what they had is forgotten below
+	g.byTag, g.size = nil, 0 // the names of tags have changed; entries that have tags are forgotten below
 	g.mu.Unlock()
-	// An operation makes its key known and reads the epoch under one lock of its stripe. Once each lock has been taken, every
-	// operation of the old secret has read the old epoch, which Forget ends.
+	// An operation makes its key known and reads the epoch while it holds its stripe's lock. Once this goroutine has taken each lock,
+	// every operation of the old secret has read the old epoch, which Forget ends.
 	for i := range t.stripes {
 		t.stripes[i].wait()
 	}

@@ -22,24 +22,24 @@ type Load struct {
 	out       Loaded                 // before done is closed
 	offer     atomic.Pointer[Loaded] // see Offer; nil: none yet
 
-	Looking sync.Mutex // held by the one caller that reads the row again for an Offer
+	Looking sync.Mutex // held while a goroutine reads the row again for an Offer, so that one does so at a time
 }
 
 // Loaded is how a load ended.
 type Loaded struct {
 	Row   store.Row // what callers get
-	Found bool      // the loader knew this key
+	Found bool      // Row has a value: the loader knew this key, or a row was found
 	Err   error
 	All   bool // Err is of the whole run, not of this key
 
 	Loader  bool // Row is what the loader returned
-	Memory  bool // Row is from memory
+	Memory  bool // Row is from the local cache
 	Stale   bool // Row has expired, and may be handed out until Until where the load fails or is slow: see Load.Offer
 	Failed  bool // Err is what a loader returned: a stale row may be handed out instead
 	Skipped bool // no loader was called: it failed a moment ago with Err, or an early load had no lock or found nothing due
 
-	// Since is the number, from Run.Step, of the step that shows Row to be current: the statement that read it or stored it behind its
-	// fence, or else the call of the loader. See Load.Answers.
+	// Since is the number, from Run.Step, of the step that shows Row to be current: the statement that read Row, or stored it after checking
+	// that nothing had changed since the loader began, or else the call of the loader. See Load.Answers.
 	Since int
 
 	// Until is set of a row that was found, not loaded: until when it may be handed out. That is its expiry, or, if it is Stale, the
@@ -80,10 +80,10 @@ func (r *Run) join() (steps int, ok bool) {
 	return r.steps, true
 }
 
-// maxCallers bounds what Callers returns.
+// maxCallers bounds how many contexts a run holds for its Observer, however many callers join.
 const maxCallers = 128
 
-// Share notes the context of a caller that has joined, for the Observer.
+// Share notes the context of a caller that has joined, for the Observer: see Callers. Beyond maxCallers it notes none.
 func (r *Run) Share(ctx context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -184,7 +184,7 @@ var mutants = []struct {
 	{rule: "what began before a prefix was removed is not kept", file: "groups.go", old: "g.prefixRemovals.Load() != applied.prefixes", new: "false"},
 	{rule: "the removal of a tag is counted", file: "groups.go", old: "\tg.tagRemovals.Add(1)\n"},
 	{rule: "the removal of a prefix is counted", file: "groups.go", old: "\tt.groups.prefixRemovals.Add(1)\n"},
-	{rule: "a tagged entry is indexed", file: "groups.go", old: "\t\t\tof[k] = struct{}{}\n"},
+	{rule: "a tagged entry is indexed", file: "groups.go", old: "\t\t\ttagged[k] = struct{}{}\n"},
 	{rule: "nothing is kept of what an open transaction removes", file: "groups.go", old: "\t\tif tx.holds(k, tags) {", new: "\t\tif tx == nil {"},
 	{rule: "untagged entries wait for open removals too", file: "groups.go", old: "if len(tags) == 0 && g.open.Load() == 0 {", new: "if len(tags) == 0 {"},
 	{rule: "a transaction's removal is applied when it begins", file: "groups.go", old: "\tg.mu.Unlock()\n\ttx.apply()\n", new: "\tg.mu.Unlock()\n"},
@@ -199,7 +199,7 @@ var mutants = []struct {
 	{rule: "a removal waits for who keeps at the moment", file: "groups.go", old: "\t\tt.stripes[i].wait()\n", new: "\t\t_ = i\n", tests: "^TestPrefixWaits$"},
 	{rule: "without Keys a prefix is everything", file: "groups.go", old: "\tif !ok {\n\t\tt.Forget()\n", new: "\tif !ok {\n", tests: "^TestPrefixWithoutKeys$"},
 	{rule: "a hidden prefix is everything", file: "groups.go", old: "\t\tt.Forget() // a prefix says", new: "\t\t// a prefix says", tests: "^TestHiddenGroups$"},
-	{rule: "another secret forgets tags", file: "hidden.go", old: "\tg.keys, g.size = nil, 0", new: "\tg.size = 0", tests: "^TestHiddenGroups$"},
+	{rule: "another secret forgets tags", file: "hidden.go", old: "\tg.byTag, g.size = nil, 0", new: "\tg.size = 0", tests: "^TestHiddenGroups$"},
 	{rule: "what is indexed is bounded", file: "groups.go", old: "\t\t\tg.due.Store(true)\n", tests: "^TestTagIndexIsBounded$"},
 	{rule: "what is kept stays indexed", file: "groups.go", old: "\t\t\tif t.local.Get(k) == nil {\n\t\t\t\tg.drop(name, k)", new: "\t\t\tif true {\n\t\t\t\tg.drop(name, k)", tests: "^TestTagIndexIsBounded$"},
 

@@ -9,7 +9,7 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// A Read is one read of one key from the database, shared by the callers that came while it was under way.
+// A Read is one read of one key from the database, shared by the callers that joined it while it was under way.
 type Read struct {
 	t       *Tracker
 	key     Key
@@ -21,9 +21,9 @@ type Read struct {
 	older  *Read // begun before and still under way, of the same key
 	dead   bool  // what it brings is not kept
 	closed bool  // nobody joins any more
-	met    bool  // a read of the key, itself or another, has ended since it began
-	seen   int64 // if met: the version that the last of them saw
-	torn   bool  // two of them saw different versions: what it brings is not kept
+	met    bool  // a read of the key, this one or another, has ended since this one began
+	seen   int64 // if met: the version that the last such read saw
+	torn   bool  // two such reads saw different versions: what this one brings is not kept
 
 	done chan struct{}
 	// Caller is the context of the caller that reads: the leader sets it before Finish, joiners use it after Done.
@@ -33,17 +33,17 @@ type Read struct {
 	err error
 }
 
-// joinable is how long a read may be joined. The insert of a new key is not published, and kills no read; so a read that
-// is slow must not keep answering "nothing there" to callers that come after the insert.
+// joinable is how long after its begin a read may be joined, in nanoseconds. The insert of a new key is not published, and kills no read;
+// so a slow read must not answer "nothing there" to callers that come long after the insert.
 const joinable = int64(10 * time.Millisecond)
 
 // BeginRead joins the read of k that is under way, or begins one. If leader is true the caller must send a statement of its own
 // after this call, and call Finish once, also after an error. Else it waits for Done and then calls Result and Expired.
 //
-// A read that is under way may be joined because an invalidation that was applied before this call has killed it. With no live
-// listener none is received, so there every caller reads for itself. So does every caller where there is no local cache: its
-// user wants what is committed now, and a read that was sent before that commit may be under way, not killed because the
-// invalidation is yet to come.
+// A read that is under way may be joined because no invalidation of k was applied since it began: that would have killed it. While the
+// local cache is not live invalidations may not be received, so every caller reads for itself. So does every caller where there is no
+// local cache at all: its user wants what is committed now, and a read that was sent before that commit may be under way, not killed
+// because the invalidation is yet to come.
 func (t *Tracker) BeginRead(k Key) (f *Read, leader bool) {
 	s := t.enter(k)
 	defer s.mu.Unlock()
@@ -62,8 +62,8 @@ func (t *Tracker) BeginRead(k Key) (f *Read, leader bool) {
 	return f, true
 }
 
-// BeginReadAlone begins a read of k that joins no other. It may be joined and kept only if no other read of k is under way. The
-// caller must call Finish once, also after an error.
+// BeginReadAlone begins a read of k that joins no other. It may be joined, and what it brings be kept, only if no other read of k is under
+// way. The caller must call Finish once, also after an error.
 func (t *Tracker) BeginReadAlone(k Key) *Read {
 	s := t.enter(k)
 	defer s.mu.Unlock()
@@ -80,8 +80,8 @@ func (f *Read) Finish(row store.Row, err error, e *localcache.Entry) {
 	t, s := f.t, f.t.stripe(f.key)
 	s.mu.Lock()
 	if err == nil {
-		// Without e the row has no value: it is absent, a tombstone, expired, or of a group that was removed. Such a row keeps the
-		// version that it had with its value, and the message of the removal may be yet to come: so it counts as another version.
+		// Without e the row has no value: it is absent, a tombstone, expired, or of a group that was removed. Such a row may still have
+		// the version that it had with its value, and the message of the removal may be yet to come: so it counts as another version.
 		version := row.Version
 		if e == nil {
 			version = -version
@@ -121,7 +121,7 @@ func (f *Read) meets(version int64) {
 	f.met, f.seen = true, version
 }
 
-// end forgets a read that has ended, unless it was killed before.
+// end takes a read that has ended out of the reads of its key. One that was killed is not among them any more.
 func (s *stripe) end(f *Read) {
 	newest := s.reads[f.key]
 	if newest == f && f.older == nil {
@@ -139,7 +139,7 @@ func (s *stripe) end(f *Read) {
 // Done is closed when the read has ended; then Result says how.
 func (f *Read) Done() <-chan struct{} { return f.done }
 
-// Result returns what was read.
+// Result returns what was read. Call it after Done is closed.
 func (f *Read) Result() (store.Row, error) { return f.row, f.err }
 
 // Expired says that what was read has expired since: a caller that joined late may have come after that.

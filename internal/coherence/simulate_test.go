@@ -233,5 +233,5 @@ func (s *simulation) end() {
 	}
 	w.tr.Down()
 	w.local.Clear()
-	w.tr.groups.keys, w.tr.groups.size = nil, 0
+	w.tr.groups.byTag, w.tr.groups.size = nil, 0
 }

@@ -2,6 +2,10 @@
 // process find each other: a Read and a Load are shared by the callers that ask for one key at the same time, and a Watch is
 // woken when a key may have changed.
 //
+// The local cache is served while two things are trusted, each until a time that is moved on again and again: the listener, which
+// receives what is published, and the pulse, which sees that what is committed is being published (pgcache/pulse.go). An epoch is a
+// number that every entry carries: entries of another epoch than the tracker's are never served.
+//
 // Three rules decide:
 //
 //   - A read from the database is registered as a Read before its statement is sent, and may fill the local cache only if its key
@@ -17,7 +21,8 @@
 //
 // A removal of a group names a tag or a prefix, and no keys: see groups.
 //
-// The keys are spread over stripes, each with a lock. Locks are taken in this order: a stripe's, then that of hidden or that of groups.
+// The keys are spread over stripes, each with a lock. Locks are taken in this order: a stripe's, then that of hidden, of groups or of a
+// Run. Set and Delete of the local cache, and OnEvicted, are called with the stripe's lock held.
 //
 // The same race, a fill that overtakes an invalidation, was reported in Hazelcast (issue 4671), lettuce (3481) and
 // FusionCache (613). internal/model checks these rules exhaustively, and shows that each of them is needed.
@@ -42,7 +47,7 @@ type Key = localcache.Key
 const stripes = 64
 
 // Tracker keeps one local cache coherent. Its methods are safe for concurrent use, but for these: Apply, TrustListener and SetServer
-// are called by one goroutine at a time, the listener's, and Hide by the pulse's.
+// are called by one goroutine at a time, the listener's, and Hide by the one that runs the pulse.
 type Tracker struct {
 	local  localcache.Cache
 	keeps  bool  // local is not localcache.None
@@ -52,7 +57,7 @@ type Tracker struct {
 	trusted atomic.Int64  // the local cache may be served until then, by Now
 	server  atomic.Int64  // identity of the server that the listener is connected to: rows of another are not kept. 0: rows of any are
 
-	trust trust         // what trusted is the earliest of
+	trust trust         // the times of which trusted is the earliest
 	lived atomic.Uint32 // the last epoch in which the local cache was live
 
 	seed    maphash.Seed
@@ -69,11 +74,12 @@ type Tracker struct {
 	OnEvicted func(k Key, interest uint32)
 
 	// OnInvalidated, if not nil, is called with the keys that a message has named, as Key.Row has them, after they were invalidated,
-	// and with nil where any key may have changed. It is called on any goroutine, and must not block. Set it before use.
+	// and with nil where any key may have changed. It is called on any goroutine, without a lock of the tracker, and must not block.
+	// Set it before use.
 	OnInvalidated func(rows []string)
 
-	Invalidations atomic.Uint64 // keys named by messages
-	Forgets       atomic.Uint64 // times everything was forgotten that could be served
+	Invalidations atomic.Uint64 // keys and groups named by messages
+	Forgets       atomic.Uint64 // epochs that were ended in which the local cache was live
 }
 
 // stripe is what the tracker knows of a part of the keys.
@@ -100,8 +106,8 @@ func New(local localcache.Cache, maxAge time.Duration) *Tracker {
 	return t
 }
 
-// Hit returns the entry of k that may be handed out at now, or nil. It takes no lock and allocates nothing. It asks for trust first, then for
-// the entry and last for the epoch, because trust that is given later may be given for what was evicted meanwhile:
+// Hit returns the entry of k that may be handed out at now, or nil. It takes no lock and allocates nothing. It asks for trust first, then
+// for the entry and last for the epoch: trust that is renewed after the entry was found may rest on a message that has evicted it.
 //
 //	Get: finds the entry, of this epoch        (there is no trust: it has run out)
 //	                                           what was late is applied and evicts the entry; trust is renewed
@@ -118,8 +124,8 @@ func (t *Tracker) Hit(k Key, now int64) *localcache.Entry {
 	return e
 }
 
-// Stale returns the entry of k, which has expired, if it could be handed out had it not: no invalidation of it was missed. Else nil. It asks
-// in the order of Hit.
+// Stale returns the entry of k if it has expired and no invalidation of it was missed, so that nothing but its deadline keeps Hit from
+// returning it; else nil. It asks in the order of Hit.
 func (t *Tracker) Stale(k Key, now int64) *localcache.Entry {
 	if t.trusted.Load() <= now {
 		return nil
@@ -230,9 +236,9 @@ func (t *Tracker) enter(k Key) *stripe {
 	return s
 }
 
-// store keeps e under k, if it is of the server that the listener is connected to, no transaction of ours is writing k, and no group
-// of it was removed since so many removals had been applied; else it deletes what is there. The caller holds the stripe's lock
-// and has checked everything else.
+// store keeps e under k, if its row is of the server that the listener is connected to, no transaction of ours is writing k, and no
+// group of it was removed since the operation began, when applied was counted; else it deletes what is there. The caller holds the
+// stripe's lock and has checked everything else.
 func (t *Tracker) store(k Key, e *localcache.Entry, epoch uint32, server int64, tags []string, applied removals) {
 	if own := t.server.Load(); (own != 0 && server != own) || t.stripe(k).txs[k] != nil || !t.admit(k, tags, applied) {
 		t.local.Delete(k)

@@ -21,14 +21,15 @@ func newEpoch() uint32 {
 	}
 }
 
-// trust is until when the local cache may be served, as each that must be trusted says.
+// trust has the times until which the listener, the pulse and what is known of shards are trusted. The local cache may be served until the
+// earliest of them.
 type trust struct {
 	mu                     sync.Mutex
 	listener, pulse, shard int64
 }
 
-// AlwaysOn makes the local cache live for good, where there is no listener and maxAge bounds the staleness. It is called once, before
-// use.
+// AlwaysOn has the listener and the pulse trusted for good, where there is neither and only maxAge bounds how stale a hit may be. It is
+// called once, before use.
 func (t *Tracker) AlwaysOn() {
 	t.trust.mu.Lock()
 	t.trust.listener, t.trust.pulse = math.MaxInt64, math.MaxInt64
@@ -41,10 +42,10 @@ func (t *Tracker) AlwaysOn() {
 // Live says whether the local cache is live: not bypassed, and trusted.
 func (t *Tracker) Live() bool { return t.epoch.Load() != 0 && mono.Now() < t.trusted.Load() }
 
-// TrustListener says that everything that was published before now has been applied, and that the listener is trusted until
-// trusted. After a Down it begins a new epoch.
+// TrustListener says that the listener is trusted until trusted. The caller counts that from a moment, not later than now: what was
+// published before that moment has been applied. After a Down it begins a new epoch.
 func (t *Tracker) TrustListener(trusted time.Time) {
-	t.extend(&t.trust.listener, trusted)
+	t.setTrust(&t.trust.listener, trusted)
 	if t.epoch.Load() == 0 {
 		t.epoch.Store(newEpoch())
 		t.noteLive()
@@ -52,16 +53,15 @@ func (t *Tracker) TrustListener(trusted time.Time) {
 	}
 }
 
-// TrustPulse says that a pulse found that changes are being published, and that this is trusted until trusted. Entries are
-// served while both the listener and the pulse are trusted.
-func (t *Tracker) TrustPulse(trusted time.Time) { t.extend(&t.trust.pulse, trusted) }
+// TrustPulse says that a pulse found that changes are being published, and that this is trusted until trusted.
+func (t *Tracker) TrustPulse(trusted time.Time) { t.setTrust(&t.trust.pulse, trusted) }
 
 // TrustShard says until when it is known which keys this cache holds, where it is one shard of several. Where it is the only one
 // TrustShard is never called, and its trust has no end.
-func (t *Tracker) TrustShard(trusted time.Time) { t.extend(&t.trust.shard, trusted) }
+func (t *Tracker) TrustShard(trusted time.Time) { t.setTrust(&t.trust.shard, trusted) }
 
-// extend sets one of the three times, which may also come earlier than before.
-func (t *Tracker) extend(until *int64, trusted time.Time) {
+// setTrust sets one of the three times of trust, to a later or an earlier one.
+func (t *Tracker) setTrust(until *int64, trusted time.Time) {
 	t.trust.mu.Lock()
 	defer t.trust.mu.Unlock()
 	*until = mono.At(trusted)
@@ -76,15 +76,15 @@ func (t *Tracker) noteLive() {
 	}
 }
 
-// ended counts the end of an epoch in which the local cache was live. In another, as before the tables are there, there was nothing to
-// forget.
+// ended counts the end of an epoch in which the local cache was live. In one where it never was, as before the tables are there, there
+// was nothing to forget.
 func (t *Tracker) ended(epoch uint32) {
 	if epoch != 0 && epoch == t.lived.Load() {
 		t.Forgets.Add(1)
 	}
 }
 
-// Listening says whether the listener is trusted, whatever the pulse says.
+// Listening says whether the listener is trusted, even if the pulse or the shard is not.
 func (t *Tracker) Listening() bool {
 	t.trust.mu.Lock()
 	defer t.trust.mu.Unlock()
@@ -126,7 +126,8 @@ func (t *Tracker) current(epoch uint32) bool {
 	return epoch != 0 && epoch == t.epoch.Load() && mono.Now() < t.trusted.Load()
 }
 
-// Close is Down, and frees the memory.
+// Close is Down, and frees the memory. The caller has ended the listener before: a later TrustListener would make the local cache live
+// again.
 func (t *Tracker) Close() {
 	t.Down()
 	t.local.Clear()

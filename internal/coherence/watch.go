@@ -44,6 +44,7 @@ func (w *Watch) wake() {
 	}
 }
 
+// wakeAll wakes all watches.
 func (t *Tracker) wakeAll() {
 	for i := range t.stripes {
 		s := &t.stripes[i]

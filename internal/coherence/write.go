@@ -31,8 +31,8 @@ func (t *Tracker) BeginWrite(k Key, version int64, load *Load) *Writer {
 	return w
 }
 
-// Finish ends a write. e is the entry to keep: nil after a delete, an error or an unknown outcome. server is where the
-// row was written, tags are the groups it belongs to.
+// Finish ends a write. e is the entry to keep: nil after a delete, an error or an unknown outcome. server is where the row was
+// written, tags are the row's. Without an entry that may be kept it evicts k.
 func (w *Writer) Finish(e *localcache.Entry, server int64, tags ...string) {
 	t, s := w.t, w.t.stripe(w.key)
 	s.mu.Lock()

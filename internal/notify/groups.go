@@ -10,7 +10,7 @@ import (
 type Group struct {
 	Kind byte   // Tag or Prefix
 	Name string // a hash where keys are hidden: see HiddenTag
-	ID   int64  // of the removal's record; 0: a prefix of keys that are too many to name
+	ID   int64  // of the removal's record; 0: nothing was removed, but too many keys with this prefix have changed to name each
 }
 
 // The kinds of groups, which begin their items.
@@ -19,7 +19,7 @@ const (
 	Prefix = 'p'
 )
 
-// AppendGroup appends the item of a group that was removed.
+// AppendGroup appends the item of a group that was removed. Only tests use it.
 func AppendGroup(b []byte, g Group) []byte {
 	return AppendItem(append(b, g.Kind), g.Name, g.ID)
 }

@@ -5,15 +5,15 @@
 //	        | "3" | "4"          the same, and each key is a hash of the key: see HiddenKey
 //	cache   = 8 hex digits       the cache's id, made by Migrate; 00000000: all caches on the channel
 //	sender  = node window current number | ""
-//	                             of a flush: who flushed, in 8 hex digits; its window in ms, in 4; and how far that is stretched
-//	                             now, in 4; the flush's number, in 4; or nobody, all zeros. Node 0 and a window: a node that
-//	                             receives no notifications
+//	                             kinds 1 and 3 say who flushed, in 8 hex digits; its window in ms, in 4; how far that is
+//	                             stretched now, in 4; the flush's number, in 4; all zeros: nobody; node 0 and a window: a node
+//	                             that receives no notifications. Kinds 2 and 4 have no sender
 //	item    = length ":" key version+ ";"      length of key in bytes, decimal; version in 16 hex digits, newest first
 //	        | "t" length ":" tag id ";"        all entries with the tag were removed; id of the removal in 16 hex digits
 //	        | "p" length ":" prefix id ";"     all entries whose keys begin with the prefix were, or too many to name have changed; then
 //	                                           id is 0
 //
-// "*" says: forget everything. Version 0 belongs to no write: it invalidates the key whatever version is held. A new format
+// "*" says: forget everything. Version 0 belongs to no write: it invalidates the key whatever version a node has. A new format
 // gets new kinds: a node that does not know a kind forgets everything, so old and new releases may run together. The SQL side of
 // the format is cache_publish, cache_item and cache_remove in sqlc/migrations. Where keys are hidden a tag is a hash too, see
 // HiddenTag, and the removal of a prefix is "*".
@@ -52,7 +52,7 @@ const (
 	MaxPayload = 7999
 )
 
-// AppendItem appends the item of one key and its versions, newest first. Only tests make messages here: the nodes' are made by SQL.
+// AppendItem appends the item of one key and its versions, newest first. Only tests use it: the messages of nodes are made by SQL.
 func AppendItem(b []byte, key string, versions ...int64) []byte {
 	b = strconv.AppendInt(b, int64(len(key)), 10)
 	b = append(b, ':')
@@ -90,17 +90,17 @@ func StretchedSender(node uint32, window, current time.Duration, number uint16) 
 // UnnotifiedSender is the sender in the messages of a flush by a node that receives no notifications. Others do not take it for one that leads.
 func UnnotifiedSender(window time.Duration) string { return StretchedSender(0, window, window, 0) }
 
-// Unnotified says whether a message is of such a flush.
+// Unnotified says whether a message is of a flush by a node that receives no notifications.
 func (m *Message) Unnotified() bool { return m.Flush && m.Node == 0 && m.Window > 0 }
 
 // A Message is a payload taken apart.
 type Message struct {
 	Cache   string        // the id of the cache that it is about
 	Flush   bool          // it is of a flush: only then the next four are set
-	Node    uint32        // who flushed; 0: nobody who leads
-	Window  time.Duration // of that node
-	Current time.Duration // the same, as far as it is stretched now
-	Number  uint16        // of the flush: that node counts them
+	Node    uint32        // who flushed; 0: an unnotified node, or nobody
+	Window  time.Duration // of that node, as configured
+	Current time.Duration // that the node flushes by now: Window, or longer where it is stretched
+	Number  uint16        // of the flush, as that node counts them
 	Hidden  bool          // keys are hashes
 	Body    string        // items, or All
 }

@@ -34,7 +34,7 @@ func TestAdapt(t *testing.T) {
 	}
 	echoed(t, w, time.Second)
 	expect("no listener", win)
-	w.Listening(true)
+	w.SetListening(true)
 	echoed(t, w, win/lateAt)
 	expect("just in time", win)
 	echoed(t, w, win/lateAt+1)
@@ -45,10 +45,10 @@ func TestAdapt(t *testing.T) {
 	expect("nearly early", 2*win)
 	echoed(t, w, -1)
 	expect("none came", 4*win)
-	w.Listening(false)
+	w.SetListening(false)
 	echoed(t, w, -1)
 	expect("the listener is lost", win)
-	w.Listening(true)
+	w.SetListening(true)
 	for range 10 {
 		echoed(t, w, time.Second)
 	}
@@ -59,7 +59,7 @@ func TestAdapt(t *testing.T) {
 		echoed(t, w, 0)
 	}
 	expect("early for long", win)
-	w.Took(100 * time.Millisecond)
+	w.AddRoundTrip(100 * time.Millisecond)
 	echoed(t, w, 100*time.Millisecond+win/lateAt)
 	expect("in time, for a distant node", win)
 	echoed(t, w, 100*time.Millisecond+win/lateAt+1)
@@ -112,7 +112,7 @@ func TestStretchedOnce(t *testing.T) {
 	t.Parallel()
 	w := New(win, most, false, nil)
 	w.node = 1000
-	w.Listening(true)
+	w.SetListening(true)
 	for range 10 {
 		echoed(t, w, time.Second)
 	}
@@ -127,7 +127,7 @@ func TestStretchedOnce(t *testing.T) {
 	}
 	w.leader = leader{seen: mono.Now(), window: win, current: 4 * win}
 	for late, want := range map[time.Duration]time.Duration{0: 4 * win, time.Hour: win} {
-		if w.succeed(w.leader.seen + int64(late)); w.current != want {
+		if w.adoptWindow(w.leader.seen + int64(late)); w.current != want {
 			t.Errorf("%v after another it flushes by %v, want %v", late, w.current, want)
 		}
 	}

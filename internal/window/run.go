@@ -37,7 +37,7 @@ func (w *Window) Run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			w.last(ctx)
+			w.finish(ctx)
 			return
 		case <-w.wake:
 		case <-timer.C:
@@ -62,9 +62,9 @@ func (w *Window) Run(ctx context.Context) {
 	}
 }
 
-// last waits for the writes that are under way, and flushes what this node wrote and nobody has published: else a pulse
+// finish waits for the writes that are under way, and flushes what this node wrote and nobody has published: else a pulse
 // would have to find it. It takes a second at the most.
-func (w *Window) last(ctx context.Context) {
+func (w *Window) finish(ctx context.Context) {
 	w.mu.Lock()
 	w.closing = true
 	w.mu.Unlock()
@@ -107,8 +107,8 @@ func (w *Window) last(ctx context.Context) {
 	}
 }
 
-// next plans: it returns when the next flush or look of this node is due, and sets watching.lookNext and askNext. It also drops pending
-// changes that are overdue.
+// next plans: it returns when the next flush or look of this node is due, and sets watching.lookNext and askNext, which say what Run
+// does then. It also drops pending changes that the leader must have published: see overdue.
 func (w *Window) next() int64 {
 	t := mono.Now()
 	w.mu.Lock()
@@ -202,21 +202,21 @@ func (w *Window) beginFlush() (sender string, acked []int64) {
 	}
 	t := mono.Now()
 	if !w.leading {
-		w.succeed(t)
+		w.adoptWindow(t)
 	}
 	w.adapt(t)
 	return w.sender(w.announce(t), w.number), acked
 }
 
 // endFlush notes what came of a flush: what is not pending any more, whether this node leads, and when it tries again after an
-// error.
+// error. leadEnded says that it has just stopped leading.
 func (w *Window) endFlush(acked []int64, changes int64, err error) (leadEnded bool) {
 	t := mono.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.flushedAt = t
 	if w.echo.number == w.number && !w.echo.came && (err != nil || changes == 0) {
-		w.echo = echo{} // it has published nothing
+		w.echo = echo{} // this flush has published nothing, so no notification of it will come
 	}
 	switch {
 	case errors.Is(err, ErrBusy):
@@ -227,7 +227,7 @@ func (w *Window) endFlush(acked []int64, changes int64, err error) (leadEnded bo
 	}
 	if err != nil {
 		if !w.leading {
-			w.follow() // takes back what succeed has done
+			w.follow() // takes back the window that adoptWindow has set
 		}
 		return false
 	}

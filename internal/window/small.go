@@ -9,13 +9,13 @@ import (
 	"github.com/pgcache/go/internal/mono"
 )
 
-// What keeps the log small, and from how many bytes of its size on disk on. A flush's DELETE leaves dead rows, and the next flush's
-// scan reads them all; so does every node's pulse.
+// From which size of the log on disk, in bytes, a node makes it smaller, and how often at the most. A flush's DELETE leaves dead rows,
+// and the next flush's scan reads them all; so does every node's pulse.
 const (
 	vacuumAt, vacuumEvery = 1 << 20, time.Second
 	drainAt, drainEvery   = 8 << 20, 10 * time.Second
-	fullAt                = 32 << 20
-	quietAt               = 64 << 10 // when a lead ends, the log is emptied beyond this
+	fullAt                = 32 << 20 // from here writes publish inline
+	quietAt               = 64 << 10 // when a lead ends Drain is due from here already, once in vacuumEvery
 
 	upkeepTimeout = time.Second
 )
@@ -62,7 +62,7 @@ func (w *Window) keepSmall(bytes int64, leadEnded bool) {
 	w.upkeep.running.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), upkeepTimeout)
 		defer cancel()
-		_ = step(ctx) // it may fail, where a lock is held or a right is missing: then the log grows until the next step is due
+		_ = step(ctx) // it fails where a lock is held or a right is missing: then the log grows until the next step is due
 		w.mu.Lock()
 		w.upkeep.busy = false
 		w.mu.Unlock()

@@ -11,20 +11,20 @@ import (
 // its notification is there.
 const (
 	lateAt   = 2  // a notification that takes longer than a half of the window doubles the window
-	earlyAt  = 6  // one that takes less than a sixth shrinks it
-	shrinkBy = 10 // by a tenth
+	earlyAt  = 6  // one that takes less than a sixth of the window shrinks it
+	shrinkBy = 10 // a window shrinks by a tenth of itself
 )
 
 const (
-	// remembered is for how long, after a leader has been silent for three windows, another goes on with the window that it had.
+	// remembered is for how long, after a leader has been silent for three windows, a node that takes over adopts its window.
 	remembered = 2 * time.Second
-	// lostAt is when a notification that has not come, although its window was stretched for it, is no longer awaited.
+	// lostAt is how long after its flush a notification that has not come is taken for lost.
 	lostAt = 5 * time.Second
-	// handOver is how long a leader flushes by a stretched window until it lets another try. Its notifications may be late for
-	// reasons that are its own, as a processor that it shares with others, and would not be late elsewhere.
+	// handOver is how long a leader flushes by a stretched window until it invites others to take over. Its notifications may be
+	// late for reasons that are its own, as a processor that it shares with others, and would not be late elsewhere.
 	handOver = time.Minute
 	// A leader invites others to take over by a message that says a quarter of its window, and flushes by the whole of it. They wait
-	// for two to three of the windows that it says, so they come before its next flush; where nobody does, it leads on.
+	// for two to three of the windows that it says, so they flush before it does; where nobody takes over, it leads on.
 	handOverBy = 4
 )
 
@@ -35,7 +35,7 @@ const (
 //
 //	flush 1 sent                  flush 2 sent    notification 1   <- late by a whole window, but just behind flush 2
 type echo struct {
-	awaited bool          // a flush has been sent whose notification is to be measured; false: the rest is meaningless
+	awaited bool          // a flush has been sent whose notification is timed; false: the rest is meaningless
 	number  uint16        // of that flush
 	sent    int64         // when it was sent
 	came    bool          // its notification was received
@@ -75,23 +75,23 @@ func (r *roundTrip) shortest() time.Duration {
 	return min(r.least[0], r.least[1])
 }
 
-// Took says how long a statement of this node took that publishes nothing: see roundTrip.
-func (w *Window) Took(d time.Duration) {
+// AddRoundTrip notes how long a statement of this node took that publishes nothing: see roundTrip.
+func (w *Window) AddRoundTrip(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.roundTrip.add(d)
 }
 
-// Listening says whether notifications reach this node as they are sent. Only then can it see what a flush costs: one that polls
+// SetListening says whether notifications reach this node as they are sent. Only then can it see what a flush costs: a node that polls
 // receives them when it polls.
-func (w *Window) Listening(yes bool) {
+func (w *Window) SetListening(yes bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.listening, w.echo = yes, echo{}
 }
 
-// adapt stretches or shrinks the window by what an earlier flush has shown, and awaits the notification of the one that is
-// about to be sent, if no other is awaited. With the mutex held.
+// adapt stretches or shrinks the window by how late the notification of an earlier flush was, and times that of the flush that is
+// about to be sent, unless the earlier one is still awaited. With the mutex held.
 func (w *Window) adapt(t int64) {
 	w.number++
 	e := &w.echo
@@ -109,7 +109,8 @@ func (w *Window) adapt(t int64) {
 			w.shrink()
 		}
 	case age > lostAt:
-		// There is a listener, and it would have been found out if it did not live.
+		// The notification is lost, but the listener is not: a lost one would have been noticed by now, and SetListening would have
+		// ended the echo. So the flush that is about to be sent is timed instead.
 	case age-w.roundTrip.shortest() > w.current/lateAt:
 		w.stretch(t)
 		return
@@ -141,10 +142,10 @@ func (w *Window) announce(t int64) time.Duration {
 	return max(w.current/handOverBy, w.window).Truncate(time.Millisecond)
 }
 
-// succeed is called when a node that does not lead is about to flush: it goes on with the window that the last leader had. Already
-// this flush must say so: after one that says the configured window, the others would wait no longer than that for the next. With
-// the mutex held.
-func (w *Window) succeed(t int64) {
+// adoptWindow is called when a node that does not lead is about to flush. It sets the window that the last leader flushed by, if that
+// was stretched, else the configured one. Already this flush must say so: after one that says the configured window, the others would
+// wait no longer than that for the next. With the mutex held.
+func (w *Window) adoptWindow(t int64) {
 	l := &w.leader
 	w.current, w.handOverFrom = w.window, t
 	// A window that is only configured longer shows nothing of what flushes cost.
@@ -155,10 +156,10 @@ func (w *Window) succeed(t int64) {
 
 // lead is called after a flush that has published something and returned at t. With the mutex held.
 func (w *Window) lead(t int64) {
-	w.leading, w.empty, w.publishedAt = true, 0, t
+	w.leading, w.empty, w.notifiedAt = true, 0, t
 }
 
-// follow is called when this node does not lead, or no longer. With the mutex held.
+// follow has this node step down if it leads, and go back to its configured window. With the mutex held.
 func (w *Window) follow() {
 	w.leading, w.inviting, w.current, w.echo = false, false, w.window, echo{}
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/pgcache/go/internal/notify"
 )
 
-// A node that receives no notifications, because it has no listener or that is down, can't hear who else flushes. If each such node
-// flushed once a window, each would wake all listening sessions once a window. So before it flushes it asks how old the oldest change
-// in the log is:
+// unnotified is the state of a node that receives no notifications, because it has no listener or its listener is down. It can't hear
+// who else flushes. If each such node flushed once a window, each would wake all listening sessions once a window. So before it flushes
+// it asks how old the oldest change in the log is:
 //
 //	this node               another           the log
 //	logs v1                                   v1
@@ -20,22 +20,22 @@ import (
 //	asks, a window after v1                   v2 is younger than that: somebody flushes, and v1 is published
 //
 // Where others flush it asks again only after two to three of the windows that they seem to flush by, and takes over where the log then
-// holds a change as old as that. Its messages say that it is unnotified, so that no listening node leaves the log to it: an unnotified node can't
-// see what a flush costs. A listening node that writes leads instead, and one that does not takes over by Relieve.
+// holds a change as old as that. Its messages say that it is unnotified, so that no listening node takes it for a leader: an unnotified
+// node can't see what a flush costs. A listening node that writes leads instead, and one that does not write takes over by Relieve.
 type unnotified struct {
 	yes      bool          // the rest is meaningless if it is false
-	follows  bool          // others were last seen to flush
+	follows  bool          // others were seen to flush when it last asked
 	others   time.Duration // the window that they seem to flush by, up to maxWindow
 	patience time.Duration // this node flushes if the log holds a change as old as that
 	since    int64         // when it last took over
 }
 
-// unnotifiedSlack, and a hundredth of the age of the oldest change, is how much older a change must be to be taken for published: the
-// clocks of node and server do not run equally fast.
+// A pending change is taken for published when it is older than the oldest change in the log by unnotifiedSlack and a hundredth of that
+// one's age: the clocks of node and server do not run equally fast.
 const unnotifiedSlack = time.Millisecond
 
-// Unnotified says whether this node receives no notifications. Until it is called the node is taken for one that does.
-func (w *Window) Unnotified(yes bool) {
+// SetUnnotified says whether this node receives no notifications. Until it is called the node is taken for one that receives them.
+func (w *Window) SetUnnotified(yes bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.unnotified.yes == yes {
@@ -58,21 +58,21 @@ func (w *Window) ask(ctx context.Context) error {
 	return nil
 }
 
-// takesOver says whether it is for this node to flush, and drops what is pending and was published by others. At sent it asked for the
-// age of the oldest change in the log; below 0: there is none.
+// takesOver says whether this node must flush, and else drops what is pending and was published by others. age is the answer to what it
+// asked at sent: how old the oldest change in the log is; below 0: there is none.
 func (w *Window) takesOver(sent int64, age time.Duration) bool {
 	t := mono.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	d := &w.unnotified
-	if !d.yes {
+	u := &w.unnotified
+	if !u.yes {
 		return true
 	}
-	if age >= d.patience-d.patience/8 { // a change of its own that is due may come out a little younger
-		if d.follows {
-			d.follows, d.patience, d.since = false, d.others, t
-		} else { // slowly too: they may be stretched, and soon flush again
-			d.patience = max(d.patience-d.patience/shrinkBy, w.window)
+	if age >= u.patience-u.patience/8 { // by the server's clock a change of its own that is due may be a little younger
+		if u.follows {
+			u.follows, u.patience, u.since = false, u.others, t
+		} else { // not to the configured window at once: others may flush by a stretched window, and soon again
+			u.patience = max(u.patience-u.patience/shrinkBy, w.window)
 		}
 		return true
 	}
@@ -81,23 +81,23 @@ func (w *Window) takesOver(sent int64, age time.Duration) bool {
 		return false
 	}
 	switch {
-	case d.follows:
-		// The oldest change is no older than their last flush. What was found shrinks slowly: where several unnotified nodes take over by
-		// turns each would forget meanwhile that a node which listens flushes rarely.
-		d.others = max(age, d.others*31/32, w.window)
-	case t-d.since < int64(remembered+3*d.others):
-		d.others *= 2 // it took over from somebody who flushes more rarely than it seemed
+	case u.follows:
+		// The oldest change is no older than their last flush, so their window is at least age. others shrinks slowly: where several
+		// unnotified nodes take over by turns, each would forget meanwhile that a listening node flushes rarely.
+		u.others = max(age, u.others*31/32, w.window)
+	case t-u.since < int64(remembered+3*u.others):
+		u.others *= 2 // it took over from somebody who flushes more rarely than it seemed
 	default:
-		d.others = w.window
+		u.others = w.window
 	}
-	d.others = min(d.others, w.maxWindow)
-	d.follows, d.patience = true, min(patience(d.others), max(w.maxWindow, 3*w.window))
+	u.others = min(u.others, w.maxWindow)
+	u.follows, u.patience = true, min(patience(u.others), max(w.maxWindow, 3*w.window))
 	return false
 }
 
-// dropPublished drops what is pending and is not in the log any more, because it was acknowledged before the oldest change there was
-// made. It reports whether that shows that others have flushed: this node's last flush may have published what was begun before it ended.
-// With the mutex held.
+// dropPublished drops what is pending and was acknowledged before the oldest change in the log was made: it is not in the log any more.
+// It reports whether others have published some of that. What was begun before this node's last flush ended does not show it, because
+// that flush may have published it. With the mutex held.
 func (w *Window) dropPublished(sent int64, age time.Duration) (others bool) {
 	before := sent
 	if age >= 0 {
@@ -125,15 +125,15 @@ func (w *Window) sender(current time.Duration, number uint16) string {
 	return notify.StretchedSender(w.node, w.window, current, number)
 }
 
-// heard is what a listening node knows of the flushes of unnotified ones.
+// heard is what a listening node knows of the flushes of unnotified nodes.
 type heard struct {
-	last   int64         // when one was last received
+	last   int64         // when the last was received
 	n      int           // how many have come with pauses of relieveWithin at the most
-	window time.Duration // the shortest of theirs
+	window time.Duration // the shortest window of those nodes
 }
 
-// A listening node relieves unnotified ones that have flushed at least so often, with no longer pause. Where they flush more rarely little is
-// won.
+// A listening node relieves unnotified nodes when they have flushed relieveAfter times with pauses of relieveWithin at the most. Where
+// they flush more rarely little is won.
 const (
 	relieveAfter  = 8
 	relieveWithin = 250 * time.Millisecond
@@ -146,8 +146,8 @@ func (h *heard) add(window time.Duration, t int64) {
 	h.last, h.n, h.window = t, h.n+1, min(h.window, window)
 }
 
-// Relieve has this node flush, and so lead, where only unnotified nodes seem to. It is for the pulse to call: pulses of different nodes come at
-// different times, and when one has flushed the others hear it.
+// Relieve has this node flush, and so lead, where only unnotified nodes seem to flush. The pulse calls it: pulses of different nodes come
+// at different times, so one node flushes, and the others receive that and do not.
 func (w *Window) Relieve(ctx context.Context) error {
 	t := mono.Now()
 	w.mu.Lock()

@@ -21,7 +21,7 @@ func unnotifiedBubble(t *testing.T, most time.Duration, test func(t *testing.T, 
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{began: time.Now(), oldest: -1}
 		w := New(win, most, false, s)
-		w.Unnotified(true)
+		w.SetUnnotified(true)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); w.Run(ctx) }()
@@ -120,7 +120,7 @@ func TestUnnotifiedIsNeverQuiet(t *testing.T) {
 		if w.led(mono.Now()) {
 			t.Error("it is led by what it does not hear")
 		}
-		w.Unnotified(false)
+		w.SetUnnotified(false)
 		time.Sleep(win)
 		if !w.Begin(false, 3) {
 			t.Error("when it hears again a quiet write does not publish inline")
@@ -206,12 +206,12 @@ func TestRelieve(t *testing.T) {
 		"by a poll":           {repeat(notify.Message{Flush: true}, 2*relieveAfter), win, nil, false},
 		"by a shorter window": {append(repeat(unnotified, relieveAfter), longer), win, nil, false},
 		"beside a leader":     {repeat(unnotified, relieveAfter), win, func(w *Window) { w.Received(flushOf(1)) }, false},
-		"by a poller":         {repeat(unnotified, relieveAfter), win, func(w *Window) { w.Listening(false) }, false},
+		"by a poller":         {repeat(unnotified, relieveAfter), win, func(w *Window) { w.SetListening(false) }, false},
 		"long ago":            {repeat(unnotified, relieveAfter), win, func(*Window) { time.Sleep(relieveWithin) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *Window, s *script) {
-				w.Listening(true)
+				w.SetListening(true)
 				for _, m := range c.messages {
 					time.Sleep(c.pause)
 					w.Received(m)

@@ -11,8 +11,8 @@ import (
 const (
 	// leastLook is the shortest pause between two looks at the log, also of a node whose window is shorter.
 	leastLook = 10 * time.Millisecond
-	// lookPause is how many times as long as a look takes the pause after it is at least: a look reads the dead rows that nobody
-	// could remove from the log, and every node may look.
+	// The pause after a look is at least lookPause times as long as the look takes, up to maxWindow: a look reads the dead rows that
+	// nobody could remove from the log, and every node may look.
 	lookPause = 10
 )
 
@@ -24,7 +24,7 @@ type watching struct {
 
 	lookedAt int64         // when it last looked, and found nothing
 	took     time.Duration // how long that look took, without the way to the server and back
-	cost     time.Duration // the shorter of the last two: one that took long by chance does not count
+	cost     time.Duration // how long a look takes: the shorter of the last two, so that one which took long by chance does not count
 	lookNext bool          // what Run has planned is a look
 }
 
@@ -51,6 +51,7 @@ func (w *Window) WatchTx(d time.Duration, open func() bool) {
 	w.watch(t, &w.watching.txUntil, d)
 }
 
+// watch extends *until, and wakes Run if no looks are planned. With the mutex held.
 func (w *Window) watch(t int64, until *int64, d time.Duration) {
 	if w.watching.ends() < t {
 		defer w.signal()
@@ -100,7 +101,8 @@ func (w *Window) look(ctx context.Context) error {
 	return w.flush(ctx)
 }
 
-// watched reports whether there is still something to look for. Transactions that are noted while it asks whether any is open count.
+// watched reports whether there is still something to look for. If WatchTx is called while txOpen runs, its transaction counts even where
+// txOpen did not see it.
 func (w *Window) watched() bool {
 	w.mu.Lock()
 	until, open := w.watching.txUntil, w.watching.txOpen

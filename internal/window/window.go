@@ -38,10 +38,9 @@ const (
 	emptyFlushes = 3           // a leader steps down after so many flushes in a row that found no change
 	maxRetry     = time.Second // the longest pause after a flush that failed
 
-	// overdue, and two of the leader's windows, is how long past its due time another node must have been seen to lead for a
-	// pending change to be dropped. A flush may publish a change without listing its version: it lists sixteen of a key at the
-	// most, and none where it publishes "everything". The change was committed before those flushes, so one of them has
-	// published it.
+	// A pending change is dropped when a flush of the leader has come that is later than the change was due, by more than overdue and
+	// two of the leader's windows. No notification may ever list its version: a flush lists sixteen of a key at the most, and none
+	// where it publishes "everything". The change was committed before that flush, so one of the leader's flushes has published it.
 	overdue = 250 * time.Millisecond
 
 	// immediateWindow is the least window of a node whose writes all publish inline. It matters only while some node polls:
@@ -77,20 +76,20 @@ type Window struct {
 
 	flushing chan struct{} // held by the one flush of this node that is under way
 
-	mu          sync.Mutex
-	pending     map[int64]*change // own writes that nobody is known to have published, by version
-	earliest    int64             // a lower bound of when they are due; MaxInt64: none is; MinInt64: to be computed anew
-	planned     int64             // when Run's timer goes off; MaxInt64: never
-	publishedAt int64             // when this node last received or made a notification
-	flushedAt   int64             // when its last flush returned, with or without an error
-	retry       time.Duration     // the pause after a flush that failed; 0: the last one did not
-	full        bool              // the log is larger than fullAt: writes publish inline until a flush finds it smaller
-	closing     bool              // Run is ending: writes publish inline
-	upkeep      upkeep
+	mu         sync.Mutex
+	pending    map[int64]*change // own writes that nobody is known to have published, by version
+	earliest   int64             // no pending change is due before; MaxInt64: none is due; MinInt64: to be computed anew
+	planned    int64             // when Run's timer goes off; MaxInt64: never
+	notifiedAt int64             // when this node last received or made a notification
+	flushedAt  int64             // when its last flush returned, with or without an error
+	retry      time.Duration     // the pause after a flush that failed; 0: the last one did not
+	full       bool              // the log is larger than fullAt: writes publish inline until a flush finds it smaller
+	closing    bool              // Run is ending: writes publish inline
+	upkeep     upkeep
 
 	leading bool   // this node leads
 	empty   int    // its flushes in a row that found nothing
-	leader  leader // another node
+	leader  leader // the other node that was last seen to flush
 
 	watching   watching
 	unnotified unnotified
@@ -99,8 +98,8 @@ type Window struct {
 
 	current      time.Duration // what this node flushes by while it leads: window, or stretched
 	handOverFrom int64         // handOver counts from here: when current was first stretched, or others were last invited to take over
-	inviting     bool          // others were: it steps down for any of them whose window is as long
-	listening    bool          // see Listening
+	inviting     bool          // others were invited to take over: it steps down for any of them whose window is as long
+	listening    bool          // see SetListening
 	number       uint16        // of its last flush
 	echo         echo
 	roundTrip    roundTrip
@@ -115,12 +114,12 @@ type change struct {
 	acked bool  // End was called: a flush sent from now on publishes it if it has committed; if it commits later, a pulse does
 }
 
-// leader is the other node that was last seen to flush, of those that may lead this one if there is such.
+// leader is the other node that was last seen to flush. While one that may lead this node flushes, others that may not are left out.
 type leader struct {
 	node     uint32
-	seen     int64 // when its last flush was received; 0: none was
-	window   time.Duration
-	current  time.Duration // window, or as far as it is stretched
+	seen     int64         // when its last flush was received; 0: none was
+	window   time.Duration // as configured there
+	current  time.Duration // that it flushes by: window, or longer where it is stretched
 	patience time.Duration // how long it may be silent until this node takes over
 }
 
@@ -135,11 +134,11 @@ func New(window, maxWindow time.Duration, immediate bool, log Log) *Window {
 	return &Window{
 		window: window, maxWindow: max(window, maxWindow), current: window, immediate: immediate, node: newNode(), log: log, flushing: make(chan struct{}, 1),
 		pending: map[int64]*change{}, wake: make(chan struct{}, 1),
-		publishedAt: mono.Now() - int64(time.Hour), // so that the first write publishes inline
-		earliest:    math.MaxInt64,
-		planned:     math.MaxInt64,
-		flushedAt:   longAgo,
-		watching:    watching{until: longAgo, txUntil: longAgo, lookedAt: longAgo},
+		notifiedAt: mono.Now() - int64(time.Hour), // so that the first write publishes inline
+		earliest:   math.MaxInt64,
+		planned:    math.MaxInt64,
+		flushedAt:  longAgo,
+		watching:   watching{until: longAgo, txUntil: longAgo, lookedAt: longAgo},
 	}
 }
 
@@ -161,9 +160,9 @@ func (w *Window) Begin(forceInline bool, versions ...int64) (inline bool) {
 	t := mono.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	// An unnotified node does not know whether the system is quiet. While a node leads, the time since the last notification does not show that the system is quiet: under load flushes
-	// are late.
-	quiet := !w.unnotified.yes && !w.leading && !w.led(t) && t-w.publishedAt >= int64(w.window)
+	// The system is quiet when no notification has come for a window. That does not count on an unnotified node, which receives
+	// none, nor while some node leads, because under load its flushes are late.
+	quiet := !w.unnotified.yes && !w.leading && !w.led(t) && t-w.notifiedAt >= int64(w.window)
 	inline = forceInline || w.immediate || w.full || w.closing || quiet
 	// Inline writes are registered too: while some node polls they are also logged. They are registered before the statement is
 	// sent, because the notification may arrive before the reply.
@@ -173,8 +172,9 @@ func (w *Window) Begin(forceInline bool, versions ...int64) (inline bool) {
 	return inline
 }
 
-// led reports whether another node leads this one: it has flushed within the last three of its windows, its window is at most this
-// node's, and it is not stretched further than this node's may be. Then it flushes what is pending here in time.
+// led reports whether another node leads this one: it has flushed within the last three of its windows, its configured window is at
+// most this node's, and it is stretched to maxWindow of this node at the most. Then it flushes in time what is pending here. With the
+// mutex held.
 func (w *Window) led(t int64) bool {
 	l := &w.leader
 	return l.seen != 0 && l.window <= w.window && l.current <= w.maxWindow && t-l.seen < 3*int64(l.current)
@@ -189,7 +189,7 @@ func (w *Window) End(version int64, outcome Outcome) {
 	}
 	t := mono.Now()
 	if outcome == Published {
-		w.publishedAt = t
+		w.notifiedAt = t
 	}
 	c := w.pending[version]
 	if c == nil {
@@ -222,7 +222,7 @@ func (w *Window) Received(m notify.Message) {
 	t := mono.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.publishedAt = t
+	w.notifiedAt = t
 	if m.Flush && m.Node == w.node {
 		w.echo.received(m.Number, t)
 	}
@@ -246,7 +246,8 @@ func (w *Window) Received(m notify.Message) {
 // patience draws how long a leader may be silent before this node takes over: random, so that not all do at once.
 func patience(window time.Duration) time.Duration { return 2*window + rand.N(window+1) }
 
-// after returns when this node is to do what is due at due: later while another node leads, which will do it.
+// after returns when this node flushes or looks for what is due at due: later while another node leads, which mostly flushes it before.
+// With the mutex held.
 func (w *Window) after(due, t int64) int64 {
 	if w.unnotified.yes {
 		return w.unnotifiedAfter(due)

@@ -83,7 +83,7 @@ func (d *database) join(window time.Duration) *node { return d.joinUpTo(window, 
 func (d *database) joinUpTo(window, most time.Duration) *node {
 	n := &node{d: d, news: make(chan notification, 10_000), received: map[int64]time.Time{}, since: time.Now()}
 	n.Window = New(window, most, false, n)
-	n.Listening(true)
+	n.SetListening(true)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.nodes = append(d.nodes, n)
@@ -307,7 +307,7 @@ func (n *node) pulse(ctx context.Context) {
 		took := n.distance + max(0, time.Until(n.d.busy)) + n.d.lag.reply
 		n.d.mu.Unlock()
 		if able {
-			n.Took(took)
+			n.AddRoundTrip(took)
 		}
 		if old && able {
 			_ = n.FlushNow(ctx) // a node whose flush fails forgets what it holds
@@ -351,8 +351,8 @@ func (d *database) stall() {
 // mute changes whether a node's listener is down.
 func (n *node) mute(yes bool) {
 	n.set(func(n *node) { n.silent, n.since = yes, time.Now() })
-	n.Listening(!yes)
-	n.Unnotified(yes)
+	n.SetListening(!yes)
+	n.SetUnnotified(yes)
 }
 
 // is asks how a node fares.
