@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pgcache/go/internal/migrate"
@@ -75,6 +76,8 @@ func (c *Cache) Doctor(ctx context.Context) ([]Finding, error) {
 		f  func(ctx context.Context) error
 	}{
 		{"the tables' statistics", d.tables},
+		{"the guards", d.guards},
+		{"subscriptions", d.subscribed},
 		{"prepared transactions", d.recovered},
 		{"old transactions", func(ctx context.Context) error { return d.snapshots(ctx, doctorOld) }},
 		{"the watched tables", d.watches},
@@ -202,10 +205,36 @@ func (d *doctor) tables(ctx context.Context) error {
 		if t.Dead > doctorDead && t.Dead > t.Live {
 			d.find("dead-rows", Warning, fmt.Sprintf("%s has %d dead rows beside %d live ones", t.Name, t.Dead, t.Live), "VACUUM "+t.Name+"; see also old-transaction and autovacuum")
 		}
-		if t.Disabled != "" {
-			d.find("guards", Fault, fmt.Sprintf("triggers of %s do not fire in every session: %s: what others change is not published", t.Name, t.Disabled),
-				"ALTER TABLE "+t.Name+" ENABLE ALWAYS TRIGGER of each")
+	}
+	return err
+}
+
+func (d *doctor) guards(ctx context.Context) error {
+	faults, err := d.c.store.GuardFaults(ctx)
+	var gone, disabled []string
+	for _, f := range faults {
+		if f.Gone {
+			gone = append(gone, f.Name)
+		} else {
+			disabled = append(disabled, f.Name)
 		}
+	}
+	table := d.c.store.Names.Table()
+	if gone != nil {
+		d.find("guards", Fault, fmt.Sprintf("triggers of %s are gone: %s: what others change is not published", table, strings.Join(gone, ", ")), "run Migrate, which makes them again")
+	}
+	if disabled != nil {
+		d.find("guards", Fault, fmt.Sprintf("triggers of %s do not fire in every session: %s: what others change is not published", table, strings.Join(disabled, ", ")),
+			"ALTER TABLE "+table+" ENABLE ALWAYS TRIGGER of each")
+	}
+	return err
+}
+
+func (d *doctor) subscribed(ctx context.Context) error {
+	tables, err := d.c.store.Subscribed(ctx)
+	if len(tables) > 0 {
+		d.find("replicated", Fault, "a subscription fills the cache's own tables: "+strings.Join(tables, ", ")+": what it brings is of another cache",
+			"leave tables whose names begin with cache_ (after the Prefix) out of the publication")
 	}
 	return err
 }

@@ -77,14 +77,22 @@ func TestDoctor(t *testing.T) {
 
 	entries := w.object("cache_entries")
 	w.exec("ALTER TABLE " + entries + " DISABLE TRIGGER cache_guard_update")
-	finds(t, c, "guards", "cache_guard_update")
+	finds(t, c, "guards", "do not fire", "cache_guard_update")
+	w.exec("DROP TRIGGER cache_guard_update ON " + entries)
+	finds(t, c, "guards", "are gone", "cache_guard_update")
+	if err := w.c.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	well(t, c, "guards that Migrate has made again", ofOthers)
 	w.exec("ALTER TABLE " + entries + " SET (autovacuum_enabled = off)")
 	finds(t, c, "autovacuum", entries[:strings.Index(entries, ".")])
 	w.exec("CREATE INDEX ON " + entries + " (written_at)")
 	w.exec("INSERT INTO " + entries + " (key, value) SELECT i::text, '1' FROM generate_series(1, 6000) i")
 	w.exec("UPDATE " + entries + " SET written_at = written_at + interval '1 second'")
+	w.counted(6000)
 	finds(t, c, "hot-updates", "of 6000 updates")
 	w.exec("UPDATE " + entries + " SET written_at = written_at + interval '1 second'")
+	w.counted(12000)
 	finds(t, c, "dead-rows", "dead rows")
 
 	w.exec("ALTER TABLE " + entries + " SET LOGGED")
@@ -93,6 +101,14 @@ func TestDoctor(t *testing.T) {
 	if f := finds(t, w.node0(), "schema", "version 1"); f.Severity != pgcache.Fault || f.Severity.String() != "fault" {
 		t.Error(f)
 	}
+}
+
+// counted waits until the statistics have so many updates of entries. A session of PostgreSQL 14 reports what it did with a later statement.
+func (w *watched) counted(updates int) {
+	w.t.Helper()
+	eventually(w.t, "the updates are counted", func() bool {
+		return w.count("SELECT n_tup_upd FROM pg_stat_user_tables WHERE relid = '"+w.object("cache_entries")+"'::regclass") >= updates
+	})
 }
 
 // node0 returns a node that is not waited for.

@@ -175,3 +175,25 @@ func TestShards_MovePassesOverALostStep(t *testing.T) {
 	ok(t, s.Set(ctx, key, 1))
 	wantOn(t, s, key, 1, true)
 }
+
+// A server that was restored from a backup has an old map: a node that knows a later one says so, and goes on by the later one.
+func TestShards_RestoredFromABackup(t *testing.T) {
+	t.Parallel()
+	w := newShardWorld(t, "a", "b")
+	l := &logs{}
+	s, _ := w.faulty(func(o *pgcache.Options) { o.Logger = l.logger() }, "a", "b")
+	w.ready(s)
+	ctx := t.Context()
+	key := movingTo(t, s, []string{"a"}, "b", "a")
+	for epoch, step := range [][2]string{{"v1:a,b", "v1:a"}, {"v1:a", ""}, {"v1:a", "v1:a,b"}, {"v1:a,b", ""}} {
+		w.record(3+epoch, step[0], step[1], "a", "b")
+	}
+	follows(t, key, "b", s)
+	ok(t, s.Set(ctx, key, 1))
+	if strings.Contains(l.String(), "lost steps") {
+		t.Error("it is behind before it was restored")
+	}
+	w.record(4, "v1:a", "", "b")
+	eventually(t, "it says so", func() bool { return strings.Contains(l.String(), "lost steps") })
+	wantOn(t, s, key, 1, true)
+}

@@ -45,6 +45,7 @@ type shard struct {
 	turn   chan struct{} // of who looks
 	lease  atomic.Pointer[lease]
 	failed atomic.Pointer[failedLook]
+	behind atomic.Bool // it was warned that the server has an old map
 }
 
 // lease says until when a server's state of the map is fresh enough. Both clocks count: the monotonic one stands still while a machine is
@@ -173,6 +174,7 @@ func (s *Shards) learn(sh *shard, state store.Shard) error {
 		if r.epoch == state.Epoch && (r.text != state.Map || r.to != state.Next) {
 			return wrong("this node follows another map of the same epoch, which the servers have lost, as by a failover")
 		}
+		sh.watchBehind(r, state)
 		return nil
 	}
 	r, err := s.routesOf(state)
@@ -185,6 +187,19 @@ func (s *Shards) learn(sh *shard, state store.Shard) error {
 	}
 	s.install(r)
 	return nil
+}
+
+// watchBehind warns, once, of a server that has lost more than the last step: it was restored from a backup, or has failed over to a standby
+// that was far behind. No node that knows r looks there for a key that has moved since. One that reaches this server alone would.
+func (sh *shard) watchBehind(r *routes, state store.Shard) {
+	members, _ := shardmap.Parse(r.to)
+	behind := state.Epoch < r.epoch-1 && slices.Contains(append(members, r.names...), sh.name)
+	if behind && !sh.behind.Swap(true) {
+		sh.c.warn("the server of this shard has lost steps of the map, as by a restore from a backup: drop the cache's tables there and call Migrate, or call Move with the names of the map",
+			"shard", sh.name, "recorded", state.Map, "epoch", state.Epoch, "map", r.text)
+	} else if !behind {
+		sh.behind.Store(false)
+	}
 }
 
 // routesOf makes routes of a state. Its err says which shards this node lacks.

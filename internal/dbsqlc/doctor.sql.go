@@ -9,6 +9,43 @@ import (
 	"context"
 )
 
+const GuardFaults = `-- name: GuardFaults :many
+SELECT g.name::text AS name, (t.tgname IS NULL)::boolean AS gone
+FROM unnest('{insert,update,rekey,rename,delete,truncate,applied}'::text[]) AS w (word)
+CROSS JOIN LATERAL (SELECT 'cache_guard_' || w.word AS name) g
+LEFT JOIN pg_catalog.pg_trigger t ON t.tgrelid = to_regclass('/* TEMPLATE: prefix */cache_entries') AND t.tgname = g.name
+WHERE t.tgname IS NULL OR t.tgenabled <> 'A' AND (t.tgenabled <> 'R' OR w.word <> 'applied') ORDER BY w.word
+`
+
+type GuardFaultsRow struct {
+	Name string
+	Gone bool
+}
+
+// The guards that are gone, or do not fire in every session where they should.
+func (q *Queries) GuardFaults(ctx context.Context) ([]GuardFaultsRow, error) {
+	rows, err := q.db.QueryContext(ctx, GuardFaults)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []GuardFaultsRow
+	for rows.Next() {
+		var i GuardFaultsRow
+		if err := rows.Scan(&i.Name, &i.Gone); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const OldSnapshots = `-- name: OldSnapshots :many
 SELECT x.what::text AS what, x.seconds::float8 AS seconds, x.idle::boolean AS idle, x.hidden::bigint AS hidden FROM (
     SELECT format('session %s of %s (%s)', a.pid, a.usename, a.application_name) AS what,
@@ -130,13 +167,42 @@ func (q *Queries) ServerHealth(ctx context.Context) (ServerHealthRow, error) {
 	return i, err
 }
 
+const SubscribedTables = `-- name: SubscribedTables :many
+SELECT r.srrelid::regclass::text AS name FROM pg_catalog.pg_subscription_rel r
+WHERE r.srrelid IN (to_regclass('/* TEMPLATE: prefix */cache_entries'), to_regclass('/* TEMPLATE: prefix */cache_groups'),
+    to_regclass('/* TEMPLATE: prefix */cache_state'), to_regclass('/* TEMPLATE: prefix */cache_watches'))
+ORDER BY 1
+`
+
+// The cache's own tables that a subscription fills. The others are UNLOGGED: nobody publishes them.
+func (q *Queries) SubscribedTables(ctx context.Context) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, SubscribedTables)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		items = append(items, name)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const TableHealth = `-- name: TableHealth :many
 SELECT c.oid::regclass::text AS name, c.relpersistence::text AS persistence, coalesce(c.reltuples, 0)::float8 AS guessed,
     coalesce(s.n_live_tup, 0)::bigint AS live, coalesce(s.n_dead_tup, 0)::bigint AS dead,
     coalesce(s.n_tup_upd, 0)::bigint AS updates, coalesce(s.n_tup_hot_upd, 0)::bigint AS hot_updates,
-    (coalesce(array_to_string(c.reloptions, ','), '') ~* 'autovacuum_enabled=(off|false|no|0)')::boolean AS no_autovacuum,
-    coalesce((SELECT string_agg(t.tgname::text, ', ' ORDER BY t.tgname) FROM pg_catalog.pg_trigger t
-        WHERE t.tgrelid = c.oid AND starts_with(t.tgname::text, 'cache_guard_') AND t.tgenabled <> 'A'), '')::text AS disabled
+    (coalesce(array_to_string(c.reloptions, ','), '') ~* 'autovacuum_enabled=(off|false|no|0)')::boolean AS no_autovacuum
 FROM (VALUES (to_regclass('/* TEMPLATE: prefix */cache_entries')), (to_regclass('/* TEMPLATE: prefix */cache_changes')),
     (to_regclass('/* TEMPLATE: prefix */cache_notices')), (to_regclass('/* TEMPLATE: prefix */cache_groups')),
     (to_regclass('/* TEMPLATE: prefix */cache_leases'))) AS o (oid)
@@ -153,7 +219,6 @@ type TableHealthRow struct {
 	Updates      int64
 	HotUpdates   int64
 	NoAutovacuum bool
-	Disabled     string
 }
 
 func (q *Queries) TableHealth(ctx context.Context) ([]TableHealthRow, error) {
@@ -174,7 +239,6 @@ func (q *Queries) TableHealth(ctx context.Context) ([]TableHealthRow, error) {
 			&i.Updates,
 			&i.HotUpdates,
 			&i.NoAutovacuum,
-			&i.Disabled,
 		); err != nil {
 			return nil, err
 		}

@@ -144,7 +144,13 @@ func step(ctx context.Context, db *sql.DB, n store.Names) (done bool, err error)
 		}
 		if have == len(all) {
 			// Objects that were dropped by hand are made again: what is there stays as it is.
-			if !slices.ContainsFunc(objects, func(o store.Held) bool { return !o.There }) {
+			lacks := slices.ContainsFunc(objects, func(o store.Held) bool { return !o.There })
+			if !lacks {
+				if lacks, err = store.GuardsGone(ctx, tx, n); err != nil {
+					return false, err
+				}
+			}
+			if !lacks {
 				return true, hide(ctx, tx, n, all[have-1])
 			}
 			have = 0

@@ -60,10 +60,12 @@ func Dial(err error) bool {
 	return errors.As(err, &op) && op.Op == "dial"
 }
 
-// Conflict says that the server asks for the statement to be sent again: a serialization failure or a deadlock.
+// Conflict says that the server did not do the statement, and would if it was sent again: a serialization failure, a deadlock, or a key
+// that is there already. No statement of ours inserts a key without ON CONFLICT, but while REINDEX CONCURRENTLY runs two at once may
+// go by different indexes.
 func Conflict(err error) bool {
 	s := State(err)
-	return s == "40001" || s == "40P01"
+	return s == "40001" || s == "40P01" || s == "23505"
 }
 
 // NoObject says that a table, a column, a function or a schema is missing: nobody has run Migrate.

@@ -49,7 +49,7 @@ func TestSorts(t *testing.T) {
 		{err: state("57P05"), connection: true, notDone: true},
 		{err: state("25P03"), connection: true, notDone: true},
 		{err: state("57014"), canceled: true},
-		{err: state("23505")},
+		{err: state("23505"), conflict: true},
 		{err: state("53300")},
 		{err: state("40001"), conflict: true},
 		{err: state("40P01"), conflict: true},

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/pgcache/go/internal/dbsqlc"
@@ -13,6 +15,8 @@ type (
 	ServerHealth = dbsqlc.ServerHealthRow
 	// TableHealth is of one of the cache's tables.
 	TableHealth = dbsqlc.TableHealthRow
+	// GuardFault is of a trigger of the table of entries.
+	GuardFault = dbsqlc.GuardFaultsRow
 	// OldSnapshot is of a transaction, or says how many sessions the role can't see.
 	OldSnapshot = dbsqlc.OldSnapshotsRow
 	// WatchFault is of a watched table.
@@ -27,6 +31,22 @@ func (s *Store) ServerHealth(ctx context.Context) (ServerHealth, error) {
 // TableHealth reads the statistics of the cache's tables.
 func (s *Store) TableHealth(ctx context.Context) ([]TableHealth, error) {
 	return retry(ctx, lost, func() ([]TableHealth, error) { return s.q.TableHealth(ctx) })
+}
+
+// GuardFaults reads which guards are gone or disabled.
+func (s *Store) GuardFaults(ctx context.Context) ([]GuardFault, error) {
+	return retry(ctx, lost, func() ([]GuardFault, error) { return s.q.GuardFaults(ctx) })
+}
+
+// GuardsGone says whether a cache that has its tables lacks a guard. db need not be of a Store.
+func GuardsGone(ctx context.Context, db DB, n Names) (bool, error) {
+	faults, err := dbsqlc.New(&rendering{DB: db, names: n, texts: new(sync.Map)}).GuardFaults(ctx)
+	return slices.ContainsFunc(faults, func(f GuardFault) bool { return f.Gone }), err
+}
+
+// Subscribed are the cache's own tables that a subscription fills.
+func (s *Store) Subscribed(ctx context.Context) ([]string, error) {
+	return retry(ctx, lost, func() ([]string, error) { return s.q.SubscribedTables(ctx) })
 }
 
 // OldSnapshots reads which transactions are older than longer.

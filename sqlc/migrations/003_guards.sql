@@ -89,6 +89,27 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- cache_guard_applied is for what a subscription brings from another database: rows of the library's that were published there, not
+-- here. A row that is there already would end the subscription at its INSERT: a tombstone that cache_guard_gone has left, or one of a
+-- node here. Other sessions in which triggers fire as in a replica do without it: they may be the library's.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_guard_applied() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    known boolean := TG_OP = 'UPDATE';
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_stat_get_subscription(NULL) s WHERE s.pid = pg_backend_pid()) THEN
+        RETURN NEW;
+    ELSIF NOT known THEN
+        PERFORM set_config('pgcache.upkeep', 'on', true);
+        DELETE FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = NEW.key;
+        known := FOUND;
+        PERFORM set_config('pgcache.upkeep', '', true);
+    END IF;
+    IF known THEN
+        PERFORM /* TEMPLATE: prefix */cache_changed(NEW.key);
+    END IF;
+    RETURN NEW;
+END $$;
+
 -- A stamp of 0 is no stamp: programs that write every column leave 0 in those that they do not mean.
 CREATE OR REPLACE TRIGGER cache_guard_insert BEFORE INSERT ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
     WHEN (nullif(NEW.stamp, 0) IS DISTINCT FROM NEW.version)
@@ -117,6 +138,9 @@ CREATE OR REPLACE TRIGGER cache_guard_truncate AFTER TRUNCATE ON /* TEMPLATE: pr
     WHEN (current_setting('pgcache.upkeep', true) IS DISTINCT FROM 'on')
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_empty();
 
+CREATE OR REPLACE TRIGGER cache_guard_applied BEFORE INSERT OR UPDATE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
+    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_applied();
+
 -- Also in a session that replicates or restores.
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_insert;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_update;
@@ -124,7 +148,8 @@ ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guar
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_rename;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_delete;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_truncate;
+ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE REPLICA TRIGGER cache_guard_applied;
 
 -- Who changes rows by hand needs none of these: a trigger that fires asks for no EXECUTE, and what it calls, it calls as its owner.
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_changed(text), /* TEMPLATE: prefix */cache_guard_write() FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_guard_gone(), /* TEMPLATE: prefix */cache_guard_empty() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_guard_gone(), /* TEMPLATE: prefix */cache_guard_empty(), /* TEMPLATE: prefix */cache_guard_applied() FROM PUBLIC;

@@ -56,7 +56,7 @@ DECLARE
     f regprocedure;
 BEGIN
     FOREACH f IN ARRAY ARRAY[
-        '/* TEMPLATE: prefix */cache_guard_write()', '/* TEMPLATE: prefix */cache_guard_gone()', '/* TEMPLATE: prefix */cache_guard_empty()',
+        '/* TEMPLATE: prefix */cache_guard_write()', '/* TEMPLATE: prefix */cache_guard_gone()', '/* TEMPLATE: prefix */cache_guard_empty()', '/* TEMPLATE: prefix */cache_guard_applied()',
         '/* TEMPLATE: prefix */cache_set(text, bytea, interval, text, text[])', '/* TEMPLATE: prefix */cache_delete(text)'
     ]::regprocedure[] LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', f, (SELECT p.pronamespace::regnamespace FROM pg_proc p WHERE p.oid = f));

@@ -13,14 +13,27 @@ SELECT current_setting('server_version_num')::int AS version, pg_is_in_recovery(
 SELECT c.oid::regclass::text AS name, c.relpersistence::text AS persistence, coalesce(c.reltuples, 0)::float8 AS guessed,
     coalesce(s.n_live_tup, 0)::bigint AS live, coalesce(s.n_dead_tup, 0)::bigint AS dead,
     coalesce(s.n_tup_upd, 0)::bigint AS updates, coalesce(s.n_tup_hot_upd, 0)::bigint AS hot_updates,
-    (coalesce(array_to_string(c.reloptions, ','), '') ~* 'autovacuum_enabled=(off|false|no|0)')::boolean AS no_autovacuum,
-    coalesce((SELECT string_agg(t.tgname::text, ', ' ORDER BY t.tgname) FROM pg_catalog.pg_trigger t
-        WHERE t.tgrelid = c.oid AND starts_with(t.tgname::text, 'cache_guard_') AND t.tgenabled <> 'A'), '')::text AS disabled
+    (coalesce(array_to_string(c.reloptions, ','), '') ~* 'autovacuum_enabled=(off|false|no|0)')::boolean AS no_autovacuum
 FROM (VALUES (to_regclass('/* TEMPLATE: prefix */cache_entries')), (to_regclass('/* TEMPLATE: prefix */cache_changes')),
     (to_regclass('/* TEMPLATE: prefix */cache_notices')), (to_regclass('/* TEMPLATE: prefix */cache_groups')),
     (to_regclass('/* TEMPLATE: prefix */cache_leases'))) AS o (oid)
 JOIN pg_catalog.pg_class c ON c.oid = o.oid
 LEFT JOIN pg_catalog.pg_stat_user_tables s ON s.relid = c.oid;
+
+-- name: GuardFaults :many
+-- The guards that are gone, or do not fire in every session where they should.
+SELECT g.name::text AS name, (t.tgname IS NULL)::boolean AS gone
+FROM unnest('{insert,update,rekey,rename,delete,truncate,applied}'::text[]) AS w (word)
+CROSS JOIN LATERAL (SELECT 'cache_guard_' || w.word AS name) g
+LEFT JOIN pg_catalog.pg_trigger t ON t.tgrelid = to_regclass('/* TEMPLATE: prefix */cache_entries') AND t.tgname = g.name
+WHERE t.tgname IS NULL OR t.tgenabled <> 'A' AND (t.tgenabled <> 'R' OR w.word <> 'applied') ORDER BY w.word;
+
+-- name: SubscribedTables :many
+-- The cache's own tables that a subscription fills. The others are UNLOGGED: nobody publishes them.
+SELECT r.srrelid::regclass::text AS name FROM pg_catalog.pg_subscription_rel r
+WHERE r.srrelid IN (to_regclass('/* TEMPLATE: prefix */cache_entries'), to_regclass('/* TEMPLATE: prefix */cache_groups'),
+    to_regclass('/* TEMPLATE: prefix */cache_state'), to_regclass('/* TEMPLATE: prefix */cache_watches'))
+ORDER BY 1;
 
 -- name: OldSnapshots :many
 -- Transactions and slots that keep VACUUM from removing rows, the oldest first. A role sees its own sessions; hidden are the others.
