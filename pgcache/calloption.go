@@ -139,7 +139,7 @@ func (v *view) apply(opts []Option) (view, error) {
 				return out, err
 			}
 		case optionNever:
-			out.never = true
+			out.localNever = true
 		case optionTags:
 			tags, err := withTags(out.tags, o.tags)
 			if err != nil {

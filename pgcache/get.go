@@ -143,8 +143,8 @@ func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Read)
 	return row, nil
 }
 
-// readMany reads the rows of keys in one statement. interest is of a refresh: for how many more versions each key is worth fetching again,
-// see localcache.Entry.Interest. It is nil for a caller's keys.
+// readMany reads the rows of keys in one statement. A refresh gives interest, which says for how many more versions each key is worth
+// reading again, see localcache.Entry.Interest; for a caller's keys it is nil.
 func (v *view) readMany(ctx context.Context, keys []localcache.Key, interest map[localcache.Key]uint32) (map[localcache.Key]store.Row, error) {
 	c := v.c
 	if c.null || len(keys) == 0 {

@@ -27,8 +27,8 @@ type Querier interface {
 // a Set. A loader that began before the commit, on any node, can't store over it.
 //
 // The COMMIT leaves the changes in the change log and notifies nobody (with Immediate it notifies, and while the log takes more than
-// 32 MiB), so it can also be prepared. For ten seconds after each write this
-// node looks once a window whether the commit has come, and later once a second.
+// 32 MiB), so it can also be prepared. For ten seconds after each write this node looks once a window whether the commit has come, and
+// later once a second.
 //
 // From the first write of a key until this node knows that the transaction has ended, it asks the database for that key. After a
 // rollback it learns within two seconds that it may keep the key in memory again. Until the transaction ends, others who write the
@@ -238,7 +238,7 @@ func (x txView) write(ctx context.Context, ws []write) error {
 	}
 	rows := make([]store.Write, len(ws))
 	writes := make([]txPart, len(ws))
-	_, over := x.life() // ExpiresAt may have passed: then nothing is there to be found
+	_, over := x.life() // ExpiresAt has passed: a tombstone is written
 	for i, w := range ws {
 		if rows[i] = x.newWrite(w.key, w.data); w.data == nil || over {
 			makeTombstone(&rows[i])
