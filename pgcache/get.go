@@ -31,10 +31,10 @@ func (v *view) get(ctx context.Context, op, key string, dst any) (found bool, er
 	if err := v.enter(op, key); err != nil {
 		return false, err
 	}
-	defer v.observe(&ctx, op, 1).end(&found, &err)
-	if v.negativeInMemory(k) {
+	if v.negativeInMemory(k) { // the Observer is not shown what memory answers
 		return false, nil
 	}
+	defer v.observe(&ctx, op, 1).end(&found, &err)
 	row, err := v.read(ctx, k)
 	if err != nil {
 		return false, fail(op, k.Row(), err)

@@ -58,6 +58,9 @@ func (v *view) getOrSet(ctx context.Context, op, key string, dst any, load loadF
 	if loading(ctx, c, k) {
 		return answer{}, fail(op, name, ErrRecursiveLoad)
 	}
+	if v.negativeInMemory(k) { // the Observer is not shown what memory answers
+		return answer{}, ErrNotFound
+	}
 	o := v.observe(&ctx, op, 1)
 	defer o.end(nil, &err)
 	arrived := coherence.Now()
