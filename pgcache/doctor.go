@@ -90,6 +90,7 @@ func (c *Cache) Doctor(ctx context.Context) ([]Finding, error) {
 	return d.found, nil
 }
 
+// doctor is one call of Doctor.
 type doctor struct {
 	c     *Cache
 	found []Finding

@@ -14,9 +14,9 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// This file is the second half of a node's trust in its memory. The listener's half says: what is published reaches this
-// node. The pulse says: what is committed is being published. Memory is served while both were seen to hold within the last
-// interval and timeout of each, so whatever goes wrong between a commit and this node, trust ends by itself.
+// This file has the pulse. A node serves from memory while it has seen two things lately: the listener shows that what is published
+// reaches this node, and the pulse shows that what is committed is being published. Each is trusted for its interval and its timeout, so
+// whatever goes wrong between a commit and this node, trust ends by itself.
 //
 // A pulse is one small statement every two seconds, on the session that no busy pool can take away. It must find
 //

@@ -80,7 +80,7 @@ type write struct {
 	data []byte
 }
 
-// write writes rows and publishes them, and keeps them in memory unless they were written by others meanwhile.
+// write writes rows and logs or publishes the change, and keeps the rows in memory unless others have written them meanwhile.
 func (v *view) write(ctx context.Context, ws []write) (err error) {
 	c := v.c
 	if err := c.check(ctx); err != nil {

@@ -204,7 +204,7 @@ func (m *move) record(ctx context.Context, to store.Shard) error {
 		sh := m.s.shards[i]
 		to.Name = sh.name
 		statement, cancel := sh.c.statement(ctx)
-		// A server that is not in the old map may have stayed behind; one that is in it has the epoch before.
+		// Any earlier epoch may be recorded: a server that is not in the old map may have missed steps.
 		_, err := sh.c.store.StepShard(statement, to, 0, to.Epoch-1)
 		var have store.Shard
 		if err == nil {

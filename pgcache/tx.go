@@ -125,9 +125,9 @@ var (
 	errPoolTx = errors.New("WithTx was given a pool, whose statements are committed one by one: give it the transaction")
 )
 
-// noTx says what is wrong with what WithTx was given, if it can't be a transaction. A pool has the methods of a Querier too; a
-// deletion through it would be committed before the data is.
-func (x txView) noTx() error {
+// checkTx refuses what can't be a transaction. A pool has the methods of a Querier too; a deletion through it would be committed before
+// the caller's data is.
+func (x txView) checkTx() error {
 	if x.tx == nil || reflect.ValueOf(x.tx).Kind() == reflect.Pointer && reflect.ValueOf(x.tx).IsNil() {
 		return errNilTx
 	}
@@ -139,7 +139,7 @@ func (x txView) noTx() error {
 
 // usable checks what does not depend on a key: the transaction, the view and the cache.
 func (x txView) usable(op string) error {
-	if err := x.noTx(); err != nil {
+	if err := x.checkTx(); err != nil {
 		return fail(op, "", err)
 	}
 	return errors.Join(fail(op, "", x.err), x.c.closedErr(op))
@@ -147,7 +147,7 @@ func (x txView) usable(op string) error {
 
 // begin begins an operation of one key.
 func (x txView) begin(op, key string) error {
-	if err := x.noTx(); err != nil {
+	if err := x.checkTx(); err != nil {
 		return fail(op, key, err)
 	}
 	return x.enter(op, key)

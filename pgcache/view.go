@@ -36,13 +36,13 @@ type view struct {
 
 func newView(c *Cache) view {
 	v := view{c: c, stats: c.views.of("")}
-	v.use(c.opts.Codec)
+	v.useCodec(c.opts.Codec)
 	v.ttl, _ = ttl(c.opts.DefaultTTL) // New has checked it
 	return v
 }
 
-// use makes c the view's codec.
-func (v *view) use(c codec.Codec) {
+// useCodec makes c the view's codec.
+func (v *view) useCodec(c codec.Codec) {
 	v.codec, v.codecName, v.codecID = c, c.Name(), unique.Make(c.Name())
 }
 
