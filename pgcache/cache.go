@@ -28,27 +28,27 @@ type Cache struct {
 	log    *slog.Logger
 	base   view // of the untyped methods: the options of the Cache
 	store  *store.Store
-	local  *coherence.Tracker // opts.Local, with what of it may be handed out
+	local  *coherence.Tracker // opts.Local, and which of its entries may be handed out
 	locks  Locks
 	window *window.Window // when this node's changes are published
 
-	session     *session.Session // the node's own: pulses and flushes run on it
+	session     *session.Session // one connection per pool: pulses, flushes and advisory locks run on it
 	pulsing     pulsing          // the state of the pulse
 	release     func()           // allows the session to be closed when idle; nil without a Listener
-	polling     atomic.Bool
-	polls       atomic.Uint64 // how many have begun
-	echoes      echoes
-	block       atomic.Int64 // where the next Cleanup begins
-	fencedUntil atomic.Int64 // loads are fenced from the removal of rows that had expired by then; 0: from none
+	polling     atomic.Bool      // the Listener polls
+	polls       atomic.Uint64    // how many polls have begun
+	echoes      echoes           // the probes that catchUp waits for
+	block       atomic.Int64     // where the next Cleanup begins
+	fencedUntil atomic.Int64     // Cleanup has fenced loads and may remove the rows that had expired by then; 0: there are none left
 
 	schema schema
 	stats  counters     // what is counted for the Cache as a whole
 	views  viewCounters // and for each namespace
 
-	failing    recent[error] // keys whose loader failed a moment ago, see StaleFor
-	staleness  recent[int64] // versions written here, until they may no longer be handed out as stale
-	earlyLoads earlyLoads
-	updates    turns
+	failing    recent[error] // keys whose loader failed a moment ago, with its error, see StaleFor
+	staleness  recent[int64] // the versions written here, each until the end of its StaleFor, see noteStale
+	earlyLoads earlyLoads    // see RefreshAfter
+	updates    turns         // of Typed.Update
 
 	txs openTxs
 
@@ -58,13 +58,14 @@ type Cache struct {
 	wg      sync.WaitGroup
 	closing sync.Once
 
-	hook      hook // calls OnInvalidate
-	late      late // how late invalidations are, for the Observer
-	unobserve func()
-	listening listening
-	refresh   refresh // Options.Refresh
-	// When warn has logged last, and when warnOnce of an unknown message.
-	lastLog, lastUnknown atomic.Int64
+	hook      hook      // calls OnInvalidate
+	late      late      // how late invalidations are, for the Observer
+	unobserve func()    // what Observer.Open has returned
+	listening listening // the state of the listener
+	refresh   refresh   // Options.Refresh
+
+	lastLog     atomic.Int64 // when warn has logged last
+	lastUnknown atomic.Int64 // when an unknown message was last logged
 }
 
 // New returns a Cache on the pool db. It touches no network: it checks the options, and connects its listener in the
@@ -166,8 +167,9 @@ func (c *Cache) goDo(f func()) bool {
 }
 
 // Ready waits until the schema is found and the listener, if there is one, is live. It returns at once what won't mend
-// itself: ErrNotMigrated, a SchemaError, a RightsError, which names every right that is missing, or a table that is not as
-// Durable says. Else it waits for ctx and says what was still missing.
+// itself: ErrNotMigrated, a SchemaError, a RightsError, which names every right that is missing, a table that is not as
+// Durable says, a client_encoding other than UTF8, or a Listener that can never work. Else it waits for ctx and says what was still
+// missing.
 //
 // A node that was Ready stays so while nobody reads: it is idle then, and the next read wakes it.
 //
@@ -187,11 +189,11 @@ func (c *Cache) Ready(ctx context.Context) error {
 			return fail("ready", "", last)
 		}
 		if last == nil {
-			if c.opts.Listener == nil || c.local.Live() || c.resting() {
+			if c.opts.Listener == nil || c.local.Live() || c.onlyIdle() {
 				return nil
 			}
 			var permanent bool
-			if last, permanent = c.listening.err(); permanent || errors.Is(last, errPolls) && c.schema.reader.Load() {
+			if last, permanent = c.listening.err(); permanent || errors.Is(last, errPolls) && c.schema.readOnly.Load() {
 				return fail("ready", "", last)
 			}
 		}
@@ -236,12 +238,13 @@ func (c *Cache) statement(ctx context.Context) (context.Context, context.CancelF
 }
 
 // warn logs at most once a second, because what it reports may come with every call.
-func (c *Cache) warn(msg string, args ...any) { c.warnOnce(&c.lastLog, time.Second, msg, args...) }
+func (c *Cache) warn(msg string, args ...any) { c.warnEvery(&c.lastLog, time.Second, msg, args...) }
 
-// warnOnce logs at most once in every, without the values that errors quote. last is when it has, by the monotonic clock; 0: never.
-func (c *Cache) warnOnce(last *atomic.Int64, every time.Duration, msg string, args ...any) {
+// warnEvery logs at most once per interval, without the values that errors quote. last is when it has logged last, by the monotonic
+// clock; 0: never.
+func (c *Cache) warnEvery(last *atomic.Int64, interval time.Duration, msg string, args ...any) {
 	now := coherence.Now()
-	if before := last.Load(); (before == 0 || now-before > int64(every)) && last.CompareAndSwap(before, now) {
+	if before := last.Load(); (before == 0 || now-before > int64(interval)) && last.CompareAndSwap(before, now) {
 		for i, a := range args {
 			if err, ok := a.(error); ok {
 				args[i] = redact.Database(err)

@@ -60,12 +60,14 @@ type viewOptions struct {
 
 func (o Option) forView(v *viewOptions) { v.calls = append(v.calls, o) }
 
+// namespace is the ViewOption of Namespace.
 type namespace string
 
 func (ns namespace) forView(v *viewOptions) {
 	v.namespace, v.err = string(ns), errors.Join(v.err, checkNamespace(string(ns)))
 }
 
+// shared is the ViewOption of Shared.
 type shared struct{}
 
 func (shared) forView(v *viewOptions) { v.shared = true }
@@ -133,13 +135,13 @@ func (v *view) apply(opts []Option) (view, error) {
 			if err := codec.Validate(o.codec); err != nil {
 				return out, err
 			}
-			out.use(o.codec)
+			out.useCodec(o.codec)
 		case optionStale, optionSoft, optionHard, optionRefresh, optionNegative:
 			if err := out.applyResilience(o, v); err != nil {
 				return out, err
 			}
 		case optionNever:
-			out.never = true
+			out.localNever = true
 		case optionTags:
 			tags, err := withTags(out.tags, o.tags)
 			if err != nil {

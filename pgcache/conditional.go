@@ -8,9 +8,9 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// conditional sends a write of k whose condition may not hold, and says whether it was done. It calls send once, which says so with Stored.
-// Memory keeps row if it was done; otherwise, or if row is nil, it keeps nothing of k. version is that of the write and new, so that no
-// loader under way can store over it.
+// conditional sends a write of k whose condition may not hold, and says whether it was done. It calls send once, and reads that from
+// Written.Stored. Memory keeps row if it was done; otherwise, or if row is nil, it keeps nothing of k. version is the write's own, new for
+// each write, so that no loader under way can store over it.
 func (v *view) conditional(ctx context.Context, k localcache.Key, version int64, row *store.Row, send func(inline bool) (store.Written, error)) (done bool, err error) {
 	c := v.c
 	if err := c.check(ctx); err != nil {

@@ -93,6 +93,7 @@ func (c *Cache) Doctor(ctx context.Context) ([]Finding, error) {
 	return d.found, nil
 }
 
+// doctor is one call of Doctor.
 type doctor struct {
 	c     *Cache
 	found []Finding
@@ -152,7 +153,7 @@ func (d *doctor) node(schema error) {
 			what = "the listener can never work: "
 		}
 		d.find("listener", Fault, what+err.Error(), "look at what it says; behind a transaction pooler connect the listener past it, or use listener.Poll")
-	} else if !follows && !c.local.Live() && !c.resting() {
+	} else if !follows && !c.local.Live() && !c.onlyIdle() {
 		d.find("listener", Fault, "the listener is not live yet: every Get asks the database", "wait for Ready")
 	}
 	s := c.db.Stats()

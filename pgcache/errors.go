@@ -110,11 +110,11 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// errEncoding is the error of everything where the server would take a key for another text than this node, and than nodes of another
-// encoding, watched tables and the hashes of HideKeys: what one removes another would go on serving.
+// errEncoding is the error of every call where the server would take a key for another text than this node does. Nodes with another
+// encoding, watched tables and the hashes of HideKeys would then mean other keys, and what one removes another would go on serving.
 var errEncoding = errors.New("text is not passed as UTF-8: set client_encoding to UTF8")
 
-// errOtherServer is why the listener begins anew.
+// errOtherServer is why the listener is restarted after a failover.
 var errOtherServer = errors.New("rows come from another server than notifications")
 
 // fail wraps err for the caller, without the values that it may quote; nil stays nil.
@@ -138,19 +138,19 @@ func (c *Cache) explain(ctx context.Context, err error) error {
 	return c.explainWithin(ctx, err, "Timeout", c.opts.Timeout)
 }
 
-// explainWithin is explain of a statement that another timeout ends, which is called what.
-func (c *Cache) explainWithin(ctx context.Context, err error, what string, d time.Duration) error {
+// explainWithin is explain for a statement that ends after d. The error calls that bound timeout.
+func (c *Cache) explainWithin(ctx context.Context, err error, timeout string, d time.Duration) error {
 	err = redact.Database(err)
 	var none *store.NoConnectionError
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &none):
-		return fmt.Errorf("%w (waited up to %s, %v): %w", ErrPoolExhausted, what, d, none.Err)
+		return fmt.Errorf("%w (waited up to %s, %v): %w", ErrPoolExhausted, timeout, d, none.Err)
 	case ended(ctx) != nil && !errors.Is(err, ended(ctx)):
 		return fmt.Errorf("%w (%w)", ended(ctx), err)
 	case ended(ctx) == nil && (errors.Is(err, context.DeadlineExceeded) || sqlerr.Canceled(err)):
-		return fmt.Errorf("no answer from the database within %s (%v), or it cut the statement off: %w", what, d, err)
+		return fmt.Errorf("no answer from the database within %s (%v), or it cut the statement off: %w", timeout, d, err)
 	case sqlerr.NoObject(err):
 		c.schema.unknown() // the tables were dropped: the next call looks again
 		return fmt.Errorf("%w (%w)", ErrNotMigrated, err)

@@ -164,13 +164,14 @@ func plainLoader[T any](load func(context.Context) (T, error)) loadFunc {
 	}
 }
 
-// answer says of the value that a caller gets where it came from.
+// answer says where the value that a caller gets came from.
 type answer struct {
 	source Source
 	stale  bool
 	err    error // why it is stale
 }
 
+// sourceOf says where the value of a load came from.
 func sourceOf(out *coherence.Loaded) Source {
 	switch {
 	case out.Memory:

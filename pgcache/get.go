@@ -31,10 +31,10 @@ func (v *view) get(ctx context.Context, op, key string, dst any) (found bool, er
 	if err := v.enter(op, key); err != nil {
 		return false, err
 	}
-	defer v.observe(&ctx, op, 1).end(&found, &err)
-	if v.negativeInMemory(k) {
+	if v.negativeInMemory(k) { // the Observer is not shown what memory answers
 		return false, nil
 	}
+	defer v.observe(&ctx, op, 1).end(&found, &err)
 	row, err := v.read(ctx, k)
 	if err != nil {
 		return false, fail(op, k.Row(), err)
@@ -143,8 +143,8 @@ func (v *view) readFor(ctx context.Context, k localcache.Key, f *coherence.Read)
 	return row, nil
 }
 
-// readMany reads the rows of keys in one statement. interest is of a refresh: for how many more versions each key is worth fetching again,
-// see localcache.Entry.Interest. It is nil for a caller's keys.
+// readMany reads the rows of keys in one statement. A refresh gives interest, which says for how many more versions each key is worth
+// reading again, see localcache.Entry.Interest; for a caller's keys it is nil.
 func (v *view) readMany(ctx context.Context, keys []localcache.Key, interest map[localcache.Key]uint32) (map[localcache.Key]store.Row, error) {
 	c := v.c
 	if c.null || len(keys) == 0 {

@@ -58,6 +58,9 @@ func (v *view) getOrSet(ctx context.Context, op, key string, dst any, load loadF
 	if loading(ctx, c, k) {
 		return answer{}, fail(op, name, ErrRecursiveLoad)
 	}
+	if v.negativeInMemory(k) { // the Observer is not shown what memory answers
+		return answer{}, ErrNotFound
+	}
 	o := v.observe(&ctx, op, 1)
 	defer o.end(nil, &err)
 	arrived := coherence.Now()
@@ -101,8 +104,8 @@ func (v *view) getOrSet(ctx context.Context, op, key string, dst any, load loadF
 			if g, ok := v.takeOffer(w, dst, out.Err); ok {
 				return g, nil
 			}
-			// If nobody has looked for a stale value since this caller came, it looks for itself. After three loads of others that
-			// failed it stops.
+			// If nobody has read the row since this caller came, it begins again and reads the row itself. It stops after three loads
+			// that failed.
 			if failures++; w.offered() == nil && failures < 3 {
 				continue
 			}
@@ -121,7 +124,7 @@ func (v *view) takeLoaded(op string, w waiter, dst any) (g answer, again bool, e
 	switch {
 	case out.Skipped:
 		return answer{}, true, nil // it called no loader: a load of a view with StaleFor, or an early one
-	case v.knewNothing(w):
+	case v.foundNothingBefore(w):
 		return answer{}, true, nil
 	case errors.Is(out.Err, ErrNotFound):
 		return answer{}, false, out.Err
@@ -145,7 +148,7 @@ func (v *view) takeLoaded(op string, w waiter, dst any) (g answer, again bool, e
 
 // readFirst reads the row of k into dst, before a load and no longer than HardTimeout. For a view with a NegativeTTL the error is
 // ErrNotFound where a negative entry says that there is nothing. It reads nothing if a loader of k has failed a moment ago: the load
-// then looks at the row by itself, see loadRun.skip.
+// then reads the row, see loadRun.endThrottled.
 func (v *view) readFirst(ctx context.Context, k localcache.Key, arrived int64, dst any) (row store.Row, found bool, err error) {
 	if v.resilience == nil {
 		row, err = v.read(ctx, k)
@@ -157,7 +160,7 @@ func (v *view) readFirst(ctx context.Context, k localcache.Key, arrived int64, d
 	if _, yes := v.throttled(k); yes {
 		return row, false, nil
 	}
-	reading, cancel := v.inTime(ctx, arrived)
+	reading, cancel := v.withHardTimeout(ctx, arrived)
 	defer cancel()
 	row, err = v.read(reading, k)
 	switch {
@@ -179,8 +182,8 @@ type waiter struct {
 	arrived int64 // when the caller first asked
 }
 
-// offered is what a look since the caller joined has found, nil if there was none; answers says whether the load's result shows all
-// that was done before the caller came.
+// offered is what a statement that was sent after the caller joined has found in the row; nil if there was none. answers says whether
+// the load's result shows all that was done before the caller came.
 func (w waiter) offered() *coherence.Loaded { return w.load.Offered(w.steps, w.arrived) }
 func (w waiter) answers() bool              { return w.load.Answers(w.steps, w.arrived) }
 

@@ -52,8 +52,8 @@ func checkTag(tag string) error {
 	return nil
 }
 
-// DeleteTags removes all entries that have one of the tags, in the time of one small statement however many they are: it records that
-// the groups were removed, and what was stored before is found by nobody. It waits for no row that anybody holds. When it has
+// DeleteTags removes all entries that have one of the tags, by one small statement however many they are: it writes a removal record, and
+// from then on nobody finds what was stored before. It waits for no row that anybody holds. When it has
 // returned, this Cache returns nothing older, and no loader that began before can store a value with one of the tags; the other
 // nodes know when the notification arrives.
 func (c *Cache) DeleteTags(ctx context.Context, tags ...string) error {
@@ -80,7 +80,7 @@ func (t *Typed[T]) Clear(ctx context.Context) error {
 
 var errNoNamespace = errors.New("the view has no namespace: its entries are those of the whole cache, which Cache.Clear removes")
 
-// removal is what a call removes.
+// removal is what a call of DeleteTags, DeletePrefix or Clear of a view removes.
 type removal struct {
 	kind   store.GroupKind
 	tags   []string // of kind Tag
@@ -91,7 +91,7 @@ func ofTags(tags []string) removal { return removal{kind: store.Tag, tags: tags}
 
 func ofPrefix(prefix string) removal { return removal{kind: store.Prefix, prefix: prefix} }
 
-// valid checks it, and says whether there is anything to remove.
+// valid checks the tags or the prefix, and says whether there is anything to remove.
 func (r *removal) valid() (some bool, err error) {
 	if r.kind == store.Prefix {
 		if err := checkKey("", r.prefix); err != nil {
@@ -110,7 +110,7 @@ func (r *removal) valid() (some bool, err error) {
 // statementTags bounds the tags of one statement.
 const statementTags = 1000
 
-// send calls statement with the names of the groups, as many times as they need.
+// send calls statement with the tags, statementTags of them at a time, or with the prefix.
 func (r *removal) send(statement func(names []string) error) error {
 	if r.kind == store.Prefix {
 		return statement([]string{r.prefix})
@@ -123,11 +123,12 @@ func (r *removal) send(statement func(names []string) error) error {
 	return nil
 }
 
+// count counts the removal in Stats.Groups.
 func (r *removal) count(c *Cache) {
 	c.stats.groups.Add(uint64(max(len(r.tags), 1)))
 }
 
-// removeGroups is the whole of a call of op. key is the prefix, for its error.
+// removeGroups does the removal r for the method that op names. key is what an error names: the prefix, if there is one.
 func (c *Cache) removeGroups(ctx context.Context, op, key string, r removal) (err error) {
 	some, err := r.valid()
 	if err != nil {
@@ -191,6 +192,7 @@ func (x *TypedTx[T]) DeletePrefix(ctx context.Context, prefix string) error {
 	return x.remove(ctx, "delete prefix", prefix, ofPrefix(prefix))
 }
 
+// remove is removeGroups within the transaction.
 func (x txView) remove(ctx context.Context, op, key string, r removal) error {
 	c := x.c
 	if err := x.usable(op); err != nil {

@@ -27,9 +27,10 @@ type Locks interface {
 	Close() error
 }
 
-// AdvisoryLock is a Guard on Postgres' advisory locks. One session per pool holds all locks of this process: a
-// connection that is taken at the first load and kept until Close, so a loader never holds one. It uses the two-number
-// key space, apart from the single numbers that applications use. A process that dies gives its locks back.
+// AdvisoryLock is a Guard on Postgres' advisory locks. One connection of the pool, the session, holds all locks of this process, so a
+// loader never holds one. Flushes and pulses use the session too: with a Listener it stays open until Close, else until half a minute
+// after its last use. The locks are in the two-number key space, apart from the single numbers that applications use. A process
+// that dies gives its locks back.
 func AdvisoryLock() Guard { return advisoryLock{} }
 
 type advisoryLock struct{}

@@ -18,7 +18,7 @@ type hook struct {
 
 	mu   sync.Mutex
 	keys []string
-	all  bool // everything was invalidated, and keys is nil: they need no mention until that was reported
+	all  bool // everything was invalidated: keys stays nil until that was reported
 }
 
 // openHook starts the goroutine that calls OnInvalidate, if there is one.
@@ -87,8 +87,7 @@ func (c *Cache) runHook() {
 	}
 }
 
-// callHook survives a panic. The log names its type, and its text only where the runtime has made it: the program's own
-// may quote a key.
+// callHook calls OnInvalidate, and logs a panic of it as panicText shows it.
 func (c *Cache) callHook(keys []string) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -98,6 +97,7 @@ func (c *Cache) callHook(keys []string) {
 	c.hook.call(keys)
 }
 
+// panicText is the type of what was panicked with, and its text only where the runtime has made it: the program's own may quote a key.
 func panicText(p any) string {
 	if err, ok := p.(interface {
 		error

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// This file has nodes that nobody uses pulse rarely, and their listeners ask rarely whether the connection lives: a thousand of them, doing
+// This file makes idle nodes pulse rarely, and lets their listeners ask rarely whether the connection lives: a thousand of them, doing
 // both every two seconds, would cost the server a tenth of a core.
 //
-// A node through which nobody has read for idleAfter pulses every idleEvery, to publish what a lost node may have left in the log, and
-// does not serve from memory. The next read asks the database and wakes the pulse; the listener's next heartbeat comes within two seconds. That pulse alone does not show that what is in
-// memory can be served: all nodes may have been idle, and a change that a lost node left in the log is then published when the
-// first of them is used again:
+// A node is idle if nobody has read through it for idleAfter. It pulses every idleEvery, to publish what a lost node may have left in
+// the log, and does not serve from memory. The next read asks the database and wakes the pulse; the listener's next heartbeat comes
+// within two seconds. That first pulse alone does not show that what is in memory can be served: all nodes may have been idle, and a
+// change that a lost node left in the log is then published when the first of them is used again:
 //
 //	a lost node   this node                        another node
 //	logs v2       (idle, holds v1)                 (idle)
@@ -25,8 +25,8 @@ const (
 	idleAfter = 5 * time.Minute
 	idleEvery = 30 * time.Second
 
-	// pulseGap is for how long pulses of a node in use may fail and memory is served again. It is longer than what a busy server
-	// may keep a pulse waiting: memory that is forgotten then would make the server busier.
+	// pulseGap is for how long the pulses of a node in use may fail without memory being forgotten. It is longer than a busy server
+	// keeps a pulse waiting: a node that then forgot its memory would make the server busier.
 	pulseGap = 15 * time.Second
 )
 
@@ -34,42 +34,42 @@ const (
 type idleness struct {
 	idle      atomic.Bool
 	idleAfter atomic.Int64 // nanoseconds
-	reads     uint64       // counted when it was last looked
+	reads     uint64       // what countReads returned last
 	usedAt    time.Time    // when reads was last seen to have changed, or the pulse was woken
-	rested    bool         // it was idle since the last pulse that was trusted
-	trustedAt time.Time    // when that was asked for
+	wasIdle   bool         // it was idle since the last pulse that was trusted
+	trustedAt time.Time    // when the last pulse that was trusted was asked for
 }
 
-// gap says whether a pulse comes so long after the last that was trusted that memory must be forgotten before it is.
+// gap says whether memory must be forgotten before this pulse is trusted: the node was idle, or its pulses have failed for pulseGap.
 func (i *idleness) gap(asked time.Time) bool {
-	return i.rested || !i.trustedAt.IsZero() && asked.Sub(i.trustedAt) > pulseGap
+	return i.wasIdle || !i.trustedAt.IsZero() && asked.Sub(i.trustedAt) > pulseGap
 }
 
-func (i *idleness) trusts(asked time.Time) { i.rested, i.trustedAt = false, asked }
+func (i *idleness) trusts(asked time.Time) { i.wasIdle, i.trustedAt = false, asked }
 
 func (i *idleness) used(at time.Time) {
 	i.usedAt = at
 	i.idle.Store(false)
 }
 
-// idles says whether the next pulse may wait because nobody uses this node.
-func (c *Cache) idles(now time.Time) bool {
-	h := &c.pulsing
-	if n := c.countReads(); n != h.reads || h.usedAt.IsZero() || c.opts.OnInvalidate != nil {
-		h.reads = n
-		h.used(now)
+// mayRest looks whether the node is idle, and says whether the next pulse may wait for that reason.
+func (c *Cache) mayRest(now time.Time) bool {
+	p := &c.pulsing
+	if n := c.countReads(); n != p.reads || p.usedAt.IsZero() || c.opts.OnInvalidate != nil {
+		p.reads = n
+		p.used(now)
 		return false
 	}
-	idle := now.Sub(h.usedAt) >= time.Duration(h.idleAfter.Load())
-	h.idle.Store(idle)
-	h.rested = h.rested || idle
-	return idle && now.Sub(h.at) < idleEvery
+	idle := now.Sub(p.usedAt) >= time.Duration(p.idleAfter.Load())
+	p.idle.Store(idle)
+	p.wasIdle = p.wasIdle || idle
+	return idle && now.Sub(p.at) < idleEvery
 }
 
 // countReads is how many reads memory or the database has answered.
 func (c *Cache) countReads() (n uint64) {
 	count := func(s *counters) {
-		v := s.view()
+		v := s.viewStats()
 		n += v.LocalHits + v.RemoteHits + v.Misses + v.Loads
 	}
 	count(&c.stats)
@@ -84,8 +84,8 @@ func (c *Cache) reading() {
 	}
 }
 
-// resting says whether memory is off only because nobody uses this node.
-func (c *Cache) resting() bool {
+// onlyIdle says whether memory is off for no other reason than that the node is idle.
+func (c *Cache) onlyIdle() bool {
 	err, _ := c.listening.err()
 	_, live := c.listening.state()
 	return err == nil && live && c.pulsing.idle.Load()

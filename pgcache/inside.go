@@ -12,7 +12,7 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// This file is what pgcachetest and pgcacheui need of a Cache.
+// This file gives pgcachetest and pgcacheui what they need of a Cache beyond its methods, see package inside.
 
 func init() {
 	inside.Of = func(cache any) inside.Cache {
@@ -28,7 +28,7 @@ func init() {
 }
 
 func (c *Cache) state() inside.State {
-	s := inside.State{Live: c.local.Live(), Idle: c.resting(), Listens: c.opts.Listener != nil, Polls: c.polling.Load(), Closed: c.ctx.Err() != nil}
+	s := inside.State{Live: c.local.Live(), Idle: c.onlyIdle(), Listens: c.opts.Listener != nil, Polls: c.polling.Load(), Closed: c.ctx.Err() != nil}
 	if !s.Live && !s.Closed {
 		s.Err, s.Permanent = c.listening.err()
 	}

@@ -26,7 +26,7 @@ func (c *Cache) cleanup(ctx context.Context) (int64, error) {
 	if err := c.check(ctx); err != nil {
 		return 0, err
 	}
-	// What an earlier call has fenced the loads from, and left because it was more than a batch.
+	// Rows that an earlier call has fenced loads for, and has left because they were more than a batch.
 	if until := c.fencedUntil.Load(); until != 0 {
 		if n, err := c.expireBatch(ctx, until, true); err != nil || n > 0 {
 			return n, err
@@ -36,7 +36,7 @@ func (c *Cache) cleanup(ctx context.Context) (int64, error) {
 	if err := c.noteEnded(ctx); err != nil {
 		return 0, c.explain(ctx, err)
 	}
-	// What no load can need any more: that takes no fence.
+	// Rows that expired so long ago that no load can need them: they can go without fencing loads.
 	until, err := bounded(ctx, c, c.expiredForGrace)
 	if err != nil {
 		return 0, c.explain(ctx, err)
@@ -44,7 +44,7 @@ func (c *Cache) cleanup(ctx context.Context) (int64, error) {
 	if n, err := c.expireBatch(ctx, until, false); err != nil || n > 0 {
 		return n, err
 	}
-	// And what has expired since.
+	// Rows that have expired since. Loads under way may need them, so these loads are fenced first: none of their values is stored.
 	fenced := false
 	until, err = bounded(ctx, c, func(ctx context.Context) (until int64, err error) {
 		until, fenced, err = c.store.FenceExpired(ctx, tombstoneGrace)
@@ -94,7 +94,7 @@ func (c *Cache) expireBatch(ctx context.Context, until int64, fenced bool) (int6
 	return 0, nil
 }
 
-// expireBlocks removes one batch of them from the ExpireBlocks blocks that begin with first.
+// expireBlocks removes one batch of the rows that had expired by until from the ExpireBlocks blocks that begin with first.
 func (c *Cache) expireBlocks(ctx context.Context, first, until int64, fenced bool) (int64, error) {
 	statement, cancel := c.statement(ctx)
 	defer cancel()
@@ -125,7 +125,7 @@ func (c *Cache) janitor() {
 	}
 }
 
-// keepNotices is how long nodes that poll can read a notice.
+// keepNotices is how long a notice, which nodes that poll read, is kept.
 const keepNotices = 5 * time.Minute
 
 // sweep does the janitor's work, if it is this node's turn. All of it may take until the next sweep. The two statements of trim that
@@ -149,7 +149,7 @@ func (c *Cache) sweep() (err error) {
 		return struct{}{}, c.store.DeleteNotices(ctx, c.db, keepNotices)
 	})
 	_, leases := bounded(ctx, c, func(ctx context.Context) (int64, error) { return c.store.DropLeases(ctx, c.opts.CleanupBatch) })
-	if ended != nil { // what is noted may be of another server
+	if ended != nil { // without it the notes may be those of another server: no row may be removed by them
 		return errors.Join(ended, notices, leases, c.trim(ctx))
 	}
 	return errors.Join(notices, leases, c.expireAll(ctx), c.buryAll(ctx), c.markGroups(ctx), c.trim(ctx))
@@ -162,7 +162,7 @@ func bounded[T any](ctx context.Context, c *Cache, send func(context.Context) (T
 	return send(ctx)
 }
 
-// expireAll goes through the table once for the rows that no load can need any more.
+// expireAll goes through the table once and removes the rows that no load can need any more.
 func (c *Cache) expireAll(ctx context.Context) error {
 	until, err := bounded(ctx, c, c.expiredForGrace)
 	if err != nil {
@@ -184,14 +184,14 @@ func (c *Cache) expireAll(ctx context.Context) error {
 	return nil
 }
 
-// buryAll removes the rows that removed groups have made dead, and then the records of those removals. It does nothing where no
-// record is old enough. A row is dead because of a record that it has not seen, so a record may only go when none of its rows is
-// left: one that was overlooked would count again.
+// buryAll removes the dead rows, those of removed groups, and then the records of those removals. It does nothing where no record is old
+// enough. A row is dead if the statement that stored it has not seen the record. So a record may only go when none of its rows is left:
+// a row that was overlooked would be found again.
 //
 //	buryAll                        a Set that has not seen the record
 //	block 7: no dead row
 //	                               commits a row in block 7: it is dead
-//	removes the record             the row counts
+//	removes the record          <- reads find the row
 //
 // So only those records go that were there before any transaction that is still open (Retiring), and only after a pass over the
 // whole table that left no dead row.

@@ -11,7 +11,7 @@ import (
 	"github.com/pgcache/go/internal/redact"
 )
 
-// This file runs the listener and remembers how it is. What it receives comes in by subscriber.go.
+// This file runs the listener and keeps its state. What the listener receives goes to subscriber.go.
 
 // listening is the state of the listener and of the pulse, for Ready and for the log.
 type listening struct {
@@ -27,7 +27,7 @@ type listening struct {
 	nonce atomic.Pointer[string] // of the listener's probe whose echo is awaited; nil: none is
 }
 
-// set notes what has become of the listener. An err is why it is not live.
+// set notes whether the listener is live, and if not, why and whether it can ever be.
 func (l *listening) set(live bool, err error, permanent bool) (wasLive bool) {
 	err = redact.Database(err)
 	l.mu.Lock()
@@ -39,6 +39,7 @@ func (l *listening) set(live bool, err error, permanent bool) (wasLive bool) {
 	return wasLive
 }
 
+// setPulse notes how the last pulse ended.
 func (l *listening) setPulse(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -48,28 +49,28 @@ func (l *listening) setPulse(err error) {
 	l.pulse = err
 }
 
-// announce closes what wait and state have returned. With the mutex held.
+// announce closes the channel that wait and state have returned. With the mutex held.
 func (l *listening) announce() {
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
 
-// wait returns what is closed at the next change.
+// wait returns a channel that is closed at the next change.
 func (l *listening) wait() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.changed
 }
 
-// state returns also whether the listener is live.
+// state returns the channel that wait returns, and whether the listener is live.
 func (l *listening) state() (changed <-chan struct{}, live bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.changed, l.live
 }
 
-// err is why memory is not served, of the listener or else of the pulse, and whether that will never change. It is nil also before
-// either has failed or succeeded.
+// err returns why memory is not served, and whether that will never change: the listener's error, or else the pulse's. It returns nil
+// also before either has failed or succeeded.
 func (l *listening) err() (err error, permanent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -135,8 +136,8 @@ func (c *Cache) listenerDown(err error, permanent bool) {
 	}
 }
 
-// checkServer is called with the identity of the server that a statement over the pool was answered by. If it is another than the
-// listener's, memory is off until the listener was restarted. 0: the statement did not say.
+// checkServer is called with the identity of the server that answered a statement over the pool; 0: the statement did not say. If it is
+// not the listener's server, checkServer restarts the listener, and memory is off until that is live again.
 func (c *Cache) checkServer(server int64) {
 	if server != 0 && server == c.local.Server() {
 		c.pulsing.poolAt.Store(coherence.Now())
@@ -144,8 +145,8 @@ func (c *Cache) checkServer(server int64) {
 	c.checkTxServer(server)
 }
 
-// checkTxServer is checkServer for a statement in a transaction of the caller's. That the server is the listener's says nothing of where the
-// pool leads to now: the transaction may have begun before a failover.
+// checkTxServer is checkServer for a statement in a transaction of the caller's. It does not note that the pool leads to the listener's
+// server: the transaction may have begun before a failover.
 func (c *Cache) checkTxServer(server int64) {
 	own := c.local.Server()
 	if own == 0 || server == 0 || server == own || !c.local.Listening() {
@@ -160,10 +161,13 @@ func (c *Cache) checkTxServer(server int64) {
 	})
 }
 
-// restartListener turns memory off, and has listen restart the listener. The Listen call that ends may still be about to Trust:
+// restartListener turns memory off, and makes listen restart the listener. It ends the Listen call first, because that call may still be
+// about to call Trust:
 //
-//	restartListener: memory is off        Trust: memory is on again, by a listener of another server
-//	restartListener: ends Listen
+//	restartListener                       Listen, of the other server
+//	turns memory off
+//	                                      Trust: memory is on again
+//	ends Listen                        <- memory is served although the listener hears another server
 func (c *Cache) restartListener(cause error) {
 	c.listening.end(cause)
 	c.local.Down()

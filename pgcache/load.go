@@ -21,7 +21,7 @@ type loadRun struct {
 	into     reflect.Type                 // what callers decode into
 	many     bool                         // the loader is one of many keys
 	degraded bool                         // the database did not answer: call the loader and store nothing
-	unusable bool                         // a row was found that is live and needs a load all the same: the guard is to lock it too
+	unusable bool                         // a live row was found that does not decode: leases, which skip live rows, are to lock it too
 	old      map[localcache.Key]store.Row // what the last look found, for Load.Stale
 
 	// Of an early load, see loadEarly.
@@ -57,7 +57,7 @@ const (
 func (r *loadRun) rounds(pending []*coherence.Load) {
 	ctx, cancel := r.context()
 	defer cancel()
-	if pending = r.skip(ctx, pending); len(pending) == 0 {
+	if pending = r.endThrottled(ctx, pending); len(pending) == 0 {
 		return
 	}
 
@@ -74,7 +74,7 @@ func (r *loadRun) rounds(pending []*coherence.Load) {
 			return
 		}
 		if r.unusable && !foundUnusable {
-			continue // without a wait: the guard did not lock the key because its row is live, and does so from now on
+			continue // without a wait: the guard has not locked the key because its row is live, and locks it in the next round
 		}
 		pauseFor(ctx, pause*3/4+rand.N(pause/2), invalidated) // random, so that processes do not look at the same time
 		if ctx.Err() != nil {
@@ -109,7 +109,7 @@ func (r *loadRun) round(ctx context.Context, pending []*coherence.Load, withoutL
 		r.fill(ctx, pending, nil)
 		return nil
 	}
-	l := r.look(pending)
+	l := r.beginLookup(pending)
 	defer l.release()
 	if !withoutLock {
 		// A pool without a free connection keeps this process waiting no longer than another's load does.

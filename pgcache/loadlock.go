@@ -27,8 +27,8 @@ type leaser interface {
 	GiveBack(leases []store.Lease)
 }
 
-// lookup is what a round of loads does before it calls the loader: it locks keys, and reads their rows. look, lock, fence and release are
-// called in that order; lock may be left out.
+// lookup is what a round of loads does before it calls the loader: it locks keys, and reads their rows. beginLookup, lock, fence and
+// release are called in that order; lock may be left out.
 type lookup struct {
 	r     *loadRun
 	loads []*coherence.Load
@@ -43,8 +43,8 @@ type lookup struct {
 	looked *store.Looked // the rows; nil: not read yet
 }
 
-// look begins the lookup of the loads' keys. The caller must call fence, which ends the reads.
-func (r *loadRun) look(pending []*coherence.Load) *lookup {
+// beginLookup begins the lookup of the loads' keys. The caller must call fence, which ends the reads.
+func (r *loadRun) beginLookup(pending []*coherence.Load) *lookup {
 	l := &lookup{r: r, loads: pending}
 	for _, p := range pending {
 		l.keys, l.names = append(l.keys, p.Key), append(l.names, p.Key.Row())
@@ -158,8 +158,8 @@ func (f *fence) guard(k localcache.Key, w *store.Write) {
 	}
 }
 
-// fence reads the rows, if the statement that locked them has not, and ends the reads that look began. The statement must not be one
-// that has waited for the lock with a snapshot from before: it would miss the row which the last holder has just stored.
+// fence reads the rows, if the statement that locked them has not, and ends the reads that beginLookup began. The statement must not be
+// one that took its snapshot before it waited for the lock: it would miss the row which the last holder has just stored.
 func (l *lookup) fence(ctx context.Context) (*fence, error) {
 	r, c := l.r, l.r.c
 	f := &fence{
@@ -213,8 +213,8 @@ func (l *lookup) readRows(ctx context.Context) error {
 	return nil
 }
 
-// offerStale offers what was found to callers of l that take a stale value, and returns the row as it is to everybody else: without
-// its value if that has expired.
+// offerStale offers the row to callers of l that take a stale value. It returns the row as all others see it: without its value if that
+// has expired.
 func (r *loadRun) offerStale(l *coherence.Load, row store.Row, step int, sent int64) store.Row {
 	_, stale := row.Stale()
 	if r.staleFor() > 0 && !r.early && (stale || !row.Live()) && r.offer(l, row, r.into, step, sent) {
@@ -226,7 +226,7 @@ func (r *loadRun) offerStale(l *coherence.Load, row store.Row, step int, sent in
 	return row
 }
 
-// usable says that the row of k needs no load. A live row that does not decode does: it is noted in r.unusable.
+// usable says that the row of k needs no load. It sets r.unusable if the row is live and does not decode: such a row needs one.
 func (r *loadRun) usable(k localcache.Key, row *store.Row) bool {
 	if negative(row) && r.negativeTTL() > 0 || row.Live() && r.unmarshal(k, row.Codec, row.Value, reflect.New(r.into).Interface()) == nil {
 		return true

@@ -60,7 +60,8 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, f *fence) {
 		out, toStore := r.result(l, value, ok && !notFound, err, &w)
 		out.Since = called
 		if f == nil {
-			c.local.Drop(l.Key) // what memory has may be older than what callers get now, and is served again once it is trusted again
+			// Memory is not trusted now, but what it has will be served again later, and may be older than what callers get now.
+			c.local.Drop(l.Key)
 		}
 		if !toStore {
 			l.End(out)
@@ -73,8 +74,9 @@ func (r *loadRun) fill(ctx context.Context, loads []*coherence.Load, f *fence) {
 	}
 }
 
-// result is how l ends whose loader has returned value, if found, or else nothing and notFound, which is nil where a loader of many keys
-// has left the key out. It completes w; toStore says whether it is to be stored.
+// result makes the outcome of l from what its loader has returned, and completes w, the row to be stored. found says that value is one.
+// Else notFound is the loader's ErrNotFound, or nil where a loader of many keys has left the key out. toStore says whether w is to be
+// stored.
 func (r *loadRun) result(l *coherence.Load, value any, found bool, notFound error, w *store.Write) (out coherence.Loaded, toStore bool) {
 	fetched, _ := value.(fetchedValue) // of a loader of Fetch
 	if fetched.tags != nil {
@@ -146,9 +148,9 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 	for i, w := range writers {
 		var e *localcache.Entry
 		if err == nil && done.Stored[i] {
-			// The fence has shown that nothing was written since the look, so the value is current as of this statement.
+			// The fence has shown that nothing was written since the lookup, so the value is current as of this statement.
 			out[i].Since = storing
-			if rows[i].TTL != 0 { // else it ends a stale value, no more
+			if rows[i].TTL != 0 { // a row without a TTL only ends a stale value, see negativeWrite
 				e = r.entry(loads[i].Key, storedRow(rows[i]), sent)
 			}
 			r.noteStale(loads[i].Key, &rows[i], sent)
@@ -199,7 +201,7 @@ func (r *loadRun) useNewer(ctx context.Context, loads []*coherence.Load, out []c
 	reading, sent := r.run.Step(), coherence.Now()
 	newer, _ := r.readMany(ctx, keys, nil) // if it fails, what was loaded is all there is
 	for _, n := range fenced {
-		if row := newer[loads[n].Key]; row.Live() && r.reader(row.Codec) != nil {
+		if row := newer[loads[n].Key]; row.Live() && r.codecFor(row.Codec) != nil {
 			out[n] = coherence.Loaded{Found: true, Row: row, Since: reading, Until: coherence.Until(sent, row.Remaining)}
 		}
 	}

@@ -51,13 +51,13 @@ func (t *Typed[T]) getMany(ctx context.Context, op string, keys []string, with *
 	if len(ask) == 0 {
 		return found, nil, due, nil
 	}
-	if op == "get many" {
+	if op == "get many" { // GetOrSetMany shows the Observer the whole call
 		defer t.observe(&ctx, op, len(ask)).end(nil, &err)
 	}
 	reading := ctx
 	if arrived != 0 {
 		var cancel context.CancelFunc
-		reading, cancel = with.inTime(ctx, arrived)
+		reading, cancel = with.withHardTimeout(ctx, arrived)
 		defer cancel()
 	}
 	rows, err := t.readMany(reading, ask, nil)
@@ -160,8 +160,8 @@ func (t *Typed[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ct
 	return all, nil
 }
 
-// takeMemoryMany takes into all what memory has of the missing keys, expired values too, after the timeout that is why; it returns why
-// unless memory has all of them.
+// takeMemoryMany puts into all the values that memory has of the missing keys, expired ones too. It is called after a timeout, whose
+// error is why, and returns that error unless memory has all of the keys.
 func (t *Typed[T]) takeMemoryMany(with *view, missing []string, all map[string]T, why error) (err error) {
 	for _, key := range missing {
 		var v T
@@ -174,8 +174,8 @@ func (t *Typed[T]) takeMemoryMany(with *view, missing []string, all map[string]T
 	return err
 }
 
-// loadMany loads the missing keys with r, or joins their loads, into all. again are keys to ask for once more; tried says that they
-// have been before.
+// loadMany loads the missing keys with r, or joins their loads, and puts the values into all. again are the keys to ask for once more;
+// tried says that these keys were asked for once more already.
 func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing []string, all map[string]T, tried bool) (again []string, err error) {
 	r.run = coherence.NewRun(context.WithoutCancel(ctx))
 	defer r.run.Leave()
@@ -200,7 +200,7 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 		_, answered, err := r.waitFor(ctx, w, &v)
 		switch {
 		case errors.Is(err, ErrLoadTimeout):
-			errs = append(errs, fail(op, w.load.Key.Row(), err)) // others may have come
+			errs = append(errs, fail(op, w.load.Key.Row(), err)) // the loads of other keys may have ended in time
 			continue
 		case err != nil:
 			return nil, fail(op, "", err)
@@ -221,8 +221,8 @@ func (t *Typed[T]) loadMany(ctx context.Context, op string, r *loadRun, missing 
 	return again, errors.Join(errs...)
 }
 
-// takeLoadedOfMany decodes the result of a load of one of many keys. retry says that it is not one for this caller. failed are the runs
-// whose error was returned already: that of a whole run is returned for one of its keys.
+// takeLoadedOfMany decodes the result of a load of one of many keys. retry says that the result is not for this caller. failed are the
+// runs whose error was returned already: an error of a whole run is returned for one of its keys only.
 func (r *loadRun) takeLoadedOfMany(op string, w waiter, dst any, tried bool, failed map[*coherence.Run]bool) (found, retry bool, err error) {
 	l, out := w.load, w.load.Result()
 	if out.Failed && r.staleFor() > 0 {
@@ -235,7 +235,7 @@ func (r *loadRun) takeLoadedOfMany(op string, w waiter, dst any, tried bool, fai
 		return false, true, nil
 	case out.Failed && r.staleFor() > 0 && !tried && w.offered() == nil:
 		return false, true, nil // nobody has looked for a stale value since this caller came
-	case r.knewNothing(w):
+	case r.foundNothingBefore(w):
 		return false, true, nil
 	case r.negativeTTL() > 0 && errors.Is(out.Err, ErrNotFound):
 		return false, false, nil

@@ -17,23 +17,23 @@ var schemaVersion = migrate.Latest()
 
 // schema is what this node knows of the tables.
 type schema struct {
-	known   atomic.Bool            // they are there and fit this release and the options
-	proven  atomic.Bool            // the role has the rights that it needs
-	reader  atomic.Bool            // the role may only read
-	id      atomic.Pointer[string] // the cache's, which its messages carry; nil: nobody has read it yet
-	looking atomic.Pointer[look]   // the one that is under way; nil: none is
+	known    atomic.Bool               // they are there and fit this release and the options
+	proven   atomic.Bool               // the role has the rights that it needs
+	readOnly atomic.Bool               // the role may only read
+	id       atomic.Pointer[string]    // the cache's, which its messages carry; nil: nobody has read it yet
+	looking  atomic.Pointer[stateRead] // the one that is under way; nil: none is
 }
 
-// look is one reading of the state, for all callers that ask while it is under way.
-type look struct {
+// stateRead is one reading of the state, for all callers that ask while it is under way.
+type stateRead struct {
 	done chan struct{}
 	err  error
 }
 
-// look returns nil once the schema is known: it reads the state, or waits for who is reading it.
+// look returns nil once the schema is known: it reads the state, or waits for the caller that is reading it.
 func (s *schema) look(ctx context.Context, c *Cache) error {
 	for !s.known.Load() {
-		mine := &look{done: make(chan struct{})}
+		mine := &stateRead{done: make(chan struct{})}
 		if s.looking.CompareAndSwap(nil, mine) {
 			return s.readFor(ctx, c, mine)
 		}
@@ -52,7 +52,7 @@ func (s *schema) look(ctx context.Context, c *Cache) error {
 }
 
 // readFor reads the state for all who wait for mine. They try again if the caller's own context ended, or a driver panicked.
-func (s *schema) readFor(ctx context.Context, c *Cache, mine *look) (err error) {
+func (s *schema) readFor(ctx context.Context, c *Cache, mine *stateRead) (err error) {
 	mine.err = errGivenUp
 	defer func() {
 		s.looking.Store(nil)
@@ -65,7 +65,7 @@ func (s *schema) readFor(ctx context.Context, c *Cache, mine *look) (err error) 
 	return err
 }
 
-// read reads the state and compares it. Unlike look it does so also where the schema is known.
+// read reads the state and compares it with the options. Unlike look it does so also where the schema is known.
 func (s *schema) read(ctx context.Context, c *Cache) error {
 	statement, cancel := c.statement(ctx)
 	defer cancel()
@@ -99,7 +99,7 @@ func (c *Cache) fits(have store.State) error {
 	return &SchemaError{Have: have.Version, Want: schemaVersion, HaveChannel: have.Channel, WantChannel: c.store.Names.Channel}
 }
 
-// unknown has the next operation look again.
+// unknown makes the next operation look again.
 func (s *schema) unknown() {
 	s.known.Store(false)
 	s.proven.Store(false)

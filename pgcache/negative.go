@@ -51,9 +51,9 @@ func (r *loadRun) negativeWrite(l *coherence.Load, w *store.Write) bool {
 	return true
 }
 
-// knewNothing says that the load of w found that there is nothing, which may be from before a Delete that this caller must see. That is an
-// answer like any other where it is kept. Where no database is asked, as while a key of Shards moves, no Delete overtakes a load, and
-// it always is.
-func (v *view) knewNothing(w waiter) bool {
+// foundNothingBefore says that the load of w has ended with ErrNotFound and may be from before a write that this caller must see: the
+// caller asks again. Without a NegativeTTL, ErrNotFound is a loader's error like any other, and is returned. In a Null cache, which Shards
+// use while keys move, it is always checked: no write there keeps later callers from joining a load that began before it.
+func (v *view) foundNothingBefore(w waiter) bool {
 	return (v.negativeTTL() > 0 || v.c.null) && errors.Is(w.load.Result().Err, ErrNotFound) && !w.answers()
 }

@@ -153,8 +153,8 @@ func (c *Cache) event(e Event) {
 	}
 }
 
-// survive is deferred around each call of the Observer, and ends a panic: others wait for what the caller does, for a statement that
-// they share, for the listener, or for the flush. The log names the panic's type, and its text only where the runtime has made it.
+// survive is deferred around each call of the Observer. It recovers from a panic and logs it: others wait for what the caller does, for a
+// statement that they share, for the listener, or for the flush.
 func (c *Cache) survive() {
 	if p := recover(); p != nil {
 		c.warn("the Observer panicked", "panic", panicText(p), "stack", string(debug.Stack()))
@@ -234,7 +234,7 @@ func (l *late) began(versions []int64) {
 	if l.at == nil {
 		return
 	}
-	if len(l.at) >= maxLate { // their invalidations never came: inserts are not published
+	if len(l.at) >= maxLate { // most are inserts, which are not published: no invalidation will come
 		clear(l.at)
 	}
 	l.at[versions[0]] = 0

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pgcache/go/driver/pgxdriver"
 	"github.com/pgcache/go/pgcache"
@@ -168,4 +169,41 @@ func TestObserverIsShownWhenWritesArePublished(t *testing.T) {
 		}
 		eventually(t, "the invalidation of "+name+" is shown", func() bool { return published() > before })
 	}
+}
+
+// Memory that knows of nothing under a key answers like any other hit: no call is shown.
+func TestObserver_NegativeHits(t *testing.T) {
+	t.Parallel()
+	s := &shown{ops: map[string]int{}}
+	c := newCluster(t).node(func(_ *sql.DB, o *pgcache.Options) { o.Observer = s })
+	v := pgcache.For[int](c, pgcache.NegativeTTL(time.Hour))
+	ask := func() {
+		if _, found, err := v.Get(t.Context(), "k"); found || err != nil {
+			t.Fatalf("Get: %v, %v", found, err)
+		}
+		if _, err := v.GetOrSet(t.Context(), "k", func(context.Context) (int, error) { return 0, pgcache.ErrNotFound }); !errors.Is(err, pgcache.ErrNotFound) {
+			t.Fatalf("GetOrSet: %v", err)
+		}
+	}
+	eventually(t, "memory answers", func() bool {
+		s.mu.Lock()
+		clear(s.ops)
+		s.mu.Unlock()
+		ask()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		calls, statements := 0, 0
+		for op, n := range s.ops {
+			switch op[0] - '0' {
+			case byte(pgcache.OpCall):
+				calls += n
+			case byte(pgcache.OpStatement):
+				statements += n
+			}
+		}
+		if calls > statements {
+			t.Fatalf("of what memory has answered the Observer is shown %v", s.ops)
+		}
+		return statements == 0
+	})
 }

@@ -212,8 +212,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// minConns is what a pool needs for a listener, a lock session, and two callers beside them: one that waits for a load
-// and the loader itself.
+// minConns is what a pool needs for a listener, the session (flushes, pulses and locks share it), and two callers beside them: one
+// that waits for a load and the loader itself.
 const minConns = 4
 
 // validate returns an error that names the option and the reason. o has its defaults.

@@ -15,10 +15,10 @@ import (
 const (
 	pollLease = 2 * time.Minute      // how long writers go on logging for a node that polls
 	pollRenew = 30 * time.Second     // how often it renews that
-	busyPause = 5 * time.Millisecond // between two tries of a poll to flush, beside another flush
+	busyPause = 5 * time.Millisecond // before a poll tries to flush again, because another flush is under way
 )
 
-// errPolls is why the Listener of a cache that may only read must not poll.
+// errPolls is the error of a Listener that polls with a role that may only read.
 var errPolls = errors.New("a role that may only read can't poll, because who polls takes a lease and flushes: give it a Listener that listens, or the rights to write")
 
 // StartPolling takes the poller lease and returns what reads the notices from then on. The Listener of listener.Poll calls it: see
@@ -56,9 +56,9 @@ type poller struct {
 func (p *poller) next(ctx context.Context) (payloads []string, err error) {
 	c := p.c
 	c.polls.Add(1)
-	// A poll flushes first: where all nodes poll, or the last writer has died, nobody else may. It does so without a
-	// sender, so that listening nodes do not take this node for the one that leads. Beside another flush it has to wait: what
-	// that one found was committed before this poll and must be in it.
+	// A poll flushes first: where all nodes poll, or the last writer has died, perhaps nobody else flushes. It does so without a
+	// sender, so that listening nodes do not take this node for the one that leads. While another flush is under way it waits: what
+	// that one found was committed before this poll, which must return it.
 	for {
 		_, err := c.flush(ctx, notify.Nobody)
 		if err == nil {

@@ -14,9 +14,9 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// This file is the second half of a node's trust in its memory. The listener's half says: what is published reaches this
-// node. The pulse says: what is committed is being published. Memory is served while both were seen to hold within the last
-// interval and timeout of each, so whatever goes wrong between a commit and this node, trust ends by itself.
+// This file has the pulse. A node serves from memory while it has seen two things lately: the listener shows that what is published
+// reaches this node, and the pulse shows that what is committed is being published. Each is trusted for its interval and its timeout, so
+// whatever goes wrong between a commit and this node, trust ends by itself.
 //
 // A pulse is one small statement every two seconds, on the session that no busy pool can take away. It must find
 //
@@ -48,7 +48,7 @@ const (
 
 // pulsing is the state of the pulse. Other goroutines use wake, idle, idleAfter, looking and poolAt; the rest is of the goroutine of pulses.
 type pulsing struct {
-	wake chan struct{} // the next pulse is to come now: the listener is live, the schema was found, a table is watched; nil without a Listener
+	wake chan struct{} // asks for a pulse at once, see wakePulse; nil without a Listener
 
 	last store.Pulse
 	at   time.Time // when last was asked for; zero: no pulse has been verified yet
@@ -79,7 +79,7 @@ func (c *Cache) pulses() {
 			select {
 			case <-timer.C:
 				timer.Reset(pulseEvery)
-				waits = c.idles(time.Now()) && err == nil // an idle node whose pulse failed is not Ready
+				waits = c.mayRest(time.Now()) && err == nil // an idle node whose pulse failed is not Ready
 			case <-c.pulsing.wake:
 				pause, waits = pulseRetry, false
 				c.pulsing.used(time.Now())
@@ -92,7 +92,7 @@ func (c *Cache) pulses() {
 	}
 }
 
-// wakePulse has the next pulse come at once.
+// wakePulse makes the next pulse come at once: the listener is live, the schema was found, a table is watched, or an idle node is read.
 func (c *Cache) wakePulse() {
 	select {
 	case c.pulsing.wake <- struct{}{}:
@@ -140,7 +140,8 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 		}
 	}
 	if !c.pulsing.idle.Load() {
-		_ = c.window.Relieve(ctx) // else those that it would relieve go on
+		// An error is nothing to act on: the nodes without a listener, which flush now, go on doing so.
+		_ = c.window.Relieve(ctx)
 	}
 	if p.Watches {
 		c.flushForWatches(ctx)
@@ -167,21 +168,21 @@ const flushLease = 5 * time.Second
 // of watched tables leave their changes there and notify nobody. Where that node is lost, the pulses of the others flush what is
 // older than a second, and one of them claims it when the lease has ended.
 func (c *Cache) flushForWatches(ctx context.Context) {
-	h := &c.pulsing
-	if h.mayNotFlush {
+	p := &c.pulsing
+	if p.mayNotFlush {
 		return
 	}
-	for h.flusher == 0 {
-		h.flusher = rand.Int64()
+	for p.flusher == 0 {
+		p.flusher = rand.Int64()
 	}
 	asked, mine := time.Now(), false
 	err := c.onSession(ctx, pulseTimeout, func(ctx context.Context, conn *sql.Conn) (err error) {
-		mine, err = c.store.ClaimFlushing(ctx, conn, h.flusher, flushLease)
+		mine, err = c.store.ClaimFlushing(ctx, conn, p.flusher, flushLease)
 		return err
 	})
 	switch {
 	case sqlerr.Denied(err):
-		h.mayNotFlush = true
+		p.mayNotFlush = true
 	case mine:
 		c.window.Watch(flushLease - time.Since(asked))
 	}
@@ -214,7 +215,9 @@ func (c *Cache) verify(ctx context.Context, p store.Pulse, asked time.Time, poll
 			c.local.Forget()
 		case err != nil:
 			return fmt.Errorf("pulse: %w", err)
-		case incarnation == 0: // the change log has lost what they changed: nobody hears of their commit
+		case incarnation == 0:
+			// Transactions that were prepared before the crash are still open. The crash has removed their changes from the log, so
+			// nobody will hear of their commit.
 			c.local.Forget()
 			if !c.pulsing.unmade {
 				gids, _ := c.store.Recovered(ctx)
@@ -254,20 +257,20 @@ func (c *Cache) onSession(ctx context.Context, d time.Duration, f func(ctx conte
 // lookAtPool asks which server the pool leads to, if nothing else has shown it lately and the pool has a free connection. The
 // pulse does not show it: its session may have been opened before a failover. After a gap it waits for the answer.
 func (c *Cache) lookAtPool(gap bool) error {
-	h, now := &c.pulsing, coherence.Now()
+	p, now := &c.pulsing, coherence.Now()
 	s := c.db.Stats()
 	free := s.MaxOpenConnections == 0 || s.InUse < s.MaxOpenConnections
-	seen := h.poolAt.Load()
+	seen := p.poolAt.Load()
 	if !free || c.local.Server() == 0 || seen == 0 {
-		h.poolAt.Store(now)
+		p.poolAt.Store(now)
 		return nil
 	}
 	age := time.Duration(now - seen)
-	if age >= poolEvery && h.looking.CompareAndSwap(false, true) {
+	if age >= poolEvery && p.looking.CompareAndSwap(false, true) {
 		looked := make(chan struct{})
 		c.goDo(func() {
 			defer close(looked)
-			defer h.looking.Store(false)
+			defer p.looking.Store(false)
 			ctx, cancel := c.statement(c.ctx)
 			defer cancel()
 			if server, err := c.store.Server(ctx); err == nil {
@@ -282,7 +285,7 @@ func (c *Cache) lookAtPool(gap bool) error {
 			case <-timer.C:
 			case <-c.ctx.Done():
 			}
-			age = time.Duration(coherence.Now() - h.poolAt.Load())
+			age = time.Duration(coherence.Now() - p.poolAt.Load())
 		}
 	}
 	if age > poolLimit {

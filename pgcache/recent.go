@@ -6,11 +6,11 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// maxRecent bounds what a recent holds.
+// maxRecent bounds the keys of a recent.
 const maxRecent = 4096
 
-// recent remembers a value of each of up to maxRecent keys, until a moment of the monotonic clock. A key beyond that many takes the place
-// of any other: what is remembered may be forgotten at any time.
+// recent is a map from keys to values, each with a moment of the monotonic clock at which it ends. It holds up to maxRecent keys: another
+// one replaces any of them, so a value may be gone before its time.
 type recent[V any] struct {
 	mu sync.Mutex
 	of map[localcache.Key]remembered[V]
@@ -29,6 +29,7 @@ func (r *recent[V]) get(k localcache.Key, now int64) (v V, until int64, ok bool)
 	return m.v, m.until, m.until > now
 }
 
+// put remembers v of k until that moment.
 func (r *recent[V]) put(k localcache.Key, v V, now, until int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -46,7 +47,8 @@ func (r *recent[V]) add(k localcache.Key, v V, now, until int64) {
 	r.of[k] = remembered[V]{until, v}
 }
 
-// makeRoom removes keys of some that are over their time, or else one that is not. The lock is held.
+// makeRoom looks at some keys and removes those that have ended; if there are none among them, it removes one that has not. The lock is
+// held.
 func (r *recent[V]) makeRoom(now int64) {
 	const some = 16
 	n, removed := 0, false

@@ -11,12 +11,11 @@ import (
 // maxRefresh bounds the keys of one statement.
 const maxRefresh = 1000
 
-// refresh is Options.Refresh: it reads the rows of keys again that were invalidated while memory had them and hits asked for them, see
-// localcache.Entry.Interest. One statement reads all keys that were invalidated while the last one ran. It calls no loader; that is
-// RefreshAfter.
+// refresh is Options.Refresh: when a key that hits have asked for is invalidated, it reads the row again, see localcache.Entry.Interest.
+// One statement reads all keys that were invalidated while the last one ran. It calls no loader; RefreshAfter does.
 type refresh struct {
 	mu   sync.Mutex
-	lost map[localcache.Key]uint32 // the keys that memory has lost since, with the interest in them
+	lost map[localcache.Key]uint32 // the keys that were invalidated since the last take, with the interest in them
 	wake chan struct{}
 }
 

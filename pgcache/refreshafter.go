@@ -19,8 +19,8 @@ const maxEarlyLoads = 64
 // maxPause bounds for how long a process begins no early load of a key after one that has ended without an error.
 const maxPause = time.Second
 
-// earlyLoads are the keys whose early load runs, or ran a moment ago. Of a key that recent has forgotten meanwhile another may begin: it
-// joins the one under way, or finds the entry no longer due.
+// earlyLoads are the keys whose early load runs, or ran a moment ago. If recent has forgotten a key, a second early load of it may begin:
+// it joins the first, or finds the entry no longer due.
 type earlyLoads struct {
 	recent[struct{}]
 	running int
@@ -51,8 +51,8 @@ func (s *earlyLoads) end(k localcache.Key, pause int64) {
 // dueSeed is random, so that processes differ in when they find an entry due.
 var dueSeed = rand.Uint64()
 
-// isDue says whether an early load is to replace an entry of this version that has this much time left. The moment is up to a tenth of the
-// TTL after the one that RefreshAfter says, another for each version and process.
+// isDue says whether an early load is to replace an entry of this version that has this much time left. That is so from up to a tenth of
+// the TTL after the moment that RefreshAfter says; how long after differs by version and process, so that not all load at once.
 func (v *view) isDue(version int64, left time.Duration) bool {
 	if left >= v.due {
 		return false
@@ -61,7 +61,8 @@ func (v *view) isDue(version int64, left time.Duration) bool {
 	return left < v.due-time.Duration((uint64(version)^dueSeed)*0x9E3779B97F4A7C15>>1%span)
 }
 
-// dueInMemory is isDue for a hit in memory. An entry that LocalTTL ends says nothing of when its row expires.
+// dueInMemory is isDue for a hit in memory. Where LocalTTL is shorter than the TTL, an entry does not show when its row expires: it is
+// never due.
 func (v *view) dueInMemory(h hit) bool {
 	local := v.c.opts.LocalTTL
 	return (local == 0 || local >= v.ttl) && v.isDue(h.e.Version, time.Duration(h.e.Deadline-h.now))
@@ -124,7 +125,7 @@ func (v *view) earlyPause() int64 { return int64(min(maxPause, v.due/10)) }
 func (r *loadRun) runEarly(loads []*coherence.Load) {
 	ctx, cancel := r.context()
 	defer cancel()
-	l := r.look(loads)
+	l := r.beginLookup(loads)
 	defer l.release()
 	locking, done := r.c.statement(ctx)
 	l.lock(locking)

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// resilience is what a view does where a loader fails, is slow or finds nothing, and where an entry nears its end. A view that has none
-// of it has a nil one. Once a view or a call uses it, it is not changed.
+// resilience is what a view does where a loader fails, is slow or finds nothing, and where an entry nears its end. It is nil where none of
+// these options is set. Once a view or a call uses it, it is not changed.
 type resilience struct {
 	stale        time.Duration // StaleFor, added to the TTL
 	soft         time.Duration // SoftTimeout
@@ -36,8 +36,8 @@ func HardTimeout(d time.Duration) Option { return Option{kind: optionHard, dur: 
 // 0 < f < 1, or up to a tenth of the TTL later: at most one per key in a process and, with a Guard, in the fleet. Nobody waits for it. A
 // load that fails, or whose value is not stored, is tried again after a quarter of the time that was left, ten seconds at the most; one
 // that finds nothing (ErrNotFound) ends the entry. Entries that nobody asks for are not refreshed. The TTL is that of the call: entries
-// which others wrote with a shorter one are refreshed early, or at every hit, again and again. Where LocalTTL is shorter than the TTL,
-// hits in memory start nothing, those in the database do. 0 turns it off.
+// that others wrote with a shorter one are refreshed early, or at every hit, again and again. Where LocalTTL is shorter than the TTL,
+// hits in memory start no load, hits in the database do. 0 turns it off.
 func RefreshAfter(f float64) Option { return Option{kind: optionRefresh, fraction: f} }
 
 // NegativeTTL keeps for d that there is nothing under a key, when a loader of GetOrSet or Fetch has returned ErrNotFound or one of
@@ -46,7 +46,7 @@ func RefreshAfter(f float64) Option { return Option{kind: optionRefresh, fractio
 // entry and load. 0 turns it off; at most MaxTTL.
 func NegativeTTL(d time.Duration) Option { return Option{kind: optionNegative, dur: d} }
 
-// applyResilience applies one of the options above to v, a copy of before. The two share a resilience until the first of them.
+// applyResilience applies one of the options above to v, a copy of before. v gets a resilience of its own with the first such option.
 func (v *view) applyResilience(o *Option, before *view) error {
 	if name, d := o.kind.String(), o.dur; d < 0 || d > MaxTTL {
 		return fmt.Errorf("%w: %s(%v): want 0 to %v", ErrInvalidOption, name, d, MaxTTL)

@@ -15,7 +15,7 @@ import (
 type RightsError struct {
 	Role  string
 	Lacks []string // "DELETE on public.cache_entries"
-	reads bool     // the role has no right to write, and all that a cache needs which only reads
+	reads bool     // the role has no right to write, but every right that a cache needs which only reads
 }
 
 // Error lists them.
@@ -30,9 +30,9 @@ func (e *RightsError) Error() string {
 // SQLState is what the server says to a statement that lacks a right.
 func (e *RightsError) SQLState() string { return sqlerr.InsufficientPrivilege }
 
-// prove looks whether the role has every right that the cache will need, and whether the table is as Durable says. schemaErr is
-// what check has returned, and what prove returns where it finds nothing wrong, or nothing at all: the catalogs may say more than
-// a statement that was refused.
+// prove looks whether the role has every right that the cache will need, and whether the table is as Durable says. It is called even if
+// check has failed, because the catalogs may say more than a statement that was refused. schemaErr is the error of check, which prove
+// returns if it finds nothing wrong itself, or no tables.
 func (c *Cache) prove(ctx context.Context, schemaErr error) error {
 	statement, cancel := c.statement(ctx)
 	defer cancel()
@@ -43,23 +43,23 @@ func (c *Cache) prove(ctx context.Context, schemaErr error) error {
 	case err != nil, !slices.ContainsFunc(held, func(h store.Held) bool { return h.There }):
 		return schemaErr
 	}
-	reader, err := c.judge(held)
+	readOnly, err := c.judge(held)
 	if err != nil {
 		return err
 	}
 	if schemaErr == nil {
 		c.schema.proven.Store(true)
-		if was := c.schema.reader.Swap(reader); reader && !was {
+		if was := c.schema.readOnly.Swap(readOnly); readOnly && !was {
 			c.log.Warn("pgcache: this role may only read: every Set, Delete and Clear, and a GetOrSet that must load, will fail", "role", held[0].Role)
 		}
 	}
 	return schemaErr
 }
 
-// judge returns what is wrong with what the role holds, and whether the cache is a reader: one without a janitor whose role has
-// no right to write at all. Any such right, or the janitor, says that it is to write, and then it must have all of them: half of
-// them is a mistake that would show much later, as a flush that fails.
-func (c *Cache) judge(held []store.Held) (reader bool, err error) {
+// judge returns what is wrong with the rights that the role holds, and whether the cache may only read: it has no janitor and its role has
+// no right to write at all. A role with any right to write, or a cache with a janitor, must have all of them: if some were missing, that
+// would show much later, as a flush that fails.
+func (c *Cache) judge(held []store.Held) (readOnly bool, err error) {
 	mayWrite := false
 	for _, h := range held {
 		if !h.There {
@@ -67,7 +67,7 @@ func (c *Cache) judge(held []store.Held) (reader bool, err error) {
 		}
 		mayWrite = mayWrite || h.Held && h.Use == store.ToWrite && h.Privilege != "SELECT"
 	}
-	reader = c.opts.CleanupInterval < 0 && !mayWrite
+	readOnly = c.opts.CleanupInterval < 0 && !mayWrite
 	lacks := &RightsError{Role: held[0].Role, reads: !mayWrite}
 	for _, h := range held {
 		if !h.Usable {
@@ -80,7 +80,7 @@ func (c *Cache) judge(held []store.Held) (reader bool, err error) {
 			lacks.reads = false
 		}
 		needed := h.Use == store.ToWrite // all, for a cache that writes: see store.Use
-		if reader {
+		if readOnly {
 			needed = toRead
 		}
 		if needed && !h.Held {
@@ -90,5 +90,5 @@ func (c *Cache) judge(held []store.Held) (reader bool, err error) {
 	if len(lacks.Lacks) > 0 {
 		return false, lacks
 	}
-	return reader, migrate.Persistence(held, c.store.Names)
+	return readOnly, migrate.Persistence(held, c.store.Names)
 }

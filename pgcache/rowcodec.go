@@ -5,8 +5,8 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// reader returns the codec with which the view decodes rows of this codec name; nil if they are misses to it.
-func (v *view) reader(codecName string) codec.Codec {
+// codecFor returns the codec with which the view decodes rows of this codec name; nil if they are misses to it.
+func (v *view) codecFor(codecName string) codec.Codec {
 	if codecName == v.codecName {
 		return v.codec
 	}

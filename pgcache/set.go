@@ -80,7 +80,7 @@ type write struct {
 	data []byte
 }
 
-// write writes rows and publishes them, and keeps them in memory unless they were written by others meanwhile.
+// write writes rows and logs or publishes the change, and keeps the rows in memory unless others have written them meanwhile.
 func (v *view) write(ctx context.Context, ws []write) (err error) {
 	c := v.c
 	if err := c.check(ctx); err != nil {
@@ -149,7 +149,7 @@ func (c *Cache) endWrite(versions []int64, out store.Written, err error) {
 // refused says that the server has answered, and has not done what it was asked.
 func refused(err error) bool { return sqlerr.State(err) != "" && !sqlerr.Connection(err) }
 
-// life is the TTL of what the view writes now. over says that ExpiresAt has passed: then it is the shortest TTL that there is.
+// life is the TTL of what the view writes now. over says that ExpiresAt has passed; the TTL is then a microsecond.
 func (v *view) life() (d time.Duration, over bool) {
 	if v.until.IsZero() {
 		return v.ttl, false
@@ -164,7 +164,7 @@ func (v *view) life() (d time.Duration, over bool) {
 // newWrite is the row that the view writes under k now, with a version of its own.
 func (v *view) newWrite(k localcache.Key, data []byte) store.Write {
 	life, _ := v.life()
-	return store.Write{Key: k.Row(), Value: data, Version: store.NewVersion(v.never), TTL: life, Codec: v.codecName, Stale: v.staleFor(), Tags: v.tags}
+	return store.Write{Key: k.Row(), Value: data, Version: store.NewVersion(v.localNever), TTL: life, Codec: v.codecName, Stale: v.staleFor(), Tags: v.tags}
 }
 
 // makeTombstone makes w the row that a Delete leaves.

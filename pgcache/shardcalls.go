@@ -7,7 +7,7 @@ import (
 	"github.com/pgcache/go/internal/coherence"
 )
 
-// This file is the methods of Shards that are those of a Cache.
+// This file has the methods of Shards that a Cache has too.
 
 // Get reads the value under key into dst, like Cache.Get.
 func (s *Shards) Get(ctx context.Context, key string, dst any) (found bool, err error) {

@@ -11,13 +11,13 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// This file is who records maps: Migrate the first, Move the others.
+// This file records maps on the servers: Migrate the first, Move all later ones.
 
 // Migrate creates or updates the tables of every shard, like Cache.Migrate, and records the map of all given shards where none is
 // recorded yet. A shard that was added since gets the map that the others have: it is in none until a Move. It needs the
 // rights of the migrating role where there is something to do, and all shards.
 func (s *Shards) Migrate(ctx context.Context) error {
-	if err := s.each(s.all(), func(i int) error { return s.named(i, s.shards[i].c.Migrate(ctx)) }); err != nil || s.local {
+	if err := s.each(s.all(), func(i int) error { return s.named(i, s.shards[i].c.Migrate(ctx)) }); err != nil || s.allNull {
 		return err
 	}
 	states, last, err := s.states(ctx, s.all())
@@ -37,14 +37,14 @@ func (s *Shards) Migrate(ctx context.Context) error {
 			return fail("migrate", "", s.named(i, err))
 		}
 	}
-	// Somebody else may have recorded another: the look says so.
+	// Another process may have recorded another map at the same time: ask returns an error then.
 	return fail("migrate", "", s.each(s.all(), func(i int) error {
 		s.shards[i].failed.Store(nil)
 		return s.named(i, s.ask(ctx, s.shards[i]))
 	}))
 }
 
-// states reads what the servers have recorded, and the latest of it.
+// states reads what the servers have recorded, and returns the latest of it as last.
 func (s *Shards) states(ctx context.Context, list []int) (states map[int]store.Shard, last store.Shard, err error) {
 	read := make([]store.Shard, len(s.shards))
 	err = s.each(list, func(i int) (err error) {
@@ -69,8 +69,8 @@ func (s *Shards) states(ctx context.Context, list []int) (states map[int]store.S
 	return states, last, err
 }
 
-// byName are all shards: those of a map first, each by their names. Who records goes in this order, so that of two that record at the
-// same time one fails at the first server.
+// byName returns all shards sorted by name, those of a map first. Maps are recorded in this order, so that of two processes that record at
+// the same time one fails at the first server.
 func (s *Shards) byName(text string) []int {
 	first, _ := shardmap.Parse(text)
 	list := s.all()
@@ -94,10 +94,11 @@ func (s *Shards) byName(text string) []int {
 // take their share, and no other key moves. Every node must have been given all shards of both maps before; a node that was not fails
 // the keys that are concerned. It needs the rights of the migrating role, and that all shards that were given can be reached.
 //
-// It takes some seconds, in which the keys that move are held nowhere, see Shards, and longer where a server has many rows to look
-// through: before that for keys that it had once, afterwards for those that it has given away. After an error, or where the process dies, keys may be left moving until Move
-// is called again with the same names, which goes on, or with those of the map that was in force, which goes back. Another Move
-// that is under way at the same time goes on with this one if it has the same names; else one of them gets an error.
+// For some seconds the keys that move are held nowhere, see Shards. Move itself takes longer where servers have many rows to look through:
+// before those seconds it deletes rows of keys that a server once had and now gets back, and afterwards those of keys that a server has
+// given away. After an error, or where the process dies, keys may be left moving until Move is called again: with the same names it goes
+// on, with those of the map that was in force it goes back. Two Moves at the same time with the same names do one move together; with
+// other names one of them gets an error.
 func (s *Shards) Move(ctx context.Context, names ...string) error {
 	return fail("move", "", s.move(ctx, names))
 }
@@ -111,7 +112,7 @@ func (s *Shards) move(ctx context.Context, names []string) error {
 			return fmt.Errorf("there is no shard %q among those that NewShards was given", name)
 		}
 	}
-	if s.local {
+	if s.allNull {
 		s.install(&routes{epoch: s.routes.Load().epoch + 1, now: s.table(names), members: s.indexes(names), names: slices.Sorted(slices.Values(names))})
 		return nil
 	}
@@ -136,35 +137,35 @@ func (s *Shards) move(ctx context.Context, names []string) error {
 	return m.run(ctx, last)
 }
 
-// move is one under way.
+// move is a Move that is under way.
 type move struct {
 	s          *Shards
-	list       []int // all shards that were given, in the order in which they are recorded
-	from, to   string
-	old, table *shardmap.Table
-	epoch      int64 // odd once keys move
+	list       []int           // all shards that were given, in the order in which they are recorded
+	from, to   string          // the map in force and the new one, as they are recorded
+	old, table *shardmap.Table // the same two maps
+	epoch      int64           // odd once keys move
 }
 
 func (m *move) run(ctx context.Context, last store.Shard) error {
 	switch {
 	case last.Next == "" && last.Map == m.to:
-		// It is done, or who did it has died at the end.
+		// It was done. The process that did it may have died before all servers had it recorded, or before sweep.
 		if err := m.record(ctx, store.Shard{Epoch: m.epoch, Map: m.to}); err != nil {
 			return err
 		}
 		return m.sweep(ctx)
 	case last.Next == "":
-		// While nobody uses the new places, what a server has left of keys that it had once goes.
+		// Servers that had the keys once delete what they have left of them, while nobody uses the new places.
 		if err := m.prepare(ctx); err != nil {
 			return err
 		}
 		m.epoch++
-	case last.Next == m.to: // somebody has begun it
+	case last.Next == m.to: // an earlier Move has begun it
 		if err := m.prepare(ctx); err != nil {
 			return err
 		}
-	case last.Map == m.to: // back again: the old places have been written all the time
-		m.to = last.Map
+	case last.Map == m.to:
+		// Back to the map in force. Nothing is to be prepared: writes of moving keys have deleted them on their old shards, too.
 	default:
 		return fmt.Errorf("keys are moving from %s to %s: go on with that, or back, first", last.Map, last.Next)
 	}
@@ -203,7 +204,7 @@ func (m *move) record(ctx context.Context, to store.Shard) error {
 		sh := m.s.shards[i]
 		to.Name = sh.name
 		statement, cancel := sh.c.statement(ctx)
-		// A server that is not in the old map may have stayed behind; one that is in it has the epoch before.
+		// Any earlier epoch may be recorded: a server that is not in the old map may have missed steps.
 		_, err := sh.c.store.StepShard(statement, to, 0, to.Epoch-1)
 		var have store.Shard
 		if err == nil {
@@ -223,28 +224,28 @@ func (m *move) record(ctx context.Context, to store.Shard) error {
 	return nil
 }
 
-// prepare makes the servers that take keys over fit for it. They may have had these keys before:
+// prepare removes from the servers that get keys what they have left of these keys. They may have had them before:
 //
 //	epoch 2: B has k, a load of it begins on B
 //	epoch 4: A has k, a Delete of it is done on A
 //	epoch 6: B has k again: what is left of it on B, or what the load stores now, is from before the Delete
 //
-// So loads that have begun there can't store any more, and then the rows of such keys are deleted.
+// So loads that have begun there are fenced, and then the rows of such keys are deleted.
 func (m *move) prepare(ctx context.Context) error {
 	return m.s.each(m.list, func(i int) error {
 		takes := func(slot uint64) bool { return int(m.table[slot]) == i && int(m.old[slot]) != i }
-		if !m.any(takes) {
+		if !m.anySlot(takes) {
 			return nil
 		}
 		if err := m.s.shards[i].c.store.FenceLoads(ctx); err != nil {
 			return m.s.named(i, err)
 		}
-		// Somebody else may have done all of it meanwhile. A server that is new may have stayed behind.
+		// Another Move may have done all of it meanwhile, and has recorded a later epoch then. A new server may have an earlier one.
 		return m.s.named(i, m.purge(ctx, i, takes, func(epoch int64) bool { return epoch <= m.epoch }))
 	})
 }
 
-// sweep removes from the servers what they have given away. It is for room's sake.
+// sweep removes from the servers the keys that they have given away. Nobody reads them there any more; they only take space.
 func (m *move) sweep(ctx context.Context) error {
 	err := m.s.each(m.list, func(i int) error {
 		gave := func(slot uint64) bool { return int(m.table[slot]) != i }
@@ -256,7 +257,8 @@ func (m *move) sweep(ctx context.Context) error {
 	return nil
 }
 
-func (m *move) any(of func(slot uint64) bool) bool {
+// anySlot says whether there is a slot that of picks.
+func (m *move) anySlot(of func(slot uint64) bool) bool {
 	for slot := range uint64(shardmap.Slots) {
 		if of(slot) {
 			return true
@@ -268,8 +270,9 @@ func (m *move) any(of func(slot uint64) bool) bool {
 // purgePage is how many rows one statement looks at.
 const purgePage = 1000
 
-// purge deletes the rows of shard i whose slots are of them, like any Delete, as long as the server has recorded an epoch in which it may. It
-// can take minutes, and somebody else may move keys to the shard meanwhile, who waits for longer than a page takes before they are used there.
+// purge deletes the rows of shard i whose slots of picks, as Delete does. Before each page it asks whether the epoch that the server has
+// recorded still allows that: purge can take minutes, and another Move may bring keys to the shard meanwhile. That Move waits for longer
+// than a page takes before these keys are used there.
 func (m *move) purge(ctx context.Context, i int, of func(slot uint64) bool, may func(epoch int64) bool) error {
 	c := m.s.shards[i].c
 	for after := ""; ; {

@@ -7,9 +7,10 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// This file is what a call does to find its shard, and to be sure of it.
+// This file finds the shard of a call, and makes sure of it.
 //
-// A call asks when it comes, and again when it is done, before it returns. What was done in between was done by the map in force:
+// A call looks at the map when it comes, and again when it is done, before it returns. If the map is the same, what was done in between was
+// done by the map in force:
 //
 //	node 1: Set, by epoch 4              Move                      node 2
 //	sends the row to A
@@ -17,12 +18,12 @@ import (
 //	                                                               Get: asks B, loads what is older
 //	the reply comes: Set returns     <-  node 2 would keep what is older
 //
-// To a key that has kept its place that is nothing. Of any other, what was done by an epoch that has ended counts as a value that was
-// set and evicted at once: the key is deleted where it is now. It is not set there again, because others may have written it and
-// been read meanwhile.
+// A new map does not concern a key that has kept its place. If a key has moved, a write by the epoch that has ended counts as a value that
+// was set and evicted at once: the key is deleted where it is now. The value is not set there again, because others may have written
+// the key and read it meanwhile.
 //
-// What was read or loaded by an epoch that has ended counts for nothing, and the caller asks anew. It is as new as the call, but it may
-// be newer than what the key has where it is now: the next Get could be older.
+// A value that was read or loaded by an epoch that has ended is not returned, and the caller asks again. It is as new as the call, but it
+// may be newer than the value where the key is now: the next Get could be older.
 
 // hit returns what the memory of shard i has of a key that it has by r, or nil. Memory is served while the shard's lease lasts, see TrustShard,
 // and the lease is granted by the map that is in force then: so r must still be.
@@ -38,8 +39,8 @@ func (s *Shards) hit(r *routes, i int, k localcache.Key, now int64) *localcache.
 	return e
 }
 
-// reader returns the shard that answers for the key, or none where nobody does: the key is moving.
-func (s *Shards) reader(ctx context.Context, hash uint64) (r *routes, i int, none bool, err error) {
+// answering returns the shard that answers for the key, or none where nobody does: the key is moving.
+func (s *Shards) answering(ctx context.Context, hash uint64) (r *routes, i int, none bool, err error) {
 	r, bad, err := s.current(ctx, func(r *routes) []int {
 		if i, ok := r.settled(hash); ok {
 			return []int{i}
@@ -59,7 +60,7 @@ func (s *Shards) reader(ctx context.Context, hash uint64) (r *routes, i int, non
 	}
 }
 
-// exact does what depends on the present value.
+// exact calls do, an operation that depends on the present value, with the shard of k. It returns ErrMoving if the key moves or has moved.
 func (s *Shards) exact(ctx context.Context, op string, k localcache.Key, do func(i int) error) error {
 	hash := hashOf(k)
 	var at []int
@@ -85,7 +86,7 @@ func (s *Shards) exact(ctx context.Context, op string, k localcache.Key, do func
 	if err := do(at[0]); err != nil {
 		return err
 	}
-	now, err := s.still(ctx, r, at[0])
+	now, err := s.still(ctx, at[0])
 	if err == nil && !r.kept(now, hash) {
 		err = ErrMoving
 	}
@@ -141,7 +142,7 @@ func (s *Shards) change(ctx context.Context, op string, keys []string, keyOf fun
 		if err = errors.Join(err, done); err != nil {
 			return err
 		}
-		now, err := s.still(ctx, r, used...)
+		now, err := s.still(ctx, used...)
 		if err != nil {
 			return fail(op, name, err)
 		}
@@ -185,7 +186,7 @@ func (s *Shards) split(r *routes, keys []string, hashes []uint64) (sets, dels ma
 	return sets, dels, used, lacking
 }
 
-// everywhere does on all shards of the map, and of the next one, what may be done twice.
+// everywhere calls do, which may be done twice, with each shard of the map and of the next one.
 func (s *Shards) everywhere(ctx context.Context, op, key string, do func(i int) error) error {
 	for range changeTries {
 		r, bad, err := s.current(ctx, func(r *routes) []int { return r.members })
@@ -203,7 +204,7 @@ func (s *Shards) everywhere(ctx context.Context, op, key string, do func(i int) 
 		}); err != nil {
 			return err
 		}
-		now, err := s.still(ctx, r, r.members...)
+		now, err := s.still(ctx, r.members...)
 		if now == r || err != nil {
 			return fail(op, key, err)
 		}
@@ -214,7 +215,7 @@ func (s *Shards) everywhere(ctx context.Context, op, key string, do func(i int) 
 // reads calls read with the shard of k, or with -1 where k is held nowhere.
 func (s *Shards) reads(ctx context.Context, op string, k localcache.Key, read func(i int) error) error {
 	for range changeTries {
-		r, i, none, err := s.reader(ctx, hashOf(k))
+		r, i, none, err := s.answering(ctx, hashOf(k))
 		switch {
 		case err != nil:
 			return fail(op, k.Row(), err)
@@ -224,7 +225,7 @@ func (s *Shards) reads(ctx context.Context, op string, k localcache.Key, read fu
 		if err := read(i); err != nil {
 			return err
 		}
-		now, err := s.still(ctx, r, i)
+		now, err := s.still(ctx, i)
 		if err != nil || r.kept(now, hashOf(k)) {
 			return fail(op, k.Row(), err)
 		}

@@ -43,11 +43,11 @@ type Shard struct {
 // store, Set and Delete leave nothing and are seen by all, and what depends on the present value (SetIfAbsent, Increment,
 // Update, Touch) returns ErrMoving. Then they begin anew on their new server: counters too.
 type Shards struct {
-	shards []*shard
-	null   *Cache // what asks nobody and stores nothing: for keys that are held nowhere for now
-	local  bool   // no shard has a database, see Null
+	shards  []*shard
+	null    *Cache // what asks nobody and stores nothing: for keys that are held nowhere for now
+	allNull bool   // the Caches of all shards are Null: there is no map to read
 
-	mu     sync.Mutex // of who replaces routes
+	mu     sync.Mutex // of install, which replaces routes
 	routes atomic.Pointer[routes]
 }
 
@@ -59,7 +59,7 @@ var ErrMoving = errors.New("the key is moving to another shard")
 type ShardMapError struct {
 	Shard    string // the one whose server it was read from
 	Recorded string // the map there; "": none
-	Given    string // what NewShards was given
+	Given    string // the map of all shards that NewShards was given
 	Reason   string
 }
 
@@ -72,19 +72,20 @@ func (e *ShardMapError) Error() string {
 	return fmt.Sprintf("%s: the map recorded on shard %q is %s, this node was given %s", e.Reason, e.Shard, recorded, e.Given)
 }
 
-// routes says who has which key, at one epoch of the map. It does not change.
+// routes says which shard has which key, at one epoch of the map. It does not change.
 type routes struct {
-	epoch     int64
-	text, to  string          // the map, and the one that keys are moving to, as they are recorded
-	now, next *shardmap.Table // next is nil unless keys are moving
-	members   []int           // the shards of both
-	names     []string        // of the map in force
-	err       error           // this node lacks shards of them
+	epoch        int64
+	text, toText string          // the map, and the one that keys are moving to, as they are recorded; toText is empty unless keys are moving
+	now, next    *shardmap.Table // the same two maps; next is nil unless keys are moving
+	members      []int           // the shards of both maps, as indexes of Shards.shards
+	names        []string        // of the map in force
+	err          error           // which shards of the two maps this node lacks; nil: none
 }
 
 // place is where a key is: from and to differ while it is moving. A shard that this node lacks is shardmap.None.
 type place struct{ from, to uint8 }
 
+// of returns the place of the key with this hash.
 func (r *routes) of(hash uint64) place {
 	from := r.now.Of(hash)
 	if r.next == nil {
@@ -99,7 +100,7 @@ func (r *routes) settled(hash uint64) (i int, ok bool) {
 	return int(p.from), p.from == p.to && p.from != shardmap.None
 }
 
-// NewShards makes one cache of several. Like New it touches no network. The order of the shards is nothing. Close closes the
+// NewShards makes one cache of several. Like New it touches no network. The order of the shards does not matter. Close closes the
 // Caches.
 func NewShards(shards ...Shard) (*Shards, error) {
 	names := make([]string, len(shards))
@@ -123,7 +124,7 @@ func NewShards(shards ...Shard) (*Shards, error) {
 	}
 	s.null.opts.Codec, s.null.opts.MaxValueBytes, s.null.opts.LoadTimeout = shards[0].Cache.opts.Codec, shards[0].Cache.opts.MaxValueBytes, shards[0].Cache.opts.LoadTimeout
 	s.null.base = newView(s.null)
-	if s.local = s.shards[0].c.null; s.local {
+	if s.allNull = s.shards[0].c.null; s.allNull {
 		s.install(&routes{now: s.table(names), members: s.indexes(names), names: slices.Sorted(slices.Values(names))})
 		return s, nil
 	}
@@ -133,7 +134,7 @@ func NewShards(shards ...Shard) (*Shards, error) {
 	return s, nil
 }
 
-// table is the map of names, in the numbers of s.shards.
+// table builds the map of names. Its shards are indexes of s.shards.
 func (s *Shards) table(names []string) *shardmap.Table {
 	return shardmap.Build(names, func(name string) uint8 {
 		if i := s.index(name); i >= 0 {
@@ -147,7 +148,7 @@ func (s *Shards) index(name string) int {
 	return slices.IndexFunc(s.shards, func(sh *shard) bool { return sh.name == name })
 }
 
-// indexes are the numbers of those names that this node has.
+// indexes are the indexes in s.shards of those names that this node has.
 func (s *Shards) indexes(names []string) (list []int) {
 	for i, sh := range s.shards {
 		if slices.Contains(names, sh.name) {
@@ -157,7 +158,7 @@ func (s *Shards) indexes(names []string) (list []int) {
 	return list
 }
 
-// given is what NewShards was given, as a map is recorded.
+// given is the map of all shards that NewShards was given, as a map is recorded.
 func (s *Shards) given() string {
 	names := make([]string, len(s.shards))
 	for i, sh := range s.shards {
@@ -197,7 +198,7 @@ func (s *Shards) Map() []string {
 	return slices.Clone(r.names)
 }
 
-// each calls f for the shards in list, side by side, and joins the errors.
+// each calls f for the shards in list, concurrently, and joins the errors.
 func (s *Shards) each(list []int, f func(i int) error) error {
 	if len(list) == 1 {
 		return f(list[0])
@@ -219,7 +220,7 @@ func (s *Shards) all() []int {
 	return list
 }
 
-// named says which shard an error is of.
+// named adds the name of shard i to err.
 func (s *Shards) named(i int, err error) error {
 	if err == nil {
 		return nil
@@ -245,7 +246,7 @@ func (s *Shards) Ready(ctx context.Context) error {
 }
 
 func (s *Shards) ready(ctx context.Context, i int) error {
-	for sh := s.shards[i]; !s.local; { // first, because nothing in memory is served before
+	for sh := s.shards[i]; !s.allNull; { // before the Cache's own Ready: until the map was read, its memory is not served
 		err := ErrClosed
 		if sh.c.ctx.Err() == nil {
 			err = s.ask(ctx, sh) // what calls remember of a look that failed may be from before Migrate
@@ -264,7 +265,7 @@ func (s *Shards) ready(ctx context.Context, i int) error {
 		if ctx.Err() != nil {
 			return fail("ready", "", errors.Join(ctx.Err(), err))
 		}
-		pauseFor(ctx, lookAgain, nil)
+		pauseFor(ctx, lookRetry, nil)
 	}
 	return s.shards[i].c.Ready(ctx)
 }
@@ -312,5 +313,5 @@ func (s *Shards) Cleanup(ctx context.Context) (removed int64, err error) {
 	return n.Load(), err
 }
 
-// describe is a map for people.
+// describe is names as errors list them.
 func describe(names []string) string { return strings.Join(names, ", ") }

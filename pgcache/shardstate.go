@@ -14,8 +14,8 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// This file is how a node knows who has which key. Each server has the map and its epoch recorded; an epoch grows by one with each step
-// of a Move, which records a step on all servers and then waits for shardWait before it records the next. A node asks each server
+// This file keeps the node's routes up to date: which shard has which key. Each server has the map and its epoch recorded; the epoch grows
+// by one with each step of a Move, which records a step on all servers and then waits for shardWait before it records the next. A node asks each server
 // once a second, follows the latest epoch that it has seen anywhere, and uses a server only within shardLease of having asked that
 // server. So no two nodes are ever more than one epoch apart:
 //
@@ -33,8 +33,8 @@ const (
 	shardWait = shardLease + time.Second
 
 	lookTimeout = time.Second
-	lookAgain   = 250 * time.Millisecond    // after a look that failed
-	failsFor    = lookTimeout + 4*lookAgain // how long calls are answered with its error
+	lookRetry   = 250 * time.Millisecond    // after a look that failed
+	failsFor    = lookTimeout + 4*lookRetry // how long calls are answered with its error
 )
 
 // shard is a Shard as this node sees it.
@@ -42,7 +42,7 @@ type shard struct {
 	name string
 	c    *Cache
 
-	turn   chan struct{} // of who looks
+	turn   chan struct{} // has room for one, and is full while a caller of look has the turn
 	lease  atomic.Pointer[lease]
 	failed atomic.Pointer[failedLook]
 	behind atomic.Bool // it was warned that the server has an old map
@@ -59,6 +59,7 @@ func (l *lease) valid() bool {
 	return l != nil && mono.Now() < l.until && time.Now().Round(0).Before(l.wall)
 }
 
+// failedLook is a look that has failed: calls get its error for failsFor, and do not ask the server again.
 type failedLook struct {
 	at  time.Time
 	err error
@@ -80,7 +81,7 @@ func (s *Shards) follow(sh *shard) {
 			}
 			pause := shardEvery
 			if err := s.look(sh.c.ctx, sh, time.Now()); err != nil {
-				pause = lookAgain
+				pause = lookRetry
 				if sh.c.ctx.Err() == nil {
 					sh.c.warn("the map of shards can't be read: the shard is not used until it can", "shard", sh.name, "error", err)
 				}
@@ -92,13 +93,13 @@ func (s *Shards) follow(sh *shard) {
 	}
 }
 
-// hold sees to it that shard i may be used: it has been asked within shardLease.
+// hold returns nil if shard i may be used: its server was asked within shardLease, or is asked now.
 func (s *Shards) hold(ctx context.Context, i int) error {
 	sh := s.shards[i]
 	if sh.c.ctx.Err() != nil {
 		return ErrClosed
 	}
-	if s.local || sh.lease.Load().valid() {
+	if s.allNull || sh.lease.Load().valid() {
 		return nil
 	}
 	now := time.Now()
@@ -112,7 +113,7 @@ func (s *Shards) hold(ctx context.Context, i int) error {
 	return nil
 }
 
-// look asks the server of sh, once for all who came while somebody else was asking.
+// look asks the server of sh, once for all callers that come while one is asking. came is when this one came.
 func (s *Shards) look(ctx context.Context, sh *shard, came time.Time) error {
 	select {
 	case sh.turn <- struct{}{}:
@@ -135,7 +136,8 @@ func (s *Shards) look(ctx context.Context, sh *shard, came time.Time) error {
 	return err
 }
 
-// ask reads the state and follows it. What it says comes into force before the lease does.
+// ask reads the state from the server of sh and follows it. It follows the state before it extends the lease, so that no call uses the
+// shard by an older map.
 func (s *Shards) ask(ctx context.Context, sh *shard) error {
 	asked := time.Now()
 	var state store.Shard
@@ -169,9 +171,9 @@ func (s *Shards) learn(sh *shard, state store.Shard) error {
 		return wrong(fmt.Sprintf("the server of shard %q is recorded as %q", sh.name, state.Name))
 	}
 	if r := s.routes.Load(); r != nil && r.epoch >= state.Epoch {
-		// A step that was recorded on some servers only, and lost there by a failover, may be followed by another of the same epoch. Who
-		// has seen the first must not use the shards by it; it follows the next step.
-		if r.epoch == state.Epoch && (r.text != state.Map || r.to != state.Next) {
+		// A step that was recorded on some servers only, and lost there by a failover, may be followed by another of the same epoch. A node
+		// that has seen the first must not use the shards by it; it follows the next step.
+		if r.epoch == state.Epoch && (r.text != state.Map || r.toText != state.Next) {
 			return wrong("this node follows another map of the same epoch, which the servers have lost, as by a failover")
 		}
 		sh.watchBehind(r, state)
@@ -208,7 +210,7 @@ func (s *Shards) routesOf(state store.Shard) (*routes, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &routes{epoch: state.Epoch, text: state.Map, to: state.Next, now: s.table(names), names: names}
+	r := &routes{epoch: state.Epoch, text: state.Map, toText: state.Next, now: s.table(names), names: names}
 	members := names
 	if state.Next != "" {
 		next, err := shardmap.Parse(state.Next)
@@ -235,8 +237,8 @@ func (s *Shards) routesOf(state store.Shard) (*routes, error) {
 	return r, nil
 }
 
-// install follows r unless a later state is followed already. Who takes over keys forgets what it held of them when it had them last:
-// the rows of its new keys are new, and inserts are not published. It does so before any call looks there,
+// install follows r unless a later state is followed already. It makes the memory of a shard that takes keys over forget what it held of
+// them when it had them last: they get new rows there, and inserts are not published. It does so before any call looks there,
 //
 //	look: follows r                      Get of a key that is back on b
 //	                                     finds in b's memory what was there before the key went away
@@ -272,8 +274,9 @@ func (r *routes) takesOver(i int, before *routes) bool {
 	return false
 }
 
-// current returns routes of which the shards that p picks may be used, and the errors of those that may not.
-func (s *Shards) current(ctx context.Context, p func(r *routes) []int) (*routes, map[int]error, error) {
+// current returns the routes in force, after it has made sure that the shards which p picks may be used. bad has the errors of those that
+// may not.
+func (s *Shards) current(ctx context.Context, p func(r *routes) []int) (_ *routes, bad map[int]error, _ error) {
 	for {
 		r := s.routes.Load()
 		if r == nil {
@@ -282,7 +285,7 @@ func (s *Shards) current(ctx context.Context, p func(r *routes) []int) (*routes,
 			}
 			continue
 		}
-		bad := map[int]error(nil)
+		bad = nil
 		for _, i := range p(r) {
 			if err := s.hold(ctx, i); err != nil {
 				if bad == nil {
@@ -306,9 +309,9 @@ func (s *Shards) anyone(ctx context.Context) error {
 	return err
 }
 
-// still returns the routes that are in force when something has been done by r on the shards in list. Of keys that have kept their
-// place it may be acknowledged.
-func (s *Shards) still(ctx context.Context, r *routes, list ...int) (now *routes, err error) {
+// still returns the routes that are in force now that something has been done on the shards in list. kept then says for which keys it
+// may be acknowledged.
+func (s *Shards) still(ctx context.Context, list ...int) (now *routes, err error) {
 	for _, i := range list {
 		if err := s.hold(ctx, i); err != nil {
 			return nil, err
@@ -317,8 +320,9 @@ func (s *Shards) still(ctx context.Context, r *routes, list ...int) (now *routes
 	return s.routes.Load(), nil
 }
 
-// kept says whether what was done with a key by r may be acknowledged now: its place is the same, and was it in between. Where that was
-// one step of a Move, taken back, others wrote there too. What was further back can't be known.
+// kept says whether what was done with a key by r may be acknowledged by the routes now: the key is on the same shard, and was not used on
+// another in between. Two epochs later at the most, a Move can only have begun and been taken back, and writes went to this shard all the
+// time. After more epochs the key may have been on another shard and come back.
 func (r *routes) kept(now *routes, hash uint64) bool {
 	if r == now {
 		return true

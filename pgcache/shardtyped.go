@@ -29,7 +29,7 @@ func ForShards[T any](s *Shards, opts ...ViewOption) *TypedShards[T] {
 	return t
 }
 
-// hash is hashOf the key of a row.
+// hash is hashOf for a key of the view.
 func (t *TypedShards[T]) hash(key string) uint64 {
 	if t.null.namespace == "" {
 		return hashOf(keyOf(key))
@@ -37,7 +37,7 @@ func (t *TypedShards[T]) hash(key string) uint64 {
 	return shardmap.Hash(t.prefix, key)
 }
 
-// fromMemory is the hit.
+// fromMemory is Typed.fromMemory of the key's shard, if the key does not move and the map is still the same after the hit.
 func (t *TypedShards[T]) fromMemory(key string) (v T, _ hit) {
 	if r := t.s.routes.Load(); r != nil {
 		if i, ok := r.settled(t.hash(key)); ok {
@@ -66,7 +66,7 @@ func (t *TypedShards[T]) Get(ctx context.Context, key string) (v T, found bool, 
 	return t.fromShard(ctx, key)
 }
 
-// fromShard is the miss, apart: here the value goes to the heap.
+// fromShard is Get where memory has nothing. It is a function of its own because v escapes to the heap in it: a hit allocates nothing.
 func (t *TypedShards[T]) fromShard(ctx context.Context, key string) (v T, found bool, err error) {
 	err = t.s.reads(ctx, "get", t.null.key(key), func(i int) (err error) {
 		v, found, err = t.view(i).Get(ctx, key)

@@ -27,7 +27,8 @@ func (t *TypedShards[T]) GetOrSetMany(ctx context.Context, keys []string, load f
 	}, true)
 }
 
-// many calls do with the keys of each shard, side by side, and with those that are held nowhere.
+// many calls do with the keys of each shard, concurrently, and with those that are moving, for which it gives the null view. loads says
+// that do loads.
 func (t *TypedShards[T]) many(ctx context.Context, op string, keys []string, do func(ctx context.Context, v *Typed[T], keys []string) (map[string]T, error), loads bool) (map[string]T, error) {
 	if len(keys) == 0 {
 		return do(ctx, t.null, nil)
@@ -37,7 +38,7 @@ func (t *TypedShards[T]) many(ctx context.Context, op string, keys []string, do 
 		if err != nil || r == nil {
 			return all, err
 		}
-		now, err := t.s.still(ctx, r, list...)
+		now, err := t.s.still(ctx, list...)
 		moved := func(key string) bool { return !r.kept(now, t.hash(key)) }
 		switch {
 		case err != nil && !loads:
@@ -59,26 +60,8 @@ func (t *TypedShards[T]) drop(keys []string) {
 
 // manyOnce is many by one map. list are the shards that were asked.
 func (t *TypedShards[T]) manyOnce(ctx context.Context, op string, keys []string, do func(ctx context.Context, v *Typed[T], keys []string) (map[string]T, error), loads bool) (_ *routes, list []int, all map[string]T, _ error) {
-	split := func(r *routes) (parts map[int][]string, list []int, nowhere, lacking []string) {
-		parts = map[int][]string{}
-		for _, key := range keys {
-			p := r.of(t.hash(key))
-			switch i := int(p.from); {
-			case p.from != p.to:
-				nowhere = append(nowhere, key)
-			case i >= len(t.views):
-				lacking = append(lacking, key)
-			default:
-				if parts[i] == nil {
-					list = append(list, i)
-				}
-				parts[i] = append(parts[i], key)
-			}
-		}
-		return parts, list, nowhere, lacking
-	}
 	r, bad, err := t.s.current(ctx, func(r *routes) []int {
-		_, list, _, _ := split(r)
+		_, list, _, _ := t.split(r, keys)
 		return list
 	})
 	if err != nil && loads && t.s.degraded(ctx, err) {
@@ -89,7 +72,7 @@ func (t *TypedShards[T]) manyOnce(ctx context.Context, op string, keys []string,
 	if err != nil {
 		return nil, nil, nil, fail(op, "", err)
 	}
-	parts, list, nowhere, lacking := split(r)
+	parts, list, nowhere, lacking := t.split(r, keys)
 	var errs []error
 	if lacking != nil {
 		errs = append(errs, fail(op, "", r.err))
@@ -129,6 +112,26 @@ func (t *TypedShards[T]) manyOnce(ctx context.Context, op string, keys []string,
 	return r, list, all, errors.Join(errs...)
 }
 
+// split says which keys are on which of the shards in list, which are moving, and of which this node lacks the shard.
+func (t *TypedShards[T]) split(r *routes, keys []string) (parts map[int][]string, list []int, nowhere, lacking []string) {
+	parts = map[int][]string{}
+	for _, key := range keys {
+		p := r.of(t.hash(key))
+		switch i := int(p.from); {
+		case p.from != p.to:
+			nowhere = append(nowhere, key)
+		case i >= len(t.views):
+			lacking = append(lacking, key)
+		default:
+			if parts[i] == nil {
+				list = append(list, i)
+			}
+			parts[i] = append(parts[i], key)
+		}
+	}
+	return parts, list, nowhere, lacking
+}
+
 // Entries are the entries of the view's namespace, in the order of their keys, like Typed.Entries, without those that are moving.
 func (t *TypedShards[T]) Entries(ctx context.Context) iter.Seq2[Entry[T], error] {
 	return merged(ctx, t.s, "entries", func(i int) iter.Seq2[Entry[T], error] { return t.views[i].Entries(ctx) },
@@ -140,8 +143,8 @@ func (s *Shards) Keys(ctx context.Context, prefix string) iter.Seq2[string, erro
 	return merged(ctx, s, "keys", func(i int) iter.Seq2[string, error] { return s.shards[i].c.Keys(ctx, prefix) }, keyOf)
 }
 
-// merged are the sorted sequences of all shards as one, of each shard what it owns. An error that has a key is handed on, any other is
-// the end.
+// merged merges the sorted sequences of all shards into one, and leaves out what a shard has of keys that it does not own. After an error
+// without a key there is nothing more.
 func merged[E any](ctx context.Context, s *Shards, op string, of func(i int) iter.Seq2[E, error], key func(E) localcache.Key) iter.Seq2[E, error] {
 	type head struct {
 		i    int

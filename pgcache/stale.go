@@ -14,11 +14,12 @@ import (
 // maxThrottle bounds for how long a process calls no loader of a key after one has failed.
 const maxThrottle = 10 * time.Second
 
-// throttleFor is for how long a process calls no loader after one that has failed, in nanoseconds, where a value is left for d.
+// throttleFor is for how long a process calls no loader of a key after one has failed, in nanoseconds. d is how long the value that is
+// there may still be handed out.
 func throttleFor(d time.Duration) int64 { return int64(min(maxThrottle, d/4)) }
 
-// offer offers what a look has found to the callers that wait for l: row may be stale, live or neither. Unless into is nil, only a value that
-// decodes into it is offered. stale says that a stale value was.
+// offer offers a row that was read to the callers that wait for l: it may be stale, live or neither. Unless into is nil, only a value that
+// decodes into it is offered. stale says that a stale value was offered.
 func (v *view) offer(l *coherence.Load, row store.Row, into reflect.Type, step int, sent int64) (stale bool) {
 	out := &coherence.Loaded{Since: step}
 	left, stale := row.Stale()
@@ -39,7 +40,7 @@ func offersStale(l *coherence.Load) bool {
 	return out != nil && out.Found && out.Stale
 }
 
-// takeOffer decodes what was offered to a caller that got no result, because of why.
+// takeOffer decodes what was offered, for a caller that got no result of the load. why is the reason: a timeout, or the loader's error.
 func (v *view) takeOffer(w waiter, dst any, why error) (answer, bool) {
 	out := w.offered()
 	if out == nil || !out.Found || out.Expired() || v.unmarshal(w.load.Key, out.Row.Codec, out.Row.Value, dst) != nil {
@@ -83,7 +84,8 @@ func (v *view) oldInMemory(k localcache.Key) (row store.Row, until int64, ok boo
 	return row, until, ok
 }
 
-// takeMemory decodes the expired entry that memory still has, for a caller that waits for the database for too long, as why says.
+// takeMemory decodes the expired entry that memory still has, for a caller that has waited for the database for too long. why is the
+// error that says so.
 func (v *view) takeMemory(k localcache.Key, dst any, why error) (answer, bool) {
 	row, _, ok := v.oldInMemory(k)
 	if !ok || v.unmarshal(k, row.Codec, row.Value, dst) != nil {
@@ -151,29 +153,29 @@ func (v *view) throttled(k localcache.Key) (err error, yes bool) { //nolint:revi
 	return err, yes
 }
 
-// skip ends those loads that are throttled and for which the rows have a value, stale or live, and returns the others. It reads the rows
-// each time: a Delete or a Set may have come since the failure.
-func (r *loadRun) skip(ctx context.Context, pending []*coherence.Load) (rest []*coherence.Load) {
-	var held []*coherence.Load
+// endThrottled ends those loads that are throttled and whose rows have a value, stale or live, and returns the others. It reads the rows each
+// time: a Delete or a Set may have come since the failure.
+func (r *loadRun) endThrottled(ctx context.Context, pending []*coherence.Load) (rest []*coherence.Load) {
+	var throttled []*coherence.Load
 	var errs []error
 	for _, l := range pending {
 		if err, yes := r.throttled(l.Key); yes {
-			held, errs = append(held, l), append(errs, err)
+			throttled, errs = append(throttled, l), append(errs, err)
 		} else {
 			rest = append(rest, l)
 		}
 	}
-	if len(held) == 0 {
+	if len(throttled) == 0 {
 		return pending
 	}
-	fence, err := r.look(held).fence(ctx)
+	fence, err := r.beginLookup(throttled).fence(ctx)
 	if err != nil {
 		if errors.Is(err, ErrClosed) || isPermanent(err) {
 			return pending
 		}
-		r.offerAllFromMemory(held)
+		r.offerAllFromMemory(throttled)
 	}
-	for i, l := range held {
+	for i, l := range throttled {
 		switch row, ok := fence.found(l.Key); {
 		case ok:
 			l.End(coherence.Loaded{Row: row, Found: true, Since: fence.step, Until: coherence.Until(fence.sent, row.Remaining)})

@@ -17,14 +17,15 @@ type Stats struct {
 	NotFound     uint64 // ... that brought ErrNotFound
 	Coalesced    uint64 // callers that shared another caller's load
 	Fenced       uint64 // loaded values not stored, because the key was written or deleted meanwhile
-	GuardErrors  uint64 // loads that ran without the guard's lock, because it could not be asked
+	GuardErrors  uint64 // times the guard failed: the load then ran without a lock, or, in the background (RefreshAfter), not at all
 	Stale        uint64 // callers that got a stale value: see StaleFor
 	NegativeHits uint64 // callers that were told from memory or the table that a loader found nothing: see NegativeTTL
 	EarlyLoads   uint64 // calls of loaders in the background, see RefreshAfter; they are among Loads
 	EarlyErrors  uint64 // ... that failed
 	Unguarded    uint64 // keys loaded without a lock, because this process had as many as it may have
 
-	Sets    uint64 // values stored by Set and SetMany
+	// Sets and Deletes count a write in a transaction (WithTx) when it is sent, whatever becomes of the transaction.
+	Sets    uint64 // values stored by Set, SetMany, SetIfAbsent, Update and Increment
 	Deletes uint64 // keys deleted
 	Groups  uint64 // tags and prefixes removed by DeleteTags, DeletePrefix and the Clear of a view
 	Cleaned uint64 // rows removed by this node, expired or beyond the table's bounds
@@ -53,7 +54,7 @@ type ViewStats struct {
 	Sets, Deletes                          uint64
 }
 
-// OtherViews is under what Stats.Views counts the namespaces beyond a thousand. No namespace is called so.
+// OtherViews is the key of Stats.Views that counts all namespaces beyond a thousand. It is no valid namespace.
 const OtherViews = ":other"
 
 const maxViews = 1000
@@ -91,8 +92,8 @@ func (v *viewCounters) each(f func(namespace string, s *counters)) {
 	}
 }
 
-// view reads the numbers that a view has.
-func (s *counters) view() ViewStats {
+// viewStats reads the numbers that ViewStats has.
+func (s *counters) viewStats() ViewStats {
 	v := ViewStats{
 		RemoteHits: s.remoteHits.Load(), Misses: s.misses.Load(),
 		Loads: s.loads.Load(), LoadErrors: s.loadErrors.Load(), NotFound: s.notFound.Load(), Coalesced: s.coalesced.Load(),
@@ -104,8 +105,8 @@ func (s *counters) view() ViewStats {
 	return v
 }
 
-// counters are the numbers behind Stats, of the views or of no view. Hits in memory are counted in several places, each on a cache
-// line of its own, so that processors do not wait for each other.
+// counters are the numbers behind Stats, of one namespace or of the Cache as a whole. Hits in memory are counted in several places, each on a
+// cache line of its own, so that processors do not wait for each other.
 type counters struct {
 	localHits [hitStripes]stripe
 
@@ -143,9 +144,9 @@ func (c *Cache) Stats() Stats {
 		s.Unguarded = l.Unguarded()
 	}
 	s.Views = map[string]ViewStats{}
-	s.add(c.stats.view())
+	s.add(c.stats.viewStats())
 	c.views.each(func(namespace string, n *counters) {
-		v := n.view()
+		v := n.viewStats()
 		s.Views[namespace] = v
 		s.add(v)
 	})

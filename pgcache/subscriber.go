@@ -22,6 +22,7 @@ func (s subscriber) Probe(ctx context.Context, nonce string) error {
 	return s.c.store.Probe(ctx, ProbePrefix+nonce)
 }
 
+// Trust notes the trust, and at the first one after a Down that the listener is live.
 func (s subscriber) Trust(until time.Time) {
 	if !s.c.listening.trust(func() { s.c.local.TrustListener(until) }) {
 		return
@@ -35,6 +36,7 @@ func (s subscriber) Trust(until time.Time) {
 	}
 }
 
+// Notify applies an invalidation to memory. From the echo of a probe it learns which server the listener is connected to.
 func (s subscriber) Notify(payload string) {
 	c := s.c
 	if strings.HasPrefix(payload, ProbePrefix) {
@@ -59,7 +61,7 @@ func (s subscriber) Notify(payload string) {
 	}
 	if err != nil {
 		c.stats.unknown.Add(1)
-		c.warnOnce(&c.lastUnknown, time.Minute, "unknown message on the channel: everything in memory is forgotten",
+		c.warnEvery(&c.lastUnknown, time.Minute, "unknown message on the channel: everything in memory is forgotten",
 			"channel", c.store.Names.Channel, "error", err, "so_far", c.stats.unknown.Load())
 	}
 	c.window.Received(m)

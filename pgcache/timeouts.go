@@ -15,8 +15,8 @@ func (v *view) hasTimeouts() bool {
 	return v.resilience != nil && (v.resilience.soft > 0 || v.resilience.hard > 0)
 }
 
-// inTime is the context of a read for a caller that arrived then: it ends with HardTimeout.
-func (v *view) inTime(ctx context.Context, arrived int64) (context.Context, context.CancelFunc) {
+// withHardTimeout returns the context of a read, which ends when HardTimeout is over for the caller that came at arrived.
+func (v *view) withHardTimeout(ctx context.Context, arrived int64) (context.Context, context.CancelFunc) {
 	if v.resilience == nil || v.resilience.hard == 0 {
 		return ctx, func() {}
 	}
@@ -73,10 +73,11 @@ func timerAt(since int64, d time.Duration) *time.Timer {
 	return time.NewTimer(d - time.Duration(coherence.Now()-since))
 }
 
-// lookAgain looks for a caller whom no look has answered, and offers what it finds; callers that come meanwhile share it.
+// lookAgain reads the row for a caller that joined the load after its row was read, and offers what it finds; callers that come
+// meanwhile share that.
 //
-//	load begins: look, v1 stale        Delete elsewhere        a caller joins
-//	                                                           <- the first look says v1, a second one: nothing
+//	load begins: reads v1, stale       Delete elsewhere        a caller joins
+//	                                                           <- what the load has read says v1; the row read now: nothing
 func (v *view) lookAgain(w waiter) (done <-chan struct{}) {
 	c, with := v.c, *v // a copy: the look may go on after the call that v belongs to
 	l, ended := w.load, make(chan struct{})

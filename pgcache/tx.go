@@ -27,8 +27,8 @@ type Querier interface {
 // a Set. A loader that began before the commit, on any node, can't store over it.
 //
 // The COMMIT leaves the changes in the change log and notifies nobody (with Immediate it notifies, and while the log takes more than
-// 32 MiB), so it can also be prepared. For ten seconds after each write this
-// node looks once a window whether the commit has come, and later once a second.
+// 32 MiB), so it can also be prepared. For ten seconds after each write this node looks once a window whether the commit has come, and
+// later once a second.
 //
 // From the first write of a key until this node knows that the transaction has ended, it asks the database for that key. After a
 // rollback it learns within two seconds that it may keep the key in memory again. Until the transaction ends, others who write the
@@ -125,9 +125,9 @@ var (
 	errPoolTx = errors.New("WithTx was given a pool, whose statements are committed one by one: give it the transaction")
 )
 
-// noTx says what is wrong with what WithTx was given, if it can't be a transaction. A pool has the methods of a Querier too; a
-// deletion through it would be committed before the data is.
-func (x txView) noTx() error {
+// checkTx refuses what can't be a transaction. A pool has the methods of a Querier too; a deletion through it would be committed before
+// the caller's data is.
+func (x txView) checkTx() error {
 	if x.tx == nil || reflect.ValueOf(x.tx).Kind() == reflect.Pointer && reflect.ValueOf(x.tx).IsNil() {
 		return errNilTx
 	}
@@ -139,7 +139,7 @@ func (x txView) noTx() error {
 
 // usable checks what does not depend on a key: the transaction, the view and the cache.
 func (x txView) usable(op string) error {
-	if err := x.noTx(); err != nil {
+	if err := x.checkTx(); err != nil {
 		return fail(op, "", err)
 	}
 	return errors.Join(fail(op, "", x.err), x.c.closedErr(op))
@@ -147,7 +147,7 @@ func (x txView) usable(op string) error {
 
 // begin begins an operation of one key.
 func (x txView) begin(op, key string) error {
-	if err := x.noTx(); err != nil {
+	if err := x.checkTx(); err != nil {
 		return fail(op, key, err)
 	}
 	return x.enter(op, key)
@@ -238,7 +238,7 @@ func (x txView) write(ctx context.Context, ws []write) error {
 	}
 	rows := make([]store.Write, len(ws))
 	writes := make([]txPart, len(ws))
-	_, over := x.life() // ExpiresAt may have passed: then nothing is there to be found
+	_, over := x.life() // ExpiresAt has passed: a tombstone is written
 	for i, w := range ws {
 		if rows[i] = x.newWrite(w.key, w.data); w.data == nil || over {
 			makeTombstone(&rows[i])

@@ -33,8 +33,8 @@ type openTxs struct {
 const (
 	// txLook is how often the outcomes are asked for while some are not known.
 	txLook = time.Second
-	// txWatch is for how long after its last write through WithTx a transaction's commit is published within a window. Who commits
-	// later than that, its outcome is asked for, and then it is published: a second later at most.
+	// txWatch is for how long after its last write through WithTx a transaction's commit is published within a window. A later commit
+	// is noticed when its outcome is asked for, a second later at most, and then published.
 	txWatch = 10 * time.Second
 )
 
@@ -47,7 +47,7 @@ func (o *openTxs) add(c *Cache, xid string, parts []txPart, inline bool) {
 	}
 	o.parts[xid] = append(o.parts[xid], parts...)
 	if !inline {
-		c.window.WatchTx(txWatch, o.unknown)
+		c.window.WatchTx(txWatch, o.anyUnknown)
 	}
 	if !o.asking {
 		o.asking = c.goDo(func() { o.ask(c) })
@@ -96,8 +96,8 @@ func (o *openTxs) open() []string {
 	return slices.Collect(maps.Keys(o.parts))
 }
 
-// unknown reports whether a transaction may be open, or its commit unpublished. It forgets others that it comes across.
-func (o *openTxs) unknown() bool {
+// anyUnknown reports whether a transaction may be open, or its commit unpublished. On its way it forgets transactions that are neither.
+func (o *openTxs) anyUnknown() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for xid, parts := range o.parts {
@@ -113,8 +113,8 @@ func anyOpen(parts []txPart) bool {
 	return slices.ContainsFunc(parts, func(p txPart) bool { return !p.Done() })
 }
 
-// end ends the parts of transactions that have ended, and says whether a notification of any has not come: it may have committed, and
-// nobody has flushed since.
+// end ends the parts of transactions that have ended. unpublished says that one of them may have committed and nobody has flushed since:
+// its notification has not come.
 func (o *openTxs) end(xids []string) (unpublished bool) {
 	var parts []txPart
 	o.mu.Lock()

@@ -73,10 +73,10 @@ func (t *Typed[T]) fromDatabase(ctx context.Context, key string) (v T, found boo
 		return v, false, err
 	}
 	k := t.key(key)
-	defer t.observe(&ctx, "get", 1).end(&found, &err)
-	if t.negativeInMemory(k) {
+	if t.negativeInMemory(k) { // the Observer is not shown what memory answers
 		return v, false, nil
 	}
+	defer t.observe(&ctx, "get", 1).end(&found, &err)
 	row, err := t.read(ctx, k)
 	if err != nil {
 		return v, false, fail("get", k.Row(), err)

@@ -23,10 +23,10 @@ type view struct {
 	until     time.Time             // from ExpiresAt, in place of ttl unless it is zero: see life
 	stats     *counters             // of the namespace
 
-	resilience *resilience   // nil: nothing of it
+	resilience *resilience   // nil: none of its options is set
 	due        time.Duration // a hit with less than this left starts a load in the background; 0: none does
 	tags       []string      // the groups of what is stored; not to be changed
-	never      bool          // what is stored is never kept in memory: see LocalNever
+	localNever bool          // what is stored is never kept in memory: see LocalNever
 
 	// keep decodes a value into the form that hits hand out as it is. nil: keep the bytes and decode them at every hit.
 	keep func(codec.Codec, localcache.Key, []byte) (any, error)
@@ -36,13 +36,13 @@ type view struct {
 
 func newView(c *Cache) view {
 	v := view{c: c, stats: c.views.of("")}
-	v.use(c.opts.Codec)
+	v.useCodec(c.opts.Codec)
 	v.ttl, _ = ttl(c.opts.DefaultTTL) // New has checked it
 	return v
 }
 
-// use makes c the view's codec.
-func (v *view) use(c codec.Codec) {
+// useCodec makes c the view's codec.
+func (v *view) useCodec(c codec.Codec) {
 	v.codec, v.codecName, v.codecID = c, c.Name(), unique.Make(c.Name())
 }
 
@@ -100,7 +100,7 @@ func (v *view) decode(k localcache.Key, codecName string, data []byte, dst any) 
 }
 
 func (v *view) unmarshal(k localcache.Key, codecName string, data []byte, dst any) (err error) {
-	cd := v.reader(codecName)
+	cd := v.codecFor(codecName)
 	if cd == nil {
 		return fmt.Errorf("written with codec %q, read with %q", codecName, v.codecName)
 	}
@@ -121,12 +121,13 @@ func (v *view) unmarshal(k localcache.Key, codecName string, data []byte, dst an
 	return nil
 }
 
-// entry is what is kept in memory of a row, or nil for a row without a value and for one that is never kept. The statement was sent at sent, by the monotonic clock.
+// entry is what is kept in memory of a row, or nil for a row without a value and for one that is never kept. sent is when the statement
+// was sent, by the monotonic clock.
 func (v *view) entry(k localcache.Key, row *store.Row, sent int64) *localcache.Entry {
 	if !row.Live() || store.NeverKept(row.Version) {
 		return nil
 	}
-	id, cd := v.codecID, v.reader(row.Codec)
+	id, cd := v.codecID, v.codecFor(row.Codec)
 	if row.Codec != v.codecName {
 		id = unique.Make(row.Codec)
 	}

@@ -29,7 +29,7 @@ func DSN(t TB) string {
 // DB returns a pool of pgx connections to an empty schema, see DSN. It is closed when the test ends.
 func DB(t TB) *sql.DB {
 	t.Helper()
-	return use(t, stdlib.OpenDB(*parse(t, DSN(t))))
+	return bounded(t, stdlib.OpenDB(*parse(t, DSN(t))))
 }
 
 // DBWithFaults is DB with a pool that can be made to fail.
@@ -47,8 +47,8 @@ func parse(t TB, dsn string) *pgx.ConnConfig {
 	return config
 }
 
-// use closes db when the test ends.
-func use(t TB, db *sql.DB) *sql.DB {
+// bounded bounds the connections of db, and closes it when the test ends.
+func bounded(t TB, db *sql.DB) *sql.DB {
 	t.Helper()
 	db.SetMaxOpenConns(maxConns)
 	t.Cleanup(func() {

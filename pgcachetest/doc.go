@@ -28,7 +28,7 @@ Instead of sleeping:
 What goes wrong in production:
 
 	node.Listener.Stop() changes are not received any more: every Get asks the database. Start ends it
-	node.Faults.Fail()   statements fail with an error of your choice. Mend ends it, and what follows
+	node.Faults.Fail()   statements fail with an error of your choice. Mend ends this fault and the next two
 	node.Faults.Stall()  statements wait until their context ends
 	node.Faults.Down()   the server is gone: connections break, new ones are refused
 

@@ -16,13 +16,13 @@ import (
 // ErrFault is what statements fail with where Fail was given no error.
 var ErrFault = errors.New("pgcachetest: a fault was switched on")
 
-// Faults makes a pool fail. Its methods are safe for concurrent use; one ends what another began.
+// Faults makes a pool fail. Its methods are safe for concurrent use. One fault is on at a time: each method ends the one before.
 type Faults struct {
 	mu      sync.Mutex
-	err     error         // of every statement
-	stalled chan struct{} // closed by the end of a Stall; nil: there is none
-	down    bool
-	sockets map[*socket]bool
+	err     error            // what every statement fails with; nil: they are sent
+	stalled chan struct{}    // closed by the end of a Stall; nil: there is none
+	down    bool             // new connections are refused
+	sockets map[*socket]bool // the open ones
 }
 
 // Fail makes every statement and every new connection fail with err, until Mend; nothing is sent. nil means ErrFault. A
@@ -52,15 +52,15 @@ func (f *Faults) Down() {
 // Mend ends every fault. Caches need a moment to notice: wait with their Ready.
 func (f *Faults) Mend() { f.set(func() {}) }
 
-// set ends the fault that there is, and begins another with what.
-func (f *Faults) set(what func()) {
+// set ends the fault that there is, and calls begin, which may begin another, with the mutex held.
+func (f *Faults) set(begin func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.stalled != nil {
 		close(f.stalled)
 	}
 	f.err, f.stalled, f.down = nil, nil, false
-	what()
+	begin()
 }
 
 // pass waits while statements are stalled, and returns nil when one may be sent.
@@ -86,12 +86,12 @@ func openWithFaults(t TB, dsn string) (*sql.DB, *Faults) {
 	f := &Faults{sockets: map[*socket]bool{}}
 	config := parse(t, dsn)
 	config.DialFunc = f.dial(config.DialFunc)
-	db := use(t, sql.OpenDB(&connector{stdlib.GetConnector(*config), f}))
+	db := bounded(t, sql.OpenDB(&connector{stdlib.GetConnector(*config), f}))
 	t.Cleanup(f.Mend)
 	return db, f
 }
 
-// dial refuses connections while the server is down, and knows those that are open.
+// dial refuses connections while the server is down, and notes those that it opens in f.sockets.
 func (f *Faults) dial(dial pgconn.DialFunc) pgconn.DialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := dial(ctx, network, addr)
@@ -107,7 +107,7 @@ func (f *Faults) dial(dial pgconn.DialFunc) pgconn.DialFunc {
 	}
 }
 
-// add reports whether s may be used.
+// add notes s as open, unless the server is down, and reports whether it did.
 func (f *Faults) add(s *socket) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -117,8 +117,8 @@ func (f *Faults) add(s *socket) bool {
 	return !f.down
 }
 
-// socket is forgotten when it is closed. One that Down has closed can be closed again without an error, or that would be one
-// of the pool's Close.
+// socket takes itself out of Faults.sockets when it is closed. If Down has closed it, another Close returns no error: the pool's Close, which
+// calls it, would return that error.
 type socket struct {
 	net.Conn
 	f *Faults
@@ -152,7 +152,8 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	return &conn{inner.(*pgxConn), c.f}, nil
 }
 
-// pgxConn is pgx's connection under a name that leaves its method Conn visible: by that a listener finds it.
+// pgxConn is pgx's connection. The name keeps conn from having a field Conn, which would hide the method Conn by which a listener finds the
+// pgx connection.
 type pgxConn = stdlib.Conn
 
 // conn lets statements pass unless there is a fault.

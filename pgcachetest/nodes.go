@@ -62,6 +62,7 @@ func Nodes(t TB, n int, o pgcache.Options) []*Node {
 	return nodes
 }
 
+// newNode returns one node of Nodes, migrated, but not yet ready.
 func newNode(t TB, dsn string, o pgcache.Options) *Node {
 	t.Helper()
 	node := &Node{}
@@ -72,7 +73,7 @@ func newNode(t TB, dsn string, o pgcache.Options) *Node {
 	case *Listener:
 		node.Listener = l
 	case nil:
-		// A test that has switched a fault off should not wait as long as a fleet that spares its server.
+		// In production listeners wait longer before they connect again, to spare the server; a test should not.
 		node.Listener = NewListener(listener.New(pgxdriver.Dial(node.DB), listener.Config{
 			BackoffMin: 10 * time.Millisecond, BackoffMax: 100 * time.Millisecond, Logger: o.Logger,
 		}))
@@ -121,7 +122,7 @@ func (r *registry) remove(c *pgcache.Cache) {
 	delete(r.caches, c)
 }
 
-// beside returns c and the caches of Nodes that are on its table.
+// beside returns c and, if it is known, the other known caches on its table.
 func (r *registry) beside(c *pgcache.Cache) []*pgcache.Cache {
 	r.mu.Lock()
 	defer r.mu.Unlock()

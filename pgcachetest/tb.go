@@ -55,7 +55,7 @@ type program struct {
 	cleanup []func()
 }
 
-// fatal is what Fatalf panics with: it ends what call has called.
+// fatal is what Fatalf panics with: the panic ends the function that call has called.
 type fatal struct{}
 
 // call calls f, which Fatalf may end.

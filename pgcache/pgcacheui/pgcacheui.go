@@ -3,8 +3,8 @@
 //
 //	mux.Handle("/debug/cache/", pgcacheui.Handler(cache, pgcacheui.Options{}))
 //
-// It shows figures of the process that serves it, never keys or values. It changes nothing, unless Options.AllowClear is set. It
-// asks nobody who they are: mount it behind what protects the rest of your administration.
+// It shows figures of the process that serves it, never keys or values. It changes nothing, unless Options.AllowClear is set. It has
+// no login of its own: mount it behind what protects the rest of your administration.
 //
 // The page needs no other host and runs under a strict Content-Security-Policy. While nobody looks at it, it costs nothing: a
 // visible page asks for the counters once an interval, and the sizes of the tables are read from the database when a person
@@ -53,7 +53,7 @@ type Node struct {
 }
 
 // Handler returns the page of one Cache. Mount it at a path that ends with a slash, with or without http.StripPrefix. It is safe
-// for concurrent use, and is of no use after the Cache's Close but to say so.
+// for concurrent use. After the Cache's Close the page says that the cache is closed.
 func Handler(cache *pgcache.Cache, o Options) http.Handler {
 	return Nodes([]Node{{Cache: cache}}, o)
 }
@@ -78,8 +78,8 @@ func Nodes(nodes []Node, o Options) http.Handler {
 //go:embed assets
 var assets embed.FS
 
-// assetTypes are the files that the page loads, with their types: those that the operating system knows may be others, and with
-// nosniff a browser refuses a script of the wrong one.
+// assetTypes are the files that the page loads, with their types. They are not left to the operating system's list of types, which may
+// differ: with nosniff a browser refuses a script of a wrong type.
 var assetTypes = map[string]string{
 	"app.js": "text/javascript; charset=utf-8", "style.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml",
 }
@@ -99,13 +99,13 @@ type node struct {
 	Node
 	inside inside.Cache
 
-	mu      sync.Mutex // one question for the sizes at a time
+	mu      sync.Mutex // held while the sizes are read, by one request at a time
 	figures store.Figures
-	err     error
-	asked   time.Time
+	err     error     // of the last reading
+	asked   time.Time // when they were last read
 }
 
-// ServeHTTP looks at the last part of the path alone: where it is mounted is none of its business.
+// ServeHTTP looks at the last part of the path alone, so that it can be mounted anywhere.
 func (u *ui) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Security-Policy", policy)
@@ -161,7 +161,7 @@ type nodeJSON struct {
 	Reason string        `json:"reason,omitempty"` // why it is not live
 	Memory *memoryJSON   `json:"memory"`           // null: its localcache does not say
 	Stats  pgcache.Stats `json:"stats"`
-	Views  int           `json:"views"` // how many there are: stats has the busiest
+	Views  int           `json:"views"` // how many there are; stats.Views has the busiest of them
 }
 
 type memoryJSON struct {
@@ -213,7 +213,7 @@ func (n *node) data() nodeJSON {
 // mostViews is how many views are sent to a page: a cache may have a thousand, and a page asks every second.
 const mostViews = 50
 
-// busiest are the views that most keys were asked of.
+// busiest returns the views that were asked for the most keys, at most mostViews.
 func busiest(views map[string]pgcache.ViewStats) map[string]pgcache.ViewStats {
 	if len(views) <= mostViews {
 		return views
@@ -242,7 +242,8 @@ type tablesJSON struct {
 	Queue      float64 `json:"queue"`
 }
 
-// tablesFor is how long an answer serves: whoever keeps pressing the button, or opens many pages, costs the database no more.
+// tablesFor is how long the sizes are served before they are read again, so that many pages, or many presses of the button, do not load the
+// database.
 const tablesFor = time.Second
 
 func (u *ui) serveTables(w http.ResponseWriter, r *http.Request) {
@@ -275,7 +276,8 @@ func (u *ui) serveTables(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, out)
 }
 
-// clearHeader must be on a request to clear: no form can send it, and no script of another site without being asked about first.
+// clearHeader must be on a request to clear. No form can send it, and a script of another site only after a CORS preflight, which this
+// handler refuses.
 const clearHeader = "X-Pgcache-Clear"
 
 func (u *ui) serveClear(w http.ResponseWriter, r *http.Request) {

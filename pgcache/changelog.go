@@ -13,7 +13,7 @@ import (
 // changeLog is the change log of the database as the window sees it.
 type changeLog struct{ c *Cache }
 
-// flushTimeout bounds a flush. A lock the SQL function itself waits for no longer than its lock_timeout, which is shorter.
+// flushTimeout bounds a flush. The SQL function sets a shorter lock_timeout, so a flush that meets a lock fails before that.
 const flushTimeout = time.Second
 
 // Flush runs on the node's own session: a pool whose connections are all in use must not keep changes from being published.
@@ -69,8 +69,10 @@ func (l changeLog) Oldest(ctx context.Context) (time.Duration, error) {
 	return l.c.store.Oldest(ctx)
 }
 
+// Vacuum runs over the pool, and Drain does: both may take long, and the session must stay free for flushes and pulses.
 func (l changeLog) Vacuum(ctx context.Context) error { return l.c.store.VacuumLog(ctx) }
 
+// Drain empties a log that has grown too large, see window.Log.
 func (l changeLog) Drain(ctx context.Context, sender string) error {
 	return l.c.store.DrainLog(ctx, sender)
 }
