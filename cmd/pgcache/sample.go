@@ -46,6 +46,7 @@ type sample struct {
 	Published     float64   `json:"published_writes_per_second"` // by the statement that wrote
 	Invalidations float64   `json:"invalidations_per_second"`
 	Everything    int64     `json:"everything_forgotten"` // messages in the interval
+	Updated       int64     `json:"-"`                    // since the statistics began: without one there is no ratio
 	HotKeys       []hotKey  `json:"hot_keys"`
 	Listener      string    `json:"listener_error,omitempty"`
 }
@@ -100,7 +101,7 @@ func (s *sampler) sample(ctx context.Context, timeout time.Duration) (sample, er
 	out := sample{
 		Time: now, Database: f.Database, Server: f.ServerVersion, Rows: f.LiveRows, DeadRows: f.DeadRows,
 		TableBytes: f.EntriesBytes, TotalBytes: f.EntriesTotal, LogBytes: f.LogBytes, NoticesBytes: f.NoticesBytes,
-		Pending: f.Pending, Queue: f.QueueUsage, Everything: s.count.everything, HotKeys: []hotKey{},
+		Pending: f.Pending, Queue: f.QueueUsage, Updated: f.Updated, Everything: s.count.everything, HotKeys: []hotKey{},
 	}
 	if f.Updated > 0 {
 		out.Hot = float64(f.HotUpdated) / float64(f.Updated)

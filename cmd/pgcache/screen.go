@@ -24,7 +24,11 @@ type screen struct {
 	scroll         int // hot keys above the first that is shown
 }
 
-const remembered = 60 // samples
+const (
+	remembered = 60 // samples
+	shortest   = 100 * time.Millisecond
+	help       = "q quit  p pause  + slower  - faster  up, down: scroll"
+)
 
 func newScreen(s *sampler, table string, every, timeout time.Duration, colors bool) *screen {
 	return &screen{s: s, table: table, every: every, timeout: timeout, colors: colors, width: 80, height: 24, past: map[string][]float64{}}
@@ -60,7 +64,7 @@ func (m *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		case "+", "=":
 			m.every = min(2*m.every, time.Minute)
 		case "-":
-			m.every = max(m.every/2, 250*time.Millisecond)
+			m.every = max(m.every/2, shortest)
 		case "down", "j":
 			m.scroll = min(m.scroll+1, max(0, len(m.now.HotKeys)-1))
 		case "up", "k":
@@ -118,28 +122,45 @@ func (m *screen) draw() string {
 	}
 	head := ansi.Truncate("pgcache top  "+where, max(0, m.width-len(right)-2), "…")
 	add("%s", s.in("7", head+strings.Repeat(" ", max(1, m.width-ansi.StringWidth(head)-len(right)))+right))
+	trouble := ""
 	switch {
 	case m.err != nil:
-		add("%s", s.red(printable(shown(m.err).Error())))
+		trouble = shown(m.err).Error()
 	case n.Listener != "":
-		add("%s", s.red("not listening: "+printable(n.Listener)))
-	default:
-		add("")
+		trouble = "not listening: " + n.Listener
 	}
-	add("%s %s live, %s dead   %s %s   %s %s, %s pending", s.dim("rows"), s.bold(countText(n.Rows)), countText(n.DeadRows),
-		s.dim("table"), s.bold(bytesText(n.TotalBytes)), s.dim("change log"), bytesText(n.LogBytes), pendingText(n.Pending))
-	hot := s.green
+	// The cause stands at the end of an error, so it is wrapped, not cut; a driver's may be of several lines.
+	trouble = ansi.Wrap(printable(strings.Join(strings.Fields(trouble), " ")), max(1, m.width), "")
+	for i, line := range strings.Split(trouble, "\n") {
+		if i < 4 {
+			add("%s", s.red(line))
+		}
+	}
+	hot, queue := s.green, s.green
 	if n.Hot < 0.9 {
 		hot = s.yellow
 	}
-	queue := s.green
 	if n.Queue > 0.5 {
 		queue = s.red
 	}
-	add("%s %s   %s %s   %s %s", s.dim("HOT updates"), hot(fmt.Sprintf("%.1f %%", 100*n.Hot)), s.dim("notification queue"), queue(fmt.Sprintf("%.2f %%", 100*n.Queue)),
-		s.dim("notices"), bytesText(n.NoticesBytes))
+	hotText := hot(fmt.Sprintf("%.1f %%", 100*n.Hot))
+	if n.Updated == 0 {
+		hotText = "-"
+	}
+	lines = append(lines, flow(m.width,
+		fmt.Sprintf("%s %s live, %s dead", s.dim("rows"), s.bold(countText(n.Rows)), countText(n.DeadRows)),
+		fmt.Sprintf("%s %s", s.dim("table"), s.bold(bytesText(n.TotalBytes))),
+		fmt.Sprintf("%s %s, %s pending", s.dim("change log"), bytesText(n.LogBytes), pendingText(n.Pending)),
+		fmt.Sprintf("%s %s", s.dim("HOT updates"), hotText),
+		fmt.Sprintf("%s %s", s.dim("notification queue"), queue(fmt.Sprintf("%.2f %%", 100*n.Queue))),
+		fmt.Sprintf("%s %s", s.dim("notices"), bytesText(n.NoticesBytes)))...)
 	add("")
-	add("%s", s.dim(fmt.Sprintf("%-22s %10s %10s  %s", "A SECOND", "NOW", "MEAN", "THE LAST MINUTE")))
+	history := max(0, min(remembered, m.width-42))
+	heading := fmt.Sprintf("%-20s %9s %9s", "A SECOND", "NOW", "MEAN")
+	if history > 0 {
+		heading += fmt.Sprintf("  LAST %d SAMPLES", history)
+	}
+	add("%s", s.dim(heading))
 	now := n.rates()
 	for _, row := range [][2]string{
 		{"writes", "writes"},
@@ -150,7 +171,12 @@ func (m *screen) draw() string {
 		{"invalidations", "invalidations"},
 	} {
 		past := m.past[row[0]]
-		add("%-22s %s %10s  %s", row[1], s.bold(fmt.Sprintf("%10s", rateText(now[row[0]]))), rateText(mean(past)), s.cyan(sparkline(past, min(remembered, m.width-47))))
+		past = past[max(0, len(past)-max(history, 1)):]
+		line := fmt.Sprintf("%-20s %s %9s", row[1], s.bold(fmt.Sprintf("%9s", rateText(now[row[0]]))), rateText(mean(past)))
+		if history > 0 {
+			line += "  " + s.cyan(sparkline(past, history))
+		}
+		add("%s", line)
 	}
 	add("")
 	add("%s", s.dim(fmt.Sprintf("%10s  %s", "A SECOND", "KEYS INVALIDATED MOST, THE LAST TEN SECONDS")))
@@ -166,11 +192,24 @@ func (m *screen) draw() string {
 			add("")
 		}
 	}
-	add("%s", s.dim("q quit   p pause   + - slower, faster   up, down scroll the keys"))
+	lines = append(lines[:max(0, min(len(lines), m.height-1))], s.dim(help)) // however low the screen
 	for i, line := range lines {
 		lines[i] = ansi.Truncate(line, m.width, "…")
 	}
-	return strings.Join(lines[:min(len(lines), m.height)], "\n")
+	return strings.Join(lines, "\n")
+}
+
+// flow puts parts side by side, on as many lines as they need.
+func flow(width int, parts ...string) (lines []string) {
+	for _, part := range parts {
+		last := len(lines) - 1
+		if last >= 0 && ansi.StringWidth(lines[last]+part)+3 <= width {
+			lines[last] += "   " + part
+		} else {
+			lines = append(lines, part)
+		}
+	}
+	return lines
 }
 
 func pendingText(n int64) string {

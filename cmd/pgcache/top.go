@@ -29,7 +29,7 @@ With --json, or into a pipe, it prints one sample a line, and ends after --count
 		Example: "  pgcache top\n  pgcache top --json --count 1 | jq .rows",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if every < 100*time.Millisecond {
+			if every < shortest {
 				return usageError{errors.New("--interval must be at least 100ms")}
 			}
 			if count < 0 {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -108,7 +109,7 @@ func TestTopOnATerminal(t *testing.T) {
 	t.Logf("\n%s", text)
 	lines := strings.Split(text, "\n")
 	if len(lines) > 24 || !strings.HasPrefix(lines[0], "pgcache top") || !strings.HasSuffix(lines[0], "every 250ms") || !strings.HasPrefix(lines[len(lines)-1], "q quit") ||
-		!strings.Contains(text, "\nA SECOND                      NOW       MEAN  THE LAST MINUTE\nwrites ") || !strings.Contains(text, "\ninvalidations ") {
+		!strings.Contains(text, "\nA SECOND                   NOW      MEAN  LAST 38 SAMPLES\nwrites ") || !strings.Contains(text, "\ninvalidations ") {
 		t.Errorf("%d lines:\n%s", len(lines), text)
 	}
 	keys.Write([]byte("q"))
@@ -150,6 +151,39 @@ func TestScreenFits(t *testing.T) {
 		if len(m.past["writes"]) != remembered {
 			t.Errorf("%d samples are kept", len(m.past["writes"]))
 		}
+	}
+}
+
+// TestNarrowScreen: at 60 by 20 nothing but the title is cut, and how to leave is said on any screen.
+func TestNarrowScreen(t *testing.T) {
+	t.Parallel()
+	m := newScreen(nil, `"app"."cache_entries"`, time.Second, time.Second, false)
+	for i := range 100 {
+		m.Update(sampledMsg{sample: sample{
+			Time: time.Unix(int64(i+1), 0), Database: "app", Server: "15.1 (Debian)", Rows: 123456, DeadRows: 12345, TotalBytes: 123 << 20, LogBytes: 12 << 20,
+			Pending: 1000, Updates: 12345, HotKeys: []hotKey{{"user:1", 2}},
+		}})
+	}
+	for _, size := range [][2]int{{60, 20}, {120, 40}, {80, 5}} {
+		m.Update(tea.WindowSizeMsg{Width: size[0], Height: size[1]})
+		lines := strings.Split(m.draw(), "\n")
+		if text := strings.Join(lines[1:], "\n"); strings.Contains(text, "…") || lines[len(lines)-1] != help {
+			t.Errorf("%v:\n%s", size, text)
+		}
+		if text := strings.Join(lines, "\n"); size[1] >= 20 && !strings.Contains(text, "HOT updates -") {
+			t.Errorf("%v: a ratio of no updates:\n%s", size, text)
+		}
+	}
+}
+
+// TestErrorOnScreen: the cause of an error is at its end, and is not cut off.
+func TestErrorOnScreen(t *testing.T) {
+	t.Parallel()
+	m := newScreen(nil, `"app"."cache_entries"`, time.Second, time.Second, false)
+	m.Update(sampledMsg{err: errors.New("failed to connect to `user=pgcache database=postgres`:\n\t127.0.0.1:25563 (127.0.0.1): dial error: dial tcp 127.0.0.1:25563: connect: connection refused\x1b[2J")})
+	text := m.draw()
+	if lines := strings.Split(text, "\n"); !strings.HasSuffix(lines[0], "no answer") || !strings.Contains(strings.Join(lines[1:4], " "), "connection refused") || strings.Contains(text, "\x1b") {
+		t.Errorf("\n%s", text)
 	}
 }
 

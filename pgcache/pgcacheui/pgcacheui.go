@@ -231,15 +231,15 @@ func busiest(views map[string]pgcache.ViewStats) map[string]pgcache.ViewStats {
 
 // tablesJSON are sizes of the tables, in bytes, and what the server counts.
 type tablesJSON struct {
-	Table      string  `json:"table"`
-	Server     string  `json:"server_version"`
-	Rows       int64   `json:"rows"`
-	DeadRows   int64   `json:"dead_rows"`
-	TableBytes int64   `json:"table_bytes"`
-	LogBytes   int64   `json:"log_bytes"`
-	Pending    int64   `json:"pending"`
-	Hot        float64 `json:"hot_ratio"`
-	Queue      float64 `json:"queue"`
+	Table      string   `json:"table"`
+	Server     string   `json:"server_version"`
+	Rows       int64    `json:"rows"`
+	DeadRows   int64    `json:"dead_rows"`
+	TableBytes int64    `json:"table_bytes"`
+	LogBytes   int64    `json:"log_bytes"`
+	Pending    int64    `json:"pending"`
+	Hot        *float64 `json:"hot_ratio"` // null: there was no update
+	Queue      float64  `json:"queue"`
 }
 
 // tablesFor is how long the sizes are served before they are read again, so that many pages, or many presses of the button, do not load the
@@ -271,7 +271,8 @@ func (u *ui) serveTables(w http.ResponseWriter, r *http.Request) {
 		Pending: f.Pending, Queue: f.QueueUsage,
 	}
 	if f.Updated > 0 {
-		out.Hot = float64(f.HotUpdated) / float64(f.Updated)
+		hot := float64(f.HotUpdated) / float64(f.Updated)
+		out.Hot = &hot
 	}
 	writeJSON(w, http.StatusOK, out)
 }

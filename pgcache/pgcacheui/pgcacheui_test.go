@@ -153,6 +153,15 @@ func TestTables(t *testing.T) {
 	}
 }
 
+// TestRatioOfNoUpdates: where nothing was updated there is no ratio, which is not a bad one.
+func TestRatioOfNoUpdates(t *testing.T) {
+	t.Parallel()
+	w := answer(pgcacheui.Handler(pgcachetest.New(t, pgcache.Options{}), pgcacheui.Options{}), "GET", "/tables.json?node=0")
+	if w.Code != 200 || !strings.Contains(w.Body.String(), `"hot_ratio":null`) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
 // TestClear: it is allowed where Options say so, and to this page's own script alone.
 func TestClear(t *testing.T) {
 	t.Parallel()

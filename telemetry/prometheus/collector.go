@@ -25,7 +25,7 @@ func NewObserver() *Observer {
 	vec := func(name, help string, labels ...string) *prometheus.HistogramVec {
 		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: seconds}, labels)
 	}
-	return &Observer{
+	o := &Observer{
 		calls:      vec("pgcache_call_duration_seconds", "Calls that memory alone did not answer.", "operation", "view", "layer", "result"),
 		statements: vec("pgcache_statement_duration_seconds", "Statements that read or write entries.", "operation", "result"),
 		waits:      vec("pgcache_wait_duration_seconds", "Waits for a read that another caller began.", "view", "result"),
@@ -39,6 +39,10 @@ func NewObserver() *Observer {
 		}),
 		listener: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pgcache_listener_changes_total", Help: "Times the listener became live or was lost."}, []string{"state"}),
 	}
+	for _, state := range []string{"up", "down"} { // from 0 on: rate and increase don't see a series' first value
+		o.listener.WithLabelValues(state)
+	}
+	return o
 }
 
 // Open implements pgcache.Observer. It does nothing: the collector has the Cache.

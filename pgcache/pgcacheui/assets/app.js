@@ -108,7 +108,7 @@
         figures.replaceChildren(...[
           ["table", t.table], ["server", "PostgreSQL " + t.server_version.split(" ")[0]], ["rows, about", count(t.rows)], ["dead rows, about", count(t.dead_rows)],
           ["size with indexes", size(t.table_bytes)], ["change log", size(t.log_bytes)], ["pending changes", t.pending >= 1000 ? "1,000 or more" : count(t.pending)],
-          ["HOT updates", share(t.hot_ratio)], ["notification queue", share(t.queue)],
+          ["HOT updates", t.hot_ratio === null ? "–" : share(t.hot_ratio)], ["notification queue", share(t.queue)],
         ].map(([name, value]) => el("tr", {}, el("td", { textContent: name }), el("td", { textContent: value }))));
         said.textContent = "";
       } catch (e) {
@@ -146,7 +146,8 @@
     if (!v.viewsOpen.open) return;
     const gets = (s) => s.LocalHits + s.RemoteHits + s.Misses;
     const views = Object.entries(n.stats.Views || {}).sort(([a, s], [b, t]) => gets(t) - gets(s) || (a < b ? -1 : 1));
-    v.views.replaceChildren(...views.map(([name, s]) => el("tr", {}, ...[
+    const used = views.filter(([name, s]) => name || gets(s) || s.Loads || s.Sets || s.Deletes); // the cache's own methods are always counted
+    v.views.replaceChildren(...used.map(([name, s]) => el("tr", {}, ...[
       name || "(the cache's own methods)", count(gets(s)), gets(s) ? share(s.LocalHits / gets(s)) : "–", count(s.Misses), count(s.Loads), count(s.Sets), count(s.Deletes),
     ].map((text) => el("td", { textContent: text })))));
     v.manyViews.textContent = n.views > views.length ? `The busiest ${views.length} of ${count(n.views)}.` : "";
