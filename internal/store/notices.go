@@ -48,6 +48,8 @@ const (
 //	                                  waitForWriters: the write has a lock on the table
 //	write: commit, NOTIFY             it has ended
 //	                                  first poll
+//
+// One that is prepared while it waits goes on under the same virtual transaction.
 func (s *Store) waitForWriters(ctx context.Context, which whichWriters) error {
 	var writers []string
 	for first := true; first || len(writers) > 0; first = false {
@@ -60,12 +62,15 @@ func (s *Store) waitForWriters(ctx context.Context, which whichWriters) error {
 				return ctx.Err()
 			}
 		}
-		now, err := s.q.Writers(ctx)
+		found, err := s.q.Writers(ctx)
 		if err != nil {
 			return err
 		}
-		if which == running {
-			now = slices.DeleteFunc(now, func(w string) bool { return strings.HasPrefix(w, "prepared ") })
+		var now []string
+		for _, w := range found {
+			if id, prepared := strings.CutPrefix(w, "prepared "); !prepared || which == withPrepared {
+				now = append(now, id)
+			}
 		}
 		if first {
 			writers = now
