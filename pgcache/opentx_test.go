@@ -3,6 +3,7 @@ package pgcache_test
 import (
 	"context"
 	"database/sql"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -41,4 +42,30 @@ func TestOpenTransaction(t *testing.T) {
 	ok(t, tx.Rollback())
 	eventually(t, "Clear", func() bool { return a.Clear(ctx) == nil })
 	cl.ready(poller)
+}
+
+// TestShards_MoveBesideOpenTransaction: keys do not move to a server where a transaction is open that has written there. Move waits for it, and
+// the log says for which.
+func TestShards_MoveBesideOpenTransaction(t *testing.T) {
+	t.Parallel()
+	w := newShardWorld(t, "a", "b")
+	var log logBuffer
+	s, _ := w.faulty(func(o *pgcache.Options) {
+		o.Timeout, o.Logger = time.Second, slog.New(slog.NewTextHandler(&log, nil))
+	}, "a", "b")
+	eventually(t, "it is migrated", func() bool { return s.Migrate(t.Context()) == nil })
+	w.ready(s)
+	eventually(t, "all keys are on a", func() bool { return s.Move(t.Context(), "a") == nil })
+	tx := begin(t, w.on["b"].db, sql.LevelDefault)
+	if _, err := tx.ExecContext(t.Context(), "SELECT "+w.on["b"].object("cache_set")+"('k', 'v')"); err != nil {
+		t.Fatal(err)
+	}
+	var id string
+	ok(t, tx.QueryRowContext(t.Context(), "SELECT virtualtransaction FROM pg_locks WHERE pid = pg_backend_pid() LIMIT 1").Scan(&id))
+	moved := async(t, func() error { return s.Move(t.Context(), "a", "b") })
+	eventually(t, "it says for whom it waits", func() bool { return strings.Contains(log.String(), "virtualtransaction=["+id+"]") })
+	ok(t, tx.Rollback())
+	if err := moved(); err != nil {
+		eventually(t, "it goes on", func() bool { return s.Move(t.Context(), "a", "b") == nil })
+	}
 }

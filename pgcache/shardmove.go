@@ -95,7 +95,8 @@ func (s *Shards) byName(text string) []int {
 // the keys that are concerned. It needs the rights of the migrating role, and that all shards that were given can be reached.
 //
 // It takes some seconds, in which the keys that move are held nowhere, see Shards, and longer where a server has many rows to look
-// through: before that for keys that it had once, afterwards for those that it has given away. After an error, or where the process dies, keys may be left moving until Move
+// through: before that for keys that it had once, afterwards for those that it has given away; and it waits for the transactions that
+// have written to the cache of a server that takes keys over. After an error, or where the process dies, keys may be left moving until Move
 // is called again with the same names, which goes on, or with those of the map that was in force, which goes back. Another Move
 // that is under way at the same time goes on with this one if it has the same names; else one of them gets an error.
 func (s *Shards) Move(ctx context.Context, names ...string) error {
@@ -236,12 +237,28 @@ func (m *move) prepare(ctx context.Context) error {
 		if !m.any(takes) {
 			return nil
 		}
-		if err := m.s.shards[i].c.store.FenceLoads(ctx); err != nil {
+		if err := m.fence(ctx, i); err != nil {
 			return m.s.named(i, err)
 		}
 		// Somebody else may have done all of it meanwhile. A server that is new may have stayed behind.
 		return m.s.named(i, m.purge(ctx, i, takes, func(epoch int64) bool { return epoch <= m.epoch }))
 	})
+}
+
+// fence keeps the loads that have begun on shard i from storing. It waits for the transactions that have written there as long as ctx lasts,
+// and says so.
+func (m *move) fence(ctx context.Context, i int) error {
+	c := m.s.shards[i].c
+	for {
+		waited, cancel := c.statement(ctx)
+		err := c.store.FenceLoads(waited)
+		cancel()
+		var writers *store.WritersError
+		if !errors.As(err, &writers) || ctx.Err() != nil {
+			return c.explain(ctx, err)
+		}
+		c.warn("keys move to a server when the transactions that have written to its cache have ended", "shard", m.s.shards[i].name, "virtualtransaction", writers.IDs)
+	}
 }
 
 // sweep removes from the servers what they have given away. It is for room's sake.
