@@ -17,12 +17,13 @@ import (
 func TestOpenTransaction(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
-	a := cl.node(func(_ *sql.DB, o *pgcache.Options) { o.Timeout = time.Second })
+	writer := cl.node(nil)
+	a := cl.new(cl.db, func(o *pgcache.Options) { o.Timeout = time.Second })
 	ctx := t.Context()
 	tx, err := cl.db.BeginTx(ctx, nil)
 	ok(t, err)
 	defer tx.Rollback() //nolint:errcheck // it is rolled back below
-	ok(t, a.WithTx(tx).Set(ctx, "k", 1))
+	ok(t, writer.WithTx(tx).Set(ctx, "k", 1))
 	var id string
 	ok(t, tx.QueryRowContext(ctx, "SELECT virtualtransaction FROM pg_locks WHERE pid = pg_backend_pid() LIMIT 1").Scan(&id))
 	names := func(err error) bool { return err != nil && strings.Contains(err.Error(), id+" in pg_locks") }
