@@ -142,6 +142,7 @@ func (c *Cache) explain(ctx context.Context, err error) error {
 func (c *Cache) explainWithin(ctx context.Context, err error, timeout string, d time.Duration) error {
 	err = redact.Database(err)
 	var none *store.NoConnectionError
+	var writers *store.WritersError
 	switch {
 	case err == nil:
 		return nil
@@ -149,6 +150,8 @@ func (c *Cache) explainWithin(ctx context.Context, err error, timeout string, d 
 		return fmt.Errorf("%w (waited up to %s, %v): %w", ErrPoolExhausted, timeout, d, none.Err)
 	case ended(ctx) != nil && !errors.Is(err, ended(ctx)):
 		return fmt.Errorf("%w (%w)", ended(ctx), err)
+	case ended(ctx) == nil && errors.As(err, &writers):
+		return fmt.Errorf("not done within %s (%v): %w", timeout, d, err)
 	case ended(ctx) == nil && (errors.Is(err, context.DeadlineExceeded) || sqlerr.Canceled(err)):
 		return fmt.Errorf("no answer from the database within %s (%v), or it cut the statement off: %w", timeout, d, err)
 	case sqlerr.NoObject(err):

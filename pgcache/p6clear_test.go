@@ -10,8 +10,13 @@ import (
 // store over it.
 func TestP6_ClearBesideTransaction(t *testing.T) {
 	t.Parallel()
-	for _, end := range [][2]string{{"", "COMMIT"}, {"PREPARE TRANSACTION 'p'", "COMMIT PREPARED 'p'"}} {
-		t.Run(end[1], func(t *testing.T) {
+	const prepare, commit = "PREPARE TRANSACTION 'p'", "COMMIT PREPARED 'p'"
+	for name, steps := range map[string]struct{ before, meanwhile, end string }{
+		"open":               {"", "", "COMMIT"},
+		"prepared":           {prepare, "", commit},
+		"prepared meanwhile": {"", prepare, commit},
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newPrepared(t, false)
 			loads := w.node()
@@ -30,20 +35,32 @@ func TestP6_ClearBesideTransaction(t *testing.T) {
 					t.Fatalf("%s: %v", query, err)
 				}
 			}
+			// Clear sees the tombstone and waits for it; without it, it would not find the row.
+			set(t, loads, "user:1", "older")
+			if err := loads.Delete(t.Context(), "user:1"); err != nil {
+				t.Fatal(err)
+			}
 			run("BEGIN; UPDATE users SET name = 'new'")
 			if err := loads.WithTx(conn).Set(t.Context(), "user:1", "new"); err != nil {
 				t.Fatal(err)
 			}
-			if end[0] != "" {
-				run(end[0])
-			}
+			run(steps.before)
 			cleared := async(t, func() error { return clears.Clear(t.Context()) })
-			eventually(t, "Clear waits for the transaction", func() bool { return wire.count(named("Writers")) > 2 })
+			waits := func() {
+				t.Helper()
+				looks := wire.count(named("Writers"))
+				eventually(t, "Clear waits for the transaction", func() bool {
+					return wire.count(named("Writers")) > looks+2 || slices.Contains(wire.statements(), "ClearEntryWaiting")
+				})
+			}
+			waits()
+			run(steps.meanwhile)
+			waits()
 			slow := newLoader("old")
 			var v string
 			loaded := async(t, func() error { return loads.GetOrSet(t.Context(), "user:1", &v, slow.load) })
 			slow.wait(t)
-			run(end[1])
+			run(steps.end)
 			if err := cleared(); err != nil {
 				t.Fatal(err)
 			}

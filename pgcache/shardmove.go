@@ -96,9 +96,10 @@ func (s *Shards) byName(text string) []int {
 //
 // For some seconds the keys that move are held nowhere, see Shards. Move itself takes longer where servers have many rows to look through:
 // before those seconds it deletes rows of keys that a server once had and now gets back, and afterwards those of keys that a server has
-// given away. After an error, or where the process dies, keys may be left moving until Move is called again: with the same names it goes
-// on, with those of the map that was in force it goes back. Two Moves at the same time with the same names do one move together; with
-// other names one of them gets an error.
+// given away; and it waits for the transactions that have written to the cache of a server that takes keys over. After an error, or
+// where the process dies, keys may be left moving until Move is called again: with the same names it goes on, with those of the map that
+// was in force it goes back. Two Moves at the same time with the same names do one move together; with other names one of them gets an
+// error.
 func (s *Shards) Move(ctx context.Context, names ...string) error {
 	return fail("move", "", s.move(ctx, names))
 }
@@ -237,12 +238,28 @@ func (m *move) prepare(ctx context.Context) error {
 		if !m.anySlot(takes) {
 			return nil
 		}
-		if err := m.s.shards[i].c.store.FenceLoads(ctx); err != nil {
+		if err := m.fence(ctx, i); err != nil {
 			return m.s.named(i, err)
 		}
 		// Another Move may have done all of it meanwhile, and has recorded a later epoch then. A new server may have an earlier one.
 		return m.s.named(i, m.purge(ctx, i, takes, func(epoch int64) bool { return epoch <= m.epoch }))
 	})
+}
+
+// fence keeps the loads that have begun on shard i from storing. It waits for the transactions that have written there as long as ctx lasts,
+// and says so.
+func (m *move) fence(ctx context.Context, i int) error {
+	c := m.s.shards[i].c
+	for {
+		waited, cancel := c.statement(ctx)
+		err := c.store.FenceLoads(waited)
+		cancel()
+		var writers *store.WritersError
+		if !errors.As(err, &writers) || ctx.Err() != nil {
+			return c.explain(ctx, err)
+		}
+		c.warn("keys move to a server when the transactions that have written to its cache have ended", "shard", m.s.shards[i].name, "virtualtransaction", writers.IDs)
+	}
 }
 
 // sweep removes from the servers the keys that they have given away. Nobody reads them there any more; they only take space.

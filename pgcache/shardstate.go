@@ -194,7 +194,7 @@ func (s *Shards) learn(sh *shard, state store.Shard) error {
 // watchBehind warns, once, of a server that has lost more than the last step: it was restored from a backup, or has failed over to a standby
 // that was far behind. No node that knows r looks there for a key that has moved since. One that reaches this server alone would.
 func (sh *shard) watchBehind(r *routes, state store.Shard) {
-	members, _ := shardmap.Parse(r.to)
+	members, _ := shardmap.Parse(r.toText)
 	behind := state.Epoch < r.epoch-1 && slices.Contains(append(members, r.names...), sh.name)
 	if behind && !sh.behind.Swap(true) {
 		sh.c.warn("the server of this shard has lost steps of the map, as by a restore from a backup: drop the cache's tables there and call Migrate, or call Move with the names of the map",

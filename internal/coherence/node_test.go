@@ -63,13 +63,15 @@ func (r *read) finish(w *world, err error) {
 			if r.row.expires != never {
 				remaining = r.row.expires - r.at
 			}
-			e = w.entry(r.row.version, r.row.commit, r.sent, remaining)
+			if !store.NeverKept(r.row.version) {
+				e = w.entry(r.row.version, r.row.commit, r.sent, remaining)
+			}
 		}
 		r.f.Finish(got, nil, e)
 		if e != nil && w.local.Get(w.keys[r.key]) == e {
 			w.counts.kept++
 		}
-		w.returned(r.key, e != nil, got.Version, r.row.commit, r.floor)
+		w.returned(r.key, got.Value != nil, got.Version, r.row.commit, r.floor)
 	}
 	w.reads = remove(w.reads, r)
 	waiting := w.joiners
@@ -91,7 +93,7 @@ func (r *read) finish(w *world, err error) {
 // finish ends a write of ours.
 func (o *ourWrite) finish(w *world, known bool) {
 	var e *localcache.Entry
-	if known && o.of.value {
+	if known && o.of.value && !store.NeverKept(o.of.version) {
 		e = w.entry(o.of.version, o.commit, o.sent, o.of.ttl)
 	}
 	o.w.Finish(e, 0, o.of.tags...)

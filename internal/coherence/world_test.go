@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/notify"
+	"github.com/pgcache/go/internal/store"
 	"github.com/pgcache/go/localcache"
 )
 
@@ -26,6 +27,7 @@ type world struct {
 	gets    int    // reads under way at most
 	sets    int    // writes of ours under way at most
 	grouped bool   // groups are removed in this schedule
+	outs    bool   // some rows of this schedule are never kept in memory
 	secret  []byte // messages hash keys with it; nil: they don't
 	traced  func(format string, args ...any)
 
@@ -63,6 +65,7 @@ type bent struct {
 	silentDelete bool // a Delete is not published
 	silentGroup  bool // the removal of a group is not published
 	lossy        bool // now and then a notification is lost in a connection that lives on
+	silentOut    bool // a row that is never kept is silent, whatever it takes the place of
 }
 
 type counts struct{ hits, joins, fills, kept int }
@@ -110,6 +113,7 @@ type note struct {
 	removes seenRecords // the records of groups
 	commits []int       // for key everything: the latest commit of each key
 	commit  int
+	alone   bool // it has overtaken others, so no message names it beside them
 }
 
 const (
@@ -146,14 +150,23 @@ type ourWrite struct {
 	gaveUp bool // the caller is gone, the statement may still be done
 }
 
-// version makes an identity whose size says nothing.
+// version makes an identity whose size says nothing. In some schedules half of them are of rows that are never kept.
 func (w *world) version() int64 {
 	for {
-		if v := w.rng.Int64(); v != 0 {
+		switch v := w.rng.Int64() &^ neverKept; {
+		case w.outs && w.rng.IntN(2) == 0:
+			return v&^silenced | neverKept
+		case v != 0:
 			return v
 		}
 	}
 }
+
+// The bits of versions, as store.NewVersion has them.
+const (
+	neverKept = 1 << 62
+	silenced  = 1
+)
 
 func (w *world) nextCommit(expires int64, tags []string, seen seenRecords) int {
 	w.expiry, w.tags, w.saw = append(w.expiry, expires), append(w.tags, tags), append(w.saw, seen)
@@ -174,9 +187,17 @@ func (w *world) value(version, ttl int64) written {
 	return written{version: version, ttl: ttl, value: true, tags: w.anyTags(), seen: w.seenNow()}
 }
 
-// put commits a row, and publishes it unless it is new.
+// put commits a row, and publishes it unless it is new, or is never kept and takes the place of another such.
 func (w *world) put(key int, of written) (commit int) {
+	was := w.rows[key]
 	commit, changed := w.write(key, of)
+	if was.on && of.value && store.NeverKept(of.version) {
+		if store.NeverKept(was.version) {
+			w.rows[key].version |= silenced
+			changed = false
+		}
+		changed = changed && !w.bent.silentOut
+	}
 	if changed && (of.value || !w.bent.silentDelete) {
 		w.publish(note{key: key, version: of.version, commit: commit})
 	}
@@ -222,14 +243,15 @@ func (w *world) publishInline(n note) {
 	w.publish(n)
 	for i := before; i > 0 && len(w.queue) > before && w.queue[i-1].key >= 0 && w.rng.IntN(2) == 0; i-- {
 		w.queue[i-1], w.queue[i] = w.queue[i], w.queue[i-1]
+		w.queue[i-1].alone = true
 	}
 }
 
-// deliver applies the first n notifications of the queue, as one payload if they are more than one and all name keys. A foreign one is in a format that this release does not know.
+// deliver applies the first n notifications of the queue, as one payload if they are more than one and may be so. A foreign one is in a format that this release does not know.
 func (w *world) deliver(n int, foreign bool) {
 	batch := w.queue[:n]
 	for i, one := range batch {
-		if one.key < 0 {
+		if one.key < 0 || one.alone {
 			batch = w.queue[:max(i, 1)]
 			break
 		}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -41,6 +42,19 @@ const (
 	withPrepared whichWriters = true  // and prepared transactions, which send no statement any more
 )
 
+// WritersError is why transactions that write to the cache were not waited for any longer. IDs are what pg_locks calls them in
+// virtualtransaction.
+type WritersError struct {
+	IDs []string
+	Err error
+}
+
+func (e *WritersError) Error() string {
+	return fmt.Sprintf("transactions that have written to the cache are open or prepared, virtualtransaction %s in pg_locks: %v", strings.Join(e.IDs, ", "), e.Err)
+}
+
+func (e *WritersError) Unwrap() error { return e.Err }
+
 // waitForWriters waits until every writing statement has ended that was under way when it was called. A statement has its
 // lock on the table before its snapshot, so one that is not among them sees what was committed before the call:
 //
@@ -48,6 +62,8 @@ const (
 //	                                  waitForWriters: the write has a lock on the table
 //	write: commit, NOTIFY             it has ended
 //	                                  first poll
+//
+// One that is prepared while it waits goes on under the same virtual transaction.
 func (s *Store) waitForWriters(ctx context.Context, which whichWriters) error {
 	var writers []string
 	for first := true; first || len(writers) > 0; first = false {
@@ -57,15 +73,18 @@ func (s *Store) waitForWriters(ctx context.Context, which whichWriters) error {
 			case <-timer.C:
 			case <-ctx.Done():
 				timer.Stop()
-				return ctx.Err()
+				return &WritersError{writers, ctx.Err()}
 			}
 		}
-		now, err := s.q.Writers(ctx)
+		found, err := s.q.Writers(ctx)
 		if err != nil {
 			return err
 		}
-		if which == running {
-			now = slices.DeleteFunc(now, func(w string) bool { return strings.HasPrefix(w, "prepared ") })
+		var now []string
+		for _, w := range found {
+			if id, prepared := strings.CutPrefix(w, "prepared "); !prepared || which == withPrepared {
+				now = append(now, id)
+			}
 		}
 		if first {
 			writers = now

@@ -66,6 +66,9 @@ BEGIN
     NEW.stamp := NULL; -- an upsert that sets every column sets what this returns: it must meet the guard again
     IF TG_OP = 'UPDATE' THEN -- nobody can hold a key that did not exist
         NEW.stamp := NEW.version;
+        IF NEW.written_at = OLD.written_at THEN -- a Clear or a Trim that began before, and has fenced loads, must not remove it
+            NEW.written_at := clock_timestamp();
+        END IF;
         PERFORM /* TEMPLATE: prefix */cache_changed(NEW.key);
     END IF;
     RETURN NEW;
