@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/pgcache/go/internal/migrate"
+	"github.com/pgcache/go/internal/panics"
 	"github.com/pgcache/go/internal/store"
 )
 
@@ -51,7 +52,7 @@ func (s *schema) look(ctx context.Context, c *Cache) error {
 	return nil
 }
 
-// readFor reads the state for all who wait for mine. They try again if the caller's own context ended, or a driver panicked.
+// readFor reads the state for all who wait for mine. They try again if the caller's own context ended.
 func (s *schema) readFor(ctx context.Context, c *Cache, mine *look) (err error) {
 	mine.err = errGivenUp
 	defer func() {
@@ -66,7 +67,8 @@ func (s *schema) readFor(ctx context.Context, c *Cache, mine *look) (err error) 
 }
 
 // read reads the state and compares it. Unlike look it does so also where the schema is known.
-func (s *schema) read(ctx context.Context, c *Cache) error {
+func (s *schema) read(ctx context.Context, c *Cache) (err error) {
+	defer panics.Recover(&err)
 	statement, cancel := c.statement(ctx)
 	defer cancel()
 	state, err := c.store.State(statement)

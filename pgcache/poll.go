@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/notify"
+	"github.com/pgcache/go/internal/panics"
 	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
 )
@@ -23,7 +24,8 @@ var errPolls = errors.New("a role that may only read can't poll, because who pol
 
 // StartPolling takes the poller lease and returns what reads the notices from then on. The Listener of listener.Poll calls it: see
 // its interface poller.
-func (s subscriber) StartPolling(ctx context.Context) (func(context.Context) ([]string, error), error) {
+func (s subscriber) StartPolling(ctx context.Context) (next func(context.Context) ([]string, error), err error) {
+	defer panics.Recover(&err)
 	c := s.c
 	if err := c.check(ctx); err != nil {
 		return nil, err
@@ -53,6 +55,7 @@ type poller struct {
 
 // next reads what was published since it was last called.
 func (p *poller) next(ctx context.Context) (payloads []string, err error) {
+	defer panics.Recover(&err)
 	c := p.c
 	c.polls.Add(1)
 	// A poll flushes first: where all nodes poll, or the last writer has died, nobody else may. It does so without a
