@@ -47,6 +47,74 @@ func TestPollGap(t *testing.T) {
 	}
 }
 
+// TestPollSetBack: a poller finds what is published also where the notices, or a sequence that they are numbered by, are those of before.
+func TestPollSetBack(t *testing.T) {
+	t.Parallel()
+	// Sets back every sequence of the table to %d.
+	const setval = "SELECT count(setval(s.oid::regclass, %d, false)) FROM pg_class s JOIN pg_depend d ON d.objid = s.oid WHERE s.relkind = 'S' AND d.refobjid = '%s'::regclass"
+	for name, back := range map[string]func(f *fleet, notices, dump string){
+		"by hand": func(f *fleet, notices, _ string) {
+			f.exec("DELETE FROM " + notices)
+			f.exec(fmt.Sprintf(setval, 1, notices))
+		},
+		"by one": func(f *fleet, notices, _ string) {
+			f.exec("DELETE FROM " + notices)
+			f.exec(fmt.Sprintf(setval, 8, notices))
+		},
+		"beside old notices": func(f *fleet, notices, _ string) { f.exec(fmt.Sprintf(setval, 1, notices)) },
+		"TRUNCATE":           func(f *fleet, notices, _ string) { f.exec("TRUNCATE " + notices + " RESTART IDENTITY") },
+		"a dump of the data": func(f *fleet, notices, dump string) {
+			f.exec("TRUNCATE " + notices + " RESTART IDENTITY")
+			f.exec("INSERT INTO " + notices + " OVERRIDING SYSTEM VALUE SELECT * FROM " + dump)
+			f.exec(fmt.Sprintf(setval, 3, notices))
+		},
+		"a dump of the data, as one restores it": func(f *fleet, notices, dump string) {
+			f.exec("SET session_replication_role = replica; TRUNCATE " + notices + " RESTART IDENTITY; INSERT INTO " + notices + " OVERRIDING SYSTEM VALUE SELECT * FROM " + dump +
+				"; RESET session_replication_role; " + fmt.Sprintf(setval, 3, notices))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t)
+			a, b := f.ready(f.start(nil)), f.ready(f.start(nil))
+			notices, dump := f.object("cache_notices"), f.object("dump")
+			write := func(from, to int) {
+				for v := from; v <= to; v++ {
+					f.set(a, "k", v)
+					f.get(b, "k", v)
+				}
+			}
+			write(1, 3)
+			f.exec("CREATE TABLE " + dump + " AS TABLE " + notices)
+			write(4, 9)
+			back(f, notices, dump)
+			write(10, 12)
+		})
+	}
+}
+
+// TestPollTruncated: notices that were removed before they were read are missed, and the poller says so.
+func TestPollTruncated(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	h := make(handed, 1)
+	c := f.start(func(*sql.DB) pgcache.Listener { return h })
+	next, err := (<-h).StartPolling(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		f.set(c, "k", 1) // over what is there: it is published
+	}
+	if payloads, err := next(t.Context()); err != nil || len(payloads) == 0 {
+		t.Fatalf("%q, %v", payloads, err)
+	}
+	f.exec("TRUNCATE " + f.object("cache_notices"))
+	if payloads, err := next(t.Context()); err == nil {
+		t.Errorf("%q, and no error", payloads)
+	}
+}
+
 // TestPollFlushes: what a node left in the log that died, a poll publishes. Where all nodes poll nobody else may.
 func TestPollFlushes(t *testing.T) {
 	t.Parallel()

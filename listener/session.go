@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/pgcache/go/internal/panics"
 )
 
 // closeGrace is how long an orderly end of a session may take before it is cut off.
@@ -40,7 +42,7 @@ func (h *hub) serve(ctx context.Context) (time.Duration, error) {
 	}
 	s := &session{hub: h, ctx: ctx, listening: map[string]bool{}}
 	dialing, cancel := context.WithTimeout(ctx, h.cfg.DialTimeout)
-	conn, err := h.dial(dialing, s.deliver)
+	conn, err := h.dialed(dialing, s.deliver)
 	cancel()
 	if err != nil {
 		if ctx.Err() == nil && !isPermanent(err) {
@@ -52,7 +54,7 @@ func (h *hub) serve(ctx context.Context) (time.Duration, error) {
 	s.conn = conn
 	s.watchdog = time.AfterFunc(h.cfg.HeartbeatEvery+h.cfg.HeartbeatTimeout, func() {
 		s.overdue.Store(true)
-		conn.Close()
+		closeConn(conn)
 	})
 	unhook := context.AfterFunc(ctx, func() { s.watchdog.Reset(closeGrace) })
 
@@ -66,16 +68,29 @@ func (h *hub) serve(ctx context.Context) (time.Duration, error) {
 	}
 	unhook()
 	s.watchdog.Stop()
-	conn.Close()
+	closeConn(conn)
 	if s.proven() {
 		return time.Since(s.liveSince), err
 	}
 	return 0, err
 }
 
+// dialed is dial. A driver that panics has failed: it is called on the hub's goroutine, where a panic would end the program.
+func (h *hub) dialed(ctx context.Context, on func(channel, payload string)) (conn Conn, err error) {
+	defer panics.Recover(&err)
+	return h.dial(ctx, on)
+}
+
+// closeConn closes conn, and survives a driver that panics.
+func closeConn(conn Conn) {
+	defer panics.Recover(new(error))
+	_ = conn.Close()
+}
+
 // run repeats three steps: it advances the members, waits for notifications, and sends the heartbeat if it is due. While all members
 // are idle it leaves most heartbeats out: then trust runs out, and is renewed by the first heartbeat after a member is not idle any more.
-func (s *session) run() error {
+func (s *session) run() (err error) {
+	defer panics.Recover(&err)
 	for s.ctx.Err() == nil {
 		until, err := s.advance()
 		if err != nil {

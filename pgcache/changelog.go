@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/pgcache/go/internal/panics"
 	"github.com/pgcache/go/internal/store"
 	"github.com/pgcache/go/internal/window"
 )
@@ -20,6 +21,7 @@ const flushTimeout = time.Second
 func (l changeLog) Flush(ctx context.Context, sender string) (changes, bytes int64, err error) {
 	c := l.c
 	defer c.upkeep(&ctx, "flush").end(nil, &err)
+	defer panics.Recover(&err)
 	if !c.schema.known.Load() {
 		if err := c.schema.look(ctx, c); err != nil {
 			return 0, 0, err
@@ -63,16 +65,21 @@ func (l changeLog) Pending(ctx context.Context) (pending bool, err error) {
 }
 
 // Oldest runs over the pool: a node that receives nothing keeps no session open.
-func (l changeLog) Oldest(ctx context.Context) (time.Duration, error) {
+func (l changeLog) Oldest(ctx context.Context) (age time.Duration, err error) {
+	defer panics.Recover(&err)
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
 	return l.c.store.Oldest(ctx)
 }
 
 // Vacuum runs over the pool, and Drain does: both may take long, and the session must stay free for flushes and pulses.
-func (l changeLog) Vacuum(ctx context.Context) error { return l.c.store.VacuumLog(ctx) }
+func (l changeLog) Vacuum(ctx context.Context) (err error) {
+	defer panics.Recover(&err)
+	return l.c.store.VacuumLog(ctx)
+}
 
 // Drain empties a log that has grown too large, see window.Log.
-func (l changeLog) Drain(ctx context.Context, sender string) error {
+func (l changeLog) Drain(ctx context.Context, sender string) (err error) {
+	defer panics.Recover(&err)
 	return l.c.store.DrainLog(ctx, sender)
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/pgcache/go/internal/panics"
 	"github.com/pgcache/go/internal/store"
 )
 
@@ -134,6 +135,7 @@ func (c *Cache) sweep() (err error) {
 	ctx, cancel := context.WithTimeout(c.ctx, max(c.opts.CleanupInterval, c.opts.Timeout))
 	defer cancel()
 	defer c.upkeep(&ctx, "sweep").end(nil, &err)
+	defer panics.Recover(&err)
 	if err := c.check(ctx); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/panics"
 	"github.com/pgcache/go/internal/redact"
 )
 
@@ -94,9 +95,12 @@ func (c *Cache) listen() {
 		c.listening.restart, c.listening.ending = cancel, false
 		c.listening.mu.Unlock()
 		began := time.Now()
-		err := c.opts.Listener.Listen(ctx, c.store.Names.Channel, subscriber{c})
+		err := c.runListener(ctx)
 		restarted := ctx.Err() != nil
 		cause := context.Cause(ctx)
+		if panics.In(err) && !restarted {
+			restarted, cause = true, err
+		}
 		cancel(nil)
 		c.local.Down()
 		c.local.SetServer(0)
@@ -119,6 +123,12 @@ func (c *Cache) listen() {
 		}
 		pause = min(2*pause, restartMax)
 	}
+}
+
+// runListener calls the Listener, which may be a program's own, and survives a panic.
+func (c *Cache) runListener(ctx context.Context) (err error) {
+	defer panics.Recover(&err)
+	return c.opts.Listener.Listen(ctx, c.store.Names.Channel, subscriber{c})
 }
 
 // listenerDown turns memory off until the next Trust, and tells everybody why.

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/pgcache/go/internal/migrate"
+	"github.com/pgcache/go/internal/panics"
 	"github.com/pgcache/go/internal/store"
 )
 
@@ -66,7 +67,8 @@ func (s *schema) readFor(ctx context.Context, c *Cache, mine *stateRead) (err er
 }
 
 // read reads the state and compares it with the options. Unlike look it does so also where the schema is known.
-func (s *schema) read(ctx context.Context, c *Cache) error {
+func (s *schema) read(ctx context.Context, c *Cache) (err error) {
+	defer panics.Recover(&err)
 	statement, cancel := c.statement(ctx)
 	defer cancel()
 	state, err := c.store.State(statement)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -14,15 +15,20 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/pgcache/go/driver/pgxdriver"
 	"github.com/pgcache/go/internal/testdb"
+	"github.com/pgcache/go/listener"
 	"github.com/pgcache/go/pgcache"
 )
 
-// faulty is a pool's connector whose connections panic in Gets and Sets while bad is set, after hold has been closed.
+// faulty is a pool's connector whose connections panic in Gets and Sets while bad is set, after hold has been closed, and in the
+// statement on, if that is set.
 type faulty struct {
 	driver.Connector
-	bad  atomic.Bool
-	hold chan struct{}
+	bad    atomic.Bool
+	hold   chan struct{}
+	on     atomic.Pointer[string]
+	panics atomic.Int64 // in on
 }
 
 func (f *faulty) Connect(ctx context.Context) (driver.Conn, error) {
@@ -43,7 +49,75 @@ func (c *faultyConn) QueryContext(ctx context.Context, query string, args []driv
 		<-c.f.hold
 		panic("index out of range")
 	}
+	c.f.statement(query)
 	return c.wireConn.QueryContext(ctx, query, args)
+}
+
+func (c *faultyConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	c.f.statement(query)
+	return c.wireConn.ExecContext(ctx, query, args)
+}
+
+func (f *faulty) statement(query string) {
+	if on := f.on.Load(); on != nil && strings.Contains(query, named(*on)+" ") {
+		f.panics.Add(1)
+		panic("index out of range")
+	}
+}
+
+// TestDriverPanicsInTheBackground: a driver that panics in a statement that the cache sends by itself, on its own goroutines, does not end
+// the program. When that is over the cache is as before.
+func TestDriverPanicsInTheBackground(t *testing.T) {
+	t.Parallel()
+	listen := func(o *pgcache.Options) {}
+	for statement, opts := range map[string]func(o *pgcache.Options){
+		"Pulse": listen, "Flush": listen, "LockAndLook": listen, "StoreLoaded": listen,
+		"ClaimSweep":    func(o *pgcache.Options) { o.CleanupInterval = 20 * time.Millisecond },
+		"LeaseAndLook":  func(o *pgcache.Options) { o.Guard = pgcache.Lease() },
+		"ReleaseLeases": func(o *pgcache.Options) { o.Guard = pgcache.Lease() },
+		"Look":          func(o *pgcache.Options) { o.Guard = pgcache.NoGuard() },
+		"Poll":          func(o *pgcache.Options) { o.Listener = listener.Poll(10 * time.Millisecond) },
+		"Oldest":        func(o *pgcache.Options) { o.Listener = nil },
+	} {
+		t.Run(statement, func(t *testing.T) {
+			t.Parallel()
+			cl := newCluster(t)
+			config, err := pgx.ParseConfig(testdb.DSN(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := &faulty{Connector: stdlib.GetConnector(*config)}
+			db := sql.OpenDB(f)
+			t.Cleanup(func() { db.Close() })
+			c := cl.on(db, func(o *pgcache.Options) {
+				o.Listener = pgxdriver.ListenerDSN(testdb.DSN(t))
+				opts(o)
+			})
+			f.on.Store(&statement)
+			n := 0
+			eventually(t, "it panics", func() bool {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_ = c.Set(ctx, "k", "v")
+				_ = c.Set(ctx, "k", "w")
+				var v string
+				n++
+				_ = c.GetOrSet(ctx, fmt.Sprint(n), &v, func(context.Context) (any, error) { return nil, errors.New("a lease is given back") })
+				_ = c.GetOrSet(ctx, fmt.Sprint(n), &v, func(context.Context) (any, error) { return "v", nil })
+				return f.panics.Load() > 0
+			})
+			f.on.Store(nil)
+			eventually(t, "it is ready", func() bool {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				return c.Ready(ctx) == nil
+			})
+			if err := c.Set(t.Context(), "k", "x"); err != nil {
+				t.Error(err)
+			}
+			want(t, c, "k", "x")
+		})
+	}
 }
 
 // TestDriverPanics: a driver that panics fails all callers that wait for its statement, and leaves nothing behind.

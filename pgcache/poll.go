@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/notify"
+	"github.com/pgcache/go/internal/panics"
 	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
 )
@@ -23,7 +24,8 @@ var errPolls = errors.New("a role that may only read can't poll, because who pol
 
 // StartPolling takes the poller lease and returns what reads the notices from then on. The Listener of listener.Poll calls it: see
 // its interface poller.
-func (s subscriber) StartPolling(ctx context.Context) (func(context.Context) ([]string, error), error) {
+func (s subscriber) StartPolling(ctx context.Context) (next func(context.Context) ([]string, error), err error) {
+	defer panics.Recover(&err)
 	c := s.c
 	if err := c.check(ctx); err != nil {
 		return nil, err
@@ -31,7 +33,7 @@ func (s subscriber) StartPolling(ctx context.Context) (func(context.Context) ([]
 	asked := time.Now()
 	statement, cancel := c.statement(ctx)
 	defer cancel()
-	incarnation, last, err := c.store.BeginPolling(statement, pollLease)
+	at, err := c.store.BeginPolling(statement, pollLease)
 	if sqlerr.Denied(err) {
 		return nil, fmt.Errorf("%w: %w", errPolls, err)
 	}
@@ -39,21 +41,21 @@ func (s subscriber) StartPolling(ctx context.Context) (func(context.Context) ([]
 		return nil, fmt.Errorf("start polling: %w", c.explain(ctx, err))
 	}
 	c.polling.Store(true)
-	p := &poller{c: c, incarnation: incarnation, last: last, renewed: asked, renewedDB: -1}
+	p := &poller{c: c, at: at, renewed: asked, renewedDB: -1}
 	return p.next, nil
 }
 
 // poller is a run of polls between which nothing is missed: from StartPolling until next returns an error. One goroutine uses it.
 type poller struct {
-	c           *Cache
-	incarnation int64         // of the tables, when the run began
-	last        int64         // seq of the newest notice that was read
-	renewed     time.Time     // when the lease was last renewed, by this node's clock
-	renewedDB   time.Duration // the same by the database's clock; -1: not known before the first poll
+	c         *Cache
+	at        store.Position // how far it has read; incarnation and server are those of when the run began
+	renewed   time.Time      // when the lease was last renewed, by this node's clock
+	renewedDB time.Duration  // the same by the database's clock; -1: not known before the first poll
 }
 
 // next reads what was published since it was last called.
 func (p *poller) next(ctx context.Context) (payloads []string, err error) {
+	defer panics.Recover(&err)
 	c := p.c
 	c.polls.Add(1)
 	// A poll flushes first: where all nodes poll, or the last writer has died, perhaps nobody else flushes. It does so without a
@@ -77,14 +79,16 @@ func (p *poller) next(ctx context.Context) (payloads []string, err error) {
 	}
 	var polled store.Polled
 	err = c.onSession(ctx, pulseTimeout, func(ctx context.Context, conn *sql.Conn) (err error) {
-		polled, err = c.store.Poll(ctx, conn, p.last)
+		polled, err = c.store.Poll(ctx, conn, p.at)
 		return err
 	})
 	switch {
 	case err != nil:
 		return nil, err
-	case polled.Incarnation != p.incarnation:
+	case polled.At.Incarnation != p.at.Incarnation:
 		return nil, errors.New("the incarnation of the tables has changed (a crash, a Clear or a TRUNCATE): changes may have been missed")
+	case polled.At.Server != p.at.Server: // its transactions have other ids
+		return nil, errors.New("another server answers than before, or it has been restarted: changes may have been missed")
 	case !polled.Leased, p.since(polled.Now) > pollLease/2:
 		return nil, errors.New("the poller lease has expired: changes may have been missed")
 	}
@@ -101,10 +105,8 @@ func (p *poller) next(ctx context.Context) (payloads []string, err error) {
 			return nil, err
 		}
 	}
-	for _, n := range polled.Notices {
-		payloads, p.last = append(payloads, n.Payload), n.Seq
-	}
-	return payloads, nil
+	p.at = polled.At
+	return polled.Payloads, nil
 }
 
 // since is how long ago the lease was renewed, where the database's clock shows nowDB. A suspended machine's own clock stands

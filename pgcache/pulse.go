@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/coherence"
+	"github.com/pgcache/go/internal/panics"
 	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
 )
@@ -109,6 +110,7 @@ func (c *Cache) pulse(ctx context.Context) (err error) {
 			c.invalidated(nil) // memory is not served while pulses fail, and what the program keeps may be stale too
 		}
 	}()
+	defer panics.Recover(&err)
 	if !c.schema.known.Load() {
 		if err := c.schema.look(ctx, c); err != nil {
 			return err
@@ -271,6 +273,7 @@ func (c *Cache) lookAtPool(gap bool) error {
 		c.goDo(func() {
 			defer close(looked)
 			defer p.looking.Store(false)
+			defer panics.Recover(new(error)) // nobody has answered
 			ctx, cancel := c.statement(c.ctx)
 			defer cancel()
 			if server, err := c.store.Server(ctx); err == nil {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/pgcache/go/internal/panics"
 	"github.com/pgcache/go/internal/shardmap"
 	"github.com/pgcache/go/localcache"
 )
@@ -206,7 +207,10 @@ func (s *Shards) each(list []int, f func(i int) error) error {
 	errs := make([]error, len(list))
 	var wg sync.WaitGroup
 	for at, i := range list {
-		wg.Go(func() { errs[at] = f(i) })
+		wg.Go(func() {
+			defer panics.Recover(&errs[at])
+			errs[at] = f(i)
+		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/notify"
+	"github.com/pgcache/go/internal/panics"
 )
 
 // This file is where the invalidations of all nodes come in, this one's own included.
@@ -15,7 +16,8 @@ import (
 type subscriber struct{ c *Cache }
 
 // Probe publishes nonce over the pool, with the identity of the server behind it.
-func (s subscriber) Probe(ctx context.Context, nonce string) error {
+func (s subscriber) Probe(ctx context.Context, nonce string) (err error) {
+	defer panics.Recover(&err)
 	s.c.listening.nonce.Store(&nonce)
 	ctx, cancel := s.c.statement(ctx)
 	defer cancel()

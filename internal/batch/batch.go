@@ -7,12 +7,12 @@ package batch
 
 import (
 	"context"
-	"fmt"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/pgcache/go/internal/panics"
 )
 
 // Queue coalesces requests of type Q into statements that answer with R each. Set the fields before use. It is safe for
@@ -115,11 +115,7 @@ func (b *Queue[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 
 // guarded turns a panic of a driver into an error: other callers wait for what f does.
 func guarded[T any](f func() (T, error)) (v T, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("the database driver panicked: %v\n\n%s", p, debug.Stack())
-		}
-	}()
+	defer panics.Recover(&err)
 	return f()
 }
 

@@ -83,14 +83,24 @@ func (q *Queries) KeepPolling(ctx context.Context, forUs int64) error {
 }
 
 const LastNotice = `-- name: LastNotice :one
-SELECT coalesce(max(seq), 0)::bigint AS last FROM /* TEMPLATE: prefix */cache_notices
+SELECT (greatest((pg_snapshot_xmin(now.snapshot)::text::bigint - 1)::text::xid8,
+    (SELECT n.xid FROM /* TEMPLATE: prefix */cache_notices n WHERE n.xid < pg_snapshot_xmax(now.snapshot) ORDER BY n.xid DESC LIMIT 1)))::text AS last,
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
+FROM (SELECT pg_current_snapshot() AS snapshot) now
 `
 
-func (q *Queries) LastNotice(ctx context.Context) (int64, error) {
+type LastNoticeRow struct {
+	Last   string
+	Server int64
+}
+
+// The last flush whose notices need not be read: they are here already, or it ended before any that is under way. Notices of
+// transactions that are yet to begin were restored from another server.
+func (q *Queries) LastNotice(ctx context.Context) (LastNoticeRow, error) {
 	row := q.db.QueryRowContext(ctx, LastNotice)
-	var last int64
-	err := row.Scan(&last)
-	return last, err
+	var i LastNoticeRow
+	err := row.Scan(&i.Last, &i.Server)
+	return i, err
 }
 
 const MayVacuum = `-- name: MayVacuum :one
@@ -136,23 +146,27 @@ func (q *Queries) Pending(ctx context.Context) (bool, error) {
 const Poll = `-- name: Poll :many
 SELECT
     (coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0))::bigint AS incarnation,
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     (s.poller_lease > clock_timestamp())::boolean AS leased,
     (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us,
-    n.seq, n.payload
-FROM /* TEMPLATE: prefix */cache_state s LEFT JOIN /* TEMPLATE: prefix */cache_notices n ON n.seq > $1::bigint
-ORDER BY n.seq
+    coalesce(n.xid::text, '')::text AS xid, n.payload
+FROM /* TEMPLATE: prefix */cache_state s LEFT JOIN /* TEMPLATE: prefix */cache_notices n
+    ON n.xid > (SELECT ($1::text)::xid8) AND n.xid < (SELECT pg_snapshot_xmax(pg_current_snapshot()))
+ORDER BY n.xid, n.part
 `
 
 type PollRow struct {
 	Incarnation int64
+	Server      int64
 	Leased      bool
 	NowUs       int64
-	Seq         sql.NullInt64
+	Xid         string
 	Payload     sql.NullString
 }
 
-// One row at least: what there is beside the notices. Who polls without a lease, or of another incarnation, has missed some.
-func (q *Queries) Poll(ctx context.Context, last int64) ([]PollRow, error) {
+// One row at least: what there is beside the notices. Who polls without a lease, of another incarnation, or another server, has missed
+// some.
+func (q *Queries) Poll(ctx context.Context, last string) ([]PollRow, error) {
 	rows, err := q.db.QueryContext(ctx, Poll, last)
 	if err != nil {
 		return nil, err
@@ -163,9 +177,10 @@ func (q *Queries) Poll(ctx context.Context, last int64) ([]PollRow, error) {
 		var i PollRow
 		if err := rows.Scan(
 			&i.Incarnation,
+			&i.Server,
 			&i.Leased,
 			&i.NowUs,
-			&i.Seq,
+			&i.Xid,
 			&i.Payload,
 		); err != nil {
 			return nil, err

@@ -51,7 +51,8 @@ type CacheLease struct {
 }
 
 type CacheNotice struct {
-	Seq         int64
+	Xid         interface{}
+	Part        int64
 	Payload     string
 	PublishedAt time.Time
 }

@@ -246,7 +246,7 @@ func Persistence(objects []store.Held, n store.Names) error {
 // foreign returns an error if a table has one of our names and is not ours.
 func foreign(ctx context.Context, tx *sql.Tx, n store.Names) error {
 	// In the order of Names.Tables.
-	columns := [...]string{"key, value, version, stamp, expires_at, codec, written_at", "key, version, logged_at", "seq, payload, published_at", "kind, name, id, xid", "id, owner, until"}
+	columns := [...]string{"key, value, version, stamp, expires_at, codec, written_at", "key, version, logged_at", "xid, part, payload, published_at", "kind, name, id, xid", "id, owner, until"}
 	for i, table := range n.Tables() {
 		var there bool
 		if err := tx.QueryRowContext(ctx, "SELECT to_regclass($1::text) IS NOT NULL", table).Scan(&there); err != nil {

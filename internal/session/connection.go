@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 
+	"github.com/pgcache/go/internal/panics"
 	"github.com/pgcache/go/internal/store"
 )
 
@@ -26,19 +27,26 @@ func (s *shared) take(ctx context.Context) (*sql.Conn, error) {
 
 // connect opens the session. The caller has the turn.
 func (s *shared) connect(ctx context.Context) error {
+	if err := s.panicked.pausing(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	// Waiting for a free connection may be given up: there is nothing yet that could be lost.
-	conn, err := s.take(ctx)
-	if err != nil {
+	err := guarded(func() (err error) {
+		s.conn, err = s.take(ctx)
 		return err
+	})
+	if err == nil {
+		err = guarded(func() error { return s.setUp(ctx) })
 	}
-	s.conn = conn
-	if err := s.setUp(ctx); err != nil {
+	switch {
+	case panics.In(err):
+		s.abandon(err)
+	case err != nil:
 		s.giveBack()
-		return err
 	}
-	return nil
+	return err
 }
 
 // setUp proves that the connection has a session to itself, and only then changes anything in it.
@@ -98,8 +106,17 @@ func (s *shared) askAnother(ctx context.Context) (store.Backend, error) {
 		}
 		return store.Backend{}, err
 	}
-	defer other.Close()
-	return store.AskBackend(ctx, other)
+	var who store.Backend
+	err = guarded(func() (err error) {
+		who, err = store.AskBackend(ctx, other)
+		return err
+	})
+	if panics.In(err) {
+		leave(other)
+	} else {
+		_ = other.Close()
+	}
+	return who, err
 }
 
 // restoreTries: a pooler hands a statement to any of its sessions, and it may be ours the next time.
@@ -115,9 +132,17 @@ func (s *shared) giveBack() {
 	// RESET would be wrong: the application may have set them itself when it connected.
 	done, err := s.found.LockTimeout == "", error(nil) // then nothing was changed
 	for try := 0; !done && err == nil && try < restoreTries; try++ {
-		if done, err = store.Restore(ctx, s.conn, s.who.Pid, s.found); !done && err == nil {
+		err = guarded(func() (err error) {
+			done, err = store.Restore(ctx, s.conn, s.who.Pid, s.found)
+			return err
+		})
+		if !done && err == nil {
 			s.pooled.Store(true)
 		}
+	}
+	if panics.In(err) {
+		s.abandon(err)
+		return
 	}
 	if err != nil || !done {
 		s.discard()
@@ -140,8 +165,12 @@ func (s *shared) discard() {
 	}
 	if !s.Pooled() {
 		ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
-		_ = store.EndSession(ctx, s.conn) // the answer is an error: the session has ended
+		err := guarded(func() error { return store.EndSession(ctx, s.conn) }) // the answer is an error: the session has ended
 		cancel()
+		if panics.In(err) {
+			s.abandon(err)
+			return
+		}
 	}
 	_ = s.conn.Raw(func(any) error { return driver.ErrBadConn })
 	_ = s.conn.Close()

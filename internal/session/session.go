@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgcache/go/internal/panics"
 	"github.com/pgcache/go/internal/sqlerr"
 	"github.com/pgcache/go/internal/store"
 )
@@ -42,6 +43,8 @@ type shared struct {
 
 	// Locks is how many locks on keys are held on the connection, of all caches. To be used within Do.
 	Locks int
+
+	panicked panicked
 
 	mu   sync.Mutex  // of the following
 	kept int         // how many have called Keep and not released it
@@ -124,7 +127,8 @@ func (s *Session) MaxLocks() int { return int(s.found.MaxLocks) }
 // Do runs f alone on the session, connecting first if need be. It waits for its turn and for a connection until ctx
 // ends; f gets a context of its own, because a driver closes a connection whose statement is cut off, and everybody's
 // locks with it. After an error of the connection, or a statement cut off, the connection is closed for good. If it had
-// died since its last use, and the server did not do the statement, f is called once more on a new one.
+// died since its last use, and the server did not do the statement, f is called once more on a new one. A driver that panics in f is an
+// error of the connection.
 func (s *Session) Do(ctx context.Context, f func(ctx context.Context, conn *sql.Conn) error) error {
 	select {
 	case s.turn <- struct{}{}:
@@ -144,6 +148,10 @@ func (s *Session) Do(ctx context.Context, f func(ctx context.Context, conn *sql.
 			}
 		}
 		err, broken := s.call(ctx, f)
+		if panics.In(err) {
+			s.abandon(err)
+			return err
+		}
 		if broken {
 			s.discard()
 			if sqlerr.NotDone(err) && !fresh {
@@ -158,7 +166,7 @@ func (s *Session) Do(ctx context.Context, f func(ctx context.Context, conn *sql.
 func (s *shared) call(ctx context.Context, f func(ctx context.Context, conn *sql.Conn) error) (err error, broken bool) { //nolint:staticcheck // the error is f's answer
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
-	err = f(ctx, s.conn)
+	err = guarded(func() error { return f(ctx, s.conn) })
 	broken = err != nil && (ctx.Err() != nil || sqlerr.Connection(err) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled))
 	return err, broken

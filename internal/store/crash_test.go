@@ -44,7 +44,7 @@ func ownServer(t *testing.T, settings map[string]string) (*pgserver.Server, *sql
 	return server, db, s
 }
 
-// TestCrash: a crash empties the log and the notices, and the sequences begin anew. It forgets the identity of the notices
+// TestCrash: a crash empties the log and the notices. It forgets the identity of the notices
 // with them, but not that somebody polls.
 func TestCrash(t *testing.T) {
 	t.Parallel()
@@ -64,7 +64,7 @@ func TestCrash(t *testing.T) {
 		}
 		return rows
 	}
-	incarnation, last, err := s.BeginPolling(ctx, time.Hour)
+	began, err := s.BeginPolling(ctx, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,22 +84,25 @@ func TestCrash(t *testing.T) {
 		if _, err := s.Get(ctx, "k"); err != nil {
 			t.Fatal(err)
 		}
-		polled, err := s.Poll(ctx, db, last)
+		polled, err := s.Poll(ctx, db, began)
 		if err != nil {
 			t.Fatal(err)
 		}
-		notices := polled.Notices
+		notices := polled.Payloads
+		if polled.At.Server == began.Server {
+			t.Error("a server that was restarted passes for that of before")
+		}
 		found, _, err := s.Incarnation(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if mode == "fast" {
-			if found != incarnation || len(notices) != 1 || count("s_cache_changes") != 1 {
+			if found != began.Incarnation || len(notices) != 1 || count("s_cache_changes") != 1 {
 				t.Errorf("after an orderly restart: incarnation %d, %d notices, %d changes", found, len(notices), count("s_cache_changes"))
 			}
 			continue
 		}
-		if found == incarnation || count("s_cache_changes") != 0 || count("s_cache_notices") != 0 || count("s_cache_entries") != 0 {
+		if found == began.Incarnation || count("s_cache_changes") != 0 || count("s_cache_notices") != 0 || count("s_cache_entries") != 0 {
 			t.Errorf("after a crash: incarnation %d, %d changes, %d notices, %d entries", found, count("s_cache_changes"), count("s_cache_notices"), count("s_cache_entries"))
 		}
 	}
@@ -107,7 +110,8 @@ func TestCrash(t *testing.T) {
 	if count("s_cache_changes") != 1 {
 		t.Error("after a crash writers have forgotten that somebody polls")
 	}
-	if found, last, err := s.BeginPolling(ctx, time.Hour); found == 0 || found == incarnation || last != 0 || err != nil {
-		t.Error(found, last, err)
+	again, err := s.BeginPolling(ctx, time.Hour)
+	if again.Incarnation == 0 || again.Incarnation == began.Incarnation || again.Server == began.Server || err != nil {
+		t.Errorf("%+v after %+v, %v", again, began, err)
 	}
 }

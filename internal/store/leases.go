@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgcache/go/internal/batch"
 	"github.com/pgcache/go/internal/dbsqlc"
+	"github.com/pgcache/go/internal/panics"
 	"github.com/pgcache/go/internal/sqlerr"
 )
 
@@ -117,6 +118,7 @@ func (s *Store) leaseMany(ctx context.Context, asks []LeaseAsk) ([]Leased, error
 
 // RenewLeases makes leases last for a LeaseTerm from now, and returns the IDs of those that still were their owners'.
 func (s *Store) RenewLeases(ctx context.Context, leases []Lease) (kept []int64, err error) {
+	defer panics.Recover(&err)
 	leases = inOrder(leases)
 	params := dbsqlc.RenewLeasesParams{Ids: leaseIDs(leases), Owners: leaseOwners(leases), TermUs: LeaseTerm.Microseconds()}
 	list, err := retry(ctx, lost, func() (string, error) {
@@ -131,10 +133,11 @@ func (s *Store) RenewLeases(ctx context.Context, leases []Lease) (kept []int64, 
 }
 
 // ReleaseLeases ends leases.
-func (s *Store) ReleaseLeases(ctx context.Context, leases []Lease) error {
+func (s *Store) ReleaseLeases(ctx context.Context, leases []Lease) (err error) {
+	defer panics.Recover(&err)
 	leases = inOrder(leases)
 	params := dbsqlc.ReleaseLeasesParams{Ids: leaseIDs(leases), Owners: leaseOwners(leases)}
-	_, err := retry(ctx, lost, func() (struct{}, error) {
+	_, err = retry(ctx, lost, func() (struct{}, error) {
 		return committedQuery(ctx, s, func(q *dbsqlc.Queries) (struct{}, error) { return struct{}{}, q.ReleaseLeases(ctx, params) })
 	})
 	return err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pgcache/go/internal/dbsqlc"
+	"github.com/pgcache/go/internal/panics"
 )
 
 // Looked is what a load saw before it began: the fence of its store.
@@ -19,6 +20,7 @@ type Looked struct {
 // Look reads the rows of keys and the incarnation that they belong to, in one statement. stale asks for values that have expired and
 // may still be handed out: see Row.Stale.
 func (s *Store) Look(ctx context.Context, keys []string, stale bool) (l Looked, err error) {
+	defer panics.Recover(&err)
 	for range 2 {
 		l, err = retry(ctx, lost, func() (Looked, error) { return s.look(ctx, s.sql, keys, stale) })
 		if err != nil || l.Incarnation != 0 || len(keys) == 0 {

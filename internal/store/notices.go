@@ -8,27 +8,28 @@ import (
 	"time"
 )
 
-// Notice is one message for those who poll.
-type Notice struct {
-	Seq     int64
-	Payload string
+// Position is how far a poller has read.
+type Position struct {
+	Incarnation int64  // of the tables
+	Server      int64  // identity of the server
+	Flush       string // id of the transaction of the last flush that was read: no restore and nobody can set such ids back
 }
 
 // BeginPolling makes all changes that are committed from now on go through the change log, for lease at least, and returns
-// the incarnation of the tables and the last notice. It takes no lock: it waits for the writes that are under way, which
-// may not know of the lease.
-func (s *Store) BeginPolling(ctx context.Context, lease time.Duration) (incarnation, last int64, err error) {
+// where to read them from. It takes no lock: it waits for the writes that are under way, which may not know of the lease.
+func (s *Store) BeginPolling(ctx context.Context, lease time.Duration) (Position, error) {
 	if err := s.KeepPolling(ctx, s.db, lease); err != nil {
-		return 0, 0, err
+		return Position{}, err
 	}
 	if err := s.waitForWriters(ctx, running); err != nil { // who notifies can't be prepared
-		return 0, 0, err
+		return Position{}, err
 	}
-	if last, err = s.q.LastNotice(ctx); err != nil {
-		return 0, 0, err
+	last, err := s.q.LastNotice(ctx)
+	if err != nil {
+		return Position{}, err
 	}
-	incarnation, _, err = s.Incarnation(ctx)
-	return incarnation, last, err
+	incarnation, _, err := s.Incarnation(ctx)
+	return Position{incarnation, last.Server, last.Last}, err
 }
 
 // writersPause is the time from one look at the writes under way to the next.
@@ -101,19 +102,20 @@ func (s *Store) KeepPolling(ctx context.Context, db DB, lease time.Duration) err
 
 // Polled is what a poll finds.
 type Polled struct {
-	Incarnation int64         // of the tables; where it has changed notices were lost
-	Leased      bool          // a poller lease is in force
-	Now         time.Duration // since 1970, by the database's clock
-	Notices     []Notice
+	At       Position      // where to read on; with another incarnation or server than before notices were lost
+	Leased   bool          // a poller lease is in force
+	Now      time.Duration // since 1970, by the database's clock
+	Payloads []string
 }
 
-// Poll reads the notices after last.
-func (s *Store) Poll(ctx context.Context, db DB, last int64) (p Polled, err error) {
-	rows, err := s.with(db).Poll(ctx, last)
+// Poll reads the notices after a position.
+func (s *Store) Poll(ctx context.Context, db DB, after Position) (p Polled, err error) {
+	p.At.Flush = after.Flush
+	rows, err := s.with(db).Poll(ctx, after.Flush)
 	for _, r := range rows {
-		p.Incarnation, p.Leased, p.Now = r.Incarnation, r.Leased, time.Duration(r.NowUs)*time.Microsecond
-		if r.Seq.Valid {
-			p.Notices = append(p.Notices, Notice{r.Seq.Int64, r.Payload.String})
+		p.At.Incarnation, p.At.Server, p.Leased, p.Now = r.Incarnation, r.Server, r.Leased, time.Duration(r.NowUs)*time.Microsecond
+		if r.Payload.Valid {
+			p.Payloads, p.At.Flush = append(p.Payloads, r.Payload.String), r.Xid
 		}
 	}
 	return p, err

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/pgcache/go/internal/dbsqlc"
+	"github.com/pgcache/go/internal/panics"
 	"github.com/pgcache/go/internal/sqlerr"
 )
 
@@ -79,8 +80,9 @@ const invalidParameter = "22023"
 // EndedTransactions returns which of some transactions have committed or rolled back. One that the server has not begun yet has ended
 // with a failover, which lost it. It fails the question for all, so each half is asked for: others may be of after the failover, and
 // open.
-func (s *Store) EndedTransactions(ctx context.Context, xids []string) ([]string, error) {
-	ended, err := s.q.EndedTransactions(ctx, "{"+strings.Join(xids, ",")+"}")
+func (s *Store) EndedTransactions(ctx context.Context, xids []string) (ended []string, err error) {
+	defer panics.Recover(&err)
+	ended, err = s.q.EndedTransactions(ctx, "{"+strings.Join(xids, ",")+"}")
 	if sqlerr.State(err) != invalidParameter {
 		return ended, err
 	}

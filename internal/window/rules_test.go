@@ -122,7 +122,6 @@ func TestFull(t *testing.T) {
 		if err := w.FlushNow(t.Context()); err != nil || !w.full {
 			t.Errorf("a log of %d bytes is not full: %v", s.bytes, err)
 		}
-		w.signal()
 		before := len(s.flushes)
 		s.rest(10 * time.Second)
 		if n := len(s.flushes) - before; n < 9 || n > 11 {

@@ -156,6 +156,9 @@ const (
 // FlushNow flushes whatever is in the log, whoever left it there. When it returns nil, all that was committed before it was called
 // has been published.
 func (w *Window) FlushNow(ctx context.Context) error {
+	// It may have made this node lead, or have found the log too large: Run has to plan what follows. Others that have received the flush
+	// leave to it what they log next.
+	defer w.signal()
 	for try := 1; ; try++ {
 		err := w.flush(ctx)
 		if !errors.Is(err, ErrBusy) || try == busyTries {

@@ -227,6 +227,41 @@ func TestFlushNow(t *testing.T) {
 	})
 }
 
+// TestFlushNowLeads: a node that leads by a flush for which Run has not planned goes on flushing by itself. Others leave to it what is
+// pending there, until it was silent for two to three windows:
+//
+//	pulse of this node               Run of this node       another node
+//	FlushNow finds a change: leads   sleeps, for ever
+//	                                                        receives that, and logs a change: does not flush it
+func TestFlushNowLeads(t *testing.T) {
+	for name, flush := range map[string]func(w *Window, ctx context.Context) error{
+		"FlushNow": (*Window).FlushNow,
+		"Relieve": func(w *Window, ctx context.Context) error {
+			w.SetListening(true)
+			for range relieveAfter {
+				w.Received(notify.Message{Flush: true, Window: win})
+			}
+			return w.Relieve(ctx)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *Window, s *script) {
+				s.rest(time.Hour) // Run has nothing planned
+				s.changes = 1
+				if err := flush(w, t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				s.changes = 0
+				last := s.flushes[len(s.flushes)-1]
+				s.flushes = s.flushes[:0]
+				s.rest(time.Second)
+				const every = win + took
+				wantFlushes(t, s, last+every, last+2*every, last+3*every)
+			})
+		})
+	}
+}
+
 // TestStepsDown: of two that lead, the one with the longer window, or else the higher id, steps down.
 func TestStepsDown(t *testing.T) {
 	for name, test := range map[string]struct {

@@ -11,13 +11,16 @@ CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_changes (
     logged_at timestamptz NOT NULL DEFAULT clock_timestamp() -- a row older than a second says that flushes fail
 ) WITH (vacuum_truncate = off, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
--- What nodes read that can't LISTEN: one row a message, numbered under the flush's lock, so that the order of seq is the
--- order of commits. Kept for some minutes.
+-- What nodes read that can't LISTEN: one row a message. xid is the flush, which gets it under the flush's lock, so that the order of xid
+-- is the order of commits. A sequence could be set back, by a restore of data alone, TRUNCATE or by hand, below what a node has read.
+-- Kept for some minutes. The index is not unique: no flush may fail because of what is there.
 CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_notices (
-    seq bigint NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    part bigint NOT NULL DEFAULT 1, -- of the flush's messages
     payload text NOT NULL,
     published_at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+CREATE INDEX IF NOT EXISTS /* TEMPLATE: bare */cache_notices_xid ON /* TEMPLATE: prefix */cache_notices (xid);
 
 -- cache_item is a key with its versions, newest first, as it stands in a message: see internal/notify. With a secret the key
 -- is a hash. Nodes count the bytes of the key in UTF-8, whatever the encoding of the database is. The planner replaces a call by the
@@ -66,7 +69,7 @@ BEGIN
         PERFORM pg_notify(cache.channel, cache.head || message);
     END LOOP;
     IF cache.polled THEN
-        INSERT INTO /* TEMPLATE: prefix */cache_notices (payload) SELECT cache.head || m FROM unnest(messages) AS m;
+        INSERT INTO /* TEMPLATE: prefix */cache_notices (part, payload) SELECT m.part, cache.head || m.body FROM unnest(messages) WITH ORDINALITY AS m (body, part);
     END IF;
     RETURN cardinality(messages);
 END $$;

@@ -84,7 +84,7 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- cache_guard_empty fences every load that has begun: no row is left that could.
+-- cache_guard_empty fences every load that has begun: no row is left that could. A new incarnation also has nodes forget what they hold.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_guard_empty() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM /* TEMPLATE: prefix */cache_incarnate(true);
@@ -144,6 +144,10 @@ CREATE OR REPLACE TRIGGER cache_guard_truncate AFTER TRUNCATE ON /* TEMPLATE: pr
 CREATE OR REPLACE TRIGGER cache_guard_applied BEFORE INSERT OR UPDATE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_applied();
 
+-- Nodes that poll have missed the notices that they had not read. See cache_guard_empty.
+CREATE OR REPLACE TRIGGER cache_guard_notices AFTER TRUNCATE ON /* TEMPLATE: prefix */cache_notices FOR EACH STATEMENT
+    EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_empty();
+
 -- Also in a session that replicates or restores.
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_insert;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_update;
@@ -152,6 +156,7 @@ ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guar
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_delete;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_truncate;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE REPLICA TRIGGER cache_guard_applied;
+ALTER TABLE /* TEMPLATE: prefix */cache_notices ENABLE ALWAYS TRIGGER cache_guard_notices;
 
 -- Who changes rows by hand needs none of these: a trigger that fires asks for no EXECUTE, and what it calls, it calls as its owner.
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_changed(text), /* TEMPLATE: prefix */cache_guard_write() FROM PUBLIC;

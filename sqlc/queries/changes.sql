@@ -35,17 +35,25 @@ SELECT id::text AS id FROM unnest(/* TEMPLATE: prefix */cache_writers()) AS id;
 UPDATE /* TEMPLATE: prefix */cache_state SET poller_lease = greatest(poller_lease, clock_timestamp() + (@for_us::bigint) * interval '1 microsecond');
 
 -- name: LastNotice :one
-SELECT coalesce(max(seq), 0)::bigint AS last FROM /* TEMPLATE: prefix */cache_notices;
+-- The last flush whose notices need not be read: they are here already, or it ended before any that is under way. Notices of
+-- transactions that are yet to begin were restored from another server.
+SELECT (greatest((pg_snapshot_xmin(now.snapshot)::text::bigint - 1)::text::xid8,
+    (SELECT n.xid FROM /* TEMPLATE: prefix */cache_notices n WHERE n.xid < pg_snapshot_xmax(now.snapshot) ORDER BY n.xid DESC LIMIT 1)))::text AS last,
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
+FROM (SELECT pg_current_snapshot() AS snapshot) now;
 
 -- name: Poll :many
--- One row at least: what there is beside the notices. Who polls without a lease, or of another incarnation, has missed some.
+-- One row at least: what there is beside the notices. Who polls without a lease, of another incarnation, or another server, has missed
+-- some.
 SELECT
     (coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0))::bigint AS incarnation,
+    (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
     (s.poller_lease > clock_timestamp())::boolean AS leased,
     (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us,
-    n.seq, n.payload
-FROM /* TEMPLATE: prefix */cache_state s LEFT JOIN /* TEMPLATE: prefix */cache_notices n ON n.seq > @last::bigint
-ORDER BY n.seq;
+    coalesce(n.xid::text, '')::text AS xid, n.payload
+FROM /* TEMPLATE: prefix */cache_state s LEFT JOIN /* TEMPLATE: prefix */cache_notices n
+    ON n.xid > (SELECT (@last::text)::xid8) AND n.xid < (SELECT pg_snapshot_xmax(pg_current_snapshot()))
+ORDER BY n.xid, n.part;
 
 -- name: DeleteNotices :execrows
 DELETE FROM /* TEMPLATE: prefix */cache_notices WHERE published_at < clock_timestamp() - (@older_us::bigint) * interval '1 microsecond';
