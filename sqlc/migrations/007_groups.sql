@@ -100,7 +100,7 @@ AS $$ BEGIN RETURN /* TEMPLATE: prefix */cache_dead($1, $2, $3); END $$;
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_seen_now(key text, tags text[]) RETURNS bigint[] LANGUAGE plpgsql VOLATILE
 AS $$ BEGIN RETURN /* TEMPLATE: prefix */cache_seen($1, $2); END $$;
 
--- cache_overtaken says that a group of what a load brings has been removed since the load looked: looked is the snapshot of
+-- cache_overtaken says that a group of what a load brings, or of the row that it saw, has been removed since the load looked: looked is the snapshot of
 -- its look, '' if there was no record then.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_overtaken(key text, tags text[], looked text) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
 AS $$ SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_removals($1, $2) r
