@@ -54,8 +54,8 @@ func checkTag(tag string) error {
 
 // DeleteTags removes all entries that have one of the tags, by one small statement however many they are: it writes a removal record, and
 // from then on nobody finds what was stored before. It waits for no row that anybody holds. When it has
-// returned, this Cache returns nothing older, and no loader that began before can store a value with one of the tags; the other
-// nodes know when the notification arrives.
+// returned, this Cache returns nothing older, and no loader that began before can store a value with one of the tags, or of an entry that had one;
+// the other nodes know when the notification arrives.
 func (c *Cache) DeleteTags(ctx context.Context, tags ...string) error {
 	return c.removeGroups(ctx, "delete tags", "", ofTags(tags))
 }

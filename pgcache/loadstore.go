@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pgcache/go/internal/coherence"
@@ -131,7 +132,15 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 	}
 	writers, versions := make([]*coherence.Writer, len(loads)), make([]int64, len(loads))
 	slow := false
+	//	loader, of a row with tag a                     another process
+	//	looks: the row, expired, snapshot 7
+	//	SELECT ... FROM users  -> old, of tag b now
+	//	                                                UPDATE users; COMMIT
+	//	                                                DeleteTags("a"): record of a
+	//	store(old, tag b): no record of b, but
+	//	  one of a that snapshot 7 does not show: not stored
 	for i, l := range loads {
+		rows[i].LeftTags = without(f.rows[l.Key].Tags, rows[i].Tags)
 		writers[i], versions[i] = c.local.BeginWrite(l.Key, rows[i].Version, l), rows[i].Version
 		slow = slow || rows[i].PublishNew
 	}
@@ -176,6 +185,16 @@ func (r *loadRun) store(ctx context.Context, loads []*coherence.Load, rows []sto
 		return
 	}
 	r.useNewer(statement, loads, out, fenced)
+}
+
+// without are the tags of have that are not in other; nil: there is none.
+func without(have, other []string) (out []string) {
+	for _, tag := range have {
+		if !slices.Contains(other, tag) {
+			out = append(out, tag)
+		}
+	}
+	return out
 }
 
 // leasesOf are the leases that ended with the store of rows.

@@ -178,25 +178,25 @@ WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', '100ms', true) IS NOT NULL -- callers share it: a row that somebody holds is not waited for
         AND ($1::text = '' OR /* TEMPLATE: prefix */cache_release(nullif($1::text, '')::bigint[], nullif($2::text, '')::bigint[])) AS set
 ), input AS (
-    SELECT i.key, i.version, i.fence, i.ttl_us, i.codec, i.publish_new, i.incarnation, i.looked_us, i.size, i.tags::text[] AS tags, i.stale_us, i.snapshot, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
+    SELECT i.key, i.version, i.fence, i.ttl_us, i.codec, i.publish_new, i.incarnation, i.looked_us, i.size, i.tags::text[] AS tags, i.stale_us, i.snapshot, i.left_tags::text[] AS left_tags, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
     FROM ROWS FROM (
         unnest((SELECT ($3::text)::text[])), unnest((SELECT ($4::text)::bigint[])), unnest((SELECT ($5::text)::bigint[])),
         unnest((SELECT ($6::text)::bigint[])), unnest((SELECT ($7::text)::text[])), unnest((SELECT ($8::text)::boolean[])),
         unnest((SELECT ($9::text)::bigint[])), unnest((SELECT ($10::text)::bigint[])), unnest((SELECT ($11::text)::int[])),
         unnest((SELECT nullif($12::text, '')::text[])), unnest((SELECT nullif($13::text, '')::bigint[])),
-        unnest((SELECT nullif($14::text, '')::text[]))
-    ) WITH ORDINALITY AS i (key, version, fence, ttl_us, codec, publish_new, incarnation, looked_us, size, tags, stale_us, snapshot, n)
+        unnest((SELECT nullif($14::text, '')::text[])), unnest((SELECT nullif($15::text, '')::text[]))
+    ) WITH ORDINALITY AS i (key, version, fence, ttl_us, codec, publish_new, incarnation, looked_us, size, tags, stale_us, snapshot, left_tags, n)
 ), stored AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until, seen)
-    SELECT key, substring($15::bytea FROM lo::int + 1 FOR size), version, version,
+    SELECT key, substring($16::bytea FROM lo::int + 1 FOR size), version, version,
         CASE WHEN ttl_us >= 0 THEN clock_timestamp() + ttl_us * interval '1 microsecond' END, codec,
         tags, clock_timestamp() + (ttl_us + stale_us) * interval '1 microsecond',
         CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_seen(key, tags) END
     FROM input
     WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = input.key AND e.version <> input.fence)
         AND incarnation = (SELECT c.id FROM /* TEMPLATE: prefix */cache_incarnation c)
-        AND clock_timestamp() < timestamptz 'epoch' + (looked_us + $16::bigint) * interval '1 microsecond'
-        AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_overtaken(key, tags, coalesce(snapshot, '')) ELSE false END
+        AND clock_timestamp() < timestamptz 'epoch' + (looked_us + $17::bigint) * interval '1 microsecond'
+        AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_overtaken(key, tags || left_tags, coalesce(snapshot, '')) ELSE false END
         AND (SELECT p.set FROM patience p) AND (SELECT /* TEMPLATE: prefix */cache_committed())
     ORDER BY key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value,
@@ -210,7 +210,7 @@ WITH patience AS MATERIALIZED (
 ), logged AS (
     INSERT INTO /* TEMPLATE: prefix */cache_changes (key, version)
     SELECT w.key, w.version FROM w
-    WHERE w.changed AND (NOT $17::boolean OR (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s))
+    WHERE w.changed AND (NOT $18::boolean OR (SELECT s.poller_lease > clock_timestamp() FROM /* TEMPLATE: prefix */cache_state s))
     RETURNING version
 ), published AS (
     SELECT CASE WHEN count(*) > 0 THEN /* TEMPLATE: prefix */cache_publish('2', '', array_agg(/* TEMPLATE: prefix */cache_item(w.key, s.key_secret, lpad(to_hex(w.version), 16, '0')))) ELSE 0 END AS n
@@ -236,6 +236,7 @@ type StoreLoadedParams struct {
 	Tags         string
 	StalesUs     string
 	Snapshots    string
+	LeftTags     string
 	Vals         []byte
 	GraceUs      int64
 	Inline       bool
@@ -251,7 +252,8 @@ type StoreLoadedRow struct {
 // Stores what a loader returned, unless the row is no longer the one that the load saw before it began (fence; 0: none)
 // or a Clear, a TRUNCATE or a crash came between (incarnation), or so much time that the tombstone of a Delete may be gone
 // (looked_us, by this clock: a suspended machine's own stands still), or a group of the row was removed (snapshot: of the
-// load's look, where there was any record of a removal). ON CONFLICT judges the newest row, not the statement's snapshot:
+// load's look, where there was any record of a removal), or one that the row had at the look and has no more (left_tags: not
+// from the row in place, which may have expired and be gone). ON CONFLICT judges the newest row, not the statement's snapshot:
 //
 //	load reads row v1, loader runs        Set or Delete writes v2
 //	                                      commit
@@ -274,6 +276,7 @@ func (q *Queries) StoreLoaded(ctx context.Context, arg StoreLoadedParams) ([]Sto
 		arg.Tags,
 		arg.StalesUs,
 		arg.Snapshots,
+		arg.LeftTags,
 		arg.Vals,
 		arg.GraceUs,
 		arg.Inline,

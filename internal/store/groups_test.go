@@ -214,3 +214,59 @@ func TestHotPrefix(t *testing.T) {
 		t.Errorf("%d entries of the index were read", n)
 	}
 }
+
+// TestRecordsThatHaveGone: where an old snapshot keeps VACUUM from them, the statistics say that the table has few rows and many pages.
+// Entries of other tags, or of none, do not read all of it, nor does the removal of another tag.
+func TestRecordsThatHaveGone(t *testing.T) {
+	t.Parallel()
+	w := watch(t)
+	old, err := w.db.BeginTx(t.Context(), &sql.TxOptions{Isolation: sql.LevelRepeatableRead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Rollback() //nolint:errcheck // it only holds
+	if _, err := old.Exec("SELECT count(*) FROM " + w.Names.Groups()); err != nil {
+		t.Fatal(err)
+	}
+	for _, query := range []string{
+		"INSERT INTO %s (kind, name) SELECT 't', 'hot' FROM generate_series(1, 20000)", "DELETE FROM %s",
+		"INSERT INTO %s (kind, name) VALUES ('t', 'hot'), ('t', 'other')", "VACUUM (ANALYZE) %s",
+	} {
+		if _, err := w.db.ExecContext(t.Context(), fmt.Sprintf(query, w.Names.Groups())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tx, err := w.db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()                    //nolint:errcheck // nothing is to stay
+	count := func() (scans, entries int) { // of the table; of the index
+		t.Helper()
+		if err := tx.QueryRow("SELECT pg_stat_get_xact_numscans($1::text::regclass), pg_stat_get_xact_tuples_returned($2::text::regclass)",
+			w.Names.Groups(), w.Names.Schema+".s_cache_groups_pkey").Scan(&scans, &entries); err != nil {
+			t.Fatal(err)
+		}
+		return scans, entries
+	}
+	scans, entries := count()
+	tagged := row("tagged", "v", 1)
+	tagged.Tags = []string{"other", "none"}
+	const times = 10 // more than those for which the server makes a plan each
+	for range times {
+		if _, err := w.PutTx(t.Context(), tx, []store.Write{row("plain", "v", 1), tagged}, false); err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range []string{"plain", "tagged"} {
+			if r, err := w.GetTx(t.Context(), tx, key); err != nil || !r.Live() {
+				t.Fatal(r, err)
+			}
+		}
+		if _, err := tx.Exec("SELECT " + w.Names.Schema + ".s_cache_remove('t', '{another}', false)"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if scansAfter, entriesAfter := count(); scansAfter != scans || entriesAfter == entries || entriesAfter-entries > 100*times {
+		t.Errorf("%d scans of the table, %d entries of its index", scansAfter-scans, entriesAfter-entries)
+	}
+}

@@ -69,13 +69,13 @@ func (s *Store) loadMany(ctx context.Context, ws []write) ([]Written, error) {
 		}
 	}
 	p := pack(rows)
-	fences, incarnations, looked, publishNew, snapshots := packLoads(rows)
+	fences, incarnations, looked, publishNew, snapshots, leftTags := packLoads(rows)
 	ids, owners := leasesOf(ws)
 	send := func() ([]dbsqlc.StoreLoadedRow, error) {
 		return committedQuery(ctx, s, func(q *dbsqlc.Queries) ([]dbsqlc.StoreLoadedRow, error) {
 			return q.StoreLoaded(ctx, dbsqlc.StoreLoadedParams{
 				Keys: p.keys, Versions: p.versions, Fences: fences, Incarnations: incarnations, TtlsUs: p.ttls, Codecs: p.codecs,
-				LookedUs: looked, GraceUs: LoadGrace.Microseconds(), Leases: ids, Owners: owners, PublishNew: publishNew, Sizes: p.sizes, Tags: p.tags, StalesUs: p.stales, Vals: p.values, Snapshots: snapshots, Inline: inline,
+				LookedUs: looked, GraceUs: LoadGrace.Microseconds(), Leases: ids, Owners: owners, PublishNew: publishNew, Sizes: p.sizes, Tags: p.tags, StalesUs: p.stales, Vals: p.values, Snapshots: snapshots, LeftTags: leftTags, Inline: inline,
 			})
 		})
 	}

@@ -56,14 +56,7 @@ func pack(ws []*Write) packed {
 		tags, stales = tags || w.Tags != nil, stales || w.Stale > 0
 	}
 	if tags {
-		p.tags = column(func(b *strings.Builder, w *Write) {
-			if w.Tags == nil {
-				b.WriteString("NULL")
-				return
-			}
-			// An array within the array, as text.
-			quoteElement(b, arrayOf(len(w.Tags), func(b *strings.Builder, i int) { quoteElement(b, w.Tags[i]) }))
-		})
+		p.tags = tagLists(ws, func(w *Write) []string { return w.Tags })
 	}
 	if stales {
 		p.stales = column(func(b *strings.Builder, w *Write) {
@@ -77,17 +70,33 @@ func pack(ws []*Write) packed {
 	return p
 }
 
+// tagLists is a column of lists of tags.
+func tagLists(ws []*Write, of func(w *Write) []string) string {
+	return arrayOf(len(ws), func(b *strings.Builder, i int) {
+		tags := of(ws[i])
+		if tags == nil {
+			b.WriteString("NULL")
+			return
+		}
+		// An array within the array, as text.
+		quoteElement(b, arrayOf(len(tags), func(b *strings.Builder, i int) { quoteElement(b, tags[i]) }))
+	})
+}
+
 // packLoads are the columns that only loads have.
-func packLoads(ws []*Write) (fences, incarnations, looked, publishNew, snapshots string) {
+func packLoads(ws []*Write) (fences, incarnations, looked, publishNew, snapshots, leftTags string) {
 	column := func(element func(w *Write) string) string {
 		return arrayOf(len(ws), func(b *strings.Builder, i int) { b.WriteString(element(ws[i])) })
 	}
 	if slices.ContainsFunc(ws, func(w *Write) bool { return w.Snapshot != "" }) {
 		snapshots = arrayOf(len(ws), func(b *strings.Builder, i int) { quoteElement(b, ws[i].Snapshot) })
 	}
+	if slices.ContainsFunc(ws, func(w *Write) bool { return w.LeftTags != nil }) {
+		leftTags = tagLists(ws, func(w *Write) []string { return w.LeftTags })
+	}
 	return column(func(w *Write) string { return strconv.FormatInt(w.Fence, 10) }),
 		column(func(w *Write) string { return strconv.FormatInt(w.Incarnation, 10) }),
 		column(func(w *Write) string { return strconv.FormatInt(w.Looked.Microseconds(), 10) }),
 		column(func(w *Write) string { return strconv.FormatBool(w.PublishNew) }),
-		snapshots
+		snapshots, leftTags
 }

@@ -70,6 +70,7 @@ type Write struct {
 	Incarnation int64
 	Looked      time.Duration // when, by the database's clock
 	Snapshot    string        // which removals of groups were visible, "" if there was none
+	LeftTags    []string      // the groups that the row had which it saw, and that this one has not
 	Lease       Lease         // ends with the statement, whether the row is stored or not
 }
 

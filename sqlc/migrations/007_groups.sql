@@ -35,15 +35,22 @@ CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: pref
 -- Prefixes are looked for from the end of the key: the record that sorts last before a bound is a prefix of the key, or else it
 -- shows how much of the key any further prefix can have at most. So the index is asked once for each that matches and a few
 -- times more, however many there are.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_removals(key text, tags text[]) RETURNS TABLE (id bigint, xid xid8) LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+--
+-- Where an old snapshot keeps VACUUM from records that have gone, the statistics say that the table has few rows and many pages. Then the
+-- planner believes that to look for one name in the index costs more than to read all of the table or of the index, for each row of
+-- anybody's. So what asks for names does without either: the settings of these functions.
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_removals(key text, tags text[]) RETURNS TABLE (id bigint, xid xid8)
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET enable_seqscan = off SET enable_indexonlyscan = off AS $$
 #variable_conflict use_column
 DECLARE
     bound text COLLATE "C" := $1;
     found_name text COLLATE "C";
 BEGIN
-    RETURN QUERY SELECT g.id, g.xid FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 'k' AND g.name = $1;
-    IF $2 IS NOT NULL THEN
-        RETURN QUERY SELECT g.id, g.xid FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 't' AND g.name = ANY ($2);
+    IF $2 IS NULL THEN
+        RETURN QUERY SELECT g.id, g.xid FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 'k' AND g.name = $1;
+    ELSE -- by themselves, tags would be looked for by their kind alone, and filtered
+        RETURN QUERY SELECT g.id, g.xid FROM /* TEMPLATE: prefix */cache_groups g
+            WHERE g.kind = 'k' AND g.name = $1 OR g.kind = 't' AND g.name = ANY ($2);
     END IF;
     LOOP
         SELECT g.name INTO found_name FROM /* TEMPLATE: prefix */cache_groups g WHERE g.kind = 'p' AND g.name <= bound ORDER BY g.name DESC, g.xid DESC LIMIT 1;
@@ -78,7 +85,8 @@ END $$;
 
 -- cache_seen is what a row that is written notes of the records; NULL: there are none. Callers ask first whether there may be any
 -- record at all (the template any_removal, see Names.Render in internal/store), which costs them next to nothing.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_seen(key text, tags text[]) RETURNS bigint[] LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_seen(key text, tags text[]) RETURNS bigint[]
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET enable_seqscan = off SET enable_indexonlyscan = off AS $$
 DECLARE
     ids bigint[];
 BEGIN
@@ -110,7 +118,7 @@ AS $$ BEGIN RETURN /* TEMPLATE: prefix */cache_dead($1, $2, $3); END $$;
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_seen_now(key text, tags text[]) RETURNS bigint[] LANGUAGE plpgsql VOLATILE
 AS $$ BEGIN RETURN /* TEMPLATE: prefix */cache_seen($1, $2); END $$;
 
--- cache_overtaken says that a group of what a load brings has been removed since the load looked: looked is the snapshot of
+-- cache_overtaken says that a group of what a load brings, or of the row that it saw, has been removed since the load looked: looked is the snapshot of
 -- its look, '' if there was no record then.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_overtaken(key text, tags text[], looked text) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
 AS $$ SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_removals($1, $2) r
@@ -124,7 +132,8 @@ AS $$ SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_removals($1, $2) r
 --
 -- Where the records take more than 64 MiB everything is removed instead, which is one record: but not for groups that have a record
 -- already, because VACUUM can't make the table smaller while an old snapshot is held, and each removal would empty the cache.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_remove(kind text, names text[], inline boolean) RETURNS bigint[] LANGUAGE plpgsql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_remove(kind text, names text[], inline boolean) RETURNS bigint[]
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     my_kind text := kind;
@@ -171,7 +180,7 @@ END $$;
 --
 -- A transaction's own id is visible in its snapshots. Records of another server, which a dump brought, may have snapshots of the
 -- future: they say nothing. See cache_note_ended.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_compact(records text[]) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_compact(records text[]) RETURNS void LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
     DELETE FROM /* TEMPLATE: prefix */cache_groups WHERE ctid = ANY (array(
         SELECT o.ctid FROM unnest(records) AS r CROSS JOIN LATERAL (

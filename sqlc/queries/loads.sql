@@ -7,7 +7,8 @@ SELECT coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)
 -- Stores what a loader returned, unless the row is no longer the one that the load saw before it began (fence; 0: none)
 -- or a Clear, a TRUNCATE or a crash came between (incarnation), or so much time that the tombstone of a Delete may be gone
 -- (looked_us, by this clock: a suspended machine's own stands still), or a group of the row was removed (snapshot: of the
--- load's look, where there was any record of a removal). ON CONFLICT judges the newest row, not the statement's snapshot:
+-- load's look, where there was any record of a removal), or one that the row had at the look and has no more (left_tags: not
+-- from the row in place, which may have expired and be gone). ON CONFLICT judges the newest row, not the statement's snapshot:
 --
 --     load reads row v1, loader runs        Set or Delete writes v2
 --                                           commit
@@ -18,14 +19,14 @@ WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', '100ms', true) IS NOT NULL -- callers share it: a row that somebody holds is not waited for
         AND (@leases::text = '' OR /* TEMPLATE: prefix */cache_release(nullif(@leases::text, '')::bigint[], nullif(@owners::text, '')::bigint[])) AS set
 ), input AS (
-    SELECT i.key, i.version, i.fence, i.ttl_us, i.codec, i.publish_new, i.incarnation, i.looked_us, i.size, i.tags::text[] AS tags, i.stale_us, i.snapshot, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
+    SELECT i.key, i.version, i.fence, i.ttl_us, i.codec, i.publish_new, i.incarnation, i.looked_us, i.size, i.tags::text[] AS tags, i.stale_us, i.snapshot, i.left_tags::text[] AS left_tags, sum(i.size) OVER (ORDER BY i.n) - i.size AS lo
     FROM ROWS FROM (
         unnest((SELECT (@keys::text)::text[])), unnest((SELECT (@versions::text)::bigint[])), unnest((SELECT (@fences::text)::bigint[])),
         unnest((SELECT (@ttls_us::text)::bigint[])), unnest((SELECT (@codecs::text)::text[])), unnest((SELECT (@publish_new::text)::boolean[])),
         unnest((SELECT (@incarnations::text)::bigint[])), unnest((SELECT (@looked_us::text)::bigint[])), unnest((SELECT (@sizes::text)::int[])),
         unnest((SELECT nullif(@tags::text, '')::text[])), unnest((SELECT nullif(@stales_us::text, '')::bigint[])),
-        unnest((SELECT nullif(@snapshots::text, '')::text[]))
-    ) WITH ORDINALITY AS i (key, version, fence, ttl_us, codec, publish_new, incarnation, looked_us, size, tags, stale_us, snapshot, n)
+        unnest((SELECT nullif(@snapshots::text, '')::text[])), unnest((SELECT nullif(@left_tags::text, '')::text[]))
+    ) WITH ORDINALITY AS i (key, version, fence, ttl_us, codec, publish_new, incarnation, looked_us, size, tags, stale_us, snapshot, left_tags, n)
 ), stored AS (
     INSERT INTO /* TEMPLATE: prefix */cache_entries AS c (key, value, version, stamp, expires_at, codec, tags, stale_until, seen)
     SELECT key, substring(@vals::bytea FROM lo::int + 1 FOR size), version, version,
@@ -36,7 +37,7 @@ WITH patience AS MATERIALIZED (
     WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_entries e WHERE e.key = input.key AND e.version <> input.fence)
         AND incarnation = (SELECT c.id FROM /* TEMPLATE: prefix */cache_incarnation c)
         AND clock_timestamp() < timestamptz 'epoch' + (looked_us + @grace_us::bigint) * interval '1 microsecond'
-        AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_overtaken(key, tags, coalesce(snapshot, '')) ELSE false END
+        AND NOT CASE WHEN /* TEMPLATE: any_removal */true THEN /* TEMPLATE: prefix */cache_overtaken(key, tags || left_tags, coalesce(snapshot, '')) ELSE false END
         AND (SELECT p.set FROM patience p) AND (SELECT /* TEMPLATE: prefix */cache_committed())
     ORDER BY key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value,

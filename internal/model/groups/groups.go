@@ -4,10 +4,12 @@
 //
 // One key of a group. Around it happen, each once: a removal, a removal in a transaction that commits or is rolled back and may store
 // the key after it, a Set with its snapshot and its commit, a Set in a transaction whose snapshot is old (REPEATABLE READ), a load,
-// the janitor, who removes dead rows and then records, and whoever replaces a record by another.
+// the janitor, who removes dead rows and then records, and expired ones, and whoever replaces a record by another. What the load brings
+// is of the group or of none.
 //
 // What is checked: what was stored without having seen a removal that has committed counts as none, and what had seen all of them
-// lives. And a load stores over nothing that came after its look.
+// lives. And a load stores over nothing that came after its look: no other row, nor a removal of the group of the row that it saw, if
+// that was there when the store began.
 //
 // What each rule prevents, with the shortest way that the walk finds, is printed by go test -v:
 //
@@ -16,6 +18,8 @@
 //   - A transaction sees its own removal. Else what it stores after it is dead.
 //   - A removal counts from its commit, and a rollback leaves none.
 //   - The store of a load asks whether there is a record that its look had not seen. Else it stores what it read before.
+//   - It asks that of the group of the row that it saw too. Else it stores outside the group what it read before the removal.
+//   - Which group that was is known from the look. Else it stores so where the row has expired and is gone.
 //   - A record is replaced only by one whose snapshot shows it. Else what has seen the other alone lives.
 //   - A record stays while there is a dead row. Else the row is alive again.
 //   - A record stays while there is a snapshot that had not seen it. Else what is written by that snapshot lives.
@@ -77,10 +81,12 @@ type state struct {
 
 	load     phase
 	fence    content  // the row of its look
+	fenceIn  bool     // that row is of the group
 	looked   removals // the records that its look had seen
 	loadKnew removals
 	loadSaw  removals // by the snapshot of its store
 	allowed  bool
+	behind   bool // a removal of the group of the row of its look was there when its store began
 	changed  bool // the row has changed since it looked
 	late     bool // as much time has gone by since it looked as a load may take
 	wrong    bool // it has stored over a change
@@ -97,6 +103,8 @@ const (
 	countsAtOnce
 	rollbackLeaves
 	noOvertaken
+	newGroupsAlone
+	groupsOfTheRow
 	replaceUnseen
 	retireDead
 	retireUnderSnapshot
@@ -213,11 +221,21 @@ func (a algorithm) nextLoad(s *state, emit func(string, state)) {
 	n := *s
 	switch s.load {
 	case idle:
-		n.load, n.fence, n.looked, n.loadKnew = snapped, s.row, s.records, s.committed
+		n.load, n.fence, n.fenceIn, n.looked, n.loadKnew = snapped, s.row, s.tagged, s.records, s.committed
 		emit("the load looks", n)
 	case snapped:
 		n.load, n.loadSaw = storing, s.records
-		overtaken := !a.untagged && s.records&^s.looked != 0 && a.missing != noOvertaken
+		asks := !a.untagged || s.fenceIn
+		switch a.missing {
+		case noOvertaken:
+			asks = false
+		case newGroupsAlone:
+			asks = !a.untagged
+		case groupsOfTheRow:
+			asks = !a.untagged || s.tagged
+		}
+		overtaken := asks && s.records&^s.looked != 0
+		n.behind = s.fenceIn && s.committed&^s.loadKnew != 0
 		n.allowed = !overtaken && !s.late && (s.row == s.fence || s.row == absent)
 		emit("the store of the load begins", n)
 	case storing:
@@ -227,7 +245,7 @@ func (a algorithm) nextLoad(s *state, emit func(string, state)) {
 		n.load = ended
 		if s.allowed && (s.row == s.fence || s.row == absent) {
 			a.put(&n, loaded, !a.untagged, s.loadSaw, s.loadKnew)
-			n.wrong = s.changed
+			n.wrong = s.changed || s.behind
 		}
 		emit("the store of the load ends", n)
 	}
@@ -244,6 +262,11 @@ func (a algorithm) nextJanitor(s *state, emit func(string, state)) {
 		n := *s
 		n.row, n.seen, n.knew, n.tagged = absent, 0, 0, false
 		emit("the janitor removes the row", n)
+	}
+	if s.row != absent && !s.locked() && (!loading || s.row == s.fence) { // of a load, what was written after its look stays
+		n := *s
+		n.row, n.seen, n.knew, n.tagged = absent, 0, 0, false
+		emit("the row expires and the janitor removes it", n)
 	}
 	for _, r := range []removals{plain, inTx} {
 		if other := (plain | inTx) &^ r; s.records == plain|inTx && s.committed == plain|inTx && (s.shows(other, r) || a.missing == replaceUnseen) {

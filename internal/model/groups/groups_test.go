@@ -31,6 +31,8 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 		countsAtOnce:        "a removal counts before its commit",
 		rollbackLeaves:      "a rollback leaves the record",
 		noOvertaken:         "a load does not ask for records",
+		newGroupsAlone:      "a load does not ask for records of the group of the row that it saw",
+		groupsOfTheRow:      "a load asks for those of the row that is there when it stores",
 		replaceUnseen:       "a record is replaced by one that has not seen it",
 		retireDead:          "a record is retired beside a dead row",
 		retireUnderSnapshot: "a record is retired under a snapshot",
