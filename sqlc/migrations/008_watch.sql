@@ -34,7 +34,8 @@ DECLARE
     wrote text;
     pages bigint[];
 BEGIN
-    IF to_regclass('/* TEMPLATE: prefix */cache_entries') IS NULL THEN
+    IF to_regclass('/* TEMPLATE: prefix */cache_entries') IS NULL OR to_regclass('/* TEMPLATE: prefix */cache_groups') IS NULL
+        OR to_regclass('/* TEMPLATE: prefix */cache_changes') IS NULL THEN
         RETURN;
     END IF;
     -- The first of the pages that are cleared, of the log and of the records.
@@ -155,7 +156,8 @@ $$;
 --     from before its commit until after it keeps every other waiting that does. The log says what is to be published, and
 --     while tables are watched some node flushes in every window.
 --
--- The common case is one statement; all others are in cache_watched.
+-- The common case is one row that names the same before and after. It ends early, with as few expressions as can be: PL/pgSQL
+-- prepares each anew in every transaction. See decision 27.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_body(watch text, watched oid, keys text[], tags text[], most int, OUT body text, OUT prefixes text[], OUT columns text[])
 LANGUAGE plpgsql STABLE SET quote_all_identifiers = off AS $$
 #variable_conflict use_variable
@@ -164,6 +166,9 @@ DECLARE
     expressions text[] := '{}';
     tagged text[] := '{}';
     parts text[];
+    templates int;
+    place text; -- of a name of the first row in names
+    kinds record; -- what is said of keys, and of tags, where there are such templates
 BEGIN
     prefixes := '{}';
     columns := '{}';
@@ -182,72 +187,102 @@ BEGIN
         SELECT FROM unnest(prefixes) AS q WHERE q <> p AND starts_with(p, q)) ORDER BY p);
     SELECT array_agg(DISTINCT format('%I', a.attname)) INTO parts FROM pg_attribute a
         WHERE a.attrelid = watched AND a.attnum > 0 AND NOT a.attisdropped AND format('%I %s', a.attname, format_type(a.atttypid, NULL)) = ANY (columns);
-    body := format($body$
-#variable_conflict use_column
-DECLARE
-    found_keys text[];
-    found_tags text[];
-    counted text;
-    total int;
-    room boolean := true;
-BEGIN
-    IF to_regclass('/* TEMPLATE: prefix */cache_groups') IS NULL OR to_regclass('/* TEMPLATE: prefix */cache_changes') IS NULL THEN
-        RETURN NULL;
-    ELSIF random() < 0.02 THEN -- to look at sizes costs as much as a record
-        room := pg_relation_size('/* TEMPLATE: prefix */cache_changes') <= 16777216 AND pg_relation_size('/* TEMPLATE: prefix */cache_groups') <= 67108864;
-    END IF;
-    BEGIN
-        IF TG_OP = 'TRUNCATE' THEN
-            %1$s
-        ELSIF TG_LEVEL = 'ROW' THEN
-            %2$s
-        ELSIF TG_OP = 'INSERT' THEN
-            %3$s
-        ELSIF TG_OP = 'DELETE' THEN
-            %4$s
-        ELSE
-            %5$s
-        END IF;
-    EXCEPTION WHEN OTHERS THEN
-        PERFORM /* TEMPLATE: prefix */cache_watched(%8$L, '{""}');
-        RETURN NULL;
-    END;
-    -- What a transaction has named is counted from statement to statement.
-    %6$s
-    %7$s
-    RETURN NULL;
-END
-$body$,
-        format('found_%s := ''{""}'';', CASE WHEN tags = '{}' THEN 'keys' ELSE 'tags' END),
-        /* TEMPLATE: prefix */cache_watch_names(ARRAY[format('(SELECT %s)', array_to_string(array(SELECT format('OLD.%1$s AS %1$s', p) FROM unnest(parts) AS p), ', ')),
-            format('(SELECT %s)', array_to_string(array(SELECT format('NEW.%1$s AS %1$s', p) FROM unnest(parts) AS p), ', '))], expressions, tagged, most),
-        /* TEMPLATE: prefix */cache_watch_names('{new_rows}', expressions, tagged, most),
-        /* TEMPLATE: prefix */cache_watch_names('{old_rows}', expressions, tagged, most),
-        /* TEMPLATE: prefix */cache_watch_names('{old_rows,new_rows}', expressions, tagged, most),
-        array_to_string(array(SELECT format($part$
+    templates := cardinality(keys || tags);
+    place := CASE WHEN templates = 1 THEN 'names[%s]' ELSE 'names[1][%s]' END;
+    SELECT
+        string_agg(format($part$(CASE WHEN coalesce(current_setting(%1$L, true), '') = '' THEN true WHEN current_setting(%1$L, true) ~ '^[0-9]{1,5}$' THEN current_setting(%1$L, true)::int <= %2$s ELSE false END)$part$,
+            k.setting, most - k.n), ' AND ') || CASE WHEN most < max(k.n) THEN ' AND false' ELSE '' END AS few,
+        string_agg(format($part$
+        counted := set_config(%1$L, (%2$s + coalesce(nullif(current_setting(%1$L, true), ''), '0')::int)::text, true);$part$, k.setting, k.n), '') AS counted,
+        string_agg(format($part$
     IF found_%1$s IS NOT NULL THEN
         counted := current_setting(%2$L, true);
         total := cardinality(found_%1$s) + CASE WHEN coalesce(counted, '') = '' THEN 0 WHEN counted ~ '^[0-9]{1,5}$' THEN counted::int ELSE %3$s END;
-        IF total <= %3$s AND room AND NOT '' = ANY (found_%1$s) THEN
+        IF total <= %3$s AND NOT '' = ANY (found_%1$s) THEN
             counted := set_config(%2$L, total::text, true);
         ELSE
             PERFORM /* TEMPLATE: prefix */cache_watched(%2$L, %4$L);
             found_%1$s := NULL;
         END IF;
-    END IF;$part$, k.found, format('pgcache.watch_%s%s', watch, k.kind), most, k.instead)
-            FROM (VALUES ('keys', 'k', keys, prefixes), ('tags', 't', tags, '{""}')) AS k (found, kind, templates, instead) WHERE k.templates <> '{}'), ''),
-        format($part$
-    IF %1$s THEN
+    END IF;$part$, k.found, k.setting, most, k.instead), '') AS bounded,
+        string_agg(format('found_%s IS NOT NULL', k.found), ' OR ') AS found,
+        -- Behind a sub-select: a planner that sees how short an array is believes a new plan to be cheaper, every time.
+        string_agg(format('SELECT %L, unnest((SELECT found_%s))', k.kind, k.found), ' UNION ALL ') AS rows
+    INTO kinds FROM (
+        SELECT k.*, format('pgcache.watch_%s%s', watch, k.kind) AS setting
+        FROM (VALUES ('keys', 'k', cardinality(keys), prefixes), ('tags', 't', cardinality(tags), '{""}')) AS k (found, kind, n, instead) WHERE k.n > 0
+    ) k;
+    SELECT format($body$
+#variable_conflict use_column
+DECLARE
+    names text[];
+    found_keys text[];
+    found_tags text[];
+    counted text;
+    total int;
+    record bigint;
+BEGIN
+    BEGIN
+        -- To look at sizes costs as much as a record. Where a table is gone this fails, whether it looks or not.
+        IF random() < 0.02 AND (pg_relation_size('/* TEMPLATE: prefix */cache_changes') > 16777216 OR pg_relation_size('/* TEMPLATE: prefix */cache_groups') > 67108864) THEN
+            NULL;%1$s
+        END IF;
+    EXCEPTION WHEN OTHERS THEN
+        PERFORM /* TEMPLATE: prefix */cache_watched(%2$L, '{""}');
+        RETURN NULL;
+    END;
+    -- What a transaction has named is counted from statement to statement.
+    IF %3$s AND %4$s THEN%5$s
+        %6$s
+        RETURN NULL;
+    ELSIF names = '{}' THEN
+        RETURN NULL;
+    END IF;
+    BEGIN
+        IF names IS NULL THEN -- TRUNCATE, or there is no room
+            found_%7$s := '{""}';%8$s
+        END IF;
+    EXCEPTION WHEN OTHERS THEN
+        PERFORM /* TEMPLATE: prefix */cache_watched(%2$L, '{""}');
+        RETURN NULL;
+    END;%9$s
+    IF %10$s THEN
         WITH made AS (
-            INSERT INTO /* TEMPLATE: prefix */cache_groups (kind, name) %2$s RETURNING kind, name, id
+            INSERT INTO /* TEMPLATE: prefix */cache_groups (kind, name) %11$s RETURNING kind, name, id
         )
         INSERT INTO /* TEMPLATE: prefix */cache_changes (kind, key, version) SELECT m.kind, m.name, m.id FROM made AS m;
-    END IF;$part$,
-            array_to_string(array(SELECT format('found_%s IS NOT NULL', k.found) FROM (VALUES ('keys', keys), ('tags', tags)) AS k (found, templates) WHERE k.templates <> '{}'), ' OR '),
-            -- Behind a sub-select: a planner that sees how short an array is believes a new plan to be cheaper, every time.
-            array_to_string(array(SELECT format('SELECT %L, unnest((SELECT found_%s))', k.kind, k.found)
-                FROM (VALUES ('keys', 'k', keys), ('tags', 't', tags)) AS k (found, kind, templates) WHERE k.templates <> '{}'), ' UNION ALL ')),
-        format('pgcache.watch_%se', watch));
+    END IF;
+    RETURN NULL;
+END
+$body$,
+        string_agg(format('
+        ELSIF %s THEN
+            names := array(%s LIMIT 3);', o.op, (SELECT string_agg(format(CASE WHEN templates = 1 THEN 'SELECT %s FROM %s AS r' ELSE 'SELECT ARRAY[%s] FROM %s AS r' END,
+                array_to_string(expressions || tagged, ', '), f), ' UNION ALL ') FROM unnest(o.origins) AS f)), '' ORDER BY o.nth),
+        format('pgcache.watch_%se', watch),
+        format(CASE WHEN templates = 1 THEN '(cardinality(names) = 1 OR cardinality(names) = 2 AND names[1] = names[2])'
+            ELSE '(cardinality(names) = %s OR cardinality(names) = %s AND names[1:1] = names[2:2])' END, templates, 2 * templates)
+            || (SELECT string_agg(format(' AND octet_length(' || place || ') BETWEEN 1 AND %s', i, CASE WHEN i <= cardinality(keys) THEN 1024 ELSE 256 END), '') FROM generate_series(1, templates) AS i),
+        kinds.few, kinds.counted,
+        (SELECT format(CASE WHEN templates = 1 THEN
+            $part$INSERT INTO /* TEMPLATE: prefix */cache_groups (kind, name) VALUES %1$s RETURNING id INTO record;
+        INSERT INTO /* TEMPLATE: prefix */cache_changes (kind, key, version) VALUES (%2$L, names[1], record);$part$
+            ELSE $part$WITH made AS (
+            INSERT INTO /* TEMPLATE: prefix */cache_groups (kind, name) VALUES %1$s RETURNING kind, name, id
+        )
+        INSERT INTO /* TEMPLATE: prefix */cache_changes (kind, key, version) SELECT m.kind, m.name, m.id FROM made AS m;$part$ END,
+            string_agg(format('(%L, ' || place || ')', n.kind, n.i), ', '), max(n.kind))
+            FROM (SELECT i, CASE WHEN i <= cardinality(keys) THEN 'k' ELSE 't' END AS kind FROM generate_series(1, templates) AS i) n),
+        CASE WHEN tags = '{}' THEN 'keys' ELSE 'tags' END,
+        string_agg(format('
+        ELSIF %s THEN
+            %s', o.op, /* TEMPLATE: prefix */cache_watch_names(o.origins, expressions, tagged, most)), '' ORDER BY o.nth),
+        kinds.bounded, kinds.found, kinds.rows)
+    INTO body FROM (VALUES
+        (1, $part$TG_OP = 'UPDATE' AND TG_LEVEL = 'STATEMENT'$part$, '{old_rows,new_rows}'::text[]),
+        (2, $part$TG_LEVEL = 'ROW'$part$, array(SELECT format('(SELECT %s)', (SELECT string_agg(format('%1$s.%2$s AS %2$s', f, p), ', ') FROM unnest(parts) AS p)) FROM unnest('{OLD,NEW}'::text[]) AS f)),
+        (3, $part$TG_OP = 'INSERT'$part$, '{new_rows}'),
+        (4, $part$TG_OP = 'DELETE'$part$, '{old_rows}')) AS o (nth, op, origins);
     IF tags <> '{}' THEN
         prefixes := '{""}';
     END IF;
