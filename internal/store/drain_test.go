@@ -182,6 +182,7 @@ func TestVacuum(t *testing.T) {
 	})
 	w.exec("GRANT USAGE ON SCHEMA " + w.Names.Schema + " TO " + role)
 	w.exec("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA " + w.Names.Schema + " TO " + role)
+	w.exec("GRANT SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA " + w.Names.Schema + " TO " + role)
 	w.exec("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA " + w.Names.Schema + " TO " + role)
 	other := w.another(w.Names, "role", role)
 	if f, err := other.Flush(t.Context(), notify.Sender(1, window)); err != nil || f.Changes != 5000 {

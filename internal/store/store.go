@@ -33,7 +33,7 @@ type Row struct {
 	Version   int64  // 0: there is no row
 	Codec     string
 	Remaining time.Duration // until it expires, by the database's clock; centuries if never
-	Server    int64         // identity of the server that answered, also where there is no row
+	Server    int64         // identity of the server that answered; 0 where one key was asked for that has no row
 	Tags      []string      // the groups it belongs to
 }
 

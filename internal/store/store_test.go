@@ -81,7 +81,7 @@ func row(key, value string, version int64) store.Write {
 
 func TestRows(t *testing.T) {
 	forDrivers(t, func(t *testing.T, s *table) {
-		if r := s.get("none"); r.Key != "none" || r.Live() || r.Version != 0 || r.Server == 0 || r.Remaining != 0 {
+		if r := s.get("none"); r.Key != "none" || r.Live() || r.Version != 0 || r.Server != 0 || r.Remaining != 0 {
 			t.Errorf("%+v", r)
 		}
 		s.put(row("k", "v", 7))
