@@ -112,7 +112,7 @@ func TestMissingRights(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		cl.exec(fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s; GRANT SELECT ON ALL TABLES IN SCHEMA %[1]s TO %[2]s", cl.opts.Schema, role))
+		cl.exec(fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s; GRANT SELECT ON ALL TABLES IN SCHEMA %[1]s TO %[2]s; GRANT SELECT ON ALL SEQUENCES IN SCHEMA %[1]s TO %[2]s", cl.opts.Schema, role))
 		want(t, c, "k", 1)
 		for name, err := range map[string]error{
 			"Set": c.Set(t.Context(), "k", 2), "Delete": c.Delete(t.Context(), "k"),
