@@ -132,8 +132,10 @@ AS $$ SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_removals($1, $2) r
 --
 -- Where the records take more than 64 MiB everything is removed instead, which is one record: but not for groups that have a record
 -- already, because VACUUM can't make the table smaller while an old snapshot is held, and each removal would empty the cache.
+--
+-- jit: to read cache_state, which has one row, is a scan that enable_seqscan makes dear, and a dear statement is compiled, in 300 ms.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_remove(kind text, names text[], inline boolean) RETURNS bigint[]
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off AS $$
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     my_kind text := kind;
@@ -180,7 +182,7 @@ END $$;
 --
 -- A transaction's own id is visible in its snapshots. Records of another server, which a dump brought, may have snapshots of the
 -- future: they say nothing. See cache_note_ended.
-CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_compact(records text[]) RETURNS void LANGUAGE plpgsql SET enable_seqscan = off AS $$
+CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_compact(records text[]) RETURNS void LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 BEGIN
     DELETE FROM /* TEMPLATE: prefix */cache_groups WHERE ctid = ANY (array(
         SELECT o.ctid FROM unnest(records) AS r CROSS JOIN LATERAL (
