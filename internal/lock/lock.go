@@ -116,7 +116,7 @@ func (l *Locks) ask(ctx context.Context, a *ask) ([]bool, store.Looked, error) {
 	defer cancel()
 	go func() {
 		select {
-		case <-a.done: // another caller's turn has answered
+		case <-a.done: // somebody else's statement has answered
 			cancel()
 		case <-turn.Done():
 		}
