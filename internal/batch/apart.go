@@ -6,12 +6,12 @@ import (
 	"slices"
 )
 
-// A statement that failed because of one of its requests is not sent again: each request is tried by itself, several at
-// a time and none of them waiting for a lock. What finds a lock is known to be blocked by somebody's transaction, and
-// only that is sent to wait for it, as long as one of the few places is free. The connections of a process that wait for
-// rows are bounded so, and requests that no lock concerns never wait for a place.
+// A shared statement that failed because of some of its requests is not sent again. Its calls are set apart: Try sends each
+// request by itself, several at a time, without waiting for a lock for long. A request whose Try found a lock is blocked by a
+// transaction. Only such a request is then sent with One, which waits for the lock, and at most LockWaits statements do so at
+// a time. So few connections of the process wait for rows, and a request that meets no lock never waits behind them.
 //
-//	statement [a m x]     somebody holds a, m         apart
+//	statement [a m x]     a transaction holds a, m    set apart
 //	fails after 50 ms                                 a, m, x are tried: x is answered, a and m fail after 10 ms
 //	                                                  a and m wait, each in a statement of its own
 
@@ -19,17 +19,18 @@ import (
 type stage int
 
 const (
-	suspect stage = iota // to be tried
-	tried                // under way
-	locked               // to be sent, when a place is free
-	waits                // under way
+	suspect stage = iota // Try is to be called
+	tried                // Try, or One in its place, is under way
+	locked               // Try found a lock: One is to be called when mayWait allows it
+	waits                // One is under way
 )
 
-// mayWait says that there is a place for one more statement that waits for a lock. With the mutex held.
+// mayWait says that one more statement may be sent that waits for locks: fewer than LockWaits statements are without a
+// slot. With the mutex held.
 func (b *Queue[Q, R]) mayWait() bool { return len(b.sent)-b.busy < b.LockWaits }
 
-// blocked says that q would wait with a statement that is stuck, or that it concerns what may be locked. With the mutex
-// held.
+// blocked says that q overlaps with a statement that is stuck, or with a call that was set apart and may have met a lock. With
+// the mutex held.
 func (b *Queue[Q, R]) blocked(q Q) bool {
 	if b.Overlap == nil {
 		return false
@@ -37,7 +38,7 @@ func (b *Queue[Q, R]) blocked(q Q) bool {
 	return slices.ContainsFunc(b.apart, func(c *call[Q, R]) bool { return b.Overlap(c.q, q) }) || b.stuckOn(q)
 }
 
-// stuckOn says that q would wait with a statement that is stuck. With the mutex held.
+// stuckOn says that q overlaps with a statement that is stuck. Overlap must not be nil if there is one. With the mutex held.
 func (b *Queue[Q, R]) stuckOn(q Q) bool {
 	if b.busy == len(b.sent) {
 		return false
@@ -50,7 +51,7 @@ func (b *Queue[Q, R]) stuckOn(q Q) bool {
 	})
 }
 
-// setApart takes the calls of a statement that failed.
+// setApart adds the calls of a statement that failed to apart, to be tried one by one.
 func (b *Queue[Q, R]) setApart(calls []*call[Q, R]) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -59,7 +60,8 @@ func (b *Queue[Q, R]) setApart(calls []*call[Q, R]) {
 	b.watch()
 }
 
-// pump sends what there is room for, and lets go of calls that nobody waits for. With the mutex held.
+// pump sends the calls of apart that may be sent now. It drops those that are not under way if their callers have gone, and ends
+// those that have waited for a whole Timeout. With the mutex held.
 func (b *Queue[Q, R]) pump() {
 	if len(b.apart) == 0 {
 		return
@@ -85,11 +87,12 @@ func (b *Queue[Q, R]) pump() {
 	}
 }
 
+// lockedErr is the error of a call that was set apart and waited for Timeout.
 func lockedErr() error {
 	return fmt.Errorf("a transaction has locked the row: %w", context.DeadlineExceeded)
 }
 
-// try sends one request by itself.
+// try sends one request by itself, with Try, or with One if Try is nil.
 func (b *Queue[Q, R]) try(c *call[Q, R]) {
 	defer func() {
 		b.mu.Lock()
@@ -106,7 +109,7 @@ func (b *Queue[Q, R]) try(c *call[Q, R]) {
 	b.finish(c, b.Try)
 }
 
-// finish sends one request with send, and ends its call unless a lock was in the way of a try.
+// finish sends the request of c with send and gives c the answer. If Try found a lock, c gets no answer yet and becomes locked.
 func (b *Queue[Q, R]) finish(c *call[Q, R], send func(ctx context.Context, q Q) (R, error)) {
 	ctx, cancel := context.WithDeadline(c.ctx, c.since.Add(b.Timeout))
 	defer cancel()

@@ -1,8 +1,10 @@
 // Package batch shares statements between callers: a round trip costs the same for one key as for many.
 //
-// A caller that finds nothing under way runs its own statement, itself and under its own context: a lone caller pays no
-// hand-off. Callers that come meanwhile queue, and share the next one. None ever joins a statement that has been sent,
-// so each gets an answer from after it asked.
+// A caller that finds a free slot runs its own statement, on its own goroutine and under its own context: a lone caller
+// waits for no other goroutine. Callers that find no free slot queue, and share the next statement. None ever joins a
+// statement that has been sent, so each gets an answer from after it asked.
+//
+// A statement that takes too long is called stuck: it gives up its slot, so that the others go on without it.
 package batch
 
 import (
@@ -18,20 +20,21 @@ import (
 // Queue coalesces requests of type Q into statements that answer with R each. Set the fields before use. It is safe for
 // concurrent use.
 type Queue[Q, R any] struct {
-	// Slots is how many statements may be under way at a time.
+	// Slots is how many statements may be under way at a time, those that are stuck not counted.
 	Slots int
-	// Timeout bounds every statement, and the wait for one that is not sent because another is stuck.
+	// Timeout bounds every statement, and how long a request waits before it is sent.
 	Timeout time.Duration
-	// Patience is how long callers wait for a statement before it is taken for stuck and loses its slot. 0: for ever.
+	// Patience is how long a statement may keep its slot while others wait: then it is stuck and loses the slot. 0: for ever.
 	Patience time.Duration
-	// Overlap says that two requests would wait for the same row: none is sent while the other waits. nil: never.
+	// Overlap says that two requests would wait for the lock of the same row: neither is sent while the other is stuck or
+	// set apart. nil: never.
 	Overlap func(a, b Q) bool
 	// MaxWeight bounds what shares a statement; a heavier request has one for itself.
 	MaxWeight int
-	// Weight is the part of one request. nil: 1 each.
+	// Weight is how much of MaxWeight one request takes. nil: 1 each.
 	Weight func(q Q) int
-	// LockWaits is how many statements without a slot may wait for locks at a time, and how many requests are tried by
-	// themselves at a time.
+	// LockWaits is two bounds: how many statements may be without a slot before no further one is sent that may wait for
+	// a lock, and how many requests that were set apart are tried at a time.
 	LockWaits int
 
 	// One answers a single request, and waits for a lock as long as its context allows.
@@ -40,16 +43,16 @@ type Queue[Q, R any] struct {
 	Many func(ctx context.Context, qs []Q) ([]R, error)
 	// Try answers a single request, and does not wait for locks for long. nil: One.
 	Try func(ctx context.Context, q Q) (R, error)
-	// Apart says of an error of Many that it may concern some of the requests only: then they are set apart, and each is tried by
-	// itself.
+	// Apart says that an error of Many may be due to some of the requests only: then all are set apart, and each is tried by
+	// itself. It must not be nil.
 	Apart func(err error) bool
-	// Locked says of an error of Try that somebody holds a lock. nil: never.
+	// Locked says that Try failed because a transaction holds a lock. It needs Overlap. nil: no error is one of a lock.
 	Locked func(err error) bool
 	// Late is the error of a request that waited for Timeout and was never sent. nil: context.DeadlineExceeded.
 	Late func() error
 
-	// Observe, if not nil, is called before a statement is sent, which then has the context that it returns, and what it returns
-	// afterwards. callers are the contexts of those that share the statement; nil: it is ctx's alone.
+	// Observe, if not nil, is called before a statement is sent. The statement runs under the context that it returns, and the
+	// function is called with the statement's error. callers are the contexts of those that share it; nil: it is ctx's alone.
 	Observe func(ctx context.Context, callers []context.Context) (context.Context, func(err error))
 
 	mu      sync.Mutex
@@ -57,34 +60,35 @@ type Queue[Q, R any] struct {
 	lastID  uint64
 	busy    int           // how many of sent have a slot
 	waiting []*call[Q, R] // for a share in a statement
-	apart   []*call[Q, R] // of statements that failed, those without an answer yet: see apart.go
-	trying  int           // of apart
-	ticking bool          // a timer runs, for those who wait
+	apart   []*call[Q, R] // set apart, without an answer yet: see apart.go
+	trying  int           // how many of apart are under way in Try, which is not among sent
+	ticking bool          // the timer of watch runs
 }
 
 type call[Q, R any] struct {
 	q     Q
 	ctx   context.Context //nolint:containedctx // to leave out callers that have gone
 	since time.Time
-	id    uint64        // of the shared statement that it has a share in; 0: it was not sent
-	stage stage         // in apart
+	id    uint64        // of the statement that share sent it with; 0: it was not sent
+	stage stage         // of a call in apart
 	done  chan struct{} // closed when r and err are set
 	r     R
 	err   error
 }
 
-// statement is one under way.
+// statement is a statement under way: of one request, or of the requests of several calls.
 type statement[Q, R any] struct {
 	id    uint64
 	began time.Time
-	lone  Q
-	calls []*call[Q, R] // instead of lone
-	stuck bool          // has no slot
-	left  int           // of calls, how many have given up
-	end   func()        // cancels it; nil: its only caller's context does
+	lone  Q             // the request, if calls is nil
+	calls []*call[Q, R] // nil: the statement is of lone
+	stuck bool          // it has no slot: it lost it, or was sent without one to wait for a lock
+	left  int           // how many of calls have given up
+	end   func()        // cancels the statement; nil: the context of its only caller does
 }
 
-// Do answers one request: with its own statement if a slot is free, or with a share in the next.
+// Do answers one request: with a statement of its own if a slot is free, else with a share in the next one. A statement of
+// its own waits for locks and may become stuck, so mayWait must allow it too.
 func (b *Queue[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 	b.mu.Lock()
 	if b.busy < b.Slots && b.mayWait() && !b.blocked(q) {
@@ -95,7 +99,7 @@ func (b *Queue[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 		defer cancel()
 		return observed(ctx, b.Observe, nil, func(ctx context.Context) (R, error) { return b.One(ctx, q) })
 	}
-	// No timer of its own: those who share a statement share its timeout.
+	// The call has no timer of its own: the timeout of the statement and the timer of watch end it.
 	c := &call[Q, R]{q: q, ctx: ctx, since: time.Now(), done: make(chan struct{})}
 	b.waiting = append(b.waiting, c)
 	if b.busy < b.Slots {
@@ -113,13 +117,13 @@ func (b *Queue[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 	}
 }
 
-// guarded turns a panic of a driver into an error: other callers wait for what f does.
+// guarded calls f and turns a panic of the driver into an error: other callers wait for the answer of f.
 func guarded[T any](f func() (T, error)) (v T, err error) {
 	defer panics.Recover(&err)
 	return f()
 }
 
-// observed is guarded, seen by observe.
+// observed is guarded, and calls observe before f, and what observe returned after it. observe may be nil.
 func observed[T any](ctx context.Context, observe func(context.Context, []context.Context) (context.Context, func(error)),
 	callers []context.Context, f func(ctx context.Context) (T, error),
 ) (v T, err error) {
@@ -131,7 +135,7 @@ func observed[T any](ctx context.Context, observe func(context.Context, []contex
 	return guarded(func() (T, error) { return f(ctx) })
 }
 
-// send notes a statement, which takes a slot unless it is stuck from the beginning. With the mutex held.
+// send records s as under way, for the caller to send, and returns its ID. It takes a slot unless s is stuck. With the mutex held.
 func (b *Queue[Q, R]) send(s statement[Q, R]) uint64 {
 	b.lastID++
 	if !s.stuck {
@@ -142,7 +146,7 @@ func (b *Queue[Q, R]) send(s statement[Q, R]) uint64 {
 	return s.id
 }
 
-// end frees what a statement held.
+// end removes a statement that has ended, frees its slot, and sends what waited for it.
 func (b *Queue[Q, R]) end(id uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -155,8 +159,10 @@ func (b *Queue[Q, R]) end(id uint64) {
 	b.share()
 }
 
-// share gives free slots to those who wait. With the mutex held. In goroutines: a caller whose statement has ended has
-// its answer, and does not work for others.
+// share sends the waiting calls while slots are free. With the mutex held. Each statement runs on a goroutine of its own: share
+// may be called by a caller whose own statement has ended, and who must not wait for the statement of others.
+//
+// A call that has a statement for itself gets One, under its own context, if mayWait allows it. Else Many answers.
 func (b *Queue[Q, R]) share() {
 	// Frozen connections must not take the whole pool: stuck statements are bounded too.
 	for b.busy < b.Slots && len(b.sent) < b.Slots+2*b.LockWaits {
@@ -179,14 +185,15 @@ func (b *Queue[Q, R]) share() {
 			defer cancel()
 			defer b.end(id)
 			b.answer(ctx, calls, alone)
-			// Let them come back with their next requests: the first would otherwise have a statement for itself, and
-			// the others wait for that.
+			// The callers that were just answered get to queue their next requests before the slot is free. Otherwise the first
+			// of them would have a statement for itself, and the others would wait for that.
 			runtime.Gosched()
 		}()
 	}
 }
 
-// take returns the calls of the next statement, or nil. With the mutex held.
+// take removes the calls of the next statement from waiting and returns them, nil if there are none. It also drops calls whose
+// callers have gone, and leaves those that are blocked. With the mutex held.
 func (b *Queue[Q, R]) take() []*call[Q, R] {
 	var calls []*call[Q, R]
 	weight, full := 0, false
@@ -211,17 +218,18 @@ func (b *Queue[Q, R]) take() []*call[Q, R] {
 	return calls
 }
 
-// A statement that does not come back must not hold up the others. Its connection may be frozen, or it waits for a row:
+// A statement without an answer must not hold up the others. Its connection may be frozen, or it waits for a row:
 //
 //	Tx                  Cache
 //	UPDATE k
 //	                    Set(k)  waits for Tx
-//	Set(l)              queues behind it, and Tx waits for that: nothing that Postgres could see as a deadlock
+//	Set(l)              queues behind Set(k), and Tx waits for Set(l): Postgres sees no deadlock in that
 //
-// So whoever keeps others waiting for longer than Patience loses its slot, and what would wait for the same row stays
-// behind until it is back.
+// So a statement that keeps others waiting for longer than Patience is stuck and loses its slot. Requests that would wait for
+// the same row are not sent until it has ended.
 
-// watch looks at the statements while somebody waits. With the mutex held.
+// watch starts a timer that finds stuck statements and ends calls that have waited for a whole Timeout. It runs as long as
+// a call waits or is set apart. With the mutex held.
 func (b *Queue[Q, R]) watch() {
 	if b.ticking || b.Patience == 0 || len(b.waiting)+len(b.apart) == 0 {
 		return
@@ -246,9 +254,10 @@ func (b *Queue[Q, R]) watch() {
 	})
 }
 
-// gone says that nobody waits for the answer any more.
+// gone says that the caller's context has ended: nobody waits for the answer any more.
 func (c *call[Q, R]) gone() bool { return c.ctx.Err() != nil }
 
+// lateErr is the error of a call that waited for Timeout and was never sent.
 func (b *Queue[Q, R]) lateErr() error {
 	if b.Late != nil {
 		return b.Late()
@@ -256,7 +265,7 @@ func (b *Queue[Q, R]) lateErr() error {
 	return context.DeadlineExceeded
 }
 
-// late ends a call with err if it has waited for a whole timeout, and says whether it has.
+// late says whether a call has waited for a whole Timeout, and if so ends it with err. With the mutex held.
 func (b *Queue[Q, R]) late(c *call[Q, R], err func() error) bool {
 	late := time.Since(c.since) >= b.Timeout
 	if late {
@@ -266,7 +275,7 @@ func (b *Queue[Q, R]) late(c *call[Q, R], err func() error) bool {
 	return late
 }
 
-// answer sends the statement of calls, alone with One.
+// answer sends the statement of calls and gives each call its answer: by One if alone, else by Many.
 func (b *Queue[Q, R]) answer(ctx context.Context, calls []*call[Q, R], alone bool) {
 	ctx, cancel := context.WithTimeout(ctx, b.Timeout)
 	defer cancel()

@@ -5,14 +5,15 @@ import (
 	"time"
 )
 
-// leave is called when the caller of c has given up. A shared statement that takes longer than Patience and that nobody waits for any more
-// is canceled: it holds a connection of the pool, and may wait for a lock until Timeout. One that is quicker goes on: drivers close the
-// connection of a statement that is canceled, and to open another costs the server more than the rest of a quick one.
+// leave is called when the caller of c has given up. A shared statement that nobody waits for any more is canceled once it has
+// taken longer than Patience: it holds a connection of the pool, and may wait for a lock until Timeout. A quicker statement is
+// not canceled: drivers close the connection of a canceled statement, and a new connection costs the server more than the
+// rest of a quick statement.
 func (b *Queue[Q, R]) leave(c *call[Q, R]) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	i := slices.IndexFunc(b.sent, func(s statement[Q, R]) bool { return s.id == c.id })
-	if i < 0 { // it was not sent, or has ended, or the request was set apart, where its own context ends it
+	if i < 0 { // c was not sent, or its statement has ended, or c was set apart, where its own context ends it
 		return
 	}
 	s := &b.sent[i]

@@ -18,14 +18,17 @@ import (
 )
 
 const (
-	leaseTimeout = 2 * time.Second // for a statement that takes, renews or releases
-	closeTimeout = time.Second     // for the one that releases what is left
+	leaseTimeout = 2 * time.Second // for a statement that takes, renews or releases leases
+	closeTimeout = time.Second     // for the statement in which Close releases the rest
 )
 
-// Leases are the locks of one cache as rows of a table: they need no session. Each has its own random owner, so that whoever
-// comes late ends no lease but its own:
+// Leases are the locks of one cache as rows of a table: they need no session. Each lease has its own random owner, so that a
+// process that comes late releases no lease but its own:
 //
-//	A takes it, and is suspended      it expires      B takes it      A goes on, and releases: the owner is B
+//	A takes a lease, and is suspended      it expires      B takes it      A goes on, and releases: nothing, the owner is B's
+//
+// To give a lease back ends it in this process, at once. To release it removes its row from the table: releaseAll does so later, or
+// the statement that stores the loaded value.
 type Leases struct {
 	db        *sql.DB
 	space     string
@@ -36,21 +39,21 @@ type Leases struct {
 
 	mu        sync.Mutex
 	store     *store.Store      // nil: not known yet
-	held      map[int64]*held   // by their IDs
-	givenBack map[int64][]int64 // the owners of those given back, by their IDs, until the table has no more of them
+	held      map[int64]*held   // by the leases' IDs
+	givenBack map[int64][]int64 // owners of leases that were given back and may be in the table, by the leases' IDs
 	renewing  bool              // the goroutine renew runs
 	releasing bool              // the goroutine releaseAll runs
 	closed    bool
 }
 
-// held is a lease that this process has, or asks for.
+// held is a lease that this process has, or has asked for.
 type held struct {
 	store.Lease
-	taken bool      // the process has it
+	taken bool      // the process has it; false: the answer has not come yet
 	since time.Time // when it was asked for
 }
 
-// OpenLeases returns the locks of the cache that space names. It touches no network.
+// OpenLeases returns the leases of the cache that space names. It touches no network.
 func OpenLeases(db *sql.DB, space string) *Leases {
 	l := &Leases{db: db, space: space, held: map[int64]*held{}, givenBack: map[int64][]int64{}}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
@@ -59,7 +62,8 @@ func OpenLeases(db *sql.DB, space string) *Leases {
 
 var errLeasesClosed = errors.New("lease: the guard is closed")
 
-// Unguarded is how many keys were said to be locked without a lease, because the process has as many as it may.
+// Unguarded is how often a lease was said to be got that was not taken, because the cache has as many as it may. A call of more
+// than single keys counts once.
 func (l *Leases) Unguarded() uint64 { return l.unguarded.Load() }
 
 // TryLock tries to take a lease on each of keys and says which it got.
@@ -79,9 +83,9 @@ func (l *Leases) TryLock(ctx context.Context, keys []string) (got []bool, err er
 	return got, err
 }
 
-// LockAndLook is TryLock, and after it reads what the rows of keys are, in the same statement. A key that has a live row is not
-// locked, unless look says so. Others who ask at the same time may have asked for stale values: a caller that has not must be
-// ready for them.
+// LockAndLook takes leases on keys, and reads the rows of keys after it, in the same statement. A key that has a live row is not
+// locked, unless look.Live. Calls at the same time share the statement: if one of them asks for stale values, all may get
+// them.
 func (l *Leases) LockAndLook(ctx context.Context, s *store.Store, keys []string, look Look) (got []bool, looked store.Looked, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, store.Looked{}, fmt.Errorf("lease: %w", err)
@@ -98,8 +102,18 @@ func (l *Leases) LockAndLook(ctx context.Context, s *store.Store, keys []string,
 		err error
 	}
 	answers, gone := make(chan answer, 1), make(chan struct{})
-	// Not with ctx: a statement that was given up may have taken leases, or may still take them. Where nobody waits for the answer any
-	// more, they are given back when it has come.
+	// The statement does not end with ctx: one that is canceled may have taken leases, or may still take them. If the caller has
+	// gone, the leases are given back when the answer has come:
+	//
+	//	goroutine                       caller
+	//	answers <- a, gone is open
+	//	                                ctx ends: closes gone, finds a in answers, and gives the leases back
+	//
+	//	                                ctx ends: closes gone, finds answers empty
+	//	answers <- a, gone is closed:
+	//	gives the leases back
+	//
+	// Both may do it: only the first GiveBack of a lease has an effect.
 	go func() {
 		defer l.wg.Done()
 		leased, err := s.LeaseAndLook(context.WithoutCancel(ctx), ask)
@@ -123,7 +137,7 @@ func (l *Leases) LockAndLook(ctx context.Context, s *store.Store, keys []string,
 	case <-ctx.Done():
 		close(gone)
 		select {
-		case <-answers: // it had come before gone was closed
+		case <-answers: // the goroutine may have found gone open
 			l.GiveBack(ask.Leases)
 		default:
 		}
@@ -131,7 +145,9 @@ func (l *Leases) LockAndLook(ctx context.Context, s *store.Store, keys []string,
 	}
 }
 
-// begin notes what is asked for, and counts in wg. free are keys that are got without a lease.
+// begin adds leases on keys to held, as not taken yet, and returns the request for them. Unless it fails it adds 1 to wg, for the
+// caller to subtract. free says which keys are got without a lease, because there are too many. A lease that this process has or
+// asks for is not asked for again: its key is not got.
 func (l *Leases) begin(s *store.Store, keys []string, look Look) (ask store.LeaseAsk, free []bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -156,12 +172,12 @@ func (l *Leases) begin(s *store.Store, keys []string, look Look) (ask store.Leas
 		default:
 			lease := store.Lease{ID: id, Owner: random()}
 			if owners := l.givenBack[id]; owners != nil {
-				lease.Was = owners[len(owners)-1]
+				lease.Was = owners[len(owners)-1] // the new lease may replace it before it is released
 			}
 			l.held[id] = &held{Lease: lease, since: time.Now()}
 			ask.Leases = append(ask.Leases, lease)
 			if of = len(ask.Leases); look.Live {
-				of = -of
+				of = -of // see store.LeaseAsk
 			}
 		}
 		ask.Of[i], free[i] = of, unguarded
@@ -172,7 +188,7 @@ func (l *Leases) begin(s *store.Store, keys []string, look Look) (ask store.Leas
 	return ask, free, nil
 }
 
-// end notes the answer.
+// end records the answer: a lease that was got is taken and renewed from now on, the others are removed from held.
 func (l *Leases) end(ask store.LeaseAsk, leased store.Leased, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -181,14 +197,14 @@ func (l *Leases) end(ask store.LeaseAsk, leased store.Leased, err error) {
 		switch {
 		case err != nil:
 			delete(l.held, lease.ID)
-			if sqlerr.State(err) == "" { // else the server says that it has done nothing
+			if sqlerr.State(err) == "" { // else it was the server's error, and is believed to have taken nothing
 				l.releaseSoon(lease)
 			}
 		case !leased.Got[of]:
 			delete(l.held, lease.ID)
 		default:
 			l.held[lease.ID].taken = true
-			l.released(store.Lease{ID: lease.ID, Owner: lease.Was}) // it was replaced
+			l.released(store.Lease{ID: lease.ID, Owner: lease.Was}) // the new lease has replaced it
 			if !l.renewing && !l.closed {
 				l.renewing = true
 				l.wg.Go(l.renew)
@@ -197,15 +213,16 @@ func (l *Leases) end(ask store.LeaseAsk, leased store.Leased, err error) {
 	}
 }
 
-// leaseID hashes a name into 64 bits, by a hash with which nobody can make two names of one number.
+// leaseID hashes a name into 64 bits, never 0. The hash is cryptographic, so that nobody who chooses keys finds two with the same ID easily.
 func leaseID(name string) int64 {
 	sum := sha256.Sum256([]byte(name))
 	return int64(binary.BigEndian.Uint64(sum[:]) | 1)
 }
 
+// random returns a random owner, never 0.
 func random() int64 { return int64(rand.Uint64() | 1) }
 
-// Lease is the lease that is held on key alone, or none.
+// Lease returns the lease that is held on key alone, not on a list of keys. The zero Lease is none.
 func (l *Leases) Lease(key string) store.Lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -215,7 +232,8 @@ func (l *Leases) Lease(key string) store.Lease {
 	return store.Lease{}
 }
 
-// Released says that leases have ended, with a statement of the caller's or without one: they are not renewed any more.
+// Released removes from held leases that have ended in the table: a statement of the caller's has released them, or they were
+// lost. They are not renewed any more.
 func (l *Leases) Released(leases []store.Lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -226,7 +244,8 @@ func (l *Leases) Released(leases []store.Lease) {
 	}
 }
 
-// Unlock gives keys back, all that one call got. It returns at once.
+// Unlock gives keys back. They must be all the keys that one call got: their number decides which leases they have. It
+// returns at once.
 func (l *Leases) Unlock(keys []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -238,8 +257,8 @@ func (l *Leases) Unlock(keys []string) {
 	}
 }
 
-// GiveBack gives back those of leases that are held. Unlike Unlock it leaves those alone that this process has taken on the same keys since.
-// It returns at once.
+// GiveBack gives back those of leases that are held. Unlike Unlock it does not give back newer leases of this process on the same
+// keys. It returns at once.
 func (l *Leases) GiveBack(leases []store.Lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -251,7 +270,8 @@ func (l *Leases) GiveBack(leases []store.Lease) {
 	}
 }
 
-// Close gives everything back. What can't be given back expires.
+// Close releases all leases. What can't be released expires. No other method may run at the same time: the maps are read
+// without the mutex.
 func (l *Leases) Close() error {
 	l.mu.Lock()
 	closed := l.closed

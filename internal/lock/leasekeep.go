@@ -9,23 +9,23 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// What is done beside the callers: leases that are held are renewed, those that were given back are removed from the table. There is
-// at most one goroutine for each of the two, which ends when it has nothing to do.
+// Two goroutines work beside the callers: renew renews the leases that are held, and releaseAll removes from the table those that
+// were given back. There is at most one of each, and it ends when it has nothing to do.
 
 const (
 	renewEvery   = 3 * time.Second // a third of a lease's term, so that two renewals may fail
 	releaseAgain = 250 * time.Millisecond
 
-	mostGivenBack = 8 // owners of one lease
+	mostGivenBack = 8 // how many owners of one ID are remembered
 )
 
-// releaseSoon has a lease released in the table. With the mutex held. One that was given back before may still be there:
+// releaseSoon has releaseAll release a lease. With the mutex held. An ID has several owners if an earlier one may still be in the table:
 //
-//	the network is cut      A is given back, and can't be released      B is asked for, whether it was taken is unknown
+//	the network is cut      A is given back, and can't be released      B is asked for, and no answer says whether it was taken
 func (l *Leases) releaseSoon(lease store.Lease) {
 	owners := append(l.givenBack[lease.ID], lease.Owner)
 	if len(owners) > mostGivenBack {
-		owners = slices.Delete(owners, 1, 2) // the first is the one that was held
+		owners = slices.Delete(owners, 1, 2) // not the first, which was taken; of the others that is unknown
 	}
 	l.givenBack[lease.ID] = owners
 	if !l.releasing && !l.closed {
@@ -34,9 +34,10 @@ func (l *Leases) releaseSoon(lease store.Lease) {
 	}
 }
 
-// releaseAll removes what was given back from the table, until there is nothing. What can't be removed expires there.
+// releaseAll removes what was given back from the table, until there is nothing left. It gives up on leases that it can't remove
+// for a whole LeaseTerm: they have expired.
 func (l *Leases) releaseAll() {
-	failed := time.Time{} // the first time in a row
+	failed := time.Time{} // when the first of the statements that failed in a row did
 	for {
 		leases, s := l.toRelease()
 		if leases == nil {
@@ -58,7 +59,7 @@ func (l *Leases) releaseAll() {
 	}
 }
 
-// toRelease are the leases that the next statement releases; nil: there are none, or Close does it.
+// toRelease returns the leases that the next statement releases; nil: there are none, or Close releases them, and releaseAll ends.
 func (l *Leases) toRelease() ([]store.Lease, *store.Store) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -70,7 +71,7 @@ func (l *Leases) toRelease() ([]store.Lease, *store.Store) {
 	return leases, l.store
 }
 
-// toGiveBack are the leases that were given back and may be in the table. With the mutex held.
+// toGiveBack returns the leases that were given back and may be in the table. With the mutex held, or in Close.
 func (l *Leases) toGiveBack() (leases []store.Lease) {
 	for id, owners := range l.givenBack {
 		for _, owner := range owners {
@@ -80,7 +81,7 @@ func (l *Leases) toGiveBack() (leases []store.Lease) {
 	return leases
 }
 
-// forget forgets leases that are no more in the table, or have expired there.
+// forget is released for several leases, which are no more in the table or have expired there.
 func (l *Leases) forget(leases []store.Lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -89,7 +90,7 @@ func (l *Leases) forget(leases []store.Lease) {
 	}
 }
 
-// released notes that the table has no more of a lease that was given back. With the mutex held.
+// released removes from givenBack a lease that is no more in the table. With the mutex held.
 func (l *Leases) released(lease store.Lease) {
 	owners := slices.DeleteFunc(l.givenBack[lease.ID], func(owner int64) bool { return owner == lease.Owner })
 	if len(owners) == 0 {
@@ -99,11 +100,12 @@ func (l *Leases) released(lease store.Lease) {
 	}
 }
 
-// renew renews what is held, in one statement for all, until nothing is. No lease is renewed for longer than its load may take.
+// renew renews the leases that are held, in one statement for all, until there is none to renew. A lease is renewed for as long as a
+// load may take, LoadGrace, and not longer.
 func (l *Leases) renew() {
 	every := renewEvery
 	for {
-		l.sleep(every*4/5 + rand.N(every*2/5)) // not all processes at once
+		l.sleep(every*4/5 + rand.N(every*2/5)) // random, so that not all processes renew at once
 		leases, s := l.toRenew()
 		if leases == nil {
 			return
@@ -115,13 +117,14 @@ func (l *Leases) renew() {
 			every = renewEvery / 3
 			continue
 		}
-		// A lease that was lost is not renewed again, nor released: the load goes on, and its fence decides.
+		// A lease that was lost is neither renewed again nor released. Its load goes on, and the fence decides whether the value is
+		// stored.
 		leases = slices.DeleteFunc(leases, func(lease store.Lease) bool { return slices.Contains(kept, lease.ID) })
 		l.Released(leases)
 	}
 }
 
-// toRenew are the leases that the next statement renews; nil: there is none to be renewed any more.
+// toRenew returns the leases that the next statement renews; nil: there is none to renew any more, and renew ends.
 func (l *Leases) toRenew() ([]store.Lease, *store.Store) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -138,6 +141,7 @@ func (l *Leases) toRenew() ([]store.Lease, *store.Store) {
 	return leases, l.store
 }
 
+// sleep waits for d, or until Close.
 func (l *Leases) sleep(d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -1,8 +1,9 @@
-// Package lock holds the locks on keys: advisory locks, all of a process on its one session of a pool, or leases, which need no
-// session.
+// Package lock holds the locks on keys, by which one process loads a key while the others wait: advisory locks (Locks), all of
+// a process on its one session of a pool, or leases (Leases), which are rows of a table and need no session.
 //
-// A session lock belongs to its connection, and pg_try_advisory_lock never blocks: so one connection can hold the locks
-// of any number of loads, and no loader pins one. When the session is lost, the server has released all its locks.
+// An advisory lock belongs to its connection, and pg_try_advisory_lock never blocks: so one connection can hold the locks
+// of any number of loads, and no loader needs a connection for its lock. When the session is lost, the server has released all
+// its locks.
 package lock
 
 import (
@@ -19,39 +20,42 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// The lock table of a server has room for max_connections * max_locks_per_transaction locks, for everybody's tables too.
+// The lock table of a server has room for max_connections * max_locks_per_transaction locks, and locks on tables are among them.
 // A session holds at most half of max_locks_per_transaction, and a process has a connection to listen beside its session:
 // so a server has room for max_connections / 2 processes, which hold a quarter of the lock table at most.
+
+// most is how many advisory locks a session holds at most, and how many leases a cache has at most.
 const most = 128
 
+// bound returns how many advisory locks a session may hold where max_locks_per_transaction is maxLocks.
 func bound(maxLocks int) int { return min(most, maxLocks/2) }
 
-// single is how many keys of one call have locks of their own. More share one lock, on their whole list: the same call
-// elsewhere waits for it, and no key waits for the slow loader of another.
+// single is how many keys of one call have locks of their own at most. The keys of a larger call share one lock, on their whole
+// list: another process waits only if it asks for the same list, and no key of it waits for the slow loader of another call.
 const single = 16
 
-// Locks are the locks of one cache.
+// Locks are the advisory locks of one cache. They are safe for concurrent use.
 type Locks struct {
 	session   *session.Session
-	class     int32
+	class     int32 // the first number of each lock, the second is the hash of its name
 	unguarded atomic.Uint64
 
-	mu        sync.Mutex
-	asking    []*ask   // for the next statement
-	releasing []string // names of locks to be given back
-	unlocking bool     // a goroutine gives them back
+	mu        sync.Mutex // of asking, releasing, unlocking, and ask.taken
+	asking    []*ask     // for the next statement
+	releasing []string   // names of locks to be given back
+	unlocking bool       // the goroutine unlock runs
 	wg        sync.WaitGroup
 
-	// Within a turn on the session only.
-	conn *sql.Conn      // on which held is held
+	// To be used within session.Do only.
+	conn *sql.Conn      // the connection that holds the locks in held
 	held map[string]int // how often the session has each lock, by their names
 }
 
-// Look says how to lock and look.
+// Look is the options of LockAndLook.
 type Look struct {
 	Stale  bool // values that have expired and may still be handed out come too
-	Strict bool // a key for which this process has no lock to spare is not got
-	Live   bool // keys that have a live row are locked too; of leases only, locks always are
+	Strict bool // a key that this process may not lock, because it has as many locks as it may, is not got; else it is got without a lock
+	Live   bool // leases: keys that have a live row are locked too; Locks always lock them
 }
 
 // ask is a request for the locks of keys, and for a look at their rows.
@@ -59,8 +63,8 @@ type ask struct {
 	store  *store.Store // nil: no look
 	keys   []string
 	look   Look
-	taken  bool // under Locks.mu: somebody's statement has it
-	done   chan struct{}
+	taken  bool          // a caller has taken it from Locks.asking and will answer it; under Locks.mu
+	done   chan struct{} // closed when it is answered
 	got    []bool
 	looked store.Looked
 	err    error
@@ -71,13 +75,15 @@ func Open(db *sql.DB, space string) *Locks {
 	return &Locks{session: session.Open(db), class: store.KeyClass(space)}
 }
 
-// Close gives everything back.
+// Close waits until what Unlock gives back is released, and closes the handle on the session. Locks that nobody gave back stay
+// held while another handle keeps the session open.
 func (l *Locks) Close() error {
 	l.wg.Wait()
 	return l.session.Close()
 }
 
-// Unguarded is how many keys were said to be locked without a lock, because the process has as many as it may.
+// Unguarded is how often a lock was said to be got that was not taken, because the process has as many as it may. A call of more
+// than single keys counts once.
 func (l *Locks) Unguarded() uint64 { return l.unguarded.Load() }
 
 // TryLock tries to lock each of keys and says which it got. After an error none of them is held.
@@ -86,13 +92,14 @@ func (l *Locks) TryLock(ctx context.Context, keys []string) (got []bool, err err
 	return got, err
 }
 
-// LockAndLook is TryLock, and after it reads what the rows of keys are, in the same statement. Others who ask at the same time may have
-// asked for stale values: a caller that has not must be ready for them.
+// LockAndLook is TryLock, and reads the rows of keys after it, in the same statement. Calls at the same time share the statement:
+// if one of them asks for stale values, all may get them.
 func (l *Locks) LockAndLook(ctx context.Context, s *store.Store, keys []string, look Look) (got []bool, looked store.Looked, err error) {
 	return l.ask(ctx, &ask{store: s, keys: keys, look: look})
 }
 
-// ask waits for a turn on the session, for itself and for all that have come meanwhile.
+// ask queues a, waits for a turn on the session, and then answers all that are queued. It returns when a is answered, by this turn
+// or by that of another caller.
 func (l *Locks) ask(ctx context.Context, a *ask) ([]bool, store.Looked, error) {
 	if l.session.Pooled() {
 		return nil, store.Looked{}, errPooled
@@ -139,7 +146,8 @@ func (l *Locks) ask(ctx context.Context, a *ask) ([]bool, store.Looked, error) {
 		return nil, store.Looked{}, fmt.Errorf("advisory lock: %w", err)
 	}
 	l.mu.Unlock()
-	// Whoever has it answers within a turn. Not given up: its locks are this caller's to give back.
+	// Whoever took a answers it within a turn. The end of ctx does not end this wait: the locks may be taken, and only this caller
+	// gives them back.
 	<-a.done
 	if a.err != nil {
 		return nil, store.Looked{}, fmt.Errorf("advisory lock: %w", a.err)
@@ -147,11 +155,11 @@ func (l *Locks) ask(ctx context.Context, a *ask) ([]bool, store.Looked, error) {
 	return a.got, a.looked, nil
 }
 
-// errPooled: behind a pooler that hands every statement to another session, a lock is taken on one and missed on the
-// next, and stays. Nothing can be locked through it.
+// errPooled is the error behind a pooler that hands every statement to another session: the statement that gives a lock back would
+// reach another session than the one that has it, and the lock would stay.
 var errPooled = errors.New("a transaction pooler is in between, which keeps no session: advisory locks can't be used")
 
-// names are the locks of a call: one a key, or one for all.
+// names returns the names of the locks that a call takes for keys: one for each key, or one for all of more than single keys.
 func names(keys []string) []string {
 	if len(keys) <= single {
 		return keys
@@ -159,7 +167,7 @@ func names(keys []string) []string {
 	return []string{strings.Join(slices.Sorted(slices.Values(keys)), "\x00")}
 }
 
-// serve answers a batch: those who look in one statement, the others in one each.
+// serve answers batch. Neighbours in it that look with the same store share one statement; those that do not look have one each.
 func (l *Locks) serve(ctx context.Context, conn *sql.Conn, batch []*ask) error {
 	if l.session.Pooled() {
 		return errPooled
@@ -178,13 +186,15 @@ func (l *Locks) serve(ctx context.Context, conn *sql.Conn, batch []*ask) error {
 	return nil
 }
 
-// on forgets what was held on another connection than conn.
+// on records that conn is the connection from now on. If another one held locks, it has been closed or given back without them.
 func (l *Locks) on(conn *sql.Conn) {
 	if l.conn != conn {
 		l.conn, l.held = conn, map[string]int{}
 	}
 }
 
+// lock answers batch in one statement: the locks that it has room for are tried, in order, and the rest is got without a lock, or
+// not got if Strict.
 func (l *Locks) lock(ctx context.Context, conn *sql.Conn, batch []*ask) (err error) {
 	var ids []int32
 	var keys, wanted []string
@@ -228,7 +238,7 @@ func (l *Locks) lock(ctx context.Context, conn *sql.Conn, batch []*ask) (err err
 		for i := range names(a.keys) {
 			yes := false
 			switch {
-			case len(got) == 0 && a.look.Strict: // beyond the bound
+			case len(got) == 0 && a.look.Strict: // there was no room for it
 			case len(got) == 0:
 				yes = true
 				l.unguarded.Add(1)

@@ -11,13 +11,16 @@ import (
 	"github.com/pgcache/go/internal/store"
 )
 
-// unlockTries: a pooler hands a statement to any of its sessions, and it may be the one with the locks the next time.
+// unlockTries bounds how often a statement that releases locks is sent: a pooler hands each to any of its sessions, and the one that has the
+// locks may be the next.
 const unlockTries = 100
 
-// endsSession makes err one of the connection, so that Session.Do closes it: what is held on it is not known any more.
+// endsSession turns err into an error of the connection: it is not known which locks are held there, so Session.Do closes it, and
+// may call its function once more on a new connection.
 func endsSession(err error) error { return fmt.Errorf("%w: %v", driver.ErrBadConn, err) } //nolint:errorlint // its kind must not show
 
-// Unlock gives keys back, all that one call got. It returns at once.
+// Unlock gives keys back. They must be all the keys that one call got: their number decides which locks they have. It
+// returns at once.
 func (l *Locks) Unlock(keys []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -28,7 +31,7 @@ func (l *Locks) Unlock(keys []string) {
 	}
 }
 
-// unlock gives back what is to be given back, until there is nothing.
+// unlock releases what Unlock gave back, until there is nothing left.
 func (l *Locks) unlock() {
 	for {
 		l.mu.Lock()
@@ -39,12 +42,13 @@ func (l *Locks) unlock() {
 			return
 		}
 		l.mu.Unlock()
-		// An error has ended the session, or there is none: the locks are gone either way. No deadline for the turn: a
-		// lock must not be left behind because the session is busy.
+		// After an error there is no session any more, and no lock, unless Close was called before. The wait for the turn has no
+		// deadline: a lock must not be left behind because the session is busy.
 		_ = l.session.Do(context.Background(), func(ctx context.Context, conn *sql.Conn) error { return l.release(ctx, conn, release) })
 	}
 }
 
+// release releases the locks of names on conn, each as often as it is named. It does nothing if another connection held them.
 func (l *Locks) release(ctx context.Context, conn *sql.Conn, names []string) error {
 	if l.conn != conn {
 		return nil // lost with its locks
@@ -52,7 +56,7 @@ func (l *Locks) release(ctx context.Context, conn *sql.Conn, names []string) err
 	var ids []int32
 	for _, name := range names {
 		if l.held[name] == 0 {
-			continue // never had a lock
+			continue // it was got without a lock
 		}
 		if l.held[name]--; l.held[name] == 0 {
 			delete(l.held, name)
@@ -65,7 +69,7 @@ func (l *Locks) release(ctx context.Context, conn *sql.Conn, names []string) err
 	l.session.Locks -= len(ids)
 	held, pooled, err := store.Unlocks(ctx, conn, l.session.PID(), l.class, ids)
 	for try := 0; pooled && err == nil && try < unlockTries; try++ {
-		// A pooler after all. The session that has the locks is one of its others: it may be the next.
+		// There is a pooler, which was not found before. Another of its sessions has the locks, and may be the next to answer.
 		l.session.FoundPooled()
 		_, pooled, err = store.Unlocks(ctx, conn, l.session.PID(), l.class, ids)
 	}

@@ -1,5 +1,5 @@
-// Package migrate brings the objects of one cache up to date: numbered migrations, each in a transaction of its own,
-// under an advisory lock, so that any number of processes may start at once.
+// Package migrate brings the tables and functions of one cache up to date. It runs numbered migrations, each in a transaction of
+// its own, under an advisory lock, so that any number of processes may start at once.
 package migrate
 
 import (
@@ -23,11 +23,11 @@ type Migration struct {
 	Version int
 	Name    string
 	SQL     string // for this cache: all templates are filled in
-	state   string // the end of SQL, which may be run again
+	state   string // the end of SQL, see recordState; it may be run again by itself
 }
 
-// What begins every migration, so that the printed SQL is bounded too. A migration that waits for a table keeps everybody
-// behind it waiting, and one whose process is frozen keeps what it has locked:
+// These settings begin every migration, and are part of its text, so that they hold too where people run the printed SQL. They bound
+// how long a migration waits for a table, since others wait behind it, and how long a frozen process keeps its locks:
 //
 //	a report holds cache_entries      ALTER TABLE waits for it      every Get and Set waits behind the ALTER TABLE
 const (
@@ -37,8 +37,8 @@ const (
 	bounds      = boundIdle + ";\n" + boundLocks + ";\n"
 )
 
-// All returns the migrations of the cache that n names, in their order. They are embedded, and their names are checked
-// by a test: there is nothing that could fail at run time.
+// All returns the migrations of the cache that n names, in their order. It panics if a file's name has no number or a wrong one: the
+// files are embedded, and a test checks their names, so that can't happen at run time.
 func All(n store.Names) []Migration {
 	files, err := fs.Glob(sqlc.Migrations, "migrations/*.sql")
 	if err != nil {
@@ -62,11 +62,12 @@ func All(n store.Names) []Migration {
 	return all
 }
 
-// Latest is the version that this release works with.
+// Latest returns the schema version that this release works with.
 func Latest() int { return len(All(store.Names{})) }
 
-// recordState ends every migration: so the state is right too where people run the printed SQL with a tool of their own.
-// It also publishes "forget everything": the rows of tables that were dropped by hand went without an invalidation.
+// recordState returns the statements that end every migration. They record the version, also where people run the printed SQL with
+// a tool of their own, and make the secret of a cache that hides its keys. They also publish inline that every node forgets
+// everything, because nothing invalidated the rows of tables that were dropped by hand.
 func recordState(version int, n store.Names) string {
 	state := fmt.Sprintf("UPDATE /* TEMPLATE: prefix */cache_state SET schema_version = %d;\n", version)
 	if version == 1 {
@@ -80,10 +81,10 @@ func recordState(version int, n store.Names) string {
 	return state + fmt.Sprintf("SELECT pg_notify('%s', '%c%s%s');\n", n.Channel, notify.Inline, notify.AnyCache, notify.All)
 }
 
-// lockID is the second number of the migration's advisory lock; the first is the schema's.
+// lockID is the second number of the advisory lock of migrations; the first is a hash of the schema's name.
 const lockID = -1
 
-// Run applies what is missing. It is idempotent, and leaves a database that is ahead of this release as it is.
+// Run applies the migrations that are missing. It is idempotent, and changes nothing in a database that is ahead of this release.
 func Run(ctx context.Context, db *sql.DB, n store.Names) error {
 	for {
 		done, err := step(ctx, db, n)
@@ -97,7 +98,7 @@ func Run(ctx context.Context, db *sql.DB, n store.Names) error {
 	}
 }
 
-// step applies the next missing migration in one transaction, and says whether none is missing.
+// step applies the next missing migration in one transaction. done says that no further one is missing.
 func step(ctx context.Context, db *sql.DB, n store.Names) (done bool, err error) {
 	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
@@ -108,9 +109,9 @@ func step(ctx context.Context, db *sql.DB, n store.Names) (done bool, err error)
 		return false, err
 	}
 
-	// Two at once would meet in the catalogs (23505 pg_type_typname_nsp_index, XX000 tuple concurrently updated).
-	// The lock is the schema's, not the cache's: caches of other prefixes create the same schema. This wait has no
-	// lock_timeout: this transaction holds nothing yet, and every wait of the one that has the lock is bounded.
+	// Two migrations at once would fail in the catalogs (23505 pg_type_typname_nsp_index, XX000 tuple concurrently updated).
+	// The lock is on the schema, not on the cache: caches of other prefixes create the same schema. The wait for it has no
+	// lock_timeout: this transaction holds no lock yet, and every wait of the one that has the lock is bounded.
 	if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1::int, $2::int)", store.Hash("migrate "+n.Schema), lockID); err != nil {
 		return false, err
 	}
@@ -143,7 +144,7 @@ func step(ctx context.Context, db *sql.DB, n store.Names) (done bool, err error)
 			return false, err
 		}
 		if have == len(all) {
-			// Objects that were dropped by hand are made again: what is there stays as it is.
+			// Where objects were dropped by hand, all migrations are run again: what is there stays as it is.
 			lacks := slices.ContainsFunc(objects, func(o store.Held) bool { return !o.There })
 			if !lacks {
 				if lacks, err = store.GuardsGone(ctx, tx, n); err != nil {
@@ -171,7 +172,7 @@ func step(ctx context.Context, db *sql.DB, n store.Names) (done bool, err error)
 	return have+1 == len(all), nil
 }
 
-// run runs text and commits.
+// run runs the statements of text and commits.
 func run(ctx context.Context, tx *sql.Tx, text string) error {
 	for _, statement := range split(text) {
 		if _, err := tx.ExecContext(ctx, statement); err != nil {
@@ -181,7 +182,8 @@ func run(ctx context.Context, tx *sql.Tx, text string) error {
 	return tx.Commit()
 }
 
-// hide makes a secret for a cache that was migrated before it was to hide its keys.
+// hide makes the secret of a cache that is to hide its keys and has none, because it was migrated without that option. It runs
+// recordState of the last migration.
 func hide(ctx context.Context, tx *sql.Tx, n store.Names, last Migration) error {
 	if !n.Hidden {
 		return nil
@@ -194,7 +196,7 @@ func hide(ctx context.Context, tx *sql.Tx, n store.Names, last Migration) error 
 	return run(ctx, tx, last.state)
 }
 
-// current is the version that tx finds, 0 for a database without our tables.
+// current returns the schema version of the database, 0 if there are no tables of the cache. It is Have within a migration.
 func current(ctx context.Context, tx *sql.Tx, n store.Names) (int, error) {
 	var there bool
 	if err := tx.QueryRowContext(ctx, "SELECT to_regclass($1::text) IS NOT NULL", n.State()).Scan(&there); err != nil || !there {
@@ -208,15 +210,15 @@ func current(ctx context.Context, tx *sql.Tx, n store.Names) (int, error) {
 	return version, err
 }
 
-// PersistenceError says that the table of entries, or that of removed groups, survives a crash and should not, or the other way round.
-// Nobody's data is rewritten unasked: with a large table that takes long, and keeps everybody out.
+// PersistenceError says that the table of entries, or that of removed groups, is LOGGED and should be UNLOGGED, or the other way round.
+// Migrations do not change that: a large table takes long to rewrite, and nobody can use it meanwhile.
 type PersistenceError struct {
-	Table   string
-	Groups  string // the table that goes with it
-	Durable bool   // it is; the option is not
+	Table   string // the one that is wrong
+	Groups  string // the other one of the two, which must be changed with it
+	Durable bool   // Table is LOGGED, and the option Durable is not set; false: the other way round
 }
 
-// Error says how to change it.
+// Error says what is wrong, and by which statements to change it.
 func (e *PersistenceError) Error() string {
 	is, should := "UNLOGGED", "LOGGED"
 	if e.Durable {
@@ -226,8 +228,8 @@ func (e *PersistenceError) Error() string {
 		e.Table, is, should, e.Table, should, e.Groups, should)
 }
 
-// Persistence returns an error if the table of entries or that of removed groups is of another persistence than n says: rows
-// that outlive the records of removals would be back.
+// Persistence returns a *PersistenceError if the table of entries or that of removed groups is of another persistence than n says.
+// If entries survived a crash and the records of removed groups did not, entries that were removed would be found again.
 func Persistence(objects []store.Held, n store.Names) error {
 	for _, o := range objects {
 		if !o.There || o.Durable == n.Durable {
@@ -243,7 +245,7 @@ func Persistence(objects []store.Held, n store.Names) error {
 	return nil
 }
 
-// foreign returns an error if a table has one of our names and is not ours.
+// foreign returns an error if a table has a name of the cache's tables, but not their columns.
 func foreign(ctx context.Context, tx *sql.Tx, n store.Names) error {
 	// In the order of Names.Tables.
 	columns := [...]string{"key, value, version, stamp, expires_at, codec, written_at", "key, version, logged_at", "xid, part, payload, published_at", "kind, name, id, xid", "id, owner, until"}
@@ -262,7 +264,7 @@ func foreign(ctx context.Context, tx *sql.Tx, n store.Names) error {
 	return nil
 }
 
-// Have reads the version without writing anything or taking a lock: 0 if there are no tables yet.
+// Have returns the schema version of the database, 0 if there are no tables of the cache. It only reads, and takes no advisory lock.
 func Have(ctx context.Context, s *store.Store) (int, error) {
 	state, err := s.State(ctx)
 	if sqlerr.NoObject(err) {

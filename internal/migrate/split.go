@@ -5,11 +5,12 @@ import (
 	"strings"
 )
 
-// dollar is what opens a dollar quote, and closes it again.
+// dollar matches the tag that opens a dollar quote; the same tag closes it.
 var dollar = regexp.MustCompile(`^\$([A-Za-z_]\w*)?\$`)
 
-// split cuts a migration at the semicolons that end its statements: drivers differ in whether they take several at once.
-// It knows dollar quotes with and without a tag, strings and comments, as far as our own files use them.
+// split cuts a migration into statements, after the semicolon of each: not every driver takes several statements at once. It
+// knows dollar quotes, strings and comments, but only those forms that the project's own migrations use: no nested comments,
+// for one.
 func split(text string) []string {
 	var statements []string
 	start := 0

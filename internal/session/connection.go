@@ -10,11 +10,11 @@ import (
 )
 
 const (
-	abandoned = "300000" // ms, longer than any load: after which the server ends a session that nobody uses
-	lockWait  = "1000"   // ms: nothing of ours waits longer for a lock on the session
+	abandoned = "300000" // ms, idle_session_timeout: the server ends a session that is idle for so long, longer than any load takes
+	lockWait  = "1000"   // ms, lock_timeout: no statement on the session waits longer for a lock
 )
 
-// take takes a connection from the pool, or says with a store.NoConnectionError that it had none until ctx ended.
+// take takes a connection from the pool. The error is a store.NoConnectionError if all were in use when ctx ended.
 func (s *shared) take(ctx context.Context) (*sql.Conn, error) {
 	conn, err := s.db.Conn(ctx)
 	if err != nil && ctx.Err() != nil {
@@ -25,14 +25,14 @@ func (s *shared) take(ctx context.Context) (*sql.Conn, error) {
 	return conn, err
 }
 
-// connect opens the session. The caller has the turn.
+// connect takes a connection and sets it up, or leaves conn nil and returns an error. The caller has the turn.
 func (s *shared) connect(ctx context.Context) error {
 	if err := s.panicked.pausing(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	// Waiting for a free connection may be given up: there is nothing yet that could be lost.
+	// The end of ctx may end the wait for a free connection, unlike a statement in Do: no lock is held yet that could be lost.
 	err := guarded(func() (err error) {
 		s.conn, err = s.take(ctx)
 		return err
@@ -49,7 +49,7 @@ func (s *shared) connect(ctx context.Context) error {
 	return err
 }
 
-// setUp proves that the connection has a session to itself, and only then changes anything in it.
+// setUp finds out whether a transaction pooler is in between, and changes the session's settings only if there is none.
 func (s *shared) setUp(ctx context.Context) (err error) {
 	if s.who, err = store.AskBackend(ctx, s.conn); err != nil || s.Pooled() {
 		return err
@@ -60,8 +60,8 @@ func (s *shared) setUp(ctx context.Context) (err error) {
 	if s.found, err = store.AskSettings(ctx, s.conn); err != nil {
 		return err
 	}
-	// A process that is frozen, or cut off without a word, must not hold its locks for as long as TCP takes to notice:
-	// hours. The isolation is what flushes and looks need: a snapshot from after they waited.
+	// A process that is frozen, or whose network is cut, must not hold its locks until TCP notices, which takes hours: the server ends
+	// an idle session. Flushes and looks wait for locks and then read: in READ COMMITTED they read with a snapshot from after the wait.
 	ours := s.found
 	ours.IdleSessionTimeout, ours.Isolation, ours.LockTimeout = abandoned, "read committed", lockWait
 	done, err := store.Configure(ctx, s.conn, s.who.Pid, ours)
@@ -72,10 +72,10 @@ func (s *shared) setUp(ctx context.Context) (err error) {
 	return err
 }
 
-const proofs = 2
+const proofs = 2 // how often prove asks
 
-// prove finds out whether a pooler is between. It gives the session that it has just had back to whoever asks next: then
-// another connection is answered by the same backend, or this one by another.
+// prove finds out whether a transaction pooler is in between. A pooler hands the session that it used last to whichever connection
+// asks next. So behind one, another connection is answered by the same backend as this one, or this one by another than before.
 func (s *shared) prove(ctx context.Context) error {
 	for range proofs {
 		others, err := s.askAnother(ctx)
@@ -94,8 +94,8 @@ func (s *shared) prove(ctx context.Context) error {
 	return nil
 }
 
-// askAnother says which backend answers on another connection. Where the pool has none to spare, nobody does, and the other
-// sign must do: a busy pool must not keep the session from being opened.
+// askAnother says which backend answers on another connection of the pool. If the pool has none free for a while it returns the
+// zero Backend, and prove has only the other sign: a busy pool must not keep the session from being opened.
 func (s *shared) askAnother(ctx context.Context) (store.Backend, error) {
 	waiting, cancel := context.WithTimeout(ctx, timeout/10)
 	defer cancel()
@@ -119,18 +119,20 @@ func (s *shared) askAnother(ctx context.Context) (store.Backend, error) {
 	return who, err
 }
 
-// restoreTries: a pooler hands a statement to any of its sessions, and it may be ours the next time.
+// restoreTries bounds how often a statement that restores settings is sent: a pooler hands each to any of its sessions, and the
+// one whose settings were changed may be the next.
 const restoreTries = 100
 
-// giveBack returns the connection to the pool as it was found, or closes it for good. The caller has the turn.
+// giveBack restores the settings, releases all locks and returns the connection to the pool. If that fails it closes the
+// connection for good. The caller has the turn.
 func (s *shared) giveBack() {
 	if s.conn == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
-	// RESET would be wrong: the application may have set them itself when it connected.
-	done, err := s.found.LockTimeout == "", error(nil) // then nothing was changed
+	// RESET would be wrong: the application may have changed the settings when it connected.
+	done, err := s.found.LockTimeout == "", error(nil) // found is zero: no setting was changed
 	for try := 0; !done && err == nil && try < restoreTries; try++ {
 		err = guarded(func() (err error) {
 			done, err = store.Restore(ctx, s.conn, s.who.Pid, s.found)
@@ -152,13 +154,14 @@ func (s *shared) giveBack() {
 	s.forget()
 }
 
+// forget notes that there is no connection any more. The caller has the turn.
 func (s *shared) forget() {
 	s.conn, s.Locks, s.who, s.found = nil, 0, store.Backend{}, store.SessionSettings{}
 }
 
-// discard closes the connection for good. ErrBadConn alone does not see to that: for a *sql.DB on top of another pool, as
-// pgx's OpenDBFromPool makes it, closing gives the connection back to that pool, with all that is set and locked in it.
-// So the backend is ended first. The caller has the turn.
+// discard closes the connection for good. ErrBadConn alone does not do that for a *sql.DB on top of another pool, as pgx's
+// OpenDBFromPool makes it: closing gives the connection back to that pool, with all settings and locks of the session.
+// So discard ends the backend first. The caller has the turn.
 func (s *shared) discard() {
 	if s.conn == nil {
 		return

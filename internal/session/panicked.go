@@ -10,24 +10,24 @@ import (
 	"github.com/pgcache/go/internal/redact"
 )
 
-// A driver that panics leaves the connection in a state that nobody knows, and database/sql in one in which closing it may block for ever:
+// After a panic of a driver the state of the connection is unknown, and sql.Conn.Close may block for ever:
 //
-//	sql.Conn.QueryContext: takes the lock that Close waits for, and the driver panics before it is given back
+//	sql.Conn.QueryContext locks the mutex that Close waits for, the driver panics, and the mutex stays locked
 //
-// So the driver's own connection is closed, and the pool's is left behind: the pool has one less. For that not to use up the pool no
-// new one is taken for a while, which doubles with each panic that comes soon after the last.
+// So the driver's own connection is closed, and the *sql.Conn is not: the pool has one connection less. Not to use up the pool, no
+// new connection is taken for a pause, which doubles with each panic that comes soon after the last.
 const (
 	panicPause, panicPauseMax = time.Second, 5 * time.Minute
 )
 
-// panicked is what is known of panics. It is of whoever has the turn.
+// panicked is what is known of panics of the driver. Only whoever has the turn uses it.
 type panicked struct {
-	err   error
-	pause time.Duration
-	until time.Time // no connection is taken before
+	err   error         // of the last panic
+	pause time.Duration // how long no connection is taken after it
+	until time.Time     // the end of the pause
 }
 
-// pausing is the error of a connection that is not taken yet.
+// pausing returns an error during a pause.
 func (p *panicked) pausing() error {
 	if time.Now().Before(p.until) {
 		return fmt.Errorf("no new session is opened for %v: %w", p.pause, p.err)
@@ -35,6 +35,7 @@ func (p *panicked) pausing() error {
 	return nil
 }
 
+// note records the error of a panic and begins a pause.
 func (p *panicked) note(err error) {
 	now := time.Now()
 	if now.Sub(p.until) > panicPauseMax {
@@ -44,7 +45,8 @@ func (p *panicked) note(err error) {
 	p.until = now.Add(p.pause)
 }
 
-// abandon is discard after a panic of the driver. The caller has the turn.
+// abandon is discard after a panic of the driver, of which err is the error: it does not close the *sql.Conn, and begins a pause. The
+// caller has the turn.
 func (s *shared) abandon(err error) {
 	s.panicked.note(err)
 	if s.conn == nil {
@@ -54,7 +56,7 @@ func (s *shared) abandon(err error) {
 	s.forget()
 }
 
-// leave closes the driver's own connection, and leaves the pool's behind.
+// leave closes the driver's own connection, and does not close conn: the pool never gets it back.
 func leave(conn *sql.Conn) {
 	_ = guarded(func() error {
 		return conn.Raw(func(own any) error {
@@ -66,7 +68,7 @@ func leave(conn *sql.Conn) {
 	})
 }
 
-// guarded calls f, which calls the driver.
+// guarded calls f, which calls the driver, and turns a panic into an error.
 func guarded(f func() error) (err error) {
 	defer panics.Recover(&err)
 	return f()

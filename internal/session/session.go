@@ -1,5 +1,6 @@
 // Package session keeps one connection per pool and process, on which everything runs that a busy pool must not hold up:
-// locks, flushes and the health statement. It is taken from the pool when first needed and goes back as it was found.
+// advisory locks, flushes and pulses. The connection is taken from the pool when first needed, and its settings are restored
+// before it goes back.
 package session
 
 import (
@@ -18,12 +19,12 @@ import (
 const (
 	timeout      = 5 * time.Second        // for one turn on the session, and for connecting
 	leaveTimeout = 500 * time.Millisecond // for giving the connection back, or ending it
-	idle         = 30 * time.Second       // without use, after which the connection is given back
+	idle         = 30 * time.Second       // without use: then the connection is given back
 )
 
 var errClosed = errors.New("the session is closed")
 
-// Session is one user's handle on the session of a pool.
+// Session is one user's handle on the session of a pool. It is safe for concurrent use, but for what is to be used within Do.
 type Session struct {
 	*shared
 	close  sync.Once
@@ -33,13 +34,15 @@ type Session struct {
 // shared is the session of one pool, for all its users.
 type shared struct {
 	db   *sql.DB
-	refs int // under registry's lock
+	refs int // how many handles are open; under registry's lock
 
-	turn   chan struct{}         // holds one while somebody has the turn; a channel, so that waiting for it can be given up
+	// A mutex, of conn, who, found, Locks and panicked: full while somebody has the turn. It is a channel, so that waiting for
+	// it can be given up.
+	turn   chan struct{}
 	conn   *sql.Conn             // nil: there is none at the moment
 	who    store.Backend         // the server process behind conn
-	found  store.SessionSettings // to be restored
-	pooled atomic.Bool
+	found  store.SessionSettings // to be restored; zero: no setting was changed
+	pooled atomic.Bool           // see Pooled
 
 	// Locks is how many locks on keys are held on the connection, of all caches. To be used within Do.
 	Locks int
@@ -70,7 +73,8 @@ func Open(db *sql.DB) *Session {
 	return &Session{shared: s}
 }
 
-// Close ends the handle; the last one gives the connection back.
+// Close ends the handle: later calls of Do fail. The last handle of a pool waits for its turn and gives the connection back.
+// Locks that a handle leaves behind stay until then.
 func (s *Session) Close() error {
 	s.close.Do(func() {
 		s.closed.Store(true)
@@ -91,7 +95,8 @@ func (s *Session) Close() error {
 	return nil
 }
 
-// Renew closes the connection for good: it may lead to another server than new ones would. Locks on it are lost.
+// Renew closes the connection for good: it may lead to another server than a new one would. The locks on it are lost. The next
+// Do opens a new connection.
 func (s *Session) Renew(ctx context.Context) {
 	select {
 	case s.turn <- struct{}{}:
@@ -115,20 +120,23 @@ func (s *Session) Keep() (release func()) {
 	})
 }
 
-// FoundPooled says that a statement within Do was answered by another backend than the session's.
+// FoundPooled records that a statement within Do was answered by another backend than the session's: from now on Pooled says true.
 func (s *Session) FoundPooled() { s.pooled.Store(true) }
 
-// PID is the session's backend. To be asked within Do.
+// PID is the process ID of the session's backend. To be asked within Do.
 func (s *Session) PID() int32 { return s.who.Pid }
 
-// MaxLocks is max_locks_per_transaction of the server. To be asked within Do.
+// MaxLocks is max_locks_per_transaction of the server, 0 if connecting found a pooler. To be asked within Do.
 func (s *Session) MaxLocks() int { return int(s.found.MaxLocks) }
 
-// Do runs f alone on the session, connecting first if need be. It waits for its turn and for a connection until ctx
-// ends; f gets a context of its own, because a driver closes a connection whose statement is cut off, and everybody's
-// locks with it. After an error of the connection, or a statement cut off, the connection is closed for good. If it had
-// died since its last use, and the server did not do the statement, f is called once more on a new one. A driver that panics in f is an
-// error of the connection.
+// Do runs f while nobody else uses the session. It connects first if there is no connection.
+//
+// Do waits for its turn and for a connection until ctx ends. f gets a context of its own: a driver closes a connection whose
+// statement is canceled, and the locks of all users are lost with it.
+//
+// After an error of the connection, a panic of the driver, or a statement that was canceled, Do closes the connection for good. If
+// the connection was not opened by this Do, and the error says that the server did not do the statement, Do calls f once more on a
+// new connection.
 func (s *Session) Do(ctx context.Context, f func(ctx context.Context, conn *sql.Conn) error) error {
 	select {
 	case s.turn <- struct{}{}:
@@ -162,7 +170,7 @@ func (s *Session) Do(ctx context.Context, f func(ctx context.Context, conn *sql.
 	}
 }
 
-// call calls f. broken says that the connection can't be used any more.
+// call calls f, for at most timeout. broken says that the connection can't be used any more.
 func (s *shared) call(ctx context.Context, f func(ctx context.Context, conn *sql.Conn) error) (err error, broken bool) { //nolint:staticcheck // the error is f's answer
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
@@ -172,7 +180,7 @@ func (s *shared) call(ctx context.Context, f func(ctx context.Context, conn *sql
 	return err, broken
 }
 
-// used begins the time that the session may be idle.
+// used restarts the idle timer, unless the session is kept.
 func (s *shared) used() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

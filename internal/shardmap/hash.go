@@ -11,9 +11,9 @@ const (
 	prime5 uint64 = 0x27D4EB2F165667C5
 )
 
-// Hash is XXH64 of s, whose seed is the hash of what comes before s, 0 for nothing. The hash of a key is Hash(Hash(0, namespace), name),
-// or Hash(0, name) for one without a namespace, so a view hashes its namespace once. It does not allocate, and is the same on every
-// architecture.
+// Hash returns the XXH64 of s, with before as its seed. before is the hash of the part of the key that precedes s, and 0 if s is the
+// first part. The hash of a key is Hash(Hash(0, namespace), name), or Hash(0, name) for a key without a namespace, so a view
+// hashes its namespace once. Hash does not allocate, and is the same on every architecture.
 //
 // XXH64 is by Yann Collet: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md specifies it.
 func Hash(before uint64, s string) uint64 {
@@ -51,6 +51,7 @@ func round(lane, input uint64) uint64 { return bits.RotateLeft64(lane+input*prim
 
 func merge(h, lane uint64) uint64 { return (h^round(0, lane))*prime1 + prime4 }
 
+// load64 and load32 read the first bytes of s in little-endian order. The first line of each spares the bounds checks after it.
 func load64(s string) uint64 {
 	_ = s[7]
 	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |

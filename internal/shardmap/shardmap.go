@@ -1,7 +1,7 @@
-// Package shardmap says which shard a key belongs to. It is the same in every process and every release: servers have recorded maps
-// that were made by it, so nothing of it may change but with another version.
+// Package shardmap says which shard a key belongs to. Every process and every release must give the same answer, because servers
+// keep recorded maps: a change of how keys are spread needs another version.
 //
-// A key is hashed to one of 16,384 slots, by XXH64. Each slot belongs to the shard whose name has the highest score for it
+// XXH64 hashes a key to one of 16,384 slots. Each slot belongs to the shard whose name has the highest score for that slot
 // (rendezvous hashing), so a shard that is added takes slots from all others and moves none between them.
 package shardmap
 
@@ -21,19 +21,20 @@ const (
 	slotBits = 14
 )
 
-// None is the owner of slots whose shard is not among those known.
+// None is the number of an owner that the maker of a Table does not know.
 const None uint8 = 255
 
-// Table has the number of the owner of each slot.
+// Table has the number of the owner of each slot. What a number means is up to the caller of Build.
 type Table [Slots]uint8
 
-// Of returns the owner of a key, given its Hash.
+// Of returns the number of the owner of a key, given the key's Hash.
 func (t *Table) Of(hash uint64) uint8 { return t[Slot(hash)] }
 
-// Slot returns the slot of a key, given its Hash.
+// Slot returns the slot of a key, given the key's Hash.
 func Slot(hash uint64) uint64 { return hash >> (64 - slotBits) }
 
-// Build returns who of owners has each slot. known says which number each owner has in the table.
+// Build returns the Table of the shards named owners, in which an owner has the number that known returns for its name. The order of
+// owners does not matter. There must be at least one: without owners each slot has the number 0, not None.
 func Build(owners []string, known func(name string) uint8) *Table {
 	t := &Table{}
 	seeds, numbers := make([]uint64, len(owners)), make([]uint8, len(owners))
@@ -62,16 +63,16 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// version begins a recorded map, so that a release which spreads keys in another way refuses it.
+// version begins a recorded map, so that a release which spreads keys in another way refuses that map.
 const version = "v1:"
 
-// Text is how a map is recorded: equal texts spread keys equally.
+// Text returns a map of names as it is recorded. Maps of equal texts spread keys equally.
 func Text(names []string) string {
 	sorted := slices.Sorted(slices.Values(names))
 	return version + strings.Join(sorted, ",")
 }
 
-// Parse returns the names of a recorded map.
+// Parse returns the names of a recorded map, or an error if this release can't use it.
 func Parse(text string) ([]string, error) {
 	list, ok := strings.CutPrefix(text, version)
 	if !ok {
@@ -81,7 +82,7 @@ func Parse(text string) ([]string, error) {
 	return names, Check(names)
 }
 
-// Check says what is wrong with the names of a map.
+// Check returns an error if names can't be the shards of a map.
 func Check(names []string) error {
 	if len(names) == 0 {
 		return errors.New("a map needs at least one shard")
@@ -100,7 +101,7 @@ func Check(names []string) error {
 	return nil
 }
 
-// CheckName says what is wrong with a shard's name.
+// CheckName returns an error if name can't be the name of a shard.
 func CheckName(name string) error {
 	bad := strings.IndexFunc(name, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-' || r == '.')
