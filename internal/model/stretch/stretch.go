@@ -114,6 +114,7 @@ func (a algorithm) Next(s *state, emit func(string, state)) {
 		n.dead = true
 		emit("A dies", n)
 	}
+	// Time stands still while somebody has to flush, or a message has to arrive.
 	if !flushes && !takesOver && s.message < delay {
 		n := *s
 		n.since = min(s.since+1, most)
