@@ -18,10 +18,10 @@
 package unnotified
 
 const (
-	window   = 2 // ticks after which a change is due
-	patience = 3 // how old the oldest change must be for A to flush
-	delay    = 1 // of the question, and of the answer, at most
-	bound    = window + patience + 4*delay
+	window   = 2                           // ticks after which a change is due
+	patience = 3                           // how old the oldest change must be for A to flush
+	delay    = 1                           // of the question, and of the answer, at most
+	bound    = window + patience + 4*delay // ticks in which A's change is published
 )
 
 // none is the age of what is not there.
