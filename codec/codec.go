@@ -1,14 +1,14 @@
 // Package codec turns values into bytes and back.
 //
 // A Cache has one Codec and a typed view may have another. The codec's name is stored with every row, so bytes that
-// another codec wrote are a miss, never a wrong value. JSON and Gob need only the standard library; package
-// codec/msgpack is the only one that imports a MessagePack library.
+// another codec wrote are a miss, never a wrong value, unless the codec is a Reader that can decode them. JSON and Gob need
+// only the standard library; package codec/msgpack is the only one that imports a MessagePack library.
 package codec
 
 import "github.com/pgcache/go/codec/internal/safe"
 
 // PlainError is an error of a Codec whose text says what is wrong and nothing of the value, so that a Cache may return and log it.
-// Of other errors of a codec, whose text may quote the value, a Cache shows the kind alone.
+// The text of a codec's other errors may quote the value: a Cache replaces it by what kind of error it was.
 type PlainError = safe.PlainError
 
 // A Codec turns a value into bytes and back. Its methods must be safe for concurrent use, must not keep v or data
@@ -28,9 +28,9 @@ type Codec interface {
 	Unmarshal(data []byte, v any) error
 }
 
-// A KeyedCodec is a Codec that binds the bytes to the key of the row that holds them. A Cache calls its two methods
-// instead of Marshal and Unmarshal, and the same is asked of them. key is the row's whole key, with the namespace. A codec that wraps
-// another one passes the key on with Marshal and Unmarshal of this package.
+// A KeyedCodec is a Codec that binds the bytes to the key of the row that holds them. A Cache calls MarshalKeyed and
+// UnmarshalKeyed instead of Marshal and Unmarshal; they must do what Codec asks of those. key is the row's whole key, with the
+// namespace. A codec that wraps another one passes the key on with the functions Marshal and Unmarshal of this package.
 type KeyedCodec interface {
 	Codec
 
@@ -48,7 +48,7 @@ type Reader interface {
 	Codec
 
 	// ReaderOf returns the codec that decodes bytes written under name, or nil if there is none. It must not return a
-	// codec that accepts less safe bytes than its own: one that authenticates accepts no plain ones.
+	// codec with weaker checks than its own: a codec that authenticates its bytes returns none for bytes that are not authenticated.
 	ReaderOf(name string) Codec
 }
 
@@ -68,8 +68,8 @@ func Unmarshal(c Codec, key string, data []byte, v any) error {
 	return c.Unmarshal(data, v)
 }
 
-// ReaderOf returns the codec that c decodes bytes written under name with: c itself, the one that c names if it is a
-// Reader, or nil.
+// ReaderOf returns the codec that decodes bytes written under name: c itself if that is its name, else what c's ReaderOf
+// returns if c is a Reader, else nil.
 func ReaderOf(c Codec, name string) Codec {
 	if c.Name() == name {
 		return c

@@ -24,7 +24,8 @@ func (p *panicky) GobDecode(data []byte) error { panic(errBroken) }
 
 type calm struct{ X int }
 
-// text encodes as a string in JSON and as bytes of its own in gob, both of which panicky accepts and calm does not.
+// text encodes as a string in JSON and as bytes of its own in gob. panicky can be decoded from both, so that its methods are
+// called; calm cannot.
 type text struct{}
 
 func (text) MarshalJSON() ([]byte, error) { return []byte(`"x"`), nil }

@@ -20,13 +20,13 @@ import (
 //   - A nil pointer, slice, map or interface can be stored and decodes to the zero value. Inside a value, gob does not
 //     distinguish a nil slice or map from an empty one, nor a nil pointer from a pointer to a zero value, and a nil pointer as
 //     an element of a slice, array or map is an error.
-//   - A type that hides in an interface inside the value must be announced with gob.Register, in the program that
+//   - A type that is only found in an interface inside the value must be registered with gob.Register, in the program that
 //     writes and in the one that reads. A value cannot be decoded into an any, unless a pointer to an any was encoded.
 //   - Times keep their offset from UTC but not the name of their zone. Unexported fields, channels and functions are
 //     left out of structs.
 //
-// The checksum is there because gob trusts its input: one flipped bit in the length of a map can ask for more memory
-// than there is. It finds damage, not malice: who can write to the cache's table can forge it.
+// The checksum is there because gob trusts its input: one flipped bit in the length of a map can make it ask for more
+// memory than there is. It detects damage but no attack: whoever can write to the cache's table can write a checksum that matches.
 type Gob struct{}
 
 const (
@@ -100,7 +100,8 @@ func (Gob) Unmarshal(data []byte, v any) (err error) {
 	return nil
 }
 
-// isNil reports whether v leads to nil, which gob panics on or does not distinguish from an empty value.
+// isNil reports whether v is nil or a chain of pointers and interfaces that ends in nil. gob panics on such a value or does not
+// distinguish it from an empty one.
 func isNil(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.Invalid:

@@ -43,7 +43,7 @@ func TestGobInterfaces(t *testing.T) {
 		t.Error("a type that was never registered went into an interface")
 	}
 
-	// Into an any goes only what was an any.
+	// A value decodes into an any only if it was encoded as an any.
 	var target any
 	if data, err = (codec.Gob{}).Marshal("text"); err != nil {
 		t.Fatal(err)
@@ -60,7 +60,7 @@ func TestGobInterfaces(t *testing.T) {
 	}
 }
 
-// gob itself reads one flipped bit in the length of a map as an order for gigabytes of memory.
+// Without the checksum, one flipped bit in the length of a map can make gob allocate gigabytes.
 func TestGobNoticesEveryChange(t *testing.T) {
 	t.Parallel()
 	data, err := codec.Gob{}.Marshal(map[string]int{"a": 1, "b": 2})

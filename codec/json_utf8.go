@@ -8,12 +8,12 @@ import (
 	"unicode/utf8"
 )
 
-// errNotUTF8 is the error of a value that JSON can't hold. encoding/json would write U+FFFD for what is not UTF-8, so that
-// another value would come back than was stored, and say nothing.
+// errNotUTF8 is the error of a value that JSON can't hold. encoding/json writes U+FFFD for bytes that are not UTF-8
+// and returns no error, so another value would come back than was stored.
 const errNotUTF8 = PlainError("a string in it is not valid UTF-8, which JSON cannot hold: use []byte, or another codec")
 
-// replaced is what encoding/json writes for bytes that are not UTF-8: the escape \ufffd, while it writes a U+FFFD that is in the
-// string itself as it is. It is asked, as GOEXPERIMENT=jsonv2 may write another.
+// replaced is what encoding/json writes for bytes that are not UTF-8: the escape \ufffd. It does not escape a U+FFFD that the
+// string itself has. The variable is computed because encoding/json may write something else with GOEXPERIMENT=jsonv2.
 var replaced = func() []byte {
 	data, _ := json.Marshal("\xff")
 	return bytes.Trim(data, `"`)
@@ -24,8 +24,8 @@ var (
 	textMarshaler = reflect.TypeFor[encoding.TextMarshaler]()
 )
 
-// hasBadString says that v, a value that encoding/json has encoded and so has an end, has a string in it that is not UTF-8.
-// It does not look into types with a MarshalJSON of their own.
+// hasBadString says whether v has a string in it that is not UTF-8. encoding/json must have encoded v before: then v does not
+// contain itself, and the recursion ends. hasBadString does not look into types with a MarshalJSON of their own.
 func hasBadString(v reflect.Value) bool {
 	if !v.IsValid() || encodesItself(v, jsonMarshaler) {
 		return false
@@ -78,13 +78,13 @@ func hasBadKey(key reflect.Value) bool {
 	return encodesItself(key, textMarshaler) && hasBadText(key)
 }
 
-// isBase64 says that encoding/json writes a slice of type t as base64: its elements are bytes without a method of their own.
+// isBase64 says whether encoding/json writes a slice of type t as base64: its elements are bytes without a method of their own.
 func isBase64(t reflect.Type) bool {
 	pointer := reflect.PointerTo(t.Elem())
 	return t.Elem().Kind() == reflect.Uint8 && !pointer.Implements(jsonMarshaler) && !pointer.Implements(textMarshaler)
 }
 
-// encodesItself says that encoding/json calls a method of v.
+// encodesItself says whether encoding/json encodes v by calling its method of the interface type method.
 func encodesItself(v reflect.Value, method reflect.Type) bool {
 	return v.Kind() != reflect.Interface && (v.Type().Implements(method) || v.CanAddr() && reflect.PointerTo(v.Type()).Implements(method))
 }

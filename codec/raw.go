@@ -16,6 +16,7 @@ import (
 //     the string itself in memory: its hits copy nothing.
 type Raw struct{}
 
+// errRaw is the error of a value or a destination of another type.
 const errRaw = PlainError("want []byte, string, or a type made of one of them; use another codec for this type")
 
 // Name returns "raw".
@@ -76,6 +77,7 @@ func (Raw) Unmarshal(data []byte, v any) (err error) {
 	return nil
 }
 
+// isRaw says whether t is a string, a []byte, or a type whose underlying type is one of them.
 func isRaw(t reflect.Type) bool {
 	return t.Kind() == reflect.String || t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8
 }

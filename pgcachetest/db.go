@@ -14,8 +14,8 @@ import (
 const maxConns = 20
 
 // DSN returns a connection string, for any driver, that leads to an empty schema: search_path names it, so tables that are
-// created without a schema lie in it. It is dropped when the test ends. Pools that are opened with one DSN are those of several
-// processes of one service.
+// created without a schema lie in it. The schema is dropped when the test ends. Several pools that are opened with the same DSN
+// stand for several processes of one service.
 //
 // The server is the one that the environment variable PGCACHE_DSN names (a URL or key=value pairs); else one that is
 // started for this test binary, from server binaries on this machine (the folder in PGCACHE_PG_BIN, or the usual places) or

@@ -19,14 +19,14 @@ var ErrFault = errors.New("pgcachetest: a fault was switched on")
 // Faults makes a pool fail. Its methods are safe for concurrent use. One fault is on at a time: each method ends the one before.
 type Faults struct {
 	mu      sync.Mutex
-	err     error            // what every statement fails with; nil: they are sent
-	stalled chan struct{}    // closed by the end of a Stall; nil: there is none
+	err     error            // what every statement fails with; nil: statements are sent
+	stalled chan struct{}    // closed when the Stall ends; nil: there is none
 	down    bool             // new connections are refused
 	sockets map[*socket]bool // the open ones
 }
 
 // Fail makes every statement and every new connection fail with err, until Mend; nothing is sent. nil means ErrFault. A
-// *pgconn.PgError is an answer of the server, such as that it is read-only. A listener that is connected stays so.
+// *pgconn.PgError looks like an answer of the server, such as that it is read-only. A listener that is connected stays so.
 func (f *Faults) Fail(err error) {
 	if err == nil {
 		err = ErrFault
@@ -52,7 +52,7 @@ func (f *Faults) Down() {
 // Mend ends every fault. Caches need a moment to notice: wait with their Ready.
 func (f *Faults) Mend() { f.set(func() {}) }
 
-// set ends the fault that there is, and calls begin, which may begin another, with the mutex held.
+// set ends the current fault and calls begin, which may begin another, with the mutex held.
 func (f *Faults) set(begin func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -80,7 +80,7 @@ func (f *Faults) pass(ctx context.Context) error {
 	}
 }
 
-// openWithFaults returns a pool that is closed when the test ends.
+// openWithFaults returns a pool, which is closed when the test ends, and its Faults.
 func openWithFaults(t TB, dsn string) (*sql.DB, *Faults) {
 	t.Helper()
 	f := &Faults{sockets: map[*socket]bool{}}
@@ -117,8 +117,8 @@ func (f *Faults) add(s *socket) bool {
 	return !f.down
 }
 
-// socket takes itself out of Faults.sockets when it is closed. If Down has closed it, another Close returns no error: the pool's Close, which
-// calls it, would return that error.
+// socket takes itself out of Faults.sockets when it is closed. If Down has closed it, another Close returns no error: the pool's
+// Close, which calls it, would return that error.
 type socket struct {
 	net.Conn
 	f *Faults
@@ -152,8 +152,8 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	return &conn{inner.(*pgxConn), c.f}, nil
 }
 
-// pgxConn is pgx's connection. The name keeps conn from having a field Conn, which would hide the method Conn by which a listener finds the
-// pgx connection.
+// pgxConn is pgx's connection. If conn embedded stdlib.Conn it had a field Conn, which would hide the method Conn by which a
+// listener finds the pgx connection.
 type pgxConn = stdlib.Conn
 
 // conn lets statements pass unless there is a fault.
@@ -205,6 +205,7 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	return &tx{inner, ctx, c.f}, nil
 }
 
+// stmt lets a prepared statement pass unless there is a fault.
 type stmt struct {
 	*stdlib.Stmt
 	f *Faults
@@ -224,7 +225,7 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	return s.Stmt.ExecContext(ctx, args)
 }
 
-// tx may always be rolled back.
+// tx commits unless there is a fault. Its Rollback is not stopped by faults.
 type tx struct {
 	driver.Tx
 	ctx context.Context

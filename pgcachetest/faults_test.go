@@ -14,7 +14,7 @@ import (
 	"github.com/pgcache/go/pgcachetest"
 )
 
-// statements are all ways to send one.
+// statements returns all ways to send a statement.
 func statements(t *testing.T, db *sql.DB) map[string]func(ctx context.Context) error {
 	t.Helper()
 	prepared, err := db.PrepareContext(t.Context(), "SELECT 1")

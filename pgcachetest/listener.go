@@ -11,7 +11,8 @@ import (
 // ErrStopped is why a cache's listener is down after Stop.
 var ErrStopped = errors.New("pgcachetest: the listener was stopped")
 
-// NoListener as Options.Listener gives New and Nodes caches without one: they keep nothing in memory, unless LocalTTL is set.
+// NoListener as Options.Listener makes New and Nodes return caches without a listener: they keep nothing in memory, unless
+// LocalTTL is set.
 var NoListener pgcache.Listener = noListener{}
 
 type noListener struct{}
@@ -69,7 +70,8 @@ func (l *Listener) Start() {
 	}
 }
 
-// begin registers a run that Stop ends with cancel. While the listener is stopped it returns no run, and what Start will close.
+// begin registers a run that Stop ends with cancel. While the listener is stopped it returns no run, but the channel that Start
+// will close.
 func (l *Listener) begin(cancel context.CancelFunc) (*run, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -81,7 +83,7 @@ func (l *Listener) begin(cancel context.CancelFunc) (*run, <-chan struct{}) {
 	return r, nil
 }
 
-// end says that the cache has noticed the end of r.
+// end lets a Stop that waits for r go on. It is called when the cache has noticed the end of r.
 func (l *Listener) end(r *run) {
 	l.mu.Lock()
 	delete(l.runs, r)

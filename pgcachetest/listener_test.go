@@ -14,7 +14,7 @@ import (
 	"github.com/pgcache/go/pgcachetest"
 )
 
-// While it is not stopped nobody notices that it is there.
+// A Listener that is not stopped passes the tests of the listener inside it.
 func TestListener(t *testing.T) {
 	listenertest.Test(t, func(_ testing.TB, dsn string, cfg listener.Config) pgcache.Listener {
 		return pgcachetest.NewListener(listener.New(pgxdriver.DialDSN(dsn), cfg))
@@ -59,7 +59,7 @@ func TestStoppedListener(t *testing.T) {
 	}
 }
 
-// late delivers late, and ends late. Each cache has a connection of its own, so that one may be later than another.
+// late is a Listener that delivers late and ends late. Each cache has a connection of its own, so that one may be later than another.
 type late struct{ connect func() pgcache.Listener }
 
 func newLate(t *testing.T) late {

@@ -24,7 +24,7 @@ const waitLimit = 30 * time.Second
 type Node struct {
 	*pgcache.Cache
 	DB       *sql.DB   // its pool
-	Faults   *Faults   // of the pool
+	Faults   *Faults   // of the pool, and of the listener's connection if Options.Listener was nil
 	Listener *Listener // nil with NoListener
 }
 
@@ -89,7 +89,7 @@ func newNode(t TB, dsn string, o pgcache.Options) *Node {
 	known.add(node.Cache)
 	t.Cleanup(func() {
 		known.remove(node.Cache)
-		node.Faults.Mend() // or Close would wait for what is stalled
+		node.Faults.Mend() // else Close would wait for stalled statements
 		if err := node.Close(); err != nil {
 			t.Errorf("pgcachetest: closing a cache: %v", err)
 		}
@@ -147,7 +147,7 @@ func logTo(t TB) *slog.Logger {
 	}}))
 }
 
-// testLog writes to the log of a test. After its end that would be a panic.
+// testLog writes to the log of a test until the test ends. After that it drops what it gets, as writing would panic.
 type testLog struct {
 	mu sync.Mutex
 	t  TB

@@ -7,9 +7,9 @@ import (
 	"github.com/pgcache/go/pgcache"
 )
 
-// Sync waits until the caches answer with nothing older than what was committed before the call, whoever committed it. Call it instead of
-// sleeping, or of asking again and again. A cache need not be one of New's. One without a listener receives no changes: it
-// forgets what it holds.
+// Sync waits until the caches answer with nothing older than what was committed before the call, whoever committed it. Call it
+// instead of sleeping, or of asking again and again. A cache need not be one of New's. One without a listener receives no changes:
+// it forgets what it holds.
 func Sync(t TB, caches ...*pgcache.Cache) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)

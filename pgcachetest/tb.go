@@ -20,8 +20,8 @@ type TB interface {
 	Fatalf(format string, args ...any)
 }
 
-// Main returns m, a *testing.M, whose Run also stops the throw-away server. Without it the server ends with the process; it
-// is needed where leaks are looked for:
+// Main returns m, a *testing.M, whose Run also stops the throw-away server. Without Main the server
+// ends with the process. Main is needed where tests look for leaked goroutines:
 //
 //	func TestMain(m *testing.M) { goleak.VerifyTestMain(pgcachetest.Main(m)) }
 func Main(m interface{ Run() int }) interface{ Run() int } { return tests{m} }
@@ -37,8 +37,8 @@ func (t tests) Run() int {
 	return code
 }
 
-// Do calls f as a test, in an Example or a program that has no test at hand: what f gave to Cleanup is done when Do returns,
-// and its failures are the error.
+// Do calls f with a TB of its own, for an Example or a program that has no test. When f has ended Do calls what was given to
+// Cleanup. It returns the failures as an error.
 func Do(f func(t TB)) error {
 	p := &program{}
 	p.call(func() { f(p) })
@@ -48,7 +48,7 @@ func Do(f func(t TB)) error {
 	return errors.Join(p.failed...)
 }
 
-// program is the test of Do.
+// program is the TB that Do gives to f.
 type program struct {
 	mu      sync.Mutex
 	failed  []error
@@ -58,7 +58,7 @@ type program struct {
 // fatal is what Fatalf panics with: the panic ends the function that call has called.
 type fatal struct{}
 
-// call calls f, which Fatalf may end.
+// call calls f and returns when f has returned or Fatalf has ended it.
 func (p *program) call(f func()) {
 	defer func() {
 		if r := recover(); r != nil && r != (fatal{}) {

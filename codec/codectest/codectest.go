@@ -98,6 +98,7 @@ func testNil(t *testing.T, c codec.Codec) {
 	}
 }
 
+// isNil checks that data, the bytes of the nil value v, decode to the zero value of T.
 func isNil[T any](t *testing.T, c codec.Codec, v any, data []byte) {
 	t.Helper()
 	var got, zero T
@@ -125,7 +126,7 @@ func testFloats(t *testing.T, c codec.Codec) {
 	}
 }
 
-// testAny decodes into an any, which a codec may refuse. What comes back is up to the codec, but it is not nothing.
+// testAny decodes into an any. A codec may refuse that with an error, and may decode to any type, but not to nil.
 func testAny(t *testing.T, c codec.Codec) {
 	for _, s := range samples() {
 		var got any
@@ -148,7 +149,7 @@ func testAliasing(t *testing.T, c codec.Codec) {
 			t.Errorf("%s: the bytes changed while other values were encoded", s.name)
 		}
 
-		// They are the caller's, to their capacity.
+		// The caller owns the bytes up to their capacity.
 		scribble(data[:cap(data)])
 		again := marshal(t, c, s.value)
 		got, err := s.decode(c, again)
@@ -156,14 +157,14 @@ func testAliasing(t *testing.T, c codec.Codec) {
 			t.Errorf("%s: scribbling on the bytes changed the next ones: %v\n%s", s.name, err, diff)
 		}
 
-		// A decoded value has nothing of the bytes.
+		// A decoded value shares no memory with the bytes.
 		scribble(again[:cap(again)])
 		if diff := diff(s.value, got); diff != "" {
 			t.Errorf("%s: scribbling on the bytes changed the decoded value:\n%s", s.name, diff)
 		}
 	}
 
-	// Neither value has anything of the bytes that are between them.
+	// Neither the value that was encoded nor the decoded one shares memory with the bytes.
 	put, got := aPurchase(), purchase{}
 	data := marshal(t, c, put)
 	before := bytes.Clone(data)

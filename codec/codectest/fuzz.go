@@ -13,7 +13,7 @@ import (
 )
 
 // Fuzz feeds arbitrary bytes to c's Unmarshal, to be decoded into types of all kinds and into those of more. No bytes
-// may make it panic. Bytes that are a value must come to rest: the value encodes, and from then on it comes back equal.
+// may make it panic. Bytes that are a value must become stable: the value can be encoded again, and after that it comes back equal.
 func Fuzz(f *testing.F, c codec.Codec, more ...reflect.Type) {
 	for _, s := range samples() {
 		data, err := c.Marshal(s.value)

@@ -24,8 +24,8 @@ func testTrailing(t *testing.T, c codec.Codec) {
 	}
 }
 
-// testDamaged cuts values off at every length and flips bits of every byte. A codec may find a value in that; what it
-// must not do is panic, hang or eat the memory, which the test run notices by itself.
+// testDamaged cuts values off at every length and flips bits of every byte. A codec may decode a value from
+// that. It must not panic, hang or exhaust the memory; each of these ends the test run without a check here.
 func testDamaged(t *testing.T, c codec.Codec) {
 	all := samples()
 	damaged := func(data []byte) {

@@ -37,13 +37,13 @@ type Origin struct {
 	Country string
 }
 
-// money lies in a field, in slices and behind pointers.
+// money is used as a field, in slices and behind pointers.
 type money struct {
 	Units    int64
 	Currency string
 }
 
-// line is one of many.
+// line is an element of a slice of structs.
 type line struct {
 	Product string
 	Count   uint16

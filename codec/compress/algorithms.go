@@ -14,8 +14,8 @@ const defaultAlgorithm = asS2
 // Zstd compresses with zstd instead of s2: smaller rows, slower in both directions. Every Codec reads both.
 func Zstd() Option { return func(c *Codec) { c.algorithm = asZstd } }
 
-// The zstd coders are pools themselves: EncodeAll and DecodeAll take a worker of as many as there are processors. They are
-// made when first used, as each worker keeps its tables.
+// One zstd encoder and one decoder serve all goroutines: EncodeAll and DecodeAll each take one of as many workers as there are
+// processors. They are made when first used, because their workers keep memory.
 var (
 	zstdEncoder = sync.OnceValue(func() *zstd.Encoder {
 		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true))
@@ -39,7 +39,8 @@ var (
 // pooledSize is the largest scratch buffer that is kept.
 const pooledSize = 256 << 10
 
-// withScratch returns a copy of what pack appends to or makes of a pooled buffer.
+// withScratch calls pack with a buffer from the pool and returns a copy of what pack returns. What pack returns goes to the
+// pool: the same buffer or a larger one.
 func withScratch(pack func(buffer []byte) []byte) []byte {
 	buffer := scratch.Get().(*[]byte)
 	*buffer = pack(*buffer)

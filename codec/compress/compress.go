@@ -1,4 +1,5 @@
-// Package compress makes the values of another codec smaller: with s2, or with zstd where Zstd is given.
+// Package compress makes the values of another codec smaller: with s2, an extension of Snappy, or with zstd where the option
+// Zstd is given.
 package compress
 
 import (
@@ -31,7 +32,7 @@ const (
 	asS2     byte = 1 // an s2 block, which begins with its decoded size
 	asZstd   byte = 2 // the decoded size as a uvarint, and a zstd frame
 	suffix        = ".z"
-	smallest      = 64 // bytes, below which nothing is ever saved
+	smallest      = 64 // bytes: compressing less saves nothing
 )
 
 const (
@@ -48,7 +49,7 @@ func Above(bytes int) Option { return func(c *Codec) { c.above = max(bytes, smal
 
 // MaxBytes bounds what a value may decompress to, so that a forged row cannot exhaust the memory. Values above it are
 // refused when they are written, too. The default is 8 MiB, as for pgcache.Options.MaxValueBytes, which bounds the
-// compressed size: whoever raises that raises this. What is not above 0 means the default.
+// compressed size: if you raise that, raise this too. 0 or less means the default.
 func MaxBytes(bytes int) Option {
 	return func(c *Codec) {
 		if c.max = bytes; bytes <= 0 {
@@ -59,7 +60,7 @@ func MaxBytes(bytes int) Option {
 
 // New returns a codec that compresses what inner writes, if it is above a size and if that saves something. Its name is
 // inner's and ".z". It also reads the rows that inner itself wrote, so a program can switch from inner to New(inner) and
-// keep its cache. It can't switch back: to inner, the compressed rows are misses.
+// keep its cache. It can't switch back: inner cannot read the compressed rows, so they are misses.
 func New(inner codec.Codec, opts ...Option) *Codec {
 	c := &Codec{inner: inner, algorithm: defaultAlgorithm, above: defaultAbove, max: defaultMax}
 	if inner != nil && inner.Name() != "" {
@@ -115,7 +116,7 @@ func (c *Codec) UnmarshalKeyed(key string, data []byte, v any) error {
 	return codec.Unmarshal(c.inner, key, data, v)
 }
 
-// ReaderOf returns the inner codec for its own rows, and what the inner codec reads, compressed or not.
+// ReaderOf returns a codec for the rows that the inner codec wrote or can read, and for the same rows compressed.
 func (c *Codec) ReaderOf(name string) codec.Codec {
 	if r := codec.ReaderOf(c.inner, name); r != nil {
 		return r
@@ -133,6 +134,7 @@ func (c *Codec) ReaderOf(name string) codec.Codec {
 	return &other
 }
 
+// pack returns the header byte and data, compressed if data is large enough and that does not make it longer.
 func (c *Codec) pack(data []byte) ([]byte, error) {
 	if len(data) > c.max {
 		return nil, c.refuse("the value has %d bytes, more than the %d of compress.MaxBytes", len(data), c.max)
@@ -153,7 +155,7 @@ func (c *Codec) pack(data []byte) ([]byte, error) {
 
 const damaged = "the compressed bytes are damaged"
 
-// refuse is an error whose text a cache shows: it has sizes in it and nothing of the value.
+// refuse returns an error whose text a Cache may show, as it has sizes in it and nothing of the value.
 func (c *Codec) refuse(format string, args ...any) error {
 	return fmt.Errorf("pgcache: codec %s: %w", c.name, codec.PlainError(fmt.Sprintf(format, args...)))
 }

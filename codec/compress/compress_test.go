@@ -35,7 +35,7 @@ func TestCodec(t *testing.T) {
 
 func FuzzCodec(f *testing.F) { codectest.Fuzz(f, compress.New(codec.JSON{}, compress.Above(0))) }
 
-// Bytes that claim or make more than MaxBytes are refused before the memory is asked for.
+// Bytes that claim or decompress to more than MaxBytes are refused without allocating that much.
 func TestBomb(t *testing.T) {
 	huge := make([]byte, 64<<20)
 	w, err := zstd.NewWriter(nil)

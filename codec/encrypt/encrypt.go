@@ -1,5 +1,5 @@
-// Package encrypt keeps the values of another codec secret from whoever reads the cache's table, and unchanged by whoever
-// writes to it. Keys, tags, sizes and times of rows stay readable.
+// Package encrypt encrypts and authenticates the values of another codec: whoever reads the cache's table cannot read them, and
+// whoever writes to it cannot change them unnoticed. Keys, tags, sizes and times of rows stay readable.
 package encrypt
 
 import (
@@ -19,13 +19,13 @@ import (
 // Codec encrypts what another codec writes. It is safe for concurrent use. New makes one.
 //
 // Every value has a key of its own, derived from the Key's Secret with HKDF-SHA256 and half of a random 192-bit nonce; the
-// other half is the nonce of AES-256-GCM. So one Secret is good for 2^80 values: that two of them share a nonce then has
-// a probability below 2^-32. With the Secret itself as the key, the limit would be 2^32 values.
+// other half is the nonce of AES-256-GCM. So one Secret is good for 2^80 values: the probability that two of them share a nonce
+// is then below 2^-32. If the Secret itself were the key, the limit would be 2^32 values.
 //
-// The row's key, the name of the codec and the id of the Key are authenticated: bytes that were moved to another row do
+// The row's key, the name of the codec and the ID of the Key are authenticated: bytes that were moved to another row do
 // not decode. An older value of the same row does, if somebody puts it back.
 //
-// A value takes 42 bytes and the id more than with the inner codec.
+// A value takes 42 bytes and the length of the ID more than with the inner codec.
 type Codec struct {
 	inner   codec.Codec
 	name    string
@@ -33,8 +33,8 @@ type Codec struct {
 	ciphers map[string]cipherOfValue // by the ID of the key
 }
 
-// cipherOfValue returns the cipher of the one value that has this half of a nonce. The secret is inside the function, where no %v
-// finds it.
+// cipherOfValue returns the cipher for the one value whose nonce begins with these bytes. It is a closure so that the secret is
+// in no field, which %v would print.
 type cipherOfValue func(nonce []byte) (cipher.AEAD, error)
 
 var (
@@ -46,19 +46,19 @@ var (
 const (
 	version   byte = 1
 	nonceSize      = 24            // bytes
-	half           = nonceSize / 2 // the first derives the value's key, the second is the nonce of AES-GCM
+	half           = nonceSize / 2 // the first half derives the value's key, the second is the nonce of AES-GCM
 	tagSize        = 16            // of AES-GCM
 	maxID          = 64
 	suffix         = ".aes"
-	label          = "pgcache encrypt 1" // in all that is derived or authenticated, so that nothing else can stand for it
+	label          = "pgcache encrypt 1" // separates these keys and tags from those that other programs make with the Secret
 )
 
 // New returns a codec that encrypts what inner writes. The first of keys encrypts, all of them decrypt: to change keys, put
 // the new one first, and take the old one away when its rows have expired. A value of a key that is not there is a miss.
-// The name is inner's and ".aes". An inner codec that codec.Validate refuses, no key, two keys of one ID, and an ID or a Secret that is not
-// as Key says are errors.
+// The name is inner's and ".aes". An inner codec that codec.Validate refuses, no key, two keys of one ID, and an ID or a Secret
+// that is not as Key says are errors.
 //
-// The rows that inner itself wrote are misses, too: who can write to the table could otherwise forge them.
+// The rows that inner itself wrote are misses too: else whoever can write to the table could forge a value without a key.
 func New(inner codec.Codec, keys ...Key) (*Codec, error) {
 	if err := codec.Validate(inner); err != nil {
 		return nil, err
@@ -87,7 +87,7 @@ func New(inner codec.Codec, keys ...Key) (*Codec, error) {
 	return c, nil
 }
 
-// derive returns the ciphers of values under k. It copies what it needs of the Secret.
+// derive returns the function that makes the ciphers of values under k. It keeps nothing of the Secret's own memory.
 func (k Key) derive() (cipherOfValue, error) {
 	switch len(k.Secret) {
 	case 16, 24, 32:
@@ -111,8 +111,8 @@ func (k Key) derive() (cipherOfValue, error) {
 	}, nil
 }
 
-// Name returns the inner codec's name and ".aes". A nil Codec has none, and no cache accepts it: who overlooks the error
-// of New does not store plain values.
+// Name returns the inner codec's name and ".aes". The name of a nil Codec is empty, which no Cache accepts: a
+// program that overlooks the error of New does not store values in the clear.
 func (c *Codec) Name() string {
 	if c == nil {
 		return ""
@@ -159,7 +159,7 @@ const (
 	errUnknownKey   = codec.PlainError("encrypted with a key that New was not given")
 )
 
-// open returns the inner codec's bytes.
+// open checks and decrypts data of the row of key, and returns the inner codec's bytes.
 func (c *Codec) open(key string, data []byte) ([]byte, error) {
 	if len(data) < 2 || data[0] != version || len(data) < 2+int(data[1])+nonceSize {
 		return nil, errNotEncrypted
@@ -185,8 +185,8 @@ func (c *Codec) open(key string, data []byte) ([]byte, error) {
 	return text, nil
 }
 
-// bound is what is authenticated beside the value. Each part but the last has its length before it, so that no two
-// different sets of parts give the same bytes.
+// bound returns what is authenticated beside the value, the additional data of AES-GCM. It contains the
+// lengths of the header and the name, so that no two different sets of parts give the same bytes.
 func (c *Codec) bound(key string, header []byte) []byte {
 	b := make([]byte, 0, len(label)+len(header)+len(c.name)+len(key)+2*binary.MaxVarintLen64)
 	b = append(append(b, label...), header...) // the header has its own length in it
@@ -194,8 +194,8 @@ func (c *Codec) bound(key string, header []byte) []byte {
 	return append(b, key...)
 }
 
-// ReaderOf returns a codec for the encrypted rows of what the inner codec reads, such as those from before it was
-// compressed. Rows that are not encrypted have none.
+// ReaderOf returns a codec for the encrypted rows of the codecs that the inner codec can read: where that is a compress.Codec,
+// the rows that were encrypted before it was added. It returns nil for rows that are not encrypted.
 func (c *Codec) ReaderOf(name string) codec.Codec {
 	bare, ok := strings.CutSuffix(name, suffix)
 	if !ok {

@@ -105,7 +105,7 @@ func ExampleNew() {
 	// Output: json.z.aes <nil>
 }
 
-// isPlain says that a cache shows what err says.
+// isPlain says whether err has a codec.PlainError in it, whose text a Cache shows.
 func isPlain(err error) bool {
 	var plain codec.PlainError
 	return errors.As(err, &plain)

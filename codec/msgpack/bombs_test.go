@@ -39,7 +39,7 @@ func malformed() map[string][]byte {
 	}
 }
 
-// mistakable are good MessagePack which the library takes for a map with billions of entries, if a map is wanted.
+// mistakable are valid MessagePack that the library, where it wants a map, takes for a map with billions of entries.
 func mistakable(t testing.TB) map[string][]byte {
 	t.Helper()
 	aTime, err := msgpack.Marshal(time.Unix(0x3_df00_0000, 0xdfff_ffff>>2))

@@ -32,9 +32,9 @@ type Codec struct{}
 
 var _ codec.Codec = Codec{}
 
-// Encoders and decoders are pooled together with what they write to and read from. One that met an error or a panic is
-// dropped, as the library does not say what state that leaves it in; one that met a huge value is dropped too, so that
-// its memory is not kept for ever.
+// Encoders and decoders are pooled together with what they write to and read from. One is dropped after
+// an error or a panic, as the library does not say in what state that leaves it, and after a huge value, so that its memory is
+// not kept for ever.
 var (
 	encoders = sync.Pool{New: func() any { return &encoder{Encoder: msgpack.NewEncoder(nil)} }}
 	decoders = sync.Pool{New: func() any { return &decoder{Decoder: msgpack.NewDecoder(nil)} }}

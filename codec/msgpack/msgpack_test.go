@@ -100,7 +100,8 @@ func TestFormat(t *testing.T) {
 	}
 }
 
-// Every index of an interned string is one that a map could start with, or a length.
+// An interned string is written as an extension with an index; indexes up to 300 include every byte that could start a map or be
+// a length.
 func TestManyInternedStrings(t *testing.T) {
 	t.Parallel()
 	type row struct {

@@ -12,10 +12,10 @@ import (
 // exhaust its stack. So the reader refuses
 //
 //   - a string or extension that is longer than the rest of the data,
-//   - arrays and maps that lack more values than there are bytes left, as every value takes a byte,
+//   - arrays and maps that still need more values than there are bytes left, as every value takes at least a byte,
 //   - nesting deeper than safe.MaxDepth,
-//   - reads out of step with the tokens. There is one: wanting a map, the decoder skips the header of an extension and
-//     takes its payload, say a time, for a map; what follows would be lengths that nobody has looked at.
+//   - reads out of step with the tokens. One case is known: where it wants a map, the decoder skips the header of an extension and
+//     takes its payload, say a time, for a map; the lengths in it would be ones that the reader has not checked.
 //
 // It implements io.Reader and io.ByteScanner, so that the decoder puts no buffer in front of it.
 type reader struct {
@@ -24,8 +24,8 @@ type reader struct {
 	// The current token is data[head:end]: a code, a length, an extension's type, and from body on its payload. The
 	// values of arrays and maps are tokens of their own.
 	head, body, end int
-	missing         int   // values that open arrays and maps still lack, all together
-	open            []int // and each of them, the innermost last
+	missing         int   // how many values the arrays and maps that have begun still need, in all
+	open            []int // how many each of them still needs, the innermost last
 }
 
 // errStep is the error of a decoder that reads out of step with the tokens.
@@ -104,7 +104,7 @@ func (r *reader) next() error {
 	return nil
 }
 
-// A token is a header of so many bytes, then so many bytes of payload or so many values.
+// A token has the sizes of a token: the bytes of its header, and after it the bytes of payload or the number of values.
 type token struct {
 	header          int
 	payload, values uint64

@@ -10,8 +10,8 @@ type Effort int
 
 const (
 	Quick  Effort = iota // the first states of each configuration
-	Normal               // every state of the configurations that take seconds
-	Full                 // every state of every configuration
+	Normal               // every state of the configurations that take seconds; of shards, up to a limit
+	Full                 // every state of every configuration; of shards, up to a higher limit
 )
 
 // quickLimit is the number of states that Quick looks at in a configuration.

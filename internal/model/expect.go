@@ -17,8 +17,8 @@ func Holds[S comparable](t *testing.T, system System[S], limit, states int) {
 	}
 }
 
-// Breaks explores systems that differ from the algorithm as says says, one after the other, and fails the test unless something
-// goes wrong in one of them. limit is as in Explore.
+// Breaks explores systems, which differ from the algorithm in one way, one after the other, and fails the test unless something
+// goes wrong in one of them. says describes the difference, for the messages; limit is as in Explore.
 func Breaks[S comparable, A System[S]](t *testing.T, says string, limit int, systems ...A) {
 	t.Helper()
 

@@ -2,13 +2,13 @@ package model
 
 import "slices"
 
-// set is a hash set of hashes: a table of the hashes themselves, each at the first free place from where it belongs.
+// set is a set of hashes: a hash table with linear probing.
 type set struct {
 	table []uint64 // 0 is free
 	n     int
 }
 
-// add returns whether h was not there yet.
+// add adds h, and returns whether it is new. 0 counts as 1, as 0 marks a free place.
 func (s *set) add(h uint64) bool {
 	if h == 0 {
 		h = 1
@@ -23,6 +23,7 @@ func (s *set) add(h uint64) bool {
 	return true
 }
 
+// put is add without counting, in a table that has a free place.
 func (s *set) put(h uint64) bool {
 	mask := uint64(len(s.table) - 1)
 	for i := h & mask; ; i = (i + 1) & mask {
@@ -46,7 +47,8 @@ func (s *set) grow() {
 	}
 }
 
-// trail remembers of every state which one it was first reached from, and by which step.
+// trail remembers for every state from which one it was first reached, and by which step. Its slices are indexed by the state's
+// number.
 type trail struct {
 	from  []int32
 	step  []uint8
@@ -79,7 +81,7 @@ func (t *trail) to(at int, last string) []string {
 	return steps
 }
 
-// queue is first in, first out, in blocks: a slice that grows would copy gigabytes.
+// queue is first in, first out. It consists of blocks because one slice would copy gigabytes when it grows.
 type queue[T any] struct {
 	blocks [][]T
 	head   int // in the first block

@@ -4,13 +4,14 @@
 //   - immediate: how a local cache stays coherent when every write publishes inline
 //   - window: the same with a change log and flushes
 //   - stretch: who leads while the window is stretched
+//   - idle: what a node may serve after it has not pulsed for long
 //   - unnotified: which changes a node that receives no notifications takes for published
 //   - loads: the fence that keeps a load from storing over a change
 //   - groups: which rows the removal of a group is about
 //   - shards: how a key moves from one server to another
 //
-// The tests of those packages walk through everything, up to a few million states in a few seconds. Two settings change
-// how much that is:
+// The tests of those packages walk through everything, up to a few million states in a few seconds; shards has more, and
+// is explored up to a limit. Two settings change how much immediate, window and shards explore:
 //
 //	go test -short ./internal/model/...                           the first states of each configuration; so does -race
 //	PGCACHE_MODEL=full go test -timeout 1h ./internal/model/...   larger configurations and all of the variants: minutes
@@ -22,8 +23,8 @@ import (
 	"strings"
 )
 
-// A System is what can be explored. S is all there is to know at one moment: a plain value that holds no pointers,
-// strings or floats, so that two equal moments are one state.
+// A System is what Explore explores. S is its state, all there is to know at one moment: a plain value without pointers,
+// strings and floats, so that equal states compare equal and have the same hash.
 type System[S comparable] interface {
 	// Start returns the state that everything begins with.
 	Start() S
@@ -39,8 +40,8 @@ type System[S comparable] interface {
 type Result struct {
 	States int  // different states seen
 	Steps  int  // steps taken between them
-	Depth  int  // steps of the longest of the shortest ways
-	Capped bool // limit was reached: there may be more
+	Depth  int  // how many steps the state farthest from the start is away from it
+	Capped bool // limit was reached: there may be more states
 
 	Wrong string   // what Check or CheckEnd said, or "" if nothing was ever wrong
 	Trace []string // a shortest sequence of steps that leads to it
@@ -49,8 +50,8 @@ type Result struct {
 // Counterexample returns what is wrong and how it comes about, on one line.
 func (r Result) Counterexample() string { return r.Wrong + " <- " + strings.Join(r.Trace, ", ") }
 
-// Explore tries every step in every state that can be reached, nearest first, until something is wrong, nothing is
-// left, or limit states have been seen; 0 is no limit.
+// Explore tries every step in every state that can be reached, nearest first, until something is wrong or nothing is left.
+// After limit states it takes up no new ones, and only checks what the steps from those that it has lead to; 0 is no limit.
 //
 // It remembers a 64-bit hash of each state rather than the state: the chance that n states hide one of them is below
 // n*n/2^65, which is 3e-5 at 30 million.
@@ -60,7 +61,7 @@ func Explore[S comparable](system System[S], limit int) Result {
 	e.reach(-1, "")
 	for e.r.Depth = -1; e.waiting.len() > 0 && e.r.Wrong == ""; {
 		e.r.Depth++
-		for range e.waiting.len() { // those that are as far away
+		for range e.waiting.len() { // the states that are e.r.Depth steps away
 			e.leave()
 		}
 	}
@@ -75,15 +76,15 @@ type explorer[S comparable] struct {
 	seen    set
 	waiting queue[S]
 	trail   trail
-	left    int // states that have been left: they are numbered in the order they were reached and are left in
+	left    int // how many states leave is done with, which is the number of the next: states are numbered as they are reached
 	r       Result
 
-	// The state that is being left, and the one that is being reached. They are here because a pointer to a local
-	// variable, handed to an interface, would cost an allocation per step.
+	// The arguments of leave and reach: the state that steps are taken from, and the one that a step leads to. They are fields
+	// because a pointer to a local variable, passed to a method of an interface, would cost an allocation per step.
 	here, next S
 }
 
-// reach enters the state e.next, which a step of the state numbered from led to.
+// reach checks the state e.next, to which step led from the state with the number from, and queues it if it is new.
 func (e *explorer[S]) reach(from int, step string) {
 	if e.r.Wrong = e.system.Check(&e.next); e.r.Wrong != "" {
 		e.r.Trace = e.trail.to(from, step)
@@ -97,7 +98,7 @@ func (e *explorer[S]) reach(from int, step string) {
 	e.r.Capped = e.limit > 0 && e.seen.n >= e.limit
 }
 
-// leave takes every step from the next state that is waiting.
+// leave takes every step that can happen in the first state that waits.
 func (e *explorer[S]) leave() {
 	if e.r.Wrong != "" {
 		return

@@ -2,5 +2,6 @@
 
 package model
 
-// underRace: the race detector makes a walk ten times slower, and finds nothing in one that is a single goroutine.
+// underRace is true under the race detector. It makes a walk ten times slower and can find nothing in it, as a walk is a single
+// goroutine.
 const underRace = true

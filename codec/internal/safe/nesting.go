@@ -7,25 +7,25 @@ import (
 	"sync"
 )
 
-// MaxDepth is how many structs, slices, arrays and maps may lie inside one another, as in encoding/json. What is read may be as deep,
-// so that it can be written again.
+// MaxDepth is how many structs, slices, arrays and maps may lie inside one another; encoding/json has the same limit.
+// Package codec/msgpack decodes nothing deeper either, so that what was decoded can be encoded again.
 const MaxDepth = 10_000
 
-// maxSteps is how many pointers and interfaces may be on the way too: a pointer can lead to itself.
+// maxSteps is how many levels there may be in all when pointers and interfaces are counted too: a pointer can point to itself.
 const maxSteps = 4 * MaxDepth
 
-// Nesting finds values that are too deep for a library which recurses without a limit. A value that contains itself has
-// no end, the stack overflow it causes cannot be recovered from, and so it has to be found beforehand.
+// Nesting finds values that are too deep for a library which recurses without a limit. A value that contains itself
+// makes such a library overflow the stack, which cannot be recovered from, so it has to be found beforehand.
 type Nesting struct {
 	// Custom are the interfaces through which a type encodes itself. Check does not look inside such a type.
 	Custom []reflect.Type
 	// Tag is the struct tag whose name "-" leaves a field out, "" if there is none.
 	Tag string
 
-	endless sync.Map // reflect.Type -> bool
+	endless sync.Map // reflect.Type -> bool, what isEndless returned
 }
 
-// Check returns an error if v nests deeper than MaxDepth. Most types cannot and cost one look-up.
+// Check returns an error if v nests deeper than MaxDepth. For types that cannot, which most are, it costs one look-up.
 func (n *Nesting) Check(v any) error { return n.walk(reflect.ValueOf(v), 0, 0) }
 
 func (n *Nesting) walk(v reflect.Value, depth, steps int) error {
@@ -77,8 +77,8 @@ func (n *Nesting) isEndless(t reflect.Type) bool {
 	return endless
 }
 
-// search follows the types inside t; seen has true for those that it is inside of, and false for those that it has
-// finished with.
+// search is isEndless without the memory of earlier calls. seen has the types that were met: true for those that contain t,
+// false for those that are finished.
 func (n *Nesting) search(t reflect.Type, seen map[reflect.Type]bool) bool {
 	if inside, ok := seen[t]; ok {
 		return inside
@@ -106,6 +106,7 @@ func (n *Nesting) search(t reflect.Type, seen map[reflect.Type]bool) bool {
 	return endless
 }
 
+// isCustom says whether t or *t encodes itself.
 func (n *Nesting) isCustom(t reflect.Type) bool {
 	for _, custom := range n.Custom {
 		if t.Implements(custom) || reflect.PointerTo(t).Implements(custom) {
@@ -115,6 +116,7 @@ func (n *Nesting) isCustom(t reflect.Type) bool {
 	return false
 }
 
+// encodes says whether the library may encode the field.
 func (n *Nesting) encodes(field reflect.StructField) bool {
 	if !field.IsExported() && !field.Anonymous {
 		return false

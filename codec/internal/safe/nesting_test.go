@@ -19,7 +19,7 @@ type (
 		hidden *parent
 	}
 	embedded struct{ list }
-	// text has a field that leads back to it, and an encoding of its own that does not care.
+	// text has a field that leads back to it, and a MarshalText that does not follow the field.
 	text struct{ Self *text }
 )
 

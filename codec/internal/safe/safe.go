@@ -1,5 +1,5 @@
-// Package safe keeps what an encoding library does to the process within bounds: a panic becomes an error, and so does
-// a value without an end, which would exhaust the stack.
+// Package safe keeps an encoding library from ending the process: it turns a panic into an error, and refuses a value that
+// contains itself, on which a recursive encoder would exhaust the stack.
 package safe
 
 import (
@@ -7,12 +7,13 @@ import (
 	"reflect"
 )
 
-// PlainError is an error whose text says nothing of the value. It is codec.PlainError.
+// PlainError is an error whose text says nothing of the value. Package codec exports it as codec.PlainError.
 type PlainError string
 
 func (e PlainError) Error() string { return string(e) }
 
-// Wrap belongs in a defer. It turns a panic into *err and says in every error which codec did what to which type.
+// Wrap must be deferred. It turns a panic into *err, and puts the codec, the operation and the type of v before the text of
+// every error.
 func Wrap(err *error, codec, operation string, v any) {
 	switch p := recover().(type) {
 	case nil:

@@ -1,15 +1,16 @@
-// Package groups is a model of how groups of entries are removed: by a record, of which each row notes whether the statement
-// that wrote it had seen it. Its test walks through everything that can happen, in every order, and then once more with each rule
-// taken away, to see that it is needed.
+// Package groups is a model of how groups of entries are removed: a removal leaves a removal record, and each row notes which
+// records the statement that wrote it had seen. A row is dead, and reads as absent, if there is a record of its group that it does
+// not note. The test walks through everything that can happen, in every order, and then once more with each rule taken away, to
+// see that it is needed.
 //
-// One key of a group. Around it happen, each once: a removal, a removal in a transaction that commits or is rolled back and may store
-// the key after it, a Set with its snapshot and its commit, a Set in a transaction whose snapshot is old (REPEATABLE READ), a load,
-// the janitor, who removes dead rows and then records, and expired ones, and whoever replaces a record by another. What the load brings
-// is of the group or of none.
+// One key of a group. Around it happen, each once: a removal, a removal in a transaction that commits or is rolled back and may
+// store the key after it, a Set with its snapshot and its commit, a Set in a transaction whose snapshot is old (REPEATABLE READ), a
+// load, the janitor, who removes dead rows, expired rows and records, and the replacement of one record by the other. What the load
+// stores is of the group or of none.
 //
-// What is checked: what was stored without having seen a removal that has committed counts as none, and what had seen all of them
-// lives. And a load stores over nothing that came after its look: no other row, nor a removal of the group of the row that it saw, if
-// that was there when the store began.
+// What is checked: a row that was stored without having seen a removal that has committed is dead, and one that had seen all of
+// them is not. And a load stores over nothing that came after its look: no other row, nor a removal of the group of the row that
+// it saw, if that removal was there when the store began.
 //
 // What each rule prevents, with the shortest way that the walk finds, is printed by go test -v:
 //
@@ -61,9 +62,9 @@ type state struct {
 	row    content
 	tagged bool
 	seen   removals // what the row notes
-	knew   removals // which removals had committed when what it holds was known: what it must be judged by
+	knew   removals // the removals that had committed when its value was read or set; Check compares them with committed
 
-	committed removals // ever
+	committed removals // the removals that have committed so far
 	records   removals // that are there and visible
 	plainSaw  bool     // the snapshot of the plain removal shows the other
 	txSaw     bool     // the other way round
@@ -86,7 +87,7 @@ type state struct {
 	loadKnew removals
 	loadSaw  removals // by the snapshot of its store
 	allowed  bool
-	behind   bool // a removal of the group of the row of its look was there when its store began
+	behind   bool // when its store began, a removal of the group of the row it had seen had committed since its look
 	changed  bool // the row has changed since it looked
 	late     bool // as much time has gone by since it looked as a load may take
 	wrong    bool // it has stored over a change
@@ -119,17 +120,17 @@ type algorithm struct {
 
 func (a algorithm) Start() state { return state{row: initial, tagged: true} }
 
-// shows says that the snapshot of a record shows another.
+// shows says whether the first removal's snapshot shows the second.
 func (s *state) shows(of, other removals) bool {
 	return of == plain && other == inTx && s.plainSaw || of == inTx && other == plain && s.txSaw
 }
 
 func (s *state) dead() bool { return s.row != absent && s.tagged && s.records&^s.seen != 0 }
 
-// locked says that the transaction that removes has stored the key: whoever else writes it waits.
+// locked says whether the transaction that removes has stored the key and not ended: whoever else writes the key waits.
 func (s *state) locked() bool { return s.tx == snapped && s.txStored }
 
-// put commits a row.
+// put commits a row that notes seen; knew is for Check.
 func (a algorithm) put(s *state, c content, tagged bool, seen, knew removals) {
 	if a.missing == noSeen {
 		seen = 0

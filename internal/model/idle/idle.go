@@ -1,9 +1,10 @@
-// Package idle is a model of nodes that rest: what a node may serve after it has not pulsed for long. Its test walks through
+// Package idle is a model of nodes that nobody reads through: what a node may serve after it has not pulsed for long. A pulse is
+// the look into the change log by which a node knows that what is committed is being published. Its test walks through
 // everything that can happen, in every order, and then once more with each rule taken away, to see that it is needed.
 //
-// Time goes in ticks of a second. A lost node leaves a change in the log and dies. A has the value from before in memory. A in
-// use pulses every two ticks; idle, it pulses whenever it likes. B wakes from being idle when it likes, and publishes what is in
-// the log. A message is under way for a tick at most.
+// Time goes in ticks of a second. A lost node leaves a change in the log and dies. A has the value from before in memory. While A
+// is in use it pulses every two ticks; while it is idle it may pulse at any time. B may wake from being idle at any time, and
+// publishes what is in the log. A message is under way for a tick at most.
 //
 // What is checked: A never serves what was overwritten for longer than a bound.
 //
@@ -15,10 +16,10 @@ package idle
 
 const (
 	every = 2     // ticks from one pulse to the next
-	trust = 3     // for so long a pulse is trusted
-	late  = 1     // a change that is older is published by whoever pulses
+	trust = 3     // ticks for which a pulse is trusted
+	late  = 1     // ticks: whoever pulses publishes a change that is older
 	delay = 1     // of a message, at most
-	bound = 5     // of what A may serve: every, its timeout, late, and a tick for the message
+	bound = 5     // ticks for which A may serve what was overwritten: every, a pulse's timeout, late, and delay
 	long  = bound // ages beyond it are the same
 )
 
@@ -92,6 +93,7 @@ func (a algorithm) Next(s *state, emit func(string, state)) {
 		n.idle = true
 		emit("A is idle", n)
 	}
+	// Time stands still while a pulse or a message is due.
 	if (s.idle || s.since < every) && s.message < delay {
 		n := *s
 		n.since = min(s.since+1, trust)

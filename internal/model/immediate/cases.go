@@ -48,7 +48,7 @@ var mutants = []struct {
 	{ordered, "an older version is evicted rather than another one, and versions begin anew with a new row", wide},
 }
 
-// variants differ from the algorithm and must hold too: what they leave out is a matter of taste.
+// variants differ from the algorithm and must hold too: they are as correct, but the algorithm does otherwise.
 var variants = []struct {
 	change change
 	says   string

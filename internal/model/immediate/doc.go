@@ -1,7 +1,6 @@
-// Package immediate is a model of how a local cache stays coherent when every write publishes inline, which means that it
-// notifies in its own transaction. Its
-// tests walk through everything that can happen, in every order, and then once more with each rule of the algorithm
-// taken away, to see that it is needed.
+// Package immediate is a model of how a local cache stays coherent when every write publishes inline, which
+// means that it notifies in its own transaction. Its tests walk through everything that can happen, in every order, and then
+// once more with each rule of the algorithm taken away, to see that it is needed.
 //
 // # What is modelled
 //

@@ -8,7 +8,7 @@ const (
 	maxQueue   = 8
 )
 
-// Versions. Only a model without equality of versions (change ordered) compares them for more than being the same.
+// Versions. Only the change ordered compares them for more than being the same.
 const (
 	noVersion     = 0
 	firstVersion  = 1  // the row that is there at the start
@@ -30,7 +30,7 @@ type state struct {
 	listening bool // LISTEN is in force: notifications are queued for it
 	live      bool // and the node knows
 	epoch     int8
-	gap       int8 // how far the one gap has come: noGap ...
+	gap       int8 // how far the one gap has come: noGap, lost, halfBack or back
 
 	// The node's local cache.
 	entry    entry
@@ -43,11 +43,12 @@ type state struct {
 	remotes [maxRemotes]bool // done
 	deleted bool             // the Delete is done
 
-	// What a Get that starts now has to return at the least: the newest commit that the node has applied, has set, has
-	// returned, and that was there when the listener came back.
+	// A Get that starts now must return none older than these: the newest commit that the node has applied a notification of,
+	// has set, has returned, and that was there when the listener came back.
 	applied, set, returned, atLive int8
 
-	// The first Get that returned too old a commit, which ends the run. A floor is never 0 where something was broken.
+	// The commit that the first wrong Get returned, and the oldest that it might have returned. floor is 0 as long as none was
+	// wrong.
 	broken struct{ commit, floor int8 }
 }
 
@@ -109,7 +110,7 @@ const (
 const (
 	noGap int8 = iota
 	lost
-	halfBack
+	halfBack // LISTEN has committed, the node does not know; with the change liveBeforeListen the other way round
 	back
 )
 

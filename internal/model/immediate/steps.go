@@ -31,7 +31,8 @@ func (a algorithm) Next(s *state, emit func(string, state)) {
 	a.nextGap(s, emit)
 }
 
-// nextGet: equal Gets start in order of their numbers, which leaves out nothing but names.
+// nextGet is the next step of a Get or of its fetch. Gets start in the order of their numbers: as they are all alike, other
+// orders differ in the numbers only.
 func (a algorithm) nextGet(s *state, i int, emit func(string, state)) {
 	n := *s
 	if s.gets[i].phase == idle && (i == 0 || s.gets[i-1].phase != idle) {
@@ -94,6 +95,7 @@ func (a algorithm) finishFetch(s *state, i int) {
 	}
 }
 
+// nextSet is the next step of a Set of the node.
 func (a algorithm) nextSet(s *state, i int, emit func(string, state)) {
 	n, version := *s, localVersion+int8(i)
 	w := &n.sets[i]
@@ -124,8 +126,8 @@ func (a algorithm) nextSet(s *state, i int, emit func(string, state)) {
 	}
 }
 
-// startSet: of Sets that overlap none stores, because nobody on the node knows which one commits last. The entry stays until
-// the Set ends.
+// startSet begins a Set. Of Sets that overlap none stores, because nobody on the node knows which one commits last. The entry
+// stays until the Set ends.
 func (a algorithm) startSet(s *state, i int) {
 	overlaps := false
 	if a.change != noContention {
@@ -136,6 +138,7 @@ func (a algorithm) startSet(s *state, i int) {
 	s.sets[i] = set{phase: begun, dead: overlaps || !s.live, epoch: s.epoch}
 }
 
+// finishSet is the reply to a Set: it drops the entry, and stores its own value if it may.
 func (a algorithm) finishSet(s *state, i int) {
 	w := &s.sets[i]
 	w.phase = done
@@ -192,7 +195,8 @@ func (a algorithm) deleteRow(s *state) {
 	}
 }
 
-// nextGap loses the listener and brings it back: LISTEN commits, then the node learns of it.
+// nextGap loses the listener and brings it back: LISTEN commits, then the node learns of it. With the change liveBeforeListen
+// these two change places.
 func (a algorithm) nextGap(s *state, emit func(string, state)) {
 	n := *s
 	early := a.change == liveBeforeListen

@@ -1,11 +1,12 @@
-// Package loads is a model of the fence that keeps what a loader returns from being stored over what came meanwhile. Its
+// Package loads is a model of the fence that keeps what a loader returned from being stored over a change made meanwhile. Its
 // test walks through everything that can happen, in every order, and then once more with each rule taken away, to see that
 // it is needed.
 //
 // One key. A load looks at the row and the incarnation of the tables, runs its loader, and stores in one statement: that
 // takes its snapshot (the incarnation, and whether there is another row), and then inserts or updates, judging the newest
 // row. Around it happen, each once: a Set and a Delete of another node, a Clear in its steps, TRUNCATE, DELETE and UPDATE
-// by hand, a crash of the server, expiry, and the janitor. Whether the lock was held does not matter, so there is none.
+// by hand, a crash of the server, expiry, and the janitor. The lock that keeps other nodes from loading the same
+// key is not modelled: the fence must hold without it.
 //
 // What is checked: a load stores nothing once something else has changed the row after it looked (P6).
 //
@@ -14,11 +15,12 @@
 //   - The store compares the version that the load saw. Else it overwrites a Set.
 //   - Delete leaves a tombstone. Else the row is as absent as the load saw it.
 //   - DELETE by hand leaves one, too, and UPDATE by hand makes a new version.
-//   - Clear and TRUNCATE turn the incarnation, and a crash loses it. Else the tombstone is gone and nothing is different.
-//   - Clear waits for the statements under way between the turn and the removal. Else one with an old snapshot stores
-//     behind it. And it removes nothing that was written after the turn. Else a Set goes that a load must not store over.
-//     (Where it can it is a TRUNCATE, which turns the incarnation in its own transaction.)
-//   - A store is refused when as much time has gone by as tombstones live. Else the janitor has removed it.
+//   - Clear and TRUNCATE change the incarnation, and a crash loses it. Else the tombstone is gone, and the load sees no difference.
+//   - Clear changes the incarnation, waits for the statements under way, and then removes the rows. Else a statement with an old
+//     snapshot stores after the removal. And it removes nothing that was written after it changed the incarnation. Else it
+//     removes a Set that a load must not store over. (Where it can, Clear is a TRUNCATE, which changes the incarnation in its
+//     own transaction.)
+//   - A store is refused when as much time has gone by as tombstones live. Else the janitor has removed the tombstone.
 //   - The store reads the incarnation in a snapshot from after the look of its own load; the level of isolation must not
 //     make it an older one. Else a Clear in between is not seen.
 package loads
@@ -53,7 +55,7 @@ type clearing int8
 
 const (
 	notYet clearing = iota
-	turned          // the incarnation is another
+	turned          // the incarnation has changed
 	waited          // no statement from before is under way
 	cleared
 )
@@ -71,7 +73,7 @@ type state struct {
 	late    bool    // as much time has gone by since it looked as tombstones live
 
 	clear                                            clearing
-	after                                            bool // the row was written after Clear turned the incarnation
+	after                                            bool // the row was written after Clear changed the incarnation
 	set, del, update, handDelete, truncated, crashed bool
 	janitor                                          bool
 }
@@ -166,7 +168,7 @@ func (a algorithm) nextLoad(s *state, emit func(string, state)) {
 	}
 }
 
-// nextClear turns the incarnation, waits for the statements under way, and removes the rows.
+// nextClear changes the incarnation, waits for the statements under way, and removes the rows.
 func (a algorithm) nextClear(s *state, emit func(string, state)) {
 	n := *s
 	switch s.clear {
@@ -192,7 +194,7 @@ func (a algorithm) nextClear(s *state, emit func(string, state)) {
 	}
 }
 
-// nextEmpty is what removes rows without a trace.
+// nextEmpty is what removes rows without leaving a tombstone: TRUNCATE, a crash and the janitor. Time is here too.
 func (a algorithm) nextEmpty(s *state, emit func(string, state)) {
 	if !s.truncated && s.load != storing { // TRUNCATE waits for the statement
 		n := *s
@@ -204,8 +206,8 @@ func (a algorithm) nextEmpty(s *state, emit func(string, state)) {
 	}
 	if !s.crashed {
 		n := *s
-		// What was changed before is lost with the rest; what the load saw is lost too, so what it stores is older than a
-		// Delete that was acknowledged.
+		// A crash loses all rows, but changed stays: a Delete that was acknowledged before the crash must not be undone by a load
+		// that looked before the Delete.
 		n.crashed, n.row = true, absent
 		if a.missing != noCrashTurn {
 			n.incarnation++

@@ -1,14 +1,15 @@
 // Package shards is a model of how a key moves from one server to another while nodes read, load and write it. Its test walks
 // through everything that can happen, in every order, and then once more with each rule taken away, to see that it is needed.
 //
-// Two servers, A and B, and one key, which moves from A to B and back. What a server does for itself is one step each: that its
-// Cache is coherent is what the other models are about. Node 0 writes, one write after the other: each changes the source, then
-// sets or deletes the key. Nodes 1 and 2 read and load. Each polls the servers when it likes; one of them crashes once. Who moves
-// the key may die and be followed by another, who goes on.
+// Two servers, A and B, and one key, which moves from A to B and back. What one server does by itself is a single step: that its
+// Cache is coherent is what the other models show. Node 0 writes, one write after the other: each changes the source, then
+// sets or deletes the key. Nodes 1 and 2 read and load. Each node may ask a server for its epoch at any time;
+// one node crashes once. The process that moves the key may die, and another begins the same move anew.
 //
 // Time is what Move waits for: when it has waited, no node has a lease any more that was granted before the step was recorded.
 // What a load returns that found the key held nowhere is not modelled: it is not stored, and the next Get may be older, as where a
-// Cache's database is down. That an error leaves the outcome of a write unknown is not modelled: a node that crashes has sent nothing more.
+// Cache's database is down. That an error leaves the outcome of a write unknown is not modelled: a node that crashes has sent
+// nothing more.
 //
 // What is checked: what a read that begins now returns is no older than the last write that has finished, nor than what the
 // same node has returned before; and no load stores, where the key is, over a write that finished after it began.
@@ -27,7 +28,7 @@ const (
 	noMoving        // Move goes from one place to the other in one step
 	noAsk           // a write is acknowledged without being sure that its epoch still holds
 	keepsLoad       // a load returns what it has, also where its epoch has ended
-	keepsGet        // so does a Get
+	keepsGet        // a Get returns what it has, also where its epoch has ended
 	asksOnce        // a load calls its loader without being sure that its epoch still held when it looked
 	noLease         // nodes use what they have seen last, however long ago
 	oldOnly         // while the key moves a write goes to the old place only
@@ -51,12 +52,12 @@ type node struct {
 	lease [servers]int8 // 1 + the epoch that the server had when it was asked; 0: there is no lease
 }
 
-// write is the one of node 0.
+// write is the write of node 0 that is under way.
 type write struct {
 	version int8 // 0: none is under way
 	set     bool
 	epoch   int8 // by which it is done
-	todo    int8 // a bit for each server that it is still to be done on; -1: where is not known yet
+	todo    int8 // a bit for each server that it is still to be done on; -1: it has not been decided where
 	done    int8 // a bit for each server that it has been done on
 }
 
@@ -70,7 +71,8 @@ const (
 	loaded
 )
 
-// reader is what node 1 or 2 does: a Get (reading to atLeast) and a load (load to value), at the same time.
+// reader is what node 1 or 2 does: a Get (the fields reading to atLeast) and a load (the fields load to value), which may
+// overlap.
 type reader struct {
 	reading bool
 	by      int8 // the epoch that the node followed when the Get began
@@ -91,7 +93,7 @@ type state struct {
 	epoch [servers]int8 // recorded; even: A, B, A; odd: moving
 	value [servers]int8 // version of the row; 0: none
 	rev   [servers]int8 // changes with each change of the row
-	inc   [servers]int8 // of the loads' fence
+	inc   [servers]int8 // the incarnation, which fences loads
 
 	begun, finished int8 // the versions of the last write that has begun and that has finished
 	nodes           [3]node
@@ -101,7 +103,7 @@ type state struct {
 
 	at      int8 // what Move does next
 	base    int8 // the even epoch that it began with
-	died    bool // who moved, once
+	died    bool // a process that moved the key, once
 	crashed bool // a node, once
 	wrong   int8 // 0: nothing; -1: a load stored over a write; else the version that was too old
 }
@@ -138,7 +140,7 @@ func (a algorithm) Start() state {
 	return s
 }
 
-// places are where the key is at an epoch: both are the same unless it is moving.
+// places returns where the key is at an epoch: from and to are the same unless it is moving.
 func places(epoch int8) (from, to int8) {
 	from = epoch / 2 % 2
 	if epoch%2 == 0 {
@@ -173,7 +175,7 @@ func (a algorithm) Next(s *state, emit func(string, state)) {
 	}
 }
 
-// poll asks one server.
+// poll is node i asking a server for its epoch, which gives it a lease.
 func (a algorithm) poll(s *state, i int, emit func(string, state)) {
 	for on := range servers {
 		n := *s
@@ -191,7 +193,7 @@ func (a algorithm) holds(s *state, i int, on int8) bool {
 	return s.nodes[i].epoch >= 0 && (a.missing == noLease || s.nodes[i].lease[on] > 0)
 }
 
-// settled is the server that node i may read the key from; not ok while the key moves.
+// settled returns the server that node i may read the key from; not ok: the key moves, or node i has no lease.
 func (a algorithm) settled(s *state, i int) (on int8, ok bool) {
 	from, to := places(s.nodes[i].epoch)
 	if from != to {
@@ -205,6 +207,7 @@ func (a algorithm) settled(s *state, i int) (on int8, ok bool) {
 	return from, from == to && a.holds(s, i, from)
 }
 
+// change writes the row on a server; the value 0 deletes it, which leaves a tombstone and so a new rev.
 func (a algorithm) change(s *state, on, value int8) {
 	s.value[on] = value
 	if value != 0 || a.missing != noTomb {

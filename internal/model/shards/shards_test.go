@@ -35,7 +35,7 @@ func TestAlgorithm(t *testing.T) {
 	}
 }
 
-// TestEveryRuleIsNeeded: without it, the walk must find what goes wrong.
+// TestEveryRuleIsNeeded takes one rule away at a time, and expects the walk to find what goes wrong without it.
 func TestEveryRuleIsNeeded(t *testing.T) {
 	t.Parallel()
 	for missing, says := range map[rule]string{

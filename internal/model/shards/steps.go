@@ -50,7 +50,7 @@ func (a algorithm) writer(s *state, emit func(string, state)) {
 			}
 			n.finished, n.write = w.version, write{}
 			emit("it returns", n)
-		case w.epoch != s.nodes[0].epoch: // it counts as set and evicted at once
+		case w.epoch != s.nodes[0].epoch: // a delete is allowed: the value may be gone at once, as after an eviction
 			n.write.set, n.write.todo = false, -1
 			emit("its epoch has ended, it goes on as a delete", n)
 		}
@@ -77,7 +77,7 @@ func (a algorithm) where(s *state) bool {
 	return true
 }
 
-// read is a Get: it asks a server, and returns or asks anew.
+// read is a Get of node i+1: it asks a server, and returns or asks anew.
 func (a algorithm) read(s *state, i int, emit func(string, state)) {
 	n := *s
 	r := &n.readers[i]
@@ -103,7 +103,7 @@ func (a algorithm) read(s *state, i int, emit func(string, state)) {
 	emit(fmt.Sprintf("node %d: %s", i+1, says), n)
 }
 
-// load is a load: it begins, looks, calls its loader, and stores.
+// load is a load of node i+1: it begins, looks, calls its loader, and stores.
 func (a algorithm) load(s *state, i int, emit func(string, state)) {
 	n := *s
 	r := &n.readers[i]
@@ -144,9 +144,9 @@ func (a algorithm) load(s *state, i int, emit func(string, state)) {
 	}
 }
 
-// asksOnce says that a load may call its loader although it has looked too late. Here, where one node writes and changes the source first, only
-// such a load leaves something behind which shows that a Get or a load whose epoch has ended must ask anew. With several writers a Set that is
-// stuck does, too.
+// asksOnce says whether a load may call its loader although it has looked too late. It may with keepsGet and keepsLoad too: here,
+// where one node writes and changes the source first, only such a load leaves behind a row that shows that a Get or a load whose
+// epoch has ended must ask anew. With several writers a Set that is stuck would leave one too.
 func (a algorithm) asksOnce() bool {
 	return a.missing == asksOnce || a.missing == keepsGet || a.missing == keepsLoad
 }
@@ -163,7 +163,7 @@ const (
 	sweep
 )
 
-// move is the next thing that Move does, and the death of who runs it.
+// move is the next step of Move, and the death of the process that runs it.
 func (a algorithm) move(s *state, emit func(string, state)) {
 	if s.base == 2*a.moves {
 		return

@@ -17,10 +17,10 @@
 package stretch
 
 const (
-	window = 2 // as configured, in ticks
-	most   = 8 // as far as it is stretched
-	delay  = 1 // of a message, at most
-	bound  = window + 3*most + delay
+	window = 2                       // as configured, in ticks
+	most   = 8                       // the longest that the window is stretched to
+	delay  = 1                       // of a message, at most
+	bound  = window + 3*most + delay // ticks in which B's change is published: a window, the longest patience, and a message
 )
 
 // none is the age of what is not there.
@@ -114,6 +114,7 @@ func (a algorithm) Next(s *state, emit func(string, state)) {
 		n.dead = true
 		emit("A dies", n)
 	}
+	// Time stands still while somebody has to flush, or a message has to arrive.
 	if !flushes && !takesOver && s.message < delay {
 		n := *s
 		n.since = min(s.since+1, most)

@@ -1,9 +1,11 @@
-// Package unnotified is a model of a node that receives no notifications: which of its changes it takes for published by others. Its test walks
-// through everything that can happen, in every order, and then once more with each rule taken away, to see that it is needed.
+// Package unnotified is a model of a node that receives no notifications: which of its changes it takes for published by others.
+// Its test walks through everything that can happen, in every order, and then once more with each rule taken away, to see that
+// it is needed.
 //
-// Time goes in ticks. A, which is unnotified, makes two changes. A change is in the log from its commit on, and A learns of the commit later.
-// Others leave changes in the log too, and flush it when they like. When a change is due A asks for the age of the oldest change in the
-// log; the question and the answer are under way for a tick at most each. Then A flushes, or drops what it takes for published.
+// Time goes in ticks. A, which is unnotified, makes two changes. A change is in the log from its commit on, and A learns of the
+// commit later. Others leave changes in the log too, and may flush it at any time. When a change is due A asks for the age of the
+// oldest change in the log; the question and the answer are under way for a tick at most each. Then A flushes, or drops what it
+// takes for published.
 //
 // What is checked: what A has dropped is not in the log, and no change of A's is in the log for longer than a bound.
 //
@@ -16,10 +18,10 @@
 package unnotified
 
 const (
-	window   = 2 // ticks after which a change is due
-	patience = 3 // how old the oldest change must be for A to flush
-	delay    = 1 // of the question, and of the answer, at most
-	bound    = window + patience + 4*delay
+	window   = 2                           // ticks after which a change is due
+	patience = 3                           // how old the oldest change must be for A to flush
+	delay    = 1                           // of the question, and of the answer, at most
+	bound    = window + patience + 4*delay // ticks in which A's change is published
 )
 
 // none is the age of what is not there.
@@ -115,6 +117,7 @@ func (a algorithm) Next(s *state, emit func(string, state)) {
 		n.phase, n.asked, n.here, n.oldest = idle, 0, 0, none
 		emit("A acts", n)
 	}
+	// Time stands still while A has to ask, or a question or an answer has to arrive.
 	if !due && s.here < delay {
 		n := *s
 		n.tick()
@@ -122,7 +125,7 @@ func (a algorithm) Next(s *state, emit func(string, state)) {
 	}
 }
 
-// act is what A does with the answer.
+// act is what A does with the answer: it flushes if the oldest change is too old, and drops what it takes for published.
 func (a algorithm) act(s *state) {
 	flushes := s.oldest >= patience && a.missing != neverFlush
 	if flushes {

@@ -11,7 +11,7 @@ type scenario struct {
 	gap        bool // L's listener is lost once
 	aborts     int8 // flushes that fail by themselves
 	stuck      bool // no flush ever succeeds
-	never      ops  // what these write nobody keeps
+	never      ops  // the operations whose rows no node keeps in memory (LocalNever)
 }
 
 var (
@@ -24,7 +24,7 @@ var (
 	never      = scenario{gets: 2, sets: 1, remotes: 2, never: 1<<opRemoteA | 1<<opRemoteB}
 	neverOwn   = scenario{gets: 2, sets: 1, remotes: 1, givesUp: true, inline: true, never: 1<<opSetA | 1<<opRemoteA}
 
-	// Minutes and gigabytes.
+	// These take minutes and gigabytes.
 	twoRemotes = scenario{gets: 1, sets: 1, remotes: 2, givesUp: true, gap: true, aborts: 1}
 	twoGets    = scenario{gets: 2, sets: 1, remotes: 1, givesUp: true, gap: true, aborts: 1}
 )

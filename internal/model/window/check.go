@@ -14,7 +14,7 @@ func (a algorithm) Check(s *state) string {
 	return a.checkEntry(s)
 }
 
-// checkLog: every due commit is published, or followed by one that is, or in the log and owed.
+// checkLog checks that every due commit is published, or followed by one that is, or in the log and owed.
 func (a algorithm) checkLog(s *state) string {
 	published := int8(0) // the newest commit that is
 	for o := range numOps {
@@ -35,7 +35,7 @@ func (a algorithm) checkLog(s *state) string {
 	return ""
 }
 
-// checkEntry: what will evict a stale entry is queued, or in the log and owed.
+// checkEntry checks that what will evict a stale entry is queued, or in the log and owed.
 func (a algorithm) checkEntry(s *state) string {
 	if !a.servable(s) || s.at[s.entry.op] == s.commits {
 		return ""
@@ -65,7 +65,7 @@ func (a algorithm) owed(s *state, o op) bool {
 	}
 	switch {
 	case a.stuck:
-		return true // what a Get may return is checked
+		return true // by a pulse, which forgets; Check sees to it that no Get returns anything older after that
 	case ofR.has(o) && s.rDead, late && !s.pending.has(o):
 		return a.change != noPulse && a.change != ownRows
 	}
@@ -86,7 +86,7 @@ func (s *state) underway() ops {
 	return held
 }
 
-// CheckEnd: nothing is left that somebody should have learnt of.
+// CheckEnd checks that no log row and no notification is left.
 func (a algorithm) CheckEnd(s *state) string {
 	if s.log != 0 && !a.stuck || s.queued != 0 {
 		return "nothing can happen any more, with log rows or notifications left"

@@ -5,6 +5,7 @@ var flushSteps = [2][4]string{
 	{"R flushes", "R flush halfway", "R flush commits", "R flush fails"},
 }
 
+// nextFlush is the next step of a flush of x.
 func (a algorithm) nextFlush(s *state, x node, emit func(string, state)) {
 	switch s.flushes[x].stage {
 	case notFlushing:
@@ -42,13 +43,13 @@ func (a algorithm) startFlush(s *state, x node, emit func(string, state)) {
 		f.snapshot &= x.own()
 	}
 	if f.snapshot|f.acknowledged == 0 && a.change != ackless {
-		return // drains nothing, takes nothing off
+		return // it would drain nothing and take no pending change off
 	}
 	emit(flushSteps[x][0], n)
 }
 
-// acknowledged are x's pending changes whose replies have come, or will not come: a flush sent now publishes them, or else a
-// pulse will.
+// acknowledged returns x's pending changes whose writes have been answered or have given up. A flush that begins now publishes
+// those that are committed; what commits after a write gave up a pulse publishes.
 func (a algorithm) acknowledged(s *state, x node) ops {
 	acknowledged := s.pending & x.own()
 	for i, w := range s.sets {
@@ -118,7 +119,7 @@ func (a algorithm) finishFlush(s *state, x node, emit func(string, state)) {
 	a.flushed(n, x, settled, emit)
 }
 
-// flushed is the flush's reply, upon which its node takes the pending changes off that it has settled.
+// flushed is the reply to a flush: its node takes the pending changes in settled off.
 func (a algorithm) flushed(s state, x node, settled ops, emit func(string, state)) {
 	s.flushes[x] = flush{}
 	if a.change == ackless {
@@ -128,7 +129,7 @@ func (a algorithm) flushed(s state, x node, settled ops, emit func(string, state
 	emit(flushSteps[x][2], s)
 }
 
-// failFlush: a flush may fail by itself as often as the scenario says, and always when its node has died.
+// failFlush is a flush that fails: by itself, as often as the scenario says, or because its node has died.
 func (a algorithm) failFlush(s *state, x node, emit func(string, state)) {
 	byItself := s.aborts < a.aborts
 	if !byItself && (x != nodeR || !s.rDead) {

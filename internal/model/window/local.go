@@ -60,7 +60,8 @@ func (a algorithm) apply(s *state) {
 	}
 }
 
-// nextGet: equal Gets start in order of their numbers, which leaves out nothing but names.
+// nextGet is the next step of a Get or of its fetch. Gets start in the order of their numbers: as they are all alike, other
+// orders differ in the numbers only.
 func (a algorithm) nextGet(s *state, i int, emit func(string, state)) {
 	n := *s
 	switch {
@@ -136,6 +137,7 @@ func (s *state) killOtherSets(o op) {
 	}
 }
 
+// nextSet is the next step of a Set of L.
 func (a algorithm) nextSet(s *state, i int, emit func(string, state)) {
 	n := *s
 	switch s.sets[i].phase {
@@ -188,6 +190,7 @@ func (a algorithm) giveUpSet(s *state, i int) {
 	}
 }
 
+// finishSet is the reply to a Set: it drops the entry, and stores its own value if it may.
 func (a algorithm) finishSet(s *state, i int) {
 	w := s.sets[i]
 	s.sets[i] = set{phase: done}

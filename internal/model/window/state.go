@@ -84,9 +84,10 @@ type state struct {
 	remotes [2]remote
 	deleted bool
 	janitor bool
-	gap     int8 // noGap ...
+	gap     int8 // noGap, lost, halfBack or back
 
-	// The first Get that returned too old a commit, which ends the run. A floor is never 0 where something was broken.
+	// The commit that the first wrong Get returned, and the oldest that it might have returned. floor is 0 as long as none was
+	// wrong.
 	broken struct{ commit, floor int8 }
 }
 
@@ -161,7 +162,7 @@ const (
 const (
 	noGap int8 = iota
 	lost
-	halfBack
+	halfBack // LISTEN has committed, L is not live yet; with the change liveBeforeListen the other way round
 	back
 )
 
@@ -176,7 +177,7 @@ func start() state {
 	}
 }
 
-// forget drops what cannot matter any more, so that moments which differ in it alone are one state.
+// forget clears what cannot matter any more, so that states which differ in nothing else become equal. No node forgets by this.
 func (s *state) forget() {
 	for x := range s.flushes {
 		f := &s.flushes[x]

@@ -46,7 +46,7 @@ func TestAlgorithm(t *testing.T) {
 	}
 }
 
-// TestVariants explores all of a variant where PGCACHE_MODEL=full, else a beginning.
+// TestVariants explores every state of each variant with PGCACHE_MODEL=full, else the first ones.
 func TestVariants(t *testing.T) {
 	t.Parallel()
 
@@ -65,7 +65,7 @@ func TestVariants(t *testing.T) {
 	}
 }
 
-// TestEveryRuleIsNeeded: without it, the walk must find what goes wrong.
+// TestEveryRuleIsNeeded takes one rule away at a time, and expects the walk to find what goes wrong without it.
 func TestEveryRuleIsNeeded(t *testing.T) {
 	t.Parallel()
 
