@@ -196,8 +196,8 @@ func (s *Shards) learn(sh *shard, state store.Shard) error {
 func (sh *shard) watchBehind(r *routes, state store.Shard) {
 	members, _ := shardmap.Parse(r.toText)
 	behind := state.Epoch < r.epoch-1 && slices.Contains(append(members, r.names...), sh.name)
-	if behind && !sh.behind.Swap(true) {
-		sh.c.warn("the server of this shard has lost steps of the map, as by a restore from a backup: drop the cache's tables there and call Migrate, or call Move with the names of the map",
+	if behind && !sh.behind.Swap(true) { // not by warn, which leaves out what comes within a second of another warning
+		sh.c.log.Warn("pgcache: the server of this shard has lost steps of the map, as by a restore from a backup: drop the cache's tables there and call Migrate, or call Move with the names of the map",
 			"shard", sh.name, "recorded", state.Map, "epoch", state.Epoch, "map", r.text)
 	} else if !behind {
 		sh.behind.Store(false)
