@@ -14,10 +14,10 @@ import (
 type Watch struct {
 	Table      string // as it stands in SQL
 	Keys, Tags []string
-	Most       int // names that a transaction removes one by one
+	Most       int // how many names a transaction removes one by one; for more it removes whole prefixes
 }
 
-// watchPause is how long a table that is in use is left alone, at first; it doubles.
+// watchPause is the first pause before a table that is in use is tried again. Each is twice as long as the last, up to 20 times this.
 const watchPause = 50 * time.Millisecond
 
 // WatchTable installs the triggers. Writers of the table may have to wait for 100 ms, again and again with growing pauses,
@@ -28,7 +28,7 @@ func (s *Store) WatchTable(ctx context.Context, w Watch) (changed bool, err erro
 	})
 }
 
-// UnwatchTable removes them, see WatchTable.
+// UnwatchTable removes the triggers. Writers may have to wait as in WatchTable.
 func (s *Store) UnwatchTable(ctx context.Context, table string) (changed bool, err error) {
 	return untilFree(ctx, func() (bool, error) { return s.q.UnwatchTable(ctx, table) })
 }
