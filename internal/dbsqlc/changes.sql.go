@@ -94,8 +94,8 @@ type LastNoticeRow struct {
 	Server int64
 }
 
-// The last flush whose notices need not be read: they are here already, or it ended before any that is under way. Notices of
-// transactions that are yet to begin were restored from another server.
+// The transaction id after which a node that begins to poll reads notices: those up to it are committed already, and no flush that is
+// under way has a smaller one. Notices of transactions that are yet to begin were restored from another server.
 func (q *Queries) LastNotice(ctx context.Context) (LastNoticeRow, error) {
 	row := q.db.QueryRowContext(ctx, LastNotice)
 	var i LastNoticeRow
@@ -164,8 +164,8 @@ type PollRow struct {
 	Payload     sql.NullString
 }
 
-// One row at least: what there is beside the notices. Who polls without a lease, of another incarnation, or another server, has missed
-// some.
+// It answers at least one row, for the columns beside the notices. A node may have missed notices if no lease is in force, or if
+// incarnation or server are not those of its last poll.
 func (q *Queries) Poll(ctx context.Context, last string) ([]PollRow, error) {
 	rows, err := q.db.QueryContext(ctx, Poll, last)
 	if err != nil {

@@ -139,7 +139,7 @@ type PutEntryTxRow struct {
 
 // What is written in a transaction of the caller's.
 // Like PutEntry, under whatever isolation level the transaction has: the change log has the change with the COMMIT, and never where it
-// is rolled back. An insert is logged too: by the notification of its own version the node learns that the transaction has
+// is rolled back. An insert is logged too: the writing node learns from the notification of its version that the transaction has
 // committed.
 func (q *Queries) PutEntryTx(ctx context.Context, arg PutEntryTxParams) (PutEntryTxRow, error) {
 	row := q.db.QueryRowContext(ctx, PutEntryTx,

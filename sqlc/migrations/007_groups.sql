@@ -1,7 +1,7 @@
--- Groups: all rows with a tag, all rows whose keys begin with a prefix, or one key. To remove a group is to write a record of
--- it, whatever its size: no row is touched, so nobody waits for a row and no row's writer waits. A row is dead, and counts
--- as none, if a record of one of its groups is visible that the statement which wrote the row did not see. What was seen stands
--- in the row: snapshots decide, not the order of commits, so it holds for a record too whose transaction commits late:
+-- A group is all rows with a tag, all rows whose keys begin with a prefix, or one key. To remove a group, whatever its size, is to insert
+-- one removal record: no row is touched, so nobody waits for a row and no row's writer waits. A row is dead, and counts as absent, if
+-- a record of one of its groups is visible that the statement which wrote the row did not see. The row notes which records it saw.
+-- Snapshots decide, not the order of commits, so this also holds for a record whose transaction commits late:
 --
 --     transaction: removes the group        a loader reads old data, stores it: has not seen the record
 --     COMMIT: the row is dead
@@ -11,8 +11,8 @@
 --
 --     a record is inserted: not 1, before the record is there        1: no snapshot shows a record
 --
--- It becomes 1 under a lock that no statement which inserts a record lets pass, and only when VACUUM has left no page of the table,
--- which it does when no snapshot shows what was there. A statement that finds 1 could have seen no record.
+-- It becomes 1 under a lock that conflicts with that of an INSERT into cache_groups, and only when VACUUM has left no page of the table.
+-- VACUUM does that when no snapshot shows what was there, so a statement that finds 1 could have seen no record.
 CREATE SEQUENCE IF NOT EXISTS /* TEMPLATE: prefix */cache_groups_mark;
 
 -- Records are only inserted: two transactions that remove one group don't wait for each other. As persistent as cache_entries:
@@ -36,9 +36,9 @@ CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: pref
 -- shows how much of the key any further prefix can have at most. So the index is asked once for each that matches and a few
 -- times more, however many there are.
 --
--- Where an old snapshot keeps VACUUM from records that have gone, the statistics say that the table has few rows and many pages. Then the
--- planner believes that to look for one name in the index costs more than to read all of the table or of the index, for each row of
--- anybody's. So what asks for names does without either: the settings of these functions.
+-- Where an old snapshot keeps VACUUM from removing deleted records, the statistics say that the table has few rows and many pages. Then
+-- the planner would read the whole table, or the whole index, for one name, and that for each row of a statement. The settings of these
+-- functions forbid it both.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_removals(key text, tags text[]) RETURNS TABLE (id bigint, xid xid8)
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET enable_seqscan = off SET enable_indexonlyscan = off AS $$
 #variable_conflict use_column
@@ -83,7 +83,7 @@ BEGIN
     RETURN lo;
 END $$;
 
--- cache_seen is what a row that is written notes of the records; NULL: there are none. Callers ask first whether there may be any
+-- cache_seen is what a row that is written notes in seen: the ids of the visible records of its groups; NULL: there are none. Callers ask first whether there may be any
 -- record at all (the template any_removal, see Names.Render in internal/store), which costs them next to nothing.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_seen(key text, tags text[]) RETURNS bigint[]
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET enable_seqscan = off SET enable_indexonlyscan = off AS $$
@@ -127,8 +127,8 @@ AS $$ SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_removals($1, $2) r
 -- cache_remove removes groups of one kind when the transaction commits, which notifies of it; with inline = false the change log has
 -- it instead, for the next flush. It returns the ids of the records.
 --
--- Older records of a group that nobody holds go: what they say, the new one says too. Under a stricter isolation level one
--- that another transaction has just replaced would be an error.
+-- Older records of the group are deleted, but for those that somebody has locked: the new record says what they say. Under a stricter
+-- isolation level none is deleted, because one that another transaction has just deleted would be an error.
 --
 -- Where the records take more than 64 MiB everything is removed instead, which is one record: but not for groups that have a record
 -- already, because VACUUM can't make the table smaller while an old snapshot is held, and each removal would empty the cache.
@@ -171,9 +171,10 @@ BEGIN
     RETURN ids;
 END $$;
 
--- cache_compact removes records that newer ones of the same key or group make superfluous. Those of watched tables replace none,
--- because that would cost the writer of the table. records are kinds with names. A row that notes the newer record was
--- written by a statement that saw the older one too; the order of ids or of transactions would not show that:
+-- cache_compact deletes records that a newer one of the same kind and name makes superfluous. The triggers of watched tables leave that
+-- to it, because it would cost the writer of the table. Each of records is a kind and a name in one text. A record goes only if the
+-- snapshot of the newer one (after) showed it: then a statement whose row notes the newer record saw the older one too. The order of
+-- ids or of transactions would not say that:
 --
 --     transaction 1: record a      transaction 2: record b, COMMIT      a row is written: notes b
 --     COMMIT: the row is dead      <- it would live again if a were removed because b has the higher number
@@ -243,7 +244,7 @@ BEGIN
     left_over := cardinality(found) - removed;
 END $$;
 
--- cache_horizon is such that whoever has a snapshot, or will have one, sees all transactions before it.
+-- cache_horizon is a transaction id. Every snapshot of this database, of now or to come, sees all transactions before it.
 --
 --     REPEATABLE READ: snapshot, no write so far       a group is removed
 --                                                      5 minutes, no transaction with an id is as old as that
@@ -282,8 +283,8 @@ BEGIN
     WHERE next_at NOT BETWEEN clock_timestamp() - grace_us * interval '1 microsecond' AND clock_timestamp();
 END $$;
 
--- cache_retiring is the number before which records may be retired, when a pass over the table that begins now leaves no dead row;
--- '0': none. Every snapshot shows the records before ended_before. But a transaction may still be open that wrote an entry under an
+-- cache_retiring is the transaction id before which removal records may be deleted, once a pass over cache_entries that begins now has left
+-- no dead row; '0': none may. Every snapshot shows the records before ended_before. But a transaction may still be open that wrote an entry under an
 -- earlier snapshot, and its entry would be dead:
 --
 --     transaction 1: removes the group
@@ -326,7 +327,7 @@ END $$;
 
 SELECT /* TEMPLATE: prefix */cache_mark_groups();
 
--- What reads call stays everybody's: cache_removals and what is made of it show nothing but records that the caller may SELECT.
+-- Everybody may execute what reads call: cache_removals, and what calls it, shows only records that the caller may SELECT.
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_overtaken(text, text[], text), /* TEMPLATE: prefix */cache_dead_now(text, text[], bigint[]), /* TEMPLATE: prefix */cache_seen_now(text, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_remove(text, text[], boolean), /* TEMPLATE: prefix */cache_check_tags(text[], int), /* TEMPLATE: prefix */cache_compact(text[]), /* TEMPLATE: prefix */cache_horizon(), /* TEMPLATE: prefix */cache_note_ended(bigint), /* TEMPLATE: prefix */cache_retiring(), /* TEMPLATE: prefix */cache_mark_groups() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_delete_tags(text[]), /* TEMPLATE: prefix */cache_delete_prefix(text) FROM PUBLIC;

@@ -35,16 +35,16 @@ SELECT id::text AS id FROM unnest(/* TEMPLATE: prefix */cache_writers()) AS id;
 UPDATE /* TEMPLATE: prefix */cache_state SET poller_lease = greatest(poller_lease, clock_timestamp() + (@for_us::bigint) * interval '1 microsecond');
 
 -- name: LastNotice :one
--- The last flush whose notices need not be read: they are here already, or it ended before any that is under way. Notices of
--- transactions that are yet to begin were restored from another server.
+-- The transaction id after which a node that begins to poll reads notices: those up to it are committed already, and no flush that is
+-- under way has a smaller one. Notices of transactions that are yet to begin were restored from another server.
 SELECT (greatest((pg_snapshot_xmin(now.snapshot)::text::bigint - 1)::text::xid8,
     (SELECT n.xid FROM /* TEMPLATE: prefix */cache_notices n WHERE n.xid < pg_snapshot_xmax(now.snapshot) ORDER BY n.xid DESC LIMIT 1)))::text AS last,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
 FROM (SELECT pg_current_snapshot() AS snapshot) now;
 
 -- name: Poll :many
--- One row at least: what there is beside the notices. Who polls without a lease, of another incarnation, or another server, has missed
--- some.
+-- It answers at least one row, for the columns beside the notices. A node may have missed notices if no lease is in force, or if
+-- incarnation or server are not those of its last poll.
 SELECT
     (coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0))::bigint AS incarnation,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,
