@@ -61,6 +61,7 @@ type FlushRow struct {
 	Bytes    int64
 }
 
+// changes is -1 where another flush is under way: see cache_flush.
 func (q *Queries) Flush(ctx context.Context, arg FlushParams) (FlushRow, error) {
 	row := q.db.QueryRowContext(ctx, Flush,
 		arg.Sender,
@@ -77,6 +78,7 @@ const KeepPolling = `-- name: KeepPolling :exec
 UPDATE /* TEMPLATE: prefix */cache_state SET poller_lease = greatest(poller_lease, clock_timestamp() + ($1::bigint) * interval '1 microsecond')
 `
 
+// Extends the poller lease, and never shortens it.
 func (q *Queries) KeepPolling(ctx context.Context, forUs int64) error {
 	_, err := q.db.ExecContext(ctx, KeepPolling, forUs)
 	return err
@@ -209,6 +211,7 @@ const Writers = `-- name: Writers :many
 SELECT id::text AS id FROM unnest(/* TEMPLATE: prefix */cache_writers()) AS id
 `
 
+// The virtual transactions that write entries or remove groups: see cache_writers.
 func (q *Queries) Writers(ctx context.Context) ([]string, error) {
 	rows, err := q.db.QueryContext(ctx, Writers)
 	if err != nil {

@@ -137,7 +137,7 @@ type PutEntryTxRow struct {
 	Server int64
 }
 
-// What is written in a transaction of the caller's.
+// What is written in a transaction of the caller's, and whether such transactions have ended.
 // Like PutEntry, under whatever isolation level the transaction has: the change log has the change with the COMMIT, and never where it
 // is rolled back. An insert is logged too: the writing node learns from the notification of its version that the transaction has
 // committed.

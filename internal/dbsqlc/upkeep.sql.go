@@ -238,7 +238,7 @@ type SizeRow struct {
 	ByteCount int64
 }
 
-// What the rows take, about: keys, values as stored, and what Postgres keeps beside them.
+// How many rows have a value, also expired and dead ones, and about what they take: keys, values as stored, and 100 bytes for the rest.
 func (q *Queries) Size(ctx context.Context) (SizeRow, error) {
 	row := q.db.QueryRowContext(ctx, Size)
 	var i SizeRow

@@ -26,7 +26,7 @@ func (s *Store) Look(ctx context.Context, keys []string, stale bool) (l Looked, 
 		if err != nil || l.Incarnation != 0 || len(keys) == 0 {
 			return l, err
 		}
-		// A crash has emptied the table.
+		// A crash has removed the incarnation.
 		if made, err := s.incarnate(ctx, s.q); !made {
 			return l, err
 		}

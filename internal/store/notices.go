@@ -56,8 +56,8 @@ func (e *WritersError) Error() string {
 
 func (e *WritersError) Unwrap() error { return e.Err }
 
-// waitForWriters waits until every transaction has ended that was writing entries or had written some when it was called. A statement has
-// its lock on the table before its snapshot, so one that is not among them sees what was committed before the call:
+// waitForWriters waits until every transaction has ended that had written entries or removed groups, or was doing it, when this was
+// called. A statement has its lock on the table before its snapshot, so one that is not among them sees what was committed before:
 //
 //	write: lock, snapshot             KeepPolling, commit
 //	                                  waitForWriters: the write has a lock on the table

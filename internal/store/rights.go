@@ -24,8 +24,8 @@ type Right struct {
 	Use       Use
 	Privilege string
 	Object    string
-	Args      string // of a function, as the catalogs write them; "-": it is a table
-	Columns   string // "": all of the table
+	Args      string // of a function, as the catalogs write them; "-": a table or a sequence
+	Columns   string // of a table; "": all
 }
 
 // Rights are all rights that the library's statements need.

@@ -148,12 +148,12 @@ func (s *Store) NoteEnded(ctx context.Context, grace time.Duration) error {
 	return err
 }
 
-// Blocks is the size of the table.
+// Blocks is the size of the table of entries in blocks.
 func (s *Store) Blocks(ctx context.Context) (int64, error) {
 	return retry(ctx, lost, func() (int64, error) { return s.q.Blocks(ctx) })
 }
 
-// Size is about what the live rows are and take.
+// Size returns about how many rows have a value, also expired and dead ones, and how many bytes they take.
 func (s *Store) Size(ctx context.Context) (rows, bytes int64, err error) {
 	r, err := s.q.Size(ctx)
 	return r.RowCount, r.ByteCount, err

@@ -20,8 +20,8 @@ type Watch struct {
 // watchPause is the first pause before a table that is in use is tried again. Each is twice as long as the last, up to 20 times this.
 const watchPause = 50 * time.Millisecond
 
-// WatchTable installs the triggers. Writers of the table may have to wait for 100 ms, again and again with growing pauses,
-// until a moment comes when nobody has written it and not committed yet, or ctx ends.
+// WatchTable installs the triggers. It must lock the table, and tries again after growing pauses until no open transaction has written the
+// table, or ctx ends. Each try may keep writers of the table waiting for 100 ms.
 func (s *Store) WatchTable(ctx context.Context, w Watch) (changed bool, err error) {
 	return untilFree(ctx, func() (bool, error) {
 		return s.q.WatchTable(ctx, dbsqlc.WatchTableParams{Watched: w.Table, Keys: textArray(w.Keys), Tags: textArray(w.Tags), Most: int32(w.Most)})

@@ -15,8 +15,8 @@
 -- VACUUM does that when no snapshot shows what was there, so a statement that finds 1 could have seen no record.
 CREATE SEQUENCE IF NOT EXISTS /* TEMPLATE: prefix */cache_groups_mark;
 
--- Records are only inserted: two transactions that remove one group don't wait for each other. As persistent as cache_entries:
--- a crash that left rows and lost records would bring dead rows back.
+-- The removal records. A removal inserts one, and deletes older ones only where nobody has locked them, so two transactions that remove one
+-- group don't wait for each other. As persistent as cache_entries: a crash that left rows and lost records would bring dead rows back.
 CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_groups (
     kind text COLLATE "C" NOT NULL, -- t: a tag, p: a prefix ('': everything), k: a key. A CHECK would cost every writer of a watched table 20 us
     name text COLLATE "C" NOT NULL,
@@ -83,8 +83,8 @@ BEGIN
     RETURN lo;
 END $$;
 
--- cache_seen is what a row that is written notes in seen: the ids of the visible records of its groups; NULL: there are none. Callers ask first whether there may be any
--- record at all (the template any_removal, see Names.Render in internal/store), which costs them next to nothing.
+-- cache_seen is what a row that is written notes in seen: the ids of the visible records of its groups; NULL: there are none. Callers
+-- first ask whether there may be any record at all (the template any_removal, see Names.Render in internal/store), which costs little.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_seen(key text, tags text[]) RETURNS bigint[]
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET enable_seqscan = off SET enable_indexonlyscan = off AS $$
 DECLARE
@@ -118,8 +118,8 @@ AS $$ BEGIN RETURN /* TEMPLATE: prefix */cache_dead($1, $2, $3); END $$;
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_seen_now(key text, tags text[]) RETURNS bigint[] LANGUAGE plpgsql VOLATILE
 AS $$ BEGIN RETURN /* TEMPLATE: prefix */cache_seen($1, $2); END $$;
 
--- cache_overtaken says that a group of what a load brings, or of the row that it saw, has been removed since the load looked: looked is the snapshot of
--- its look, '' if there was no record then.
+-- cache_overtaken says that a group of what a load brings, or of the row that it saw, has been removed since the load looked. looked is
+-- the snapshot of its look, '' if there was no record then.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_overtaken(key text, tags text[], looked text) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
 AS $$ SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_removals($1, $2) r
     WHERE NOT coalesce(pg_visible_in_snapshot(r.xid, nullif($3, '')::pg_snapshot), false)) $$;
@@ -254,14 +254,13 @@ CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_horizon() RETURNS xid8 LA
 AS $$ SELECT least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, min(/* TEMPLATE: prefix */cache_xid8(a.backend_xmin)))::text::xid8
     FROM pg_stat_activity a WHERE a.datname = current_database() AND a.backend_xmin IS NOT NULL AND a.pid <> pg_backend_pid() $$;
 
--- cache_note_ended notes which transactions have ended and are seen by whoever has a snapshot: those before the oldest that runs. What
--- was noted grace_us ago is what cache_expire, cache_bury and cache_retiring go by.
+-- cache_note_ended notes the transaction id before which all transactions have ended and all snapshots see them (cache_horizon). What it
+-- noted grace_us ago becomes ended_before, by which cache_expire, cache_bury and cache_retiring go.
 --
--- What a dump has brought from another server is about that server's transactions. Their numbers may be those of transactions to
--- come: every record of now would be one of long ago, and no load would have seen a record that came with the dump.
--- So all is noted anew, and the records are taken for removals of now. Where the dump found a cache_state that was there already, as
--- with pg_dump --data-only, noted_on is of this server; but no record that is visible has the number of a transaction to come, or a snapshot
--- from after now, which would replace removals to come.
+-- What a dump has brought from another server has the ids of that server's transactions, which may be those of transactions to come here.
+-- By them every record of now would be one of long ago, and no load would have seen a record that came with the dump. So all is noted
+-- anew, and the records get the id of this transaction. Where the dump found a cache_state that was there already, as with pg_dump
+-- --data-only, noted_on is this server. Then such records are known by their ids or snapshots: they are of transactions to come.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_note_ended(grace_us bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     server bigint := /* TEMPLATE: prefix */cache_server();

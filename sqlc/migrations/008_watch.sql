@@ -295,7 +295,8 @@ CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_tree(root oid) RETU
     SELECT t.rel FROM tree t ORDER BY t.rel
 $$;
 
--- cache_watch_triggers are the triggers of watches.
+-- cache_watch_triggers are the triggers of all watches. kind is the last letter of the name: i, u, d and t for INSERT, UPDATE, DELETE and
+-- TRUNCATE, r for rows.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_triggers() RETURNS TABLE (id text, watched text, function oid, rel oid, name name, enabled "char", cloned boolean, kind text)
 LANGUAGE sql STABLE AS $$
     SELECT w.id, w.watched, p.oid AS function, t.tgrelid AS rel, t.tgname AS name, t.tgenabled AS enabled, t.tgparentid <> 0 AS cloned, right(t.tgname, 1) AS kind

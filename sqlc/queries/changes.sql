@@ -1,4 +1,5 @@
 -- name: Flush :one
+-- changes is -1 where another flush is under way: see cache_flush.
 SELECT f.changes::bigint AS changes, coalesce(f.messages, 0)::bigint AS messages, coalesce(f.bytes, 0)::bigint AS bytes
 FROM /* TEMPLATE: prefix */cache_flush(@sender::text, @class::int, @id::int, @drain::boolean) f;
 
@@ -29,9 +30,11 @@ SELECT (CASE WHEN current_setting('server_version_num')::int >= 170000 THEN has_
 FROM pg_catalog.pg_class c WHERE c.oid = '/* TEMPLATE: prefix */cache_changes'::regclass;
 
 -- name: Writers :many
+-- The virtual transactions that write entries or remove groups: see cache_writers.
 SELECT id::text AS id FROM unnest(/* TEMPLATE: prefix */cache_writers()) AS id;
 
 -- name: KeepPolling :exec
+-- Extends the poller lease, and never shortens it.
 UPDATE /* TEMPLATE: prefix */cache_state SET poller_lease = greatest(poller_lease, clock_timestamp() + (@for_us::bigint) * interval '1 microsecond');
 
 -- name: LastNotice :one

@@ -1,4 +1,4 @@
--- What is written in a transaction of the caller's.
+-- What is written in a transaction of the caller's, and whether such transactions have ended.
 
 -- name: PutEntryTx :one
 -- Like PutEntry, under whatever isolation level the transaction has: the change log has the change with the COMMIT, and never where it

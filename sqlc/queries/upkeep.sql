@@ -26,7 +26,7 @@ SELECT (/* TEMPLATE: prefix */cache_expire(@first_block::bigint, @blocks::int, t
 SELECT (pg_relation_size('/* TEMPLATE: prefix */cache_entries') / current_setting('block_size')::bigint)::bigint AS blocks;
 
 -- name: Size :one
--- What the rows take, about: keys, values as stored, and what Postgres keeps beside them.
+-- How many rows have a value, also expired and dead ones, and about what they take: keys, values as stored, and 100 bytes for the rest.
 SELECT count(*) AS row_count, coalesce(sum(octet_length(key) + coalesce(pg_column_size(value), 0) + 100), 0)::bigint AS byte_count
 FROM /* TEMPLATE: prefix */cache_entries WHERE value IS NOT NULL;
 
