@@ -61,6 +61,7 @@ type FlushRow struct {
 	Bytes    int64
 }
 
+// changes is -1 where another flush is under way: see cache_flush.
 func (q *Queries) Flush(ctx context.Context, arg FlushParams) (FlushRow, error) {
 	row := q.db.QueryRowContext(ctx, Flush,
 		arg.Sender,
@@ -77,6 +78,7 @@ const KeepPolling = `-- name: KeepPolling :exec
 UPDATE /* TEMPLATE: prefix */cache_state SET poller_lease = greatest(poller_lease, clock_timestamp() + ($1::bigint) * interval '1 microsecond')
 `
 
+// Extends the poller lease, and never shortens it.
 func (q *Queries) KeepPolling(ctx context.Context, forUs int64) error {
 	_, err := q.db.ExecContext(ctx, KeepPolling, forUs)
 	return err
@@ -94,8 +96,8 @@ type LastNoticeRow struct {
 	Server int64
 }
 
-// The last flush whose notices need not be read: they are here already, or it ended before any that is under way. Notices of
-// transactions that are yet to begin were restored from another server.
+// The transaction id after which a node that begins to poll reads notices: those up to it are committed already, and no flush that is
+// under way has a smaller one. Notices of transactions that are yet to begin were restored from another server.
 func (q *Queries) LastNotice(ctx context.Context) (LastNoticeRow, error) {
 	row := q.db.QueryRowContext(ctx, LastNotice)
 	var i LastNoticeRow
@@ -164,8 +166,8 @@ type PollRow struct {
 	Payload     sql.NullString
 }
 
-// One row at least: what there is beside the notices. Who polls without a lease, of another incarnation, or another server, has missed
-// some.
+// It answers at least one row, for the columns beside the notices. A node may have missed notices if no lease is in force, or if
+// incarnation or server are not those of its last poll.
 func (q *Queries) Poll(ctx context.Context, last string) ([]PollRow, error) {
 	rows, err := q.db.QueryContext(ctx, Poll, last)
 	if err != nil {
@@ -209,6 +211,7 @@ const Writers = `-- name: Writers :many
 SELECT id::text AS id FROM unnest(/* TEMPLATE: prefix */cache_writers()) AS id
 `
 
+// The virtual transactions that write entries or remove groups: see cache_writers.
 func (q *Queries) Writers(ctx context.Context) ([]string, error) {
 	rows, err := q.db.QueryContext(ctx, Writers)
 	if err != nil {

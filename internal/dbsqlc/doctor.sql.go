@@ -68,7 +68,7 @@ type OldSnapshotsRow struct {
 	Hidden  int64
 }
 
-// Transactions and slots that keep VACUUM from removing rows, the oldest first. A role sees its own sessions; hidden are the others.
+// Open and prepared transactions that keep VACUUM from removing rows, the oldest first. hidden counts the sessions that the role can't see.
 func (q *Queries) OldSnapshots(ctx context.Context, longer float64) ([]OldSnapshotsRow, error) {
 	rows, err := q.db.QueryContext(ctx, OldSnapshots, longer)
 	if err != nil {

@@ -101,8 +101,8 @@ type GetEntryRow struct {
 }
 
 // Reading and writing rows. Lists of keys and numbers travel as one array literal in a text parameter and values as one
-// bytea cut by lengths: as fast as native arrays, and the same for every driver. The array comes out of a sub-select: a
-// planner that sees how short it is believes a new plan to be cheaper, every time.
+// bytea cut by lengths: as fast as native arrays, and the same for every driver. The array comes out of a sub-select:
+// a planner that sees how short it is takes a new plan for cheaper than the cached one, and plans every execution anew.
 //
 // What the writes of this folder have in common (what takes the place of a row, what goes into the change log, what is published) is
 // spelled out in each: a function in its place would cost every write its call. TestPartsAgree in internal/store sees to it that they
@@ -171,9 +171,9 @@ type PutEntriesRow struct {
 	Server int64
 }
 
-// Many rows in one statement, in the order of their keys so that two such statements can't deadlock. A value is what of
-// all values begins at lo and is size bytes long; a size below zero is a tombstone, a ttl below zero never expires. What
-// was not new is left in the log; the versions of the others come back.
+// Writes many rows, in the order of their keys so that two such statements can't deadlock. vals has all values one after the other: that
+// of a row begins at lo and has size bytes. A size below zero is a tombstone, a row with a ttl below zero never expires. Changes go into
+// the change log but for those that no node needs to know, whose versions come back as silent.
 // Callers share it, so it must not wait for a row that a transaction holds: patience sets lock_timeout for this statement
 // alone, before the first row is locked, because the sort reads all of the input first. Empty: the session's own.
 func (q *Queries) PutEntries(ctx context.Context, arg PutEntriesParams) (PutEntriesRow, error) {
@@ -250,7 +250,7 @@ type PutEntriesAndPublishRow struct {
 	Messages int64
 }
 
-// The same, but it publishes at once, in as few notifications as fit.
+// PutEntries, but it publishes inline, in as few notifications as fit, unless a node polls.
 func (q *Queries) PutEntriesAndPublish(ctx context.Context, arg PutEntriesAndPublishParams) (PutEntriesAndPublishRow, error) {
 	row := q.db.QueryRowContext(ctx, PutEntriesAndPublish,
 		arg.Patience,
@@ -304,8 +304,8 @@ type PutEntryRow struct {
 	Server int64
 }
 
-// The lone write of a row that may be kept in memory: the row, and in the same statement what the others are to know of it, left in the
-// log for the next flush. Nobody can hold a key that did not exist, so an insert stays silent (xmax = 0 is true for an inserted row only).
+// Writes one row that may be kept in memory, and in the same statement its change into the change log, for the next flush. Nobody can
+// hold a key that did not exist, so an insert is not logged (xmax = 0 is true for an inserted row only), but for a tombstone.
 // No answer: the session is not READ COMMITTED, and nothing was written. A stricter level judges rows by a snapshot from
 // before the statement waited.
 func (q *Queries) PutEntry(ctx context.Context, arg PutEntryParams) (PutEntryRow, error) {
@@ -363,7 +363,7 @@ type PutEntryAndPublishRow struct {
 	Messages int64
 }
 
-// The same, but it publishes at once: only while somebody polls the change goes into the log all the same.
+// PutEntryNeverKept, for any row, but it publishes inline. While a node polls it does not: the change goes into the change log instead.
 func (q *Queries) PutEntryAndPublish(ctx context.Context, arg PutEntryAndPublishParams) (PutEntryAndPublishRow, error) {
 	row := q.db.QueryRowContext(ctx, PutEntryAndPublish,
 		arg.Key,

@@ -39,8 +39,8 @@ SELECT (pg_relation_size(c.oid) > 0 AND NOT EXISTS (SELECT FROM /* TEMPLATE: pre
 FROM pg_catalog.pg_class c WHERE c.oid = '/* TEMPLATE: prefix */cache_groups'::regclass
 `
 
-// Records are gone, and the table's pages are not: VACUUM frees them, where the role may. Where it may not, it would leave a warning in
-// the server's log, every time.
+// Whether to VACUUM the table: no record is left, but pages are, and the role may. By a role that may not, VACUUM would only leave a
+// warning in the server's log, every time.
 func (q *Queries) LeftoverGroups(ctx context.Context) (bool, error) {
 	row := q.db.QueryRowContext(ctx, LeftoverGroups)
 	var leftover bool
@@ -94,7 +94,7 @@ type RetireGroupsParams struct {
 	Batch int64
 }
 
-// Forgets old removals, of which no row is left.
+// Deletes removal records before ended. No dead row of theirs is left: see cache_retiring.
 func (q *Queries) RetireGroups(ctx context.Context, arg RetireGroupsParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, RetireGroups, arg.Ended, arg.Batch)
 	if err != nil {
@@ -107,7 +107,7 @@ const RetiringGroups = `-- name: RetiringGroups :one
 SELECT (/* TEMPLATE: prefix */cache_retiring())::text AS ended
 `
 
-// Up to which transaction records of removals are so old that nobody writes any more without having seen them; 0: there are none.
+// The transaction id before which removal records may be deleted, once a pass over the table has left no dead row; 0: none may.
 func (q *Queries) RetiringGroups(ctx context.Context) (string, error) {
 	row := q.db.QueryRowContext(ctx, RetiringGroups)
 	var ended string

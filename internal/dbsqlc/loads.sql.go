@@ -19,7 +19,7 @@ type GetIncarnationRow struct {
 	NowUs       int64
 }
 
-// 0: a crash has removed it, see NewIncarnation. And the time.
+// The incarnation and the database's time. 0: a crash has removed it, see NewIncarnation.
 func (q *Queries) GetIncarnation(ctx context.Context) (GetIncarnationRow, error) {
 	row := q.db.QueryRowContext(ctx, GetIncarnation)
 	var i GetIncarnationRow
@@ -249,17 +249,21 @@ type StoreLoadedRow struct {
 	Server   int64
 }
 
-// Stores what a loader returned, unless the row is no longer the one that the load saw before it began (fence; 0: none)
-// or a Clear, a TRUNCATE or a crash came between (incarnation), or so much time that the tombstone of a Delete may be gone
-// (looked_us, by this clock: a suspended machine's own stands still), or a group of the row was removed (snapshot: of the
-// load's look, where there was any record of a removal), or one that the row had at the look and has no more (left_tags: not
-// from the row in place, which may have expired and be gone). ON CONFLICT judges the newest row, not the statement's snapshot:
+// Stores what a loader returned. It does not store a row if, since the load looked,
+//   - the row is no longer the one that the load saw (fence; 0: none);
+//   - a Clear, a TRUNCATE or a crash came (incarnation);
+//   - so much time went by that the tombstone of a Delete may be gone (looked_us, by the server's clock: that of a suspended machine
+//     stands still);
+//   - a group of the row was removed (snapshot is that of the look, ” where there was no removal record), or a tag that the row
+//     had at the look and has no more (left_tags; the row itself may have expired and be gone).
+//
+// ON CONFLICT judges the newest row, not the statement's snapshot:
 //
 //	load reads row v1, loader runs        Set or Delete writes v2
 //	                                      commit
 //	StoreLoaded(fence v1): row is v2 -> 0 rows
 //
-// leases, ” where there are none, end with it, also where nothing is stored: who gets one then sees the row.
+// The statement ends leases (”: none), also where nothing is stored: whoever gets one of them next sees the row.
 func (q *Queries) StoreLoaded(ctx context.Context, arg StoreLoadedParams) ([]StoreLoadedRow, error) {
 	rows, err := q.db.QueryContext(ctx, StoreLoaded,
 		arg.Leases,

@@ -137,9 +137,9 @@ type PutEntryTxRow struct {
 	Server int64
 }
 
-// What is written in a transaction of the caller's.
+// What is written in a transaction of the caller's, and whether such transactions have ended.
 // Like PutEntry, under whatever isolation level the transaction has: the change log has the change with the COMMIT, and never where it
-// is rolled back. An insert is logged too: by the notification of its own version the node learns that the transaction has
+// is rolled back. An insert is logged too: the writing node learns from the notification of its version that the transaction has
 // committed.
 func (q *Queries) PutEntryTx(ctx context.Context, arg PutEntryTxParams) (PutEntryTxRow, error) {
 	row := q.db.QueryRowContext(ctx, PutEntryTx,

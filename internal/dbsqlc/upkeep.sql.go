@@ -157,7 +157,7 @@ const NewIncarnation = `-- name: NewIncarnation :one
 SELECT /* TEMPLATE: prefix */cache_incarnate(false)::bigint AS id
 `
 
-// After a crash, which has removed the row. 0: none can be made yet.
+// Makes an incarnation after a crash, which has removed it. 0: none can be made yet, see cache_incarnate.
 func (q *Queries) NewIncarnation(ctx context.Context) (int64, error) {
 	row := q.db.QueryRowContext(ctx, NewIncarnation)
 	var id int64
@@ -194,7 +194,7 @@ type ProbeParams struct {
 	Nonce   string
 }
 
-// The echo that proves a listener, with the identity of the server that the data connections talk to.
+// Sends the notification that proves a listener live, with the identity of the server that this connection talks to.
 func (q *Queries) Probe(ctx context.Context, arg ProbeParams) error {
 	_, err := q.db.ExecContext(ctx, Probe, arg.Channel, arg.Nonce)
 	return err
@@ -238,7 +238,7 @@ type SizeRow struct {
 	ByteCount int64
 }
 
-// What the rows take, about: keys, values as stored, and what Postgres keeps beside them.
+// How many rows have a value, also expired and dead ones, and about what they take: keys, values as stored, and 100 bytes for the rest.
 func (q *Queries) Size(ctx context.Context) (SizeRow, error) {
 	row := q.db.QueryRowContext(ctx, Size)
 	var i SizeRow
@@ -267,7 +267,7 @@ type TrimParams struct {
 	Batch     int64
 }
 
-// The rows may be live: like every write that is not urgent it leaves them in the change log.
+// Removes rows that may be live, so it leaves their keys in the change log, for the next flush.
 func (q *Queries) Trim(ctx context.Context, arg TrimParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, Trim, arg.WrittenUs, arg.Batch)
 	if err != nil {

@@ -18,8 +18,8 @@ type change int
 
 const (
 	putAbsent change = iota // writes the row if none is live
-	replace                 // writes it over the live one that is still of the version Fence
-	touch                   // gives the live one, if there is any, the TTL and the version; its value stays
+	replace                 // overwrites a live row whose version is still Fence
+	touch                   // gives a live row the TTL and the version; its value stays
 )
 
 // conditional is a request to write one row, which depends on what is there.
@@ -50,7 +50,7 @@ func (s *Store) PutAbsent(ctx context.Context, row Write, inline bool) (Written,
 	return s.conditional.Do(ctx, conditional{row, putAbsent, inline})
 }
 
-// Replace writes a row over the live one of the version row.Fence: Stored says whether it was still there.
+// Replace overwrites a live row whose version is still row.Fence: Stored says whether it did.
 func (s *Store) Replace(ctx context.Context, row Write, inline bool) (Written, error) {
 	return s.conditional.Do(ctx, conditional{row, replace, inline})
 }
@@ -101,16 +101,17 @@ func (s *Store) putIf(ctx context.Context, c conditional, patience string) (Writ
 type Increment struct {
 	Write
 	Delta int64
-	Alone bool // share no statement: a sum may leave the range that each of its parts keeps
+	Alone bool // share no statement: a sum of several may leave 64 bits where each by itself would not
 }
 
-// Incremented is what came of it. Stored is false where the row is no counter, or the number would be none of 64 bits.
+// Incremented is what came of it. Stored is false where the row is no counter, or the number would leave 64 bits; in a shared
+// statement that may be because of the others.
 type Incremented struct {
 	Written
 	N int64
 }
 
-// increment is one that is to be published inline or not.
+// increment is an Increment in its queue.
 type increment struct {
 	Increment
 	inline bool
@@ -125,7 +126,7 @@ func (i increment) weight() int {
 	return 1
 }
 
-// counters share statements: those who add to one counter at the same time are one row of it.
+// counters returns the queue of increments. Those that share a statement and a counter are one row of the statement.
 func (s *Store) counters(timeout, patience time.Duration) batch.Queue[increment, Incremented] {
 	alone := func(patience string) func(context.Context, increment) (Incremented, error) {
 		return func(ctx context.Context, i increment) (Incremented, error) {
@@ -150,15 +151,15 @@ func (s *Store) Increment(ctx context.Context, i Increment, inline bool) (Increm
 	return s.increments.Do(ctx, increment{i, inline})
 }
 
-// tally is what one row of the statement adds for all who add to one counter.
+// tally is one row of the statement: the sum of all increments of one counter.
 type tally struct {
 	first *increment // whose TTL and tags a new counter gets
-	last  int64      // the version that the row gets: the last one's
+	last  int64      // the version that the row gets: that of the last increment
 	sum   int64
-	parts []int // of the requests
+	parts []int // the indexes of its requests
 }
 
-// add takes a part in if the sum stays within 64 bits.
+// add adds request i, unless the sum would leave 64 bits: then it does nothing and returns false.
 func (t *tally) add(i int, of *increment) bool {
 	sum := t.sum + of.Delta
 	if of.Delta > 0 && sum < t.sum || of.Delta < 0 && sum > t.sum {
@@ -181,7 +182,7 @@ func (s *Store) incrementAll(ctx context.Context, is []increment, patience strin
 			t = &tally{first: &is[i]}
 			tallies[is[i].Key], rows = t, append(rows, t)
 		}
-		t.add(i, &is[i]) // else it is asked for again, alone
+		t.add(i, &is[i]) // what is not added is not Stored, and its caller sends it again with Alone
 	}
 	writes := make([]*Write, len(rows))
 	for i, t := range rows {
@@ -230,8 +231,8 @@ func (s *Store) incrementAll(ctx context.Context, is []increment, patience strin
 	return out, nil
 }
 
-// split hands each part of t its number, as if they had been added one after the other, with n as the last. There is an order
-// in which none leaves 64 bits: what is above zero has room for any that takes away, and what is not for any that adds.
+// split returns the number for each part of t, as if they had been added one after the other and n was the last number. It takes them
+// in an order in which no number leaves 64 bits: from a number above zero any negative delta can be added, from another any positive.
 func split(n int64, t *tally, is []increment) []int64 {
 	numbers := make([]int64, len(t.parts))
 	var up, down []int
@@ -242,7 +243,7 @@ func split(n int64, t *tally, is []increment) []int64 {
 			down = append(down, j)
 		}
 	}
-	// Unsigned, because the number before the sum may be far from the number after: it wraps, and wraps back.
+	// The number before. Unsigned, because n and the sum may be so far apart that the difference wraps around.
 	at := int64(uint64(n) - uint64(t.sum))
 	for len(up)+len(down) > 0 {
 		next := &up

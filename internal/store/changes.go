@@ -34,8 +34,8 @@ func (s *Store) FlushOn(ctx context.Context, conn *sql.Conn, sender string) (Flu
 	return s.flush(ctx, conn, sender, false)
 }
 
-// DrainLog is a Flush that also truncates the log, alone in it for some milliseconds: where VACUUM can't remove what flushes have
-// deleted. It fails where somebody holds the table.
+// DrainLog is a Flush that also truncates the change log, for where VACUUM can't remove the rows that flushes have deleted. It locks the
+// log against everybody for some milliseconds, and fails where somebody else holds a lock on it.
 func (s *Store) DrainLog(ctx context.Context, sender string) error {
 	_, err := s.flush(ctx, s.db, sender, true)
 	return err
@@ -59,13 +59,14 @@ func (s *Store) flush(ctx context.Context, db beginner, sender string, drain boo
 // Pending reports whether the change log holds anything.
 func (s *Store) Pending(ctx context.Context, db DB) (bool, error) { return s.with(db).Pending(ctx) }
 
-// Oldest returns how long ago the oldest change in the log was made; below 0: there is none.
+// Oldest returns how long ago the oldest change in the log was made. It is negative if the log is empty.
 func (s *Store) Oldest(ctx context.Context) (time.Duration, error) {
 	us, err := s.q.Oldest(ctx)
 	return time.Duration(us) * time.Microsecond, err
 }
 
-// ClaimFlushing makes node, for lease, the one that flushes for watched tables. It reports whether it is: another may be.
+// ClaimFlushing makes node the one that flushes for watched tables, until lease has passed. It returns false, and changes nothing, where
+// another node is the one.
 func (s *Store) ClaimFlushing(ctx context.Context, db DB, node int64, lease time.Duration) (bool, error) {
 	n, err := s.with(db).ClaimFlushing(ctx, dbsqlc.ClaimFlushingParams{Node: node, ForUs: lease.Microseconds()})
 	return n > 0, err

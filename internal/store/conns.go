@@ -23,7 +23,7 @@ import (
 // keeps no idle connection. There, and until it is known, a connection is kept no longer than keepFor after it was taken.
 const (
 	keepFor = 5 * time.Millisecond
-	keepMax = readSlots + leaseSlots + 4 // the slots of all queues
+	keepMax = readSlots + leaseSlots + 4 // the slots of reads and leases, and 4 for the queues that write
 )
 
 // NoConnectionError is the error of a statement that was not sent because the pool had no connection before Err, the end of a context.

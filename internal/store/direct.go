@@ -53,6 +53,7 @@ func (r *rendering) query(ctx context.Context, query string, row func(v []driver
 // errIndirect says that the driver can't be asked directly.
 var errIndirect = errors.New("the driver has no QueryerContext")
 
+// direct sends a statement on the driver's own connection. After errIndirect and driver.ErrBadConn nothing was sent.
 func (r *rendering) direct(ctx context.Context, query string, row func(v []driver.Value) error, args []any) (err error) {
 	conn, err := r.conns.take(ctx)
 	if err != nil {
@@ -81,10 +82,10 @@ func (r *rendering) direct(ctx context.Context, query string, row func(v []drive
 				err = row(v)
 			}
 		}
-		// Whoever hung up on us in the middle says so here, and not that nothing was sent.
 		if closed := rows.Close(); err == io.EOF { //nolint:errorlint // as database/sql has it
 			err = closed
 		}
+		// The connection broke while the answer was read. ErrBadConn would say that nothing was sent.
 		if errors.Is(err, driver.ErrBadConn) {
 			err = fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, errors.New(err.Error()))
 		}
@@ -92,14 +93,14 @@ func (r *rendering) direct(ctx context.Context, query string, row func(v []drive
 	})
 	ok = err == nil
 	if err != nil && sqlerr.State(err) == "" && !errors.Is(err, errIndirect) {
-		// Not the server's word: nobody knows how much of its answer was read. (lib/pq leaves what it does not like in its
-		// buffer, and the next statement would wait for the end of it, whatever its context says.)
+		// The error is not the server's, so nobody knows how much of the answer was read: the connection is closed. (lib/pq leaves
+		// an answer that it does not understand in its buffer, and the next statement would wait for its end, whatever its context.)
 		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 	}
 	return err
 }
 
-// Drivers hand out what Postgres sent as the type that it is, or as text.
+// A driver returns a column as its Go type, or as the text that Postgres sent. The functions below take both.
 
 func asInt(v driver.Value) int64 {
 	switch v := v.(type) {
@@ -137,7 +138,7 @@ func asString(v driver.Value) string {
 	return ""
 }
 
-// asTags is a JSON array, which every driver hands out alike.
+// asTags reads a JSON array, which every driver returns as text.
 func asTags(v driver.Value) (tags []string) {
 	if s := asString(v); s != "" {
 		_ = json.Unmarshal([]byte(s), &tags) // the server wrote it

@@ -11,15 +11,15 @@ import (
 
 // What Doctor reads; the fields are as the statements name them.
 type (
-	// ServerHealth is of the server.
+	// ServerHealth has settings and counts of the server.
 	ServerHealth = dbsqlc.ServerHealthRow
-	// TableHealth is of one of the cache's tables.
+	// TableHealth has the statistics of one of the cache's tables.
 	TableHealth = dbsqlc.TableHealthRow
-	// GuardFault is of a trigger of the table of entries.
+	// GuardFault is a guard, a trigger of the table of entries, that is gone or does not fire where it should.
 	GuardFault = dbsqlc.GuardFaultsRow
-	// OldSnapshot is of a transaction, or says how many sessions the role can't see.
+	// OldSnapshot is a transaction that keeps VACUUM from removing rows, or says how many sessions the role can't see.
 	OldSnapshot = dbsqlc.OldSnapshotsRow
-	// WatchFault is of a watched table.
+	// WatchFault is a watched table, with what is wrong with it if anything is.
 	WatchFault = dbsqlc.WatchFaultsRow
 )
 
@@ -64,7 +64,8 @@ func (s *Store) WatchFaults(ctx context.Context) ([]WatchFault, error) {
 	return retry(ctx, lost, func() ([]WatchFault, error) { return s.q.WatchFaults(ctx) })
 }
 
-// Pooled says that a pooler is between: a connection whose server process another connection's transaction can take away.
+// Pooled says that there is a pooler before the server. It opens a transaction beside a connection: behind a pooler, the transaction may
+// get the server process that answered the connection before.
 func (s *Store) Pooled(ctx context.Context) (bool, error) {
 	conn, err := s.db.Conn(ctx)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/pgcache/go/internal/dbsqlc"
 )
 
-// A page of keys or entries is at most so many rows, and its values so many bytes, or one value.
+// A page has at most pageRows rows, and at most pageBytes of values or one larger value.
 const (
 	pageRows  = 500
 	pageBytes = maxBytes
@@ -19,7 +19,7 @@ type Entry struct {
 	Forever bool // it does not expire
 }
 
-// newEntry is a row of GetWholeEntry: those of GetEntry, and forever.
+// newEntry is a row of GetWholeEntry: the columns of GetEntry, and forever.
 func newEntry(key string, v []driver.Value) Entry {
 	return Entry{newRow(key, v), asBool(v[6])}
 }
@@ -40,7 +40,7 @@ func (s *Store) Entry(ctx context.Context, key string) (Entry, error) {
 // Page is some of the live rows, in the order of keys.
 type Page[T any] struct {
 	Rows []T
-	Last string // where the next page begins: after it. "": there is none
+	Last string // the next page begins after this key; "": there is no next page
 }
 
 // KeysPage returns the next live keys that are at least start, after a key; after is "" for the first page.

@@ -8,10 +8,10 @@ import (
 	"github.com/pgcache/go/internal/dbsqlc"
 )
 
-// GroupKind says what the name of a group is.
+// GroupKind says what the name of a group stands for.
 type GroupKind string
 
-// A tag, or what keys begin with.
+// A Tag is all rows that have it, a Prefix all rows whose keys begin with it.
 const (
 	Tag    GroupKind = "t"
 	Prefix GroupKind = "p"
@@ -20,18 +20,19 @@ const (
 // Removed is what came of a removal of groups.
 type Removed struct {
 	TxWritten
-	IDs []int64 // of the records, which the notification names
+	IDs []int64 // of the removal records; the notification names them
 }
 
-// Remove removes groups, whatever they hold, and publishes it. It waits for nobody. Older records of the groups can be replaced in a
-// READ COMMITTED session alone.
+// Remove removes groups, whatever they hold, and publishes it inline. It inserts a removal record for each, and waits for nobody. It
+// needs READ COMMITTED to delete the groups' older records.
 func (s *Store) Remove(ctx context.Context, kind GroupKind, names []string) (Removed, error) {
 	return retry(ctx, notDone, func() (Removed, error) {
 		return committedQuery(ctx, s, func(q *dbsqlc.Queries) (Removed, error) { return remove(ctx, q, kind, names, true) })
 	})
 }
 
-// RemoveTx does it in a transaction of the caller's: with its commit the log has it, or with inline it notifies.
+// RemoveTx is Remove in a transaction of the caller's. With the commit the removal is in the change log, or the commit notifies where
+// inline is set.
 func (s *Store) RemoveTx(ctx context.Context, tx Querier, kind GroupKind, names []string, inline bool) (Removed, error) {
 	return remove(ctx, s.with(unprepared{tx}), kind, names, inline)
 }
@@ -50,13 +51,14 @@ func remove(ctx context.Context, q *dbsqlc.Queries, kind GroupKind, names []stri
 	return out, nil
 }
 
-// Retiring returns up to which transaction the records of removals may be retired once no row of theirs is left; "0": none.
+// Retiring returns the transaction id before which removal records may be deleted, for Retire, once a pass of Bury over the whole table
+// has left no dead row. "0": none may.
 func (s *Store) Retiring(ctx context.Context) (ended string, err error) {
 	return retry(ctx, lost, func() (string, error) { return s.q.RetiringGroups(ctx) })
 }
 
-// Bury removes at most batch rows of removed groups from the ExpireBlocks blocks that begin with first, and says how many of
-// those that it found are left, because somebody has locked them.
+// Bury removes at most batch dead rows, which are those of removed groups, from the ExpireBlocks blocks that begin with first. left is
+// how many of those that it found are still there, because somebody has locked them.
 func (s *Store) Bury(ctx context.Context, first int64, batch int) (removed, left int64, err error) {
 	r, err := retry(ctx, lost, func() (dbsqlc.BuryEntriesRow, error) {
 		return s.q.BuryEntries(ctx, dbsqlc.BuryEntriesParams{FirstBlock: first, Blocks: ExpireBlocks, Batch: int32(batch)})
@@ -64,15 +66,15 @@ func (s *Store) Bury(ctx context.Context, first int64, batch int) (removed, left
 	return r.Removed, r.LeftOver, err
 }
 
-// Retire removes at most batch records of removals from before the transaction ended, see Retiring.
+// Retire deletes at most batch removal records that are older than the transaction id ended, which Retiring has returned.
 func (s *Store) Retire(ctx context.Context, ended string, batch int) (int64, error) {
 	return retry(ctx, lost, func() (int64, error) {
 		return s.q.RetireGroups(ctx, dbsqlc.RetireGroupsParams{Ended: ended, Batch: int64(batch)})
 	})
 }
 
-// MarkGroups lets statements leave out the look for records where there is none any more, once VACUUM has emptied their table. Where
-// the role may, it runs VACUUM, which blocks nobody.
+// MarkGroups sets the sequence that anyRemoval reads: statements look for removal records no more once VACUUM has emptied their table.
+// It runs VACUUM itself where the role may and no record is left, which blocks nobody.
 func (s *Store) MarkGroups(ctx context.Context) error {
 	leftover, err := s.q.LeftoverGroups(ctx)
 	if err == nil && leftover {

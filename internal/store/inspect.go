@@ -11,7 +11,7 @@ import (
 	"github.com/pgcache/go/internal/dbsqlc"
 )
 
-// This file is what people and monitoring look at. No Get or Set comes by here.
+// What people and monitoring look at. No Get or Set uses this file.
 
 // Inspected is a row as it lies in the table, also a tombstone or one that has expired.
 type Inspected struct {
@@ -22,19 +22,19 @@ type Inspected struct {
 	Tombstone bool
 	Dead      bool          // one of its groups has been removed since it was written
 	Bytes     int64         // of the value
-	Stored    int64         // what they take in the table, compressed as Postgres does it
+	Stored    int64         // what the value takes in the table, as Postgres has compressed it
 	Forever   bool          // it does not expire
 	Remaining time.Duration // until it expires; negative: it has
 	Age       time.Duration // since it was written
 	Written   time.Time     // by the database's clock
 	Tags      []string
-	Stale     time.Duration // until a failing loader is no longer answered with it; 0: never is
+	Stale     time.Duration // how much longer it may be handed out where a loader fails; 0: it may not
 }
 
 // NoValue is the codec of a row that says that a loader found nothing: see NegativeTTL.
 const NoValue = "!none"
 
-// Negative says that the row is such a one.
+// Negative says that the row is of the codec NoValue.
 func (e Inspected) Negative() bool { return e.Codec == NoValue }
 
 // Gone says that no Get returns the row.

@@ -10,15 +10,15 @@ import (
 	"github.com/pgcache/go/internal/sqlerr"
 )
 
-// Every statement that writes entries is READ COMMITTED: under a stricter level it would judge rows by a snapshot from before it
-// waited for them. Where the sessions of the pool are, by themselves, it is sent as it is; else in a transaction that says so, for
-// two round trips more. The level of a session may change while we run, so each of these statements looks for itself, and does
-// nothing under another: it answers no row, or cache_committed fails it.
+// Every statement that writes entries runs under READ COMMITTED: under a stricter level it would judge rows by a snapshot from before
+// it waited for them. Where that is the default of the pool's sessions the statement is sent as it is, else in a transaction of that
+// level, which costs at least three more round trips. A session's level may change at any time, so each of these statements checks
+// it, and does nothing under another level: it answers no row, or cache_committed fails it.
 
 // errStrict is the error of a statement that did nothing because its session is not READ COMMITTED, and answered no row.
 var errStrict = errors.New("the session is not READ COMMITTED")
 
-// needsReadCommitted is the SQLSTATE of cache_committed.
+// needsReadCommitted is the SQLSTATE with which cache_committed fails.
 const needsReadCommitted = "PC001"
 
 // strict says that a statement has done nothing because its session is not READ COMMITTED.
@@ -26,15 +26,15 @@ func strict(err error) bool {
 	return errors.Is(err, errStrict) || sqlerr.State(err) == needsReadCommitted
 }
 
-// The server ends a transaction that waits for its process for so long, which has been suspended, or cut off from the database. A
-// flush has a lock that others want.
+// The idle_in_transaction_session_timeout of these transactions: the server ends one whose process is suspended or cut off. It is
+// shorter for a flush, which holds the lock that other flushes need.
 const (
 	idleLimit      = "5s"
 	idleFlushLimit = "2s"
 )
 
-// readCommitted calls f, which sends one statement, on a READ COMMITTED session. Where the session was not, f is called again in a
-// transaction, as it is from then on.
+// readCommitted calls f, which sends one statement, under READ COMMITTED. Where the session has another level f is called again in a
+// transaction, and from then on always in one.
 func (s *Store) readCommitted(ctx context.Context, f func(r *rendering) error) error {
 	if s.plainWrites.Load() {
 		err := f(s.sql)

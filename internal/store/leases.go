@@ -29,8 +29,8 @@ type Lease struct {
 type LeaseAsk struct {
 	Keys   []string
 	Leases []Lease // of different IDs
-	Of     []int   // for each key: 1 is the first of Leases, 0 none; -1 is the first too, and it is wanted even if the row is live
-	Stale  bool    // values that have expired and may still be handed out come too
+	Of     []int   // for each key: which of Leases is its own, counted from 1; 0: none; with a minus sign: wanted even if the row is live
+	Stale  bool    // return values too that have expired and may still be handed out
 }
 
 // Leased is the answer.
@@ -39,8 +39,8 @@ type Leased struct {
 	Looked
 }
 
-// LeaseAndLook takes leases and then looks, in one statement that it shares with others who ask at the same time: so values may
-// come that have expired, also to who has not asked for them. After an error some of the leases may be held.
+// LeaseAndLook takes leases and then looks, in one statement that it shares with others who ask at the same time. So a caller may get
+// stale values that only another one has asked for. After an error some of the leases may be held.
 func (s *Store) LeaseAndLook(ctx context.Context, ask LeaseAsk) (Leased, error) {
 	return s.leases.Do(ctx, ask)
 }
@@ -49,7 +49,7 @@ func (s *Store) leaseQueue(timeout, patience time.Duration) batch.Queue[LeaseAsk
 	return batch.Queue[LeaseAsk, Leased]{
 		Slots: leaseSlots, Timeout: timeout, Patience: patience, LockWaits: lockWaits, MaxWeight: maxRows,
 		Weight: func(a LeaseAsk) int { return len(a.Keys) },
-		// A locked table is nobody's own: each by itself would wait for it again.
+		// A lock on the table of leases concerns all requests: each by itself would wait for it again.
 		Apart: func(err error) bool { return mayConcernOne(err) && !sqlerr.Locked(err) },
 		Late:  s.sql.conns.late,
 		One: func(ctx context.Context, a LeaseAsk) (Leased, error) {
@@ -132,7 +132,7 @@ func (s *Store) RenewLeases(ctx context.Context, leases []Lease) (kept []int64, 
 	return kept, err
 }
 
-// ReleaseLeases ends leases.
+// ReleaseLeases ends those leases that still are their owners'.
 func (s *Store) ReleaseLeases(ctx context.Context, leases []Lease) (err error) {
 	defer panics.Recover(&err)
 	leases = inOrder(leases)
@@ -143,12 +143,12 @@ func (s *Store) ReleaseLeases(ctx context.Context, leases []Lease) (err error) {
 	return err
 }
 
-// DropLeases removes at most batch rows of leases that ended a minute ago.
+// DropLeases removes at most batch rows of leases that ended more than a minute ago, or that a step of the clock has made void.
 func (s *Store) DropLeases(ctx context.Context, batch int) (int64, error) {
 	return retry(ctx, lost, func() (int64, error) { return s.q.DropLeases(ctx, int64(batch)) })
 }
 
-// inOrder is the order in which all statements come to the rows, so that no two wait for each other.
+// inOrder sorts leases by ID, the order in which all statements lock their rows, so that no two wait for each other.
 func inOrder(leases []Lease) []Lease {
 	return slices.SortedFunc(slices.Values(leases), func(a, b Lease) int { return cmp.Compare(a.ID, b.ID) })
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/pgcache/go/internal/sqlerr"
 )
 
-// Incarnation is the number that Clear and TRUNCATE change, and that is another after a crash, with the database's time. 0: none can
-// be made yet, see Recovered.
+// Incarnation returns the incarnation of the tables, which Clear, TRUNCATE and a crash of the server change, and the database's time.
+// Where a crash has removed the incarnation it makes another. 0: none can be made yet, see Recovered.
 func (s *Store) Incarnation(ctx context.Context) (id int64, now time.Duration, err error) {
 	r, err := s.q.GetIncarnation(ctx)
 	if err == nil && r.Incarnation == 0 {
@@ -18,8 +18,8 @@ func (s *Store) Incarnation(ctx context.Context) (id int64, now time.Duration, e
 	return r.Incarnation, time.Duration(r.NowUs) * time.Microsecond, err
 }
 
-// incarnateEvery is how often the loads of a process ask for an incarnation where none can be made: the answer is looked for in the
-// server's whole lock table.
+// incarnateEvery is how often the loads of a process ask for an incarnation where none can be made: to answer, the server searches its
+// whole lock table.
 const incarnateEvery = time.Second
 
 // incarnate makes an incarnation for a load that has found none, and says whether there is one now.
@@ -36,7 +36,8 @@ func (s *Store) incarnate(ctx context.Context, q *dbsqlc.Queries) (made bool, er
 	return id != 0, err
 }
 
-// LoadGrace is how long a loaded value may take to be stored, by the database's clock. It is shorter than tombstones live.
+// LoadGrace is how long after the look of its load a value may still be stored, by the database's clock. Tombstones live longer, so a
+// Delete since the look has left one.
 const LoadGrace = 4*time.Minute + 10*time.Second
 
 // PutLoaded stores what a load brought: each row only if nothing was written since the load saw its Fence and no group of it was
@@ -61,7 +62,7 @@ func (s *Store) loadMany(ctx context.Context, ws []write) ([]Written, error) {
 	for _, w := range ws {
 		inline = inline || w.inline
 		for i := range w.rows {
-			// Two loads of one key, one of them begun after a write: whichever goes first, the other is fenced off.
+			// Of two loads of one key only the first is sent, and the other counts as fenced: one at most could be stored.
 			if _, ok := first[w.rows[i].Key]; !ok {
 				first[w.rows[i].Key] = w.rows[i].Version
 				rows = append(rows, &w.rows[i])

@@ -9,7 +9,7 @@ import (
 	"github.com/pgcache/go/internal/panics"
 )
 
-// Looked is what a load saw before it began: the fence of its store.
+// Looked is what a load saw before it began. It is the fence of the statement that stores what the load brings.
 type Looked struct {
 	Rows        []Row         // in the order of the keys
 	Incarnation int64         // 0: there is none, and what is loaded now is not stored
@@ -26,7 +26,7 @@ func (s *Store) Look(ctx context.Context, keys []string, stale bool) (l Looked, 
 		if err != nil || l.Incarnation != 0 || len(keys) == 0 {
 			return l, err
 		}
-		// A crash has emptied the table.
+		// A crash has removed the incarnation.
 		if made, err := s.incarnate(ctx, s.q); !made {
 			return l, err
 		}
@@ -42,7 +42,7 @@ func (s *Store) look(ctx context.Context, on *rendering, keys []string, stale bo
 	}, s.Largest, stale, textArray(keys))
 }
 
-// add takes over a row of the answer, which begins with n, version, codec, value, remaining_us, server, incarnation, now_us, tags,
+// add notes a row of the answer, whose columns begin with n, version, codec, value, remaining_us, server, incarnation, now_us, tags,
 // snapshot.
 func (l *Looked) add(keys []string, v []driver.Value) {
 	n := asInt(v[0]) - 1
@@ -84,7 +84,7 @@ func TryLocks(ctx context.Context, db DB, pid, class int32, ids []int32) (got []
 	return got, pooled, err
 }
 
-// Unlocks gives them back, and says for each whether the session had it.
+// Unlocks releases them, and says for each whether the session had it.
 func Unlocks(ctx context.Context, db DB, pid, class int32, ids []int32) (held []bool, pooled bool, err error) {
 	rows, err := dbsqlc.New(db).Unlocks(ctx, dbsqlc.UnlocksParams{Pid: pid, Class: class, Ids: lockIDs(ids)})
 	held, pooled = answers(rows)

@@ -10,7 +10,7 @@ import (
 // maxIdentifier is what Postgres keeps of a name, in bytes; beyond it names are cut off and may collide.
 const maxIdentifier = 63
 
-// longestName is the longest name of an object of ours. The library's own test holds it against the migrations.
+// longestName is the longest name that the migrations give to an object, without the prefix. TestLongestPrefix in pgcache compares them.
 const longestName = "cache_incarnation_pkey"
 
 // Names says what the objects of one cache are called.
@@ -70,10 +70,10 @@ func (n Names) Tables() [5]string {
 	return [5]string{n.object("cache_entries"), n.object("cache_changes"), n.object("cache_notices"), n.object("cache_groups"), n.object("cache_leases")}
 }
 
-// Groups is the full quoted name of the table of removed groups, which is as durable as that of the entries.
+// Groups is the full quoted name of the table of removal records, which is as durable as that of the entries.
 func (n Names) Groups() string { return n.object("cache_groups") }
 
-// State is the full quoted name of the table that says what is there.
+// State is the full quoted name of the table whose one row describes the cache: its schema version, id and channel.
 func (n Names) State() string { return n.object("cache_state") }
 
 func (n Names) object(name string) string {
@@ -114,9 +114,9 @@ func (n Names) Render(sql string) string {
 	})
 }
 
-// anyRemoval is the question whether there may be a record of a removed group at all. It is asked by every statement, so it reads
-// nothing but a sequence, which is 1 only while the table of the records is empty: see 007. Its size costs a Get a tenth of its time, to
-// look for a record a tenth more, and deleted records that VACUUM can't remove yet, because some snapshot is old, 10 ms for 100,000.
+// anyRemoval is the condition under which there may be a removal record, of any group. Every statement has it, so it reads a sequence
+// alone, which is 1 only while the table of records is empty: see 007. To read the size of that table instead would add a tenth to the
+// time of a Get. To look for a record would add a tenth more, and 10 ms for every 100,000 deleted records that an old snapshot keeps.
 func (n Names) anyRemoval() string {
 	return fmt.Sprintf("(pg_sequence_last_value('%s') IS DISTINCT FROM 1)", n.object("cache_groups_mark"))
 }
@@ -125,8 +125,8 @@ func (n Names) anyRemoval() string {
 // single-number locks that applications and migration tools use.
 func (n Names) Class() int32 { return Hash(n.Space()) }
 
-// KeyClass is the same for the locks on keys, whose numbers are hashes: in one class with the others, a key whose hash is
-// the number of the flush would hold up every flush while its loader runs.
+// KeyClass is the first number of the advisory locks on keys, whose second number is a hash. It is not Class, because a key whose hash
+// is flushLock would then keep every flush waiting while its loader runs.
 func (n Names) KeyClass() int32 { return KeyClass(n.Space()) }
 
 // Space names the cache in its database.

@@ -12,7 +12,7 @@ import (
 type Position struct {
 	Incarnation int64  // of the tables
 	Server      int64  // identity of the server
-	Flush       string // id of the transaction of the last flush that was read: no restore and nobody can set such ids back
+	Flush       string // transaction id of the last flush that was read: unlike a sequence, nobody can set it back
 }
 
 // BeginPolling makes all changes that are committed from now on go through the change log, for lease at least, and returns
@@ -21,7 +21,7 @@ func (s *Store) BeginPolling(ctx context.Context, lease time.Duration) (Position
 	if err := s.KeepPolling(ctx, s.db, lease); err != nil {
 		return Position{}, err
 	}
-	if err := s.waitForWriters(ctx, running); err != nil { // who notifies can't be prepared
+	if err := s.waitForWriters(ctx, running); err != nil { // a write that does not know of the lease notifies, and such a transaction can't be prepared
 		return Position{}, err
 	}
 	last, err := s.q.LastNotice(ctx)
@@ -39,8 +39,8 @@ const writersPause = 10 * time.Millisecond
 type whichWriters bool
 
 const (
-	running      whichWriters = false // statements that are under way, and what is open
-	withPrepared whichWriters = true  // and prepared transactions, which send no statement any more
+	running      whichWriters = false // those with a session: a statement runs, or they are open
+	withPrepared whichWriters = true  // and prepared transactions, which have no session
 )
 
 // WritersError is why transactions that write to the cache were not waited for any longer. IDs are what pg_locks calls them in
@@ -56,15 +56,15 @@ func (e *WritersError) Error() string {
 
 func (e *WritersError) Unwrap() error { return e.Err }
 
-// waitForWriters waits until every writing statement has ended that was under way when it was called. A statement has its
-// lock on the table before its snapshot, so one that is not among them sees what was committed before the call:
+// waitForWriters waits until every transaction has ended that had written entries or removed groups, or was doing it, when this was
+// called. A statement has its lock on the table before its snapshot, so one that is not among them sees what was committed before:
 //
 //	write: lock, snapshot             KeepPolling, commit
 //	                                  waitForWriters: the write has a lock on the table
 //	write: commit, NOTIFY             it has ended
 //	                                  first poll
 //
-// One that is prepared while it waits goes on under the same virtual transaction.
+// A transaction that is prepared meanwhile keeps its virtual transaction, so withPrepared goes on waiting for it.
 func (s *Store) waitForWriters(ctx context.Context, which whichWriters) error {
 	var writers []string
 	for first := true; first || len(writers) > 0; first = false {

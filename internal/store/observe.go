@@ -6,9 +6,9 @@ import (
 	"github.com/pgcache/go/internal/batch"
 )
 
-// Observe has f called before each statement that reads or writes entries for callers, named "read", "write" or "store" for
-// what was loaded. callers are the contexts of those that share it. The statement has the context that f returns. It is to be called
-// before use.
+// Observe has f called before each statement that reads or writes entries for callers. name is "read", "write", or "store" for what was
+// loaded. callers are the contexts of those that share it. The statement has the context that f returns. Statements in callers'
+// transactions, removals of groups and the looks of loads are not observed. Observe is to be called before use.
 func (s *Store) Observe(f observer) {
 	of := func(name string) func(context.Context, []context.Context) (context.Context, func(error)) {
 		return func(ctx context.Context, callers []context.Context) (context.Context, func(error)) {
@@ -24,7 +24,7 @@ func (s *Store) Observe(f observer) {
 	}
 }
 
-// observed shows a read that no callers share.
+// observed calls read, and the observer around it. No callers share such a read.
 func observed[T any](ctx context.Context, s *Store, read func(ctx context.Context) (T, error)) (v T, err error) {
 	if s.observe != nil {
 		var end func(error)

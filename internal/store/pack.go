@@ -6,13 +6,14 @@ import (
 	"strings"
 )
 
-// packed is a list of writes as the columns of one statement.
+// packed is a list of writes as the columns of one statement: array literals with an element for each row.
 type packed struct {
-	keys, versions, ttls, codecs, los, sizes string
+	keys, versions, ttls, codecs, los, sizes string // a row's value begins at lo (from 1) in values and has size bytes
 	tags, stales                             string // empty: no row has any
-	values                                   []byte
+	values                                   []byte // the values of all rows, one after the other
 }
 
+// pack makes the columns. A ttl of -1 is Never, a size of -1 a tombstone.
 func pack(ws []*Write) packed {
 	lo := 1
 	bytes := 0
@@ -70,7 +71,7 @@ func pack(ws []*Write) packed {
 	return p
 }
 
-// tagLists is a column of lists of tags.
+// tagLists is a column of lists of tags, NULL where of returns nil.
 func tagLists(ws []*Write, of func(w *Write) []string) string {
 	return arrayOf(len(ws), func(b *strings.Builder, i int) {
 		tags := of(ws[i])

@@ -8,7 +8,7 @@ import (
 	"github.com/pgcache/go/internal/dbsqlc"
 )
 
-// readSlots is how many reading statements of a node are under way at a time. Callers beyond share the next.
+// readSlots is how many reading statements of a node are under way at a time. Callers that come meanwhile share the next one.
 const readSlots = 2
 
 // read is a request for the rows of one key or several.

@@ -8,7 +8,7 @@ import (
 	"github.com/pgcache/go/internal/dbsqlc"
 )
 
-// rendering is a DB for statements with templates, which it fills in: once a statement, and keeps the text.
+// rendering is a DB for statements with templates. It fills in the templates of each statement once, and keeps the text.
 type rendering struct {
 	DB
 	names    Names

@@ -7,15 +7,15 @@ import (
 	"github.com/pgcache/go/internal/sqlerr"
 )
 
-// A statement is sent up to tries times. A pool may hand out many connections that a restart has cut: finding one of them
-// removes it, and counts as one of deadConns instead. A connection that can't be made is no such find: it counts as one of tries, or
-// every node would try 64 times at once while the server starts.
+// A statement is sent up to tries times. After a restart of the server a pool may hold many dead connections. A statement that finds one
+// removes it from the pool, which counts as one of deadConns instead. A connection that can't be made counts as one of tries:
+// otherwise every node would try 64 times at once while the server starts.
 const (
 	tries     = 3
 	deadConns = 64
 )
 
-// foundDead says of an error that a dead connection was found, and removed from the pool.
+// foundDead says of an error that the connection was dead, and is no longer in the pool.
 func foundDead(err error) bool {
 	var connect *connectError
 	return sqlerr.Connection(err) && !sqlerr.Dial(err) && !errors.As(err, &connect)

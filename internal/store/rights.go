@@ -10,7 +10,8 @@ import (
 // Use is what a right is for.
 type Use int
 
-// Gets; Gets from memory, which a listener and the pulse keep true; and everything. The last has all that the others have.
+// ToRead is for Gets. ToListen is for Gets from memory, which needs a listener and the pulse. ToWrite is for everything: its rights
+// include those of the others.
 const (
 	ToRead Use = iota
 	ToListen
@@ -23,8 +24,8 @@ type Right struct {
 	Use       Use
 	Privilege string
 	Object    string
-	Args      string // of a function, as the catalogs write them; "-": it is a table
-	Columns   string // "": all of the table
+	Args      string // of a function, as the catalogs write them; "-": a table or a sequence
+	Columns   string // of a table; "": all
 }
 
 // Rights are all rights that the library's statements need.

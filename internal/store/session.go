@@ -28,7 +28,7 @@ func Configure(ctx context.Context, db DB, pid int32, s SessionSettings) (done b
 	})
 }
 
-// Restore is Configure, and gives all session locks back.
+// Restore is Configure that also releases all advisory locks of the session.
 func Restore(ctx context.Context, db DB, pid int32, s SessionSettings) (done bool, err error) {
 	return dbsqlc.New(db).RestoreSession(ctx, dbsqlc.RestoreSessionParams{
 		Pid: pid, IdleSessionTimeout: s.IdleSessionTimeout, Isolation: s.Isolation, LockTimeout: s.LockTimeout,

@@ -20,7 +20,8 @@ func (s *Store) Shard(ctx context.Context, db DB) (Shard, error) {
 	return Shard{Name: r.ShardName, Epoch: r.ShardEpoch, Map: r.ShardMap, Next: r.ShardNext}, err
 }
 
-// StepShard records to, if the epoch is from least to most now. Not done: it is another one, or the server has another name.
+// StepShard records to, if the server's epoch is at least least and at most most. done is false, and nothing is changed, if it is not, or if
+// the server has another name.
 func (s *Store) StepShard(ctx context.Context, to Shard, least, most int64) (done bool, err error) {
 	n, err := s.q.StepShard(ctx, dbsqlc.StepShardParams{Name: to.Name, Epoch: to.Epoch, Map: to.Map, Next: to.Next, Least: least, Most: most})
 	return n == 1, err

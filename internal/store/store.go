@@ -1,5 +1,5 @@
-// Package store has every statement that the library sends: reads and writes of entries, the change log, leases, upkeep; over
-// whatever database/sql driver the caller's pool has. It knows rows, not values, and nothing of local caches.
+// Package store has every statement that the library sends: reads and writes of entries, the change log, leases and upkeep. It
+// works over whatever database/sql driver the caller's pool has. It knows rows, not values, and nothing of local caches.
 package store
 
 import (
@@ -33,15 +33,15 @@ type Row struct {
 	Version   int64  // 0: there is no row
 	Codec     string
 	Remaining time.Duration // until it expires, by the database's clock; centuries if never
-	Server    int64         // identity of the server that answered; 0 where one key was asked for that has no row
+	Server    int64         // identity of the server that answered: when it started, in microseconds since 1970; 0 where Get finds no row
 	Tags      []string      // the groups it belongs to
 }
 
-// Live says whether the row has a value to hand out, also one that has expired, where a Look asked for such: see Stale.
+// Live says whether the row has a value to hand out. Where a Look asked for stale values this one may have expired: see Stale.
 func (r Row) Live() bool { return r.Value != nil }
 
-// Stale says that the value has expired and may be handed out only where a load fails or is slow, and for how long. Only a Look that
-// asks for it returns one.
+// Stale says whether the value has expired and may be handed out only where a load fails or is slow, and for how much longer. Only a
+// Look that asks for stale values returns such a row.
 func (r Row) Stale() (left time.Duration, ok bool) {
 	return -r.Remaining, r.Value != nil && r.Remaining <= 0
 }
@@ -58,7 +58,7 @@ type Write struct {
 	Version    int64
 	TTL        time.Duration // Never, or at least 0
 	Codec      string
-	PublishNew bool // publish it even if the row is new
+	PublishNew bool // of loads: publish it even if there was no row, because other nodes wait for the value
 
 	Tags  []string      // the groups it belongs to
 	Stale time.Duration // how much longer than its TTL it may be handed out where a load fails or is slow
@@ -70,21 +70,21 @@ type Write struct {
 	Incarnation int64
 	Looked      time.Duration // when, by the database's clock
 	Snapshot    string        // which removals of groups were visible, "" if there was none
-	LeftTags    []string      // the groups that the row had which it saw, and that this one has not
+	LeftTags    []string      // the tags of the row that the load saw, without those in Tags
 	Lease       Lease         // ends with the statement, whether the row is stored or not
 }
 
 // Store runs the statements of one cache. It is safe for concurrent use.
 type Store struct {
 	Names   Names
-	Largest int64 // value that is read, in bytes; to be set before use
+	Largest int64 // the size up to which a value is read, in bytes; to be set before use
 
 	db  *sql.DB
 	sql *rendering // on db
 	q   *dbsqlc.Queries
 
-	// plainWrites: sessions are READ COMMITTED by themselves, so that a write needs no transaction: see readCommitted. strict: a
-	// statement has found a session that is not, and plainWrites stays false.
+	// plainWrites says that the pool's sessions are READ COMMITTED by default, so a write needs no transaction: see readCommitted.
+	// strict says that a statement has found a session that is not; plainWrites then stays false.
 	plainWrites, strict atomic.Bool
 
 	incarnated atomic.Pointer[time.Time] // when an incarnation was last asked for and could not be made: see incarnate
@@ -107,8 +107,8 @@ type observer func(ctx context.Context, name string, callers []context.Context) 
 // more than one so that rows of different transactions don't wait for each other.
 const lockWaits = 4
 
-// New returns the store of the cache that n names, whose shared statements take at most timeout. n must have been
-// resolved. prepare prepares every statement once a connection.
+// New returns the store of the cache that n names, whose shared statements take at most timeout. n comes from
+// Names.Resolve. prepare has every statement prepared, once on each connection.
 func New(db *sql.DB, n Names, timeout time.Duration, prepare bool) *Store {
 	s := &Store{Names: n, Largest: math.MaxInt32, db: db, sql: &rendering{DB: db, names: n, texts: new(sync.Map), conns: &conns{db: db}}}
 	s.q = dbsqlc.New(s.sql)
@@ -121,11 +121,12 @@ func New(db *sql.DB, n Names, timeout time.Duration, prepare bool) *Store {
 		Apart: mayConcernOne, Late: s.sql.conns.late, One: s.readOne, Many: s.readMany,
 	}
 	// One writing statement at a time: it carries whatever came while the last was under way, and two would only wait
-	// for each other's rows. Beside it there is one of a large value.
+	// for each other's rows. Large values have a queue and a statement of their own, so that the others don't wait for them.
 	s.writes.MaxWeight, s.loads.MaxWeight = maxBytes, maxBytes
 	for _, q := range []*batch.Queue[write, Written]{&s.writes, &s.heavyWrites} {
 		q.Apart, q.Locked, q.One, q.Many, q.Try = mayConcernOne, sqlerr.Locked, s.putOne, s.putMany, s.putTry
 	}
+	// What a load brings waits for a locked row no longer by itself than in a shared statement, so there is no Try.
 	for _, q := range []*batch.Queue[write, Written]{&s.loads, &s.heavyLoads} {
 		q.Apart, q.One, q.Many = sqlerr.Locked, s.loadOne, s.loadMany
 	}

@@ -55,7 +55,7 @@ func (s *Store) PutTx(ctx context.Context, tx Querier, rows []Write, inline bool
 	return out, err
 }
 
-// putOneTx costs the server half as much as the statement for many rows.
+// putOneTx writes one row of PutTx. It costs the server half as much as the statement for many rows.
 func (s *Store) putOneTx(ctx context.Context, tx Querier, row *Write) (out TxWritten, err error) {
 	err = s.on(unprepared{tx}).query(ctx, dbsqlc.PutEntryTx, func(v []driver.Value) error {
 		out = TxWritten{XID: asString(v[0]), Server: asInt(v[1])}
@@ -77,9 +77,9 @@ func (s *Store) GetTx(ctx context.Context, tx Querier, key string) (row Row, err
 // invalidParameter is the SQLSTATE of, among others, a transaction id that the server has not given yet.
 const invalidParameter = "22023"
 
-// EndedTransactions returns which of some transactions have committed or rolled back. One that the server has not begun yet has ended
-// with a failover, which lost it. It fails the question for all, so each half is asked for: others may be of after the failover, and
-// open.
+// EndedTransactions returns which of xids have committed or rolled back. An id that the server has not given yet is of a transaction that
+// a failover has lost: it has ended. Such an id fails the statement, so each half of xids is then asked for by itself: other ids may be
+// of transactions that began after the failover and are still open.
 func (s *Store) EndedTransactions(ctx context.Context, xids []string) (ended []string, err error) {
 	defer panics.Recover(&err)
 	ended, err = s.q.EndedTransactions(ctx, "{"+strings.Join(xids, ",")+"}")

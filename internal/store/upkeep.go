@@ -11,8 +11,8 @@ import (
 
 // Clear removes every row, fences the loads that began before, and publishes that everything is to be forgotten. It holds no
 // transaction open, and no lock that writers would wait behind for long: it empties the table at once where nobody is
-// reading it (a dump, a report), and in batches otherwise. Where it fails half way, what is left is fenced and published all
-// the same.
+// reading it (a dump, a report), and in batches otherwise. Where it fails half way, loads are fenced and "everything" is published
+// all the same.
 func (s *Store) Clear(ctx context.Context) error {
 	_, err := retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.q.TruncateEntries(ctx) })
 	if !sqlerr.Locked(err) && !sqlerr.Denied(err) {
@@ -27,7 +27,7 @@ func (s *Store) Clear(ctx context.Context) error {
 //	                                                     the load from storing what is older
 func (s *Store) clearRows(ctx context.Context) (err error) {
 	defer func() {
-		// Whatever was removed must be forgotten.
+		// Nodes must forget whatever was removed, also if an error ends this.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
 		defer cancel()
 		_, published := retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.q.PublishAll(ctx) })
@@ -74,6 +74,7 @@ const (
 //	StoreLoaded: inserts the row                what is there is deleted
 func (s *Store) FenceLoads(ctx context.Context) error { return s.fenceIn(ctx, ctx) }
 
+// fenceIn is FenceLoads that waits for the writers as long as waiting lasts.
 func (s *Store) fenceIn(ctx, waiting context.Context) error {
 	if _, err := retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.q.ChangeIncarnation(ctx) }); err != nil {
 		return err
@@ -81,7 +82,7 @@ func (s *Store) fenceIn(ctx, waiting context.Context) error {
 	return s.waitForWriters(waiting, running)
 }
 
-// fenceFrom is FenceLoads for removing rows without a trace that were written before the call, which a load may not have seen:
+// fenceFrom is FenceLoads before rows are removed that were written before the call, without tombstones. A load may not have seen them:
 //
 //	load begins, no row      Set      the row is removed      load stores what is older than the Set
 //
@@ -90,7 +91,7 @@ func (s *Store) fenceIn(ctx, waiting context.Context) error {
 //	transaction: Set          incarnation 2      a load begins: no row, incarnation 2
 //	COMMIT                    the row is removed                               the load stores what is older than the Set
 //
-// It waits no longer than waiting lasts.
+// It waits for writers as long as waiting lasts.
 func (s *Store) fenceFrom(ctx, waiting context.Context) error {
 	if err := s.waitForWriters(waiting, withPrepared); err != nil {
 		return err
@@ -98,10 +99,11 @@ func (s *Store) fenceFrom(ctx, waiting context.Context) error {
 	return s.fenceIn(ctx, waiting)
 }
 
-// fenceWait is how long Fence waits for those who write: whoever calls it can do without.
+// fenceWait is how long Fence waits for those who write: its callers do something else, or try later, where that is too short.
 const fenceWait = 100 * time.Millisecond
 
-// Fence fences the loads that have begun from rows that were written before the call. It does not wait for long: false says that it would have to.
+// Fence fences the loads that have begun, so that rows that were written before the call may be removed. fenced is false where writers
+// took longer than fenceWait.
 func (s *Store) Fence(ctx context.Context) (fenced bool, err error) {
 	limited, cancel := context.WithTimeout(ctx, fenceWait)
 	defer cancel()
@@ -111,8 +113,9 @@ func (s *Store) Fence(ctx context.Context) (fenced bool, err error) {
 	return limited.Err() == nil, ctx.Err()
 }
 
-// FenceExpired fences the loads that have begun, if there are rows that had expired by until, a moment of the database's clock in
-// microseconds, and that may only be removed so. Not fenced: there are none, or it would have to wait.
+// FenceExpired fences the loads that have begun, if there are expired rows that may go only after that: they expired less than grace ago,
+// or their transaction may have ended lately. until is the database's time before that, in microseconds since 1970. fenced is false
+// where there are no such rows, or where writers took longer than fenceWait.
 func (s *Store) FenceExpired(ctx context.Context, grace time.Duration) (until int64, fenced bool, err error) {
 	r, err := retry(ctx, lost, func() (dbsqlc.JustExpiredRow, error) { return s.q.JustExpired(ctx, grace.Microseconds()) })
 	if err != nil || !r.Lately {
@@ -139,18 +142,18 @@ func (s *Store) Expire(ctx context.Context, first, until int64, batch int, fence
 	})
 }
 
-// NoteEnded notes which transactions have ended. Expire removes the rows of those that were noted grace ago.
+// NoteEnded notes which transactions have ended. Without a fence, Expire removes rows only of transactions that were noted grace ago.
 func (s *Store) NoteEnded(ctx context.Context, grace time.Duration) error {
 	_, err := retry(ctx, lost, func() (struct{}, error) { return struct{}{}, s.q.NoteEnded(ctx, grace.Microseconds()) })
 	return err
 }
 
-// Blocks is the size of the table.
+// Blocks is the size of the table of entries in blocks.
 func (s *Store) Blocks(ctx context.Context) (int64, error) {
 	return retry(ctx, lost, func() (int64, error) { return s.q.Blocks(ctx) })
 }
 
-// Size is about what the live rows are and take.
+// Size returns about how many rows have a value, also expired and dead ones, and how many bytes they take.
 func (s *Store) Size(ctx context.Context) (rows, bytes int64, err error) {
 	r, err := s.q.Size(ctx)
 	return r.RowCount, r.ByteCount, err
@@ -161,7 +164,7 @@ func (s *Store) TrimPoint(ctx context.Context, rows, bytes int64) (int64, error)
 	return s.q.TrimPoint(ctx, dbsqlc.TrimPointParams{MaxRows: rows, MaxBytes: bytes})
 }
 
-// Trim removes at most batch rows written up to point, publishes them, and returns how many.
+// Trim removes at most batch rows written up to point, leaves their keys in the change log, and returns how many they were.
 func (s *Store) Trim(ctx context.Context, point int64, batch int) (int64, error) {
 	return retry(ctx, notDone, func() (int64, error) {
 		return s.q.Trim(ctx, dbsqlc.TrimParams{WrittenUs: point, Batch: int64(batch)})
@@ -186,12 +189,12 @@ type State struct {
 	Channel string
 	Hidden  bool // messages name keys by their hashes
 
-	// Encoding is the client_encoding of the session that was asked, where it is one in which keys are not what the node means; ""
-	// else.
+	// Encoding is the client_encoding of the session that was asked, if the server would take keys in it for other text than the
+	// node means; "" if not.
 	Encoding string
 }
 
-// State reads it, and whether the pool's sessions are READ COMMITTED by themselves: see readCommitted.
+// State reads it, and notes whether READ COMMITTED is the default of the pool's sessions: see readCommitted.
 func (s *Store) State(ctx context.Context) (State, error) {
 	r, err := s.q.GetState(ctx)
 	if err == nil {

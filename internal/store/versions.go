@@ -5,8 +5,8 @@ import "math/rand/v2"
 // A version is the identity of one write of one key, random and known before its statement is sent. Two of its bits say something:
 //
 //	bit 62   no process keeps the row in memory, so nobody needs to hear of the next change of it
-//	bit 0    where bit 62 is set: the row took the place of another of this kind, so the change log has nothing of it; set by the
-//	         statement, which answers and logs without it
+//	bit 0    only with bit 62: the row replaced another one with bit 62, so its change is not logged. The statement sets this bit
+//	         in the row, and answers and logs the version without it
 //
 // The statements in sqlc/queries that write rows go by these bits. Versions that functions in the database make have neither.
 const (

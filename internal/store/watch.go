@@ -14,21 +14,21 @@ import (
 type Watch struct {
 	Table      string // as it stands in SQL
 	Keys, Tags []string
-	Most       int // names that a transaction removes one by one
+	Most       int // how many names a transaction removes one by one; for more it removes whole prefixes
 }
 
-// watchPause is how long a table that is in use is left alone, at first; it doubles.
+// watchPause is the first pause before a table that is in use is tried again. Each is twice as long as the last, up to 20 times this.
 const watchPause = 50 * time.Millisecond
 
-// WatchTable installs the triggers. Writers of the table may have to wait for 100 ms, again and again with growing pauses,
-// until a moment comes when nobody has written it and not committed yet, or ctx ends.
+// WatchTable installs the triggers. It must lock the table, and tries again after growing pauses until no open transaction has written the
+// table, or ctx ends. Each try may keep writers of the table waiting for 100 ms.
 func (s *Store) WatchTable(ctx context.Context, w Watch) (changed bool, err error) {
 	return untilFree(ctx, func() (bool, error) {
 		return s.q.WatchTable(ctx, dbsqlc.WatchTableParams{Watched: w.Table, Keys: textArray(w.Keys), Tags: textArray(w.Tags), Most: int32(w.Most)})
 	})
 }
 
-// UnwatchTable removes them, see WatchTable.
+// UnwatchTable removes the triggers. Writers may have to wait as in WatchTable.
 func (s *Store) UnwatchTable(ctx context.Context, table string) (changed bool, err error) {
 	return untilFree(ctx, func() (bool, error) { return s.q.UnwatchTable(ctx, table) })
 }

@@ -12,31 +12,31 @@ import (
 	"github.com/pgcache/go/internal/sqlerr"
 )
 
-// One writing statement carries at most this.
+// The bounds of one writing statement.
 const (
 	maxRows  = 1000
 	maxBytes = 8 << 20
-	rowBytes = maxBytes / maxRows // what a row weighs at least, so that the one bound keeps both
+	rowBytes = maxBytes / maxRows // what a row weighs at least, so that maxBytes of weight are at most maxRows
 )
 
-// heavyBytes is the size of a value from which its request has a statement beside the shared ones: they would wait for it.
+// heavyBytes is the size of a value above which its request has a statement of its own, so that no other request waits for it.
 const heavyBytes = 256 << 10
 
-// How long a statement waits for a row that somebody's transaction holds: one that callers share, and the request of one
-// of them that is tried by itself. Other nodes' statements hold rows for some milliseconds.
+// How long a statement waits for a row that another transaction has locked, as its lock_timeout. Other nodes' statements hold rows for
+// some milliseconds.
 const (
-	sharedPatience = "50ms"
-	triedPatience  = "10ms"
-	ownPatience    = "" // as long as the caller waits
+	sharedPatience = "50ms" // a statement that callers share
+	triedPatience  = "10ms" // a request that is tried by itself after its shared statement failed
+	ownPatience    = ""     // a request that may wait as long as its caller: the session's own lock_timeout
 )
 
 // Written is what came of a request to write.
 type Written struct {
 	Server    int64
-	Stored    []bool // for each row: always, but for loads
-	Logged    []bool // for each row: left in the change log, for the next flush
-	Published bool   // by the statement itself
-	Released  bool   // leases have ended with it
+	Stored    []bool // for each row: false only where a load was fenced, or a condition did not hold
+	Logged    []bool // for each row: its change is in the change log, for the next flush
+	Published bool   // the statement itself has published the changes that are not logged
+	Released  bool   // the statement has ended the leases of its rows
 }
 
 // write is a request to write rows of different keys.
@@ -57,10 +57,10 @@ func (w write) heavy() bool {
 	return slices.ContainsFunc(w.rows, func(r Write) bool { return len(r.Value) > heavyBytes })
 }
 
-// alone says that the statements for one row can write it: they take neither tags nor a time to be stale.
+// alone says that the statements for a single row can write it: they have no parameters for tags and for Stale.
 func (w *Write) alone() bool { return w.Tags == nil && w.Stale <= 0 }
 
-// ttl is the TTL as the statements for one row take it.
+// ttl is the TTL as the statements for a single row take it: in microseconds, NULL for Never.
 func (w *Write) ttl() any {
 	if w.TTL == Never {
 		return nil
@@ -85,7 +85,7 @@ func (s *Store) Put(ctx context.Context, rows []Write, inline bool) (out Written
 	return inParts(ctx, rows, inline, &s.writes, &s.heavyWrites)
 }
 
-// fitting is how many of rows, which are some, one statement carries: at least the first.
+// fitting is how many of rows one statement carries: at least the first. rows must not be empty.
 func fitting(rows []Write) int {
 	weight := 0
 	for n := range rows {
@@ -119,7 +119,7 @@ func inParts(ctx context.Context, rows []Write, inline bool, shared, heavy *batc
 	return out, nil
 }
 
-// What came of a write of one row. They are shared: nobody writes into them.
+// Written.Stored and Written.Logged of a single row. All answers share them, so nobody may write into them.
 var yes, no = []bool{true}, []bool{false}
 
 func (s *Store) putOne(ctx context.Context, w write) (Written, error) {
@@ -210,9 +210,9 @@ func lastOfEachKey(ws []write) (rows []*Write, last map[string]*Write) {
 
 // putAnswer is what a statement of many rows answers.
 type putAnswer struct {
-	silent    string // the versions of rows that were new, so that nobody needs to know
+	silent    string // the versions of rows that are not published, because no node can hold what they replaced
 	server    int64
-	logged    bool // the others are in the change log
+	logged    bool // all other rows are in the change log
 	published bool
 }
 

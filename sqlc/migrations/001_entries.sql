@@ -23,8 +23,8 @@ CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: pref
     autovacuum_analyze_scale_factor = 0.05
 );
 
--- cache_server is the server whose transactions have the ids that the tables note: to another one, where a dump was restored, they
--- say nothing. 0: it may not be asked for.
+-- cache_server identifies the server by what initdb gave it. The tables note transaction ids of this server: on another one, where a dump
+-- was restored, they say nothing. 0: the role may not ask. (What statements answer as "server" is when the server started.)
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_server() RETURNS bigint LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN (SELECT c.system_identifier FROM pg_control_system() c);
@@ -60,7 +60,8 @@ CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_incarnation (
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_random() RETURNS bigint LANGUAGE sql VOLATILE
 AS $$ SELECT ('x' || left(replace(gen_random_uuid()::text, '-', ''), 12))::bit(48)::bigint + 1 $$;
 
--- Of a new cache alone: this file may be run again, and cache_incarnate asks first.
+-- For a new cache only. This file may be run again, after a crash has removed the row: then only cache_incarnate may make another,
+-- because it looks for prepared transactions first.
 INSERT INTO /* TEMPLATE: prefix */cache_incarnation (id) SELECT /* TEMPLATE: prefix */cache_random()
     WHERE NOT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_state) ON CONFLICT DO NOTHING;
 
@@ -74,5 +75,5 @@ BEGIN
     RETURN true;
 END $$;
 
--- Who may do what is granted by name: see docs/rights.md.
+-- Rights are granted to roles by name, see docs/rights.md, so PUBLIC has none.
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_server(), /* TEMPLATE: prefix */cache_random(), /* TEMPLATE: prefix */cache_committed() FROM PUBLIC;

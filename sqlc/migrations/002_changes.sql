@@ -1,8 +1,8 @@
 -- The change log: a writing statement leaves what it changed, and a flush publishes everybody's changes in one notification.
 
 -- No index and no primary key: a flush removes all rows that it sees. seq ranks the changes of one key within a
--- flush. The empty key stands for all keys. Where kind is not empty the change is a record of 007: of a key, or of the group
--- that key names, whose id is version.
+-- flush. The empty key stands for all keys. Where kind is not empty the change is a removal record (see 007): kind and key are its
+-- kind and its name, version is its id.
 CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_changes (
     seq bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
     key text COLLATE "C" NOT NULL,
@@ -11,8 +11,8 @@ CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_changes (
     logged_at timestamptz NOT NULL DEFAULT clock_timestamp() -- a row older than a second says that flushes fail
 ) WITH (vacuum_truncate = off, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
--- What nodes read that can't LISTEN: one row a message. xid is the flush, which gets it under the flush's lock, so that the order of xid
--- is the order of commits. A sequence could be set back, by a restore of data alone, TRUNCATE or by hand, below what a node has read.
+-- The notices: what nodes that can't LISTEN read, one row for each message. xid is the transaction of the flush. A flush gets it under
+-- the flush's lock, so the order of xid is the order of commits. A sequence could be set back, by a restore of data alone, TRUNCATE or by hand, below what a node has read.
 -- Kept for some minutes. The index is not unique: no flush may fail because of what is there.
 CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_notices (
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
@@ -29,12 +29,13 @@ CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_item(key text, secret byt
 AS $$ SELECT CASE WHEN secret IS NULL THEN CASE WHEN getdatabaseencoding() IN ('UTF8', 'SQL_ASCII') THEN octet_length(key) ELSE octet_length(convert_to(key, 'UTF8')) END || ':' || key
     ELSE '22:' || left(encode(sha256(secret || convert_to(key, 'UTF8')), 'base64'), 22) END || versions || ';' $$;
 
--- cache_group_item is the item of a group (kind t: a tag, p: a prefix) that was removed, by its record. With a secret a tag is a
--- hash, and of prefixes no item is made.
+-- cache_group_item is the item of a removed group (kind t: a tag, p: a prefix). record is the id of the removal record. With a secret
+-- a tag is a hash, and callers publish "everything" instead of a prefix.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_group_item(kind text, name text, secret bytea, record bigint) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
 AS $$ SELECT kind || /* TEMPLATE: prefix */cache_item(CASE WHEN secret IS NULL THEN name ELSE kind || name END, secret, lpad(to_hex(record), 16, '0')) $$;
 
--- cache_head begins a message of a kind: '1' a flush, '2' of the statement that wrote; '3' and '4' where keys are hashes.
+-- cache_head is the beginning of a message. kind is '1' for a flush, '2' for a statement that publishes inline; the message has '3' and
+-- '4' in their place where keys are hashes.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_head(kind text, id text, secret bytea) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$ SELECT CASE WHEN secret IS NULL THEN kind WHEN kind = '1' THEN '3' ELSE '4' END || id $$;
 
@@ -183,8 +184,9 @@ END $$;
 --                                                       a load reads what was before the UPDATE
 --     COMMIT PREPARED                                   stores it: for its whole TTL
 --
--- Without an incarnation no load is stored, and nodes keep nothing for longer than a pulse. What was stored meanwhile goes with
--- the first one, if records of removals were lost: who writes while a removal is under way would find the entry removed by its commit.
+-- Without an incarnation no load is stored, and nodes keep nothing for longer than a pulse. Making the first one also removes everything
+-- that was stored meanwhile, if the crash may have lost removal records of prepared transactions: an entry that is written before such a
+-- transaction commits must be removed by its commit.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_incarnate(another boolean) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     found_id bigint;

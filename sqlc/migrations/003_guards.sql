@@ -24,14 +24,14 @@ BEGIN
         SELECT key, 0 FROM /* TEMPLATE: prefix */cache_state s WHERE s.poller_lease > clock_timestamp();
 END $$;
 
--- cache_guard_write checks what others write, and gives it a version of its own: a version says which write a row is of, and with
--- that of the write before the two could not be distinguished. The checks are here and not in the table, where every statement of the
--- library's would parse them anew.
+-- cache_guard_write checks what others write, and gives it a new version: a version identifies one write, and programs that don't
+-- know of versions leave that of the write before. The checks are no constraints of the table, because every statement of the library
+-- would parse those anew.
 --
--- It also notes what its statement saw of the removals of groups (see 007), and is STABLE for that: it sees by that statement's snapshot.
+-- It also notes which removal records its statement saw (see 007). For that it is STABLE, so that it reads by that statement's snapshot.
 -- A change that leaves the value of a live row as it was keeps what was noted, and adds what concerns the groups that the row comes
 -- to. Such a change of a dead row must not bring the value back, by taking it out of the group that was removed: it becomes a
--- tombstone. OLD may be newer than the statement's snapshot, so cache_dead_now.
+-- tombstone. OLD may be newer than the statement's snapshot, so cache_dead_now judges it.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_guard_write() RETURNS trigger LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     removals boolean := /* TEMPLATE: any_removal */true;
@@ -84,7 +84,8 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- cache_guard_empty fences every load that has begun: no row is left that could. A new incarnation also has nodes forget what they hold.
+-- cache_guard_empty makes a new incarnation, which fences every load that has begun, because no row is left whose version would. It also
+-- makes nodes forget what they hold.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_guard_empty() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM /* TEMPLATE: prefix */cache_incarnate(true);
@@ -132,7 +133,7 @@ CREATE OR REPLACE TRIGGER cache_guard_rename AFTER UPDATE OF key ON /* TEMPLATE:
     WHEN (NEW.key <> OLD.key)
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_gone();
 
--- The library removes only what no load can need any more, or fences all loads before, and says that it is it.
+-- The library removes only rows that no load can need any more, or fences all loads before. It sets pgcache.upkeep when it does.
 CREATE OR REPLACE TRIGGER cache_guard_delete AFTER DELETE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
     WHEN (current_setting('pgcache.upkeep', true) IS DISTINCT FROM 'on')
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_gone();
@@ -144,11 +145,11 @@ CREATE OR REPLACE TRIGGER cache_guard_truncate AFTER TRUNCATE ON /* TEMPLATE: pr
 CREATE OR REPLACE TRIGGER cache_guard_applied BEFORE INSERT OR UPDATE ON /* TEMPLATE: prefix */cache_entries FOR EACH ROW
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_applied();
 
--- Nodes that poll have missed the notices that they had not read. See cache_guard_empty.
+-- After a TRUNCATE nodes that poll have missed the notices that they had not read. The new incarnation tells them.
 CREATE OR REPLACE TRIGGER cache_guard_notices AFTER TRUNCATE ON /* TEMPLATE: prefix */cache_notices FOR EACH STATEMENT
     EXECUTE FUNCTION /* TEMPLATE: prefix */cache_guard_empty();
 
--- Also in a session that replicates or restores.
+-- Guards also fire in sessions that replicate or restore.
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_insert;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_update;
 ALTER TABLE /* TEMPLATE: prefix */cache_entries ENABLE ALWAYS TRIGGER cache_guard_rekey;

@@ -1,5 +1,5 @@
--- What other services and other languages write through: transactional, published when the transaction commits, and fencing
--- loads like the library's own Set and Delete. They run with their owner's rights: EXECUTE is all that a role needs.
+-- The functions through which other services and other languages write. What they write is published when the transaction commits, and
+-- fences loads like the library's own Set and Delete. They run with their owner's rights: EXECUTE is all that a role needs.
 
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_check_key(key text) RETURNS void LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN

@@ -14,8 +14,8 @@ BEGIN
     PERFORM /* TEMPLATE: prefix */cache_changed('');
 END $$;
 
--- cache_clear removes at most batch of the rows that were written until a moment. It leaves those that somebody has locked. A row
--- from the future was written before the clock was set back.
+-- cache_clear removes at most batch of the rows that were written by until. It leaves those that somebody has locked. A row from
+-- the future goes too: it was written before the clock was set back.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_clear(until timestamptz, batch int) RETURNS bigint LANGUAGE plpgsql
 SET lock_timeout = '1s' AS $$
 DECLARE
@@ -47,7 +47,7 @@ BEGIN
     RETURN 1;
 END $$;
 
--- cache_xid8 is the id of a transaction of the last two billion, of which a row has the lower half.
+-- cache_xid8 is the full id of a transaction from its lower half, which is what a row has (xmin). It must be one of the last two billion.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_xid8(id xid) RETURNS bigint LANGUAGE sql STABLE
 AS $$ SELECT s.newest - (s.newest - id::text::bigint) % 4294967296
     FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS newest) s $$;
@@ -56,8 +56,8 @@ AS $$ SELECT s.newest - (s.newest - id::text::bigint) % 4294967296
 -- reads each block about once however many rows it removes. A row that may still be handed out where a load fails stays until
 -- stale_until. It never waits for a writer. A row that was found is locked, so it is the one that is removed.
 --
--- Unless all loads that have begun are fenced, a row is removed only if its transaction ended long enough ago. A row expires
--- when its time is up after the statement that wrote it, however long its transaction stays open after that:
+-- Unless all loads that have begun are fenced, a row is removed only if its transaction ended long enough ago (ended_before). The TTL of a
+-- row begins with the statement that wrote it, however long its transaction stays open after that:
 --
 --     transaction: cache_delete        a load looks: no row      (minutes go by, the tombstone expires)
 --     COMMIT                           the janitor removes the tombstone

@@ -1,7 +1,7 @@
--- Groups: all rows with a tag, all rows whose keys begin with a prefix, or one key. To remove a group is to write a record of
--- it, whatever its size: no row is touched, so nobody waits for a row and no row's writer waits. A row is dead, and counts
--- as none, if a record of one of its groups is visible that the statement which wrote the row did not see. What was seen stands
--- in the row: snapshots decide, not the order of commits, so it holds for a record too whose transaction commits late:
+-- A group is all rows with a tag, all rows whose keys begin with a prefix, or one key. To remove a group, whatever its size, is to insert
+-- one removal record: no row is touched, so nobody waits for a row and no row's writer waits. A row is dead, and counts as absent, if
+-- a record of one of its groups is visible that the statement which wrote the row did not see. The row notes which records it saw.
+-- Snapshots decide, not the order of commits, so this also holds for a record whose transaction commits late:
 --
 --     transaction: removes the group        a loader reads old data, stores it: has not seen the record
 --     COMMIT: the row is dead
@@ -11,12 +11,12 @@
 --
 --     a record is inserted: not 1, before the record is there        1: no snapshot shows a record
 --
--- It becomes 1 under a lock that no statement which inserts a record lets pass, and only when VACUUM has left no page of the table,
--- which it does when no snapshot shows what was there. A statement that finds 1 could have seen no record.
+-- It becomes 1 under a lock that conflicts with that of an INSERT into cache_groups, and only when VACUUM has left no page of the table.
+-- VACUUM does that when no snapshot shows what was there, so a statement that finds 1 could have seen no record.
 CREATE SEQUENCE IF NOT EXISTS /* TEMPLATE: prefix */cache_groups_mark;
 
--- Records are only inserted: two transactions that remove one group don't wait for each other. As persistent as cache_entries:
--- a crash that left rows and lost records would bring dead rows back.
+-- The removal records. A removal inserts one, and deletes older ones only where nobody has locked them, so two transactions that remove one
+-- group don't wait for each other. As persistent as cache_entries: a crash that left rows and lost records would bring dead rows back.
 CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_groups (
     kind text COLLATE "C" NOT NULL, -- t: a tag, p: a prefix ('': everything), k: a key. A CHECK would cost every writer of a watched table 20 us
     name text COLLATE "C" NOT NULL,
@@ -36,9 +36,9 @@ CREATE /* TEMPLATE: persistence */UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: pref
 -- shows how much of the key any further prefix can have at most. So the index is asked once for each that matches and a few
 -- times more, however many there are.
 --
--- Where an old snapshot keeps VACUUM from records that have gone, the statistics say that the table has few rows and many pages. Then the
--- planner believes that to look for one name in the index costs more than to read all of the table or of the index, for each row of
--- anybody's. So what asks for names does without either: the settings of these functions.
+-- Where an old snapshot keeps VACUUM from removing deleted records, the statistics say that the table has few rows and many pages. Then
+-- the planner would read the whole table, or the whole index, for one name, and that for each row of a statement. The settings of these
+-- functions forbid it both.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_removals(key text, tags text[]) RETURNS TABLE (id bigint, xid xid8)
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET enable_seqscan = off SET enable_indexonlyscan = off AS $$
 #variable_conflict use_column
@@ -83,8 +83,8 @@ BEGIN
     RETURN lo;
 END $$;
 
--- cache_seen is what a row that is written notes of the records; NULL: there are none. Callers ask first whether there may be any
--- record at all (the template any_removal, see Names.Render in internal/store), which costs them next to nothing.
+-- cache_seen is what a row that is written notes in seen: the ids of the visible records of its groups; NULL: there are none. Callers
+-- first ask whether there may be any record at all (the template any_removal, see Names.Render in internal/store), which costs little.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_seen(key text, tags text[]) RETURNS bigint[]
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET enable_seqscan = off SET enable_indexonlyscan = off AS $$
 DECLARE
@@ -118,8 +118,8 @@ AS $$ BEGIN RETURN /* TEMPLATE: prefix */cache_dead($1, $2, $3); END $$;
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_seen_now(key text, tags text[]) RETURNS bigint[] LANGUAGE plpgsql VOLATILE
 AS $$ BEGIN RETURN /* TEMPLATE: prefix */cache_seen($1, $2); END $$;
 
--- cache_overtaken says that a group of what a load brings, or of the row that it saw, has been removed since the load looked: looked is the snapshot of
--- its look, '' if there was no record then.
+-- cache_overtaken says that a group of what a load brings, or of the row that it saw, has been removed since the load looked. looked is
+-- the snapshot of its look, '' if there was no record then.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_overtaken(key text, tags text[], looked text) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
 AS $$ SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_removals($1, $2) r
     WHERE NOT coalesce(pg_visible_in_snapshot(r.xid, nullif($3, '')::pg_snapshot), false)) $$;
@@ -127,8 +127,8 @@ AS $$ SELECT EXISTS (SELECT FROM /* TEMPLATE: prefix */cache_removals($1, $2) r
 -- cache_remove removes groups of one kind when the transaction commits, which notifies of it; with inline = false the change log has
 -- it instead, for the next flush. It returns the ids of the records.
 --
--- Older records of a group that nobody holds go: what they say, the new one says too. Under a stricter isolation level one
--- that another transaction has just replaced would be an error.
+-- Older records of the group are deleted, but for those that somebody has locked: the new record says what they say. Under a stricter
+-- isolation level none is deleted, because one that another transaction has just deleted would be an error.
 --
 -- Where the records take more than 64 MiB everything is removed instead, which is one record: but not for groups that have a record
 -- already, because VACUUM can't make the table smaller while an old snapshot is held, and each removal would empty the cache.
@@ -173,9 +173,10 @@ BEGIN
     RETURN ids;
 END $$;
 
--- cache_compact removes records that newer ones of the same key or group make superfluous. Those of watched tables replace none,
--- because that would cost the writer of the table. records are kinds with names. A row that notes the newer record was
--- written by a statement that saw the older one too; the order of ids or of transactions would not show that:
+-- cache_compact deletes records that a newer one of the same kind and name makes superfluous. The triggers of watched tables leave that
+-- to it, because it would cost the writer of the table. Each of records is a kind and a name in one text. A record goes only if the
+-- snapshot of the newer one (after) showed it: then a statement whose row notes the newer record saw the older one too. The order of
+-- ids or of transactions would not say that:
 --
 --     transaction 1: record a      transaction 2: record b, COMMIT      a row is written: notes b
 --     COMMIT: the row is dead      <- it would live again if a were removed because b has the higher number
@@ -245,7 +246,7 @@ BEGIN
     left_over := cardinality(found) - removed;
 END $$;
 
--- cache_horizon is such that whoever has a snapshot, or will have one, sees all transactions before it.
+-- cache_horizon is a transaction id. Every snapshot of this database, of now or to come, sees all transactions before it.
 --
 --     REPEATABLE READ: snapshot, no write so far       a group is removed
 --                                                      5 minutes, no transaction with an id is as old as that
@@ -255,14 +256,13 @@ CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_horizon() RETURNS xid8 LA
 AS $$ SELECT least(pg_snapshot_xmin(pg_current_snapshot())::text::bigint, min(/* TEMPLATE: prefix */cache_xid8(a.backend_xmin)))::text::xid8
     FROM pg_stat_activity a WHERE a.datname = current_database() AND a.backend_xmin IS NOT NULL AND a.pid <> pg_backend_pid() $$;
 
--- cache_note_ended notes which transactions have ended and are seen by whoever has a snapshot: those before the oldest that runs. What
--- was noted grace_us ago is what cache_expire, cache_bury and cache_retiring go by.
+-- cache_note_ended notes the transaction id before which all transactions have ended and all snapshots see them (cache_horizon). What it
+-- noted grace_us ago becomes ended_before, by which cache_expire, cache_bury and cache_retiring go.
 --
--- What a dump has brought from another server is about that server's transactions. Their numbers may be those of transactions to
--- come: every record of now would be one of long ago, and no load would have seen a record that came with the dump.
--- So all is noted anew, and the records are taken for removals of now. Where the dump found a cache_state that was there already, as
--- with pg_dump --data-only, noted_on is of this server; but no record that is visible has the number of a transaction to come, or a snapshot
--- from after now, which would replace removals to come.
+-- What a dump has brought from another server has the ids of that server's transactions, which may be those of transactions to come here.
+-- By them every record of now would be one of long ago, and no load would have seen a record that came with the dump. So all is noted
+-- anew, and the records get the id of this transaction. Where the dump found a cache_state that was there already, as with pg_dump
+-- --data-only, noted_on is this server. Then such records are known by their ids or snapshots: they are of transactions to come.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_note_ended(grace_us bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     server bigint := /* TEMPLATE: prefix */cache_server();
@@ -284,8 +284,8 @@ BEGIN
     WHERE next_at NOT BETWEEN clock_timestamp() - grace_us * interval '1 microsecond' AND clock_timestamp();
 END $$;
 
--- cache_retiring is the number before which records may be retired, when a pass over the table that begins now leaves no dead row;
--- '0': none. Every snapshot shows the records before ended_before. But a transaction may still be open that wrote an entry under an
+-- cache_retiring is the transaction id before which removal records may be deleted, once a pass over cache_entries that begins now has left
+-- no dead row; '0': none may. Every snapshot shows the records before ended_before. But a transaction may still be open that wrote an entry under an
 -- earlier snapshot, and its entry would be dead:
 --
 --     transaction 1: removes the group
@@ -328,7 +328,7 @@ END $$;
 
 SELECT /* TEMPLATE: prefix */cache_mark_groups();
 
--- What reads call stays everybody's: cache_removals and what is made of it show nothing but records that the caller may SELECT.
+-- Everybody may execute what reads call: cache_removals, and what calls it, shows only records that the caller may SELECT.
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_overtaken(text, text[], text), /* TEMPLATE: prefix */cache_dead_now(text, text[], bigint[]), /* TEMPLATE: prefix */cache_seen_now(text, text[]) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_remove(text, text[], boolean), /* TEMPLATE: prefix */cache_check_tags(text[], int), /* TEMPLATE: prefix */cache_compact(text[]), /* TEMPLATE: prefix */cache_horizon(), /* TEMPLATE: prefix */cache_note_ended(bigint), /* TEMPLATE: prefix */cache_retiring(), /* TEMPLATE: prefix */cache_mark_groups() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_delete_tags(text[]), /* TEMPLATE: prefix */cache_delete_prefix(text) FROM PUBLIC;

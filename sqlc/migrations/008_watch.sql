@@ -16,17 +16,17 @@ CREATE TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_watches (
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_function(id text) RETURNS text LANGUAGE sql IMMUTABLE
 AS $$ SELECT btrim('/* TEMPLATE: bare */cache_watch_', '"') || id $$;
 
--- cache_watched removes what the triggers of a watch have found beyond what they do themselves: more names than most in one
--- transaction, or names that are too long or not known. So prefixes go, '' for everything.
+-- cache_watched removes prefixes, '' for everything. Triggers of a watch call it where they can't remove names one by one: a transaction
+-- has more names than most, or a name is too long or not known.
 --
 -- What the transaction has removed need not be removed again: whoever writes an entry before the commit has not seen the
 -- record. Only what the transaction itself wrote since has, so the record is made anew where it wrote. (The counts of a
 -- backend grow, and start anew only between transactions.)
 --
--- Where nobody flushes the log and the records must not grow without bound. Beyond 16 MiB of the log or 64 MiB of records one
--- write in fifty finds that there is no room: everything goes, which stands for all that was removed before, and this
--- takes out what it sees in sixteen pages of each. Under a stricter isolation level what another transaction
--- has just removed would be an error: there nothing is taken out.
+-- Where nobody flushes, the log and the records must not grow without bound. One write in fifty looks at their sizes. Beyond 16 MiB of the
+-- log or 64 MiB of records it removes everything, which includes all removals before, and deletes what it sees in sixteen pages of
+-- each that is too large. Under a stricter isolation level it deletes nothing, because a row that another transaction has just
+-- deleted would be an error.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watched(setting text, prefixes text[]) RETURNS void LANGUAGE plpgsql AS $$
 #variable_conflict use_variable
 DECLARE
@@ -136,8 +136,8 @@ BEGIN
     expression := array_to_string(parts, ' || ');
 END $$;
 
--- cache_watch_names is the statement that finds what some rows name. origins are where they are, %s stands for a column. What is
--- too long for a name becomes ''; a NULL names nothing, and neither does an empty text: there are no such entries.
+-- cache_watch_names is the statement that finds what the rows of origins (tables or sub-selects) name. keys and tags are expressions, as
+-- cache_template makes them. What is too long for a name becomes ''. NULL and an empty text name nothing: there are no such entries.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_names(origins text[], keys text[], tags text[], most int) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT 'SELECT ' || string_agg(CASE WHEN k.expressions = '{}' THEN 'NULL' ELSE format(
         'nullif(array(SELECT DISTINCT CASE WHEN octet_length(x.name) <= %s THEN x.name ELSE '''' END FROM (%s) AS x (name) WHERE x.name <> '''' LIMIT %s), ''{}'')',
@@ -295,7 +295,8 @@ CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_tree(root oid) RETU
     SELECT t.rel FROM tree t ORDER BY t.rel
 $$;
 
--- cache_watch_triggers are the triggers of watches.
+-- cache_watch_triggers are the triggers of all watches. kind is the last letter of the name: i, u, d and t for INSERT, UPDATE, DELETE and
+-- TRUNCATE, r for rows.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_triggers() RETURNS TABLE (id text, watched text, function oid, rel oid, name name, enabled "char", cloned boolean, kind text)
 LANGUAGE sql STABLE AS $$
     SELECT w.id, w.watched, p.oid AS function, t.tgrelid AS rel, t.tgname AS name, t.tgenabled AS enabled, t.tgparentid <> 0 AS cloned, right(t.tgname, 1) AS kind
@@ -305,8 +306,8 @@ LANGUAGE sql STABLE AS $$
     JOIN pg_trigger t ON t.tgfoid = p.oid
 $$;
 
--- cache_watch_faults says what is wrong with a watch. Triggers of statements fire in ordinary sessions; in those that replay
--- a replication's changes, which fire none of them, one of rows does.
+-- cache_watch_faults says what is wrong with a watch. Its statement triggers fire in ordinary sessions. Sessions that apply replicated
+-- changes fire no statement triggers for them, so a row trigger fires there.
 CREATE OR REPLACE FUNCTION /* TEMPLATE: prefix */cache_watch_faults(watch text) RETURNS text[] LANGUAGE sql STABLE SET quote_all_identifiers = off AS $$
     WITH fired AS (
         SELECT DISTINCT t.rel FROM /* TEMPLATE: prefix */cache_watch_triggers() t WHERE t.id = watch AND NOT t.cloned
@@ -481,7 +482,7 @@ BEGIN
     RETURN true;
 END $$;
 
--- They are for the owner, but for what says how the watches are: see docs/rights.md.
+-- These are for the owner. docs/rights.md grants others those that show the state of watches.
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_watch(text, text[], text[], int), /* TEMPLATE: prefix */cache_unwatch(text), /* TEMPLATE: prefix */cache_unwatch_id(text) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_watched(text, text[]), /* TEMPLATE: prefix */cache_template(text, oid) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION /* TEMPLATE: prefix */cache_watch_body(text, oid, text[], text[], int), /* TEMPLATE: prefix */cache_watch_names(text[], text[], text[], int) FROM PUBLIC;

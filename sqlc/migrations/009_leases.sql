@@ -8,9 +8,9 @@ CREATE UNLOGGED TABLE IF NOT EXISTS /* TEMPLATE: prefix */cache_leases (
     until timestamptz NOT NULL      -- by the database's clock, as always
 ) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
--- cache_lease takes leases for term_us, those of ids that which names by their places, and returns the ids of those it got. was is
--- an earlier owner that may be replaced: the caller was it, and its release may be under way. A lease that ends later than term_us
--- from now is from before a step of the clock, and is void.
+-- cache_lease takes leases for term_us and returns the ids of those it got. which has the places in ids of the leases that it tries. was
+-- are earlier owners that may be replaced: the caller itself, whose release may still be under way. A lease that ends later than term_us
+-- from now was taken before the clock was set back, and is void.
 --
 -- A lease that somebody holds costs no write: who waits for it asks again and again. The INSERT judges the newest row, and waits
 -- for a statement that takes or releases the same lease; all go in the order of ids. Where something else holds the table it

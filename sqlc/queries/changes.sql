@@ -1,4 +1,5 @@
 -- name: Flush :one
+-- changes is -1 where another flush is under way: see cache_flush.
 SELECT f.changes::bigint AS changes, coalesce(f.messages, 0)::bigint AS messages, coalesce(f.bytes, 0)::bigint AS bytes
 FROM /* TEMPLATE: prefix */cache_flush(@sender::text, @class::int, @id::int, @drain::boolean) f;
 
@@ -29,22 +30,24 @@ SELECT (CASE WHEN current_setting('server_version_num')::int >= 170000 THEN has_
 FROM pg_catalog.pg_class c WHERE c.oid = '/* TEMPLATE: prefix */cache_changes'::regclass;
 
 -- name: Writers :many
+-- The virtual transactions that write entries or remove groups: see cache_writers.
 SELECT id::text AS id FROM unnest(/* TEMPLATE: prefix */cache_writers()) AS id;
 
 -- name: KeepPolling :exec
+-- Extends the poller lease, and never shortens it.
 UPDATE /* TEMPLATE: prefix */cache_state SET poller_lease = greatest(poller_lease, clock_timestamp() + (@for_us::bigint) * interval '1 microsecond');
 
 -- name: LastNotice :one
--- The last flush whose notices need not be read: they are here already, or it ended before any that is under way. Notices of
--- transactions that are yet to begin were restored from another server.
+-- The transaction id after which a node that begins to poll reads notices: those up to it are committed already, and no flush that is
+-- under way has a smaller one. Notices of transactions that are yet to begin were restored from another server.
 SELECT (greatest((pg_snapshot_xmin(now.snapshot)::text::bigint - 1)::text::xid8,
     (SELECT n.xid FROM /* TEMPLATE: prefix */cache_notices n WHERE n.xid < pg_snapshot_xmax(now.snapshot) ORDER BY n.xid DESC LIMIT 1)))::text AS last,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server
 FROM (SELECT pg_current_snapshot() AS snapshot) now;
 
 -- name: Poll :many
--- One row at least: what there is beside the notices. Who polls without a lease, of another incarnation, or another server, has missed
--- some.
+-- It answers at least one row, for the columns beside the notices. A node may have missed notices if no lease is in force, or if
+-- incarnation or server are not those of its last poll.
 SELECT
     (coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0))::bigint AS incarnation,
     (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint AS server,

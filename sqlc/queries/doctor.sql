@@ -36,7 +36,7 @@ WHERE r.srrelid IN (to_regclass('/* TEMPLATE: prefix */cache_entries'), to_regcl
 ORDER BY 1;
 
 -- name: OldSnapshots :many
--- Transactions and slots that keep VACUUM from removing rows, the oldest first. A role sees its own sessions; hidden are the others.
+-- Open and prepared transactions that keep VACUUM from removing rows, the oldest first. hidden counts the sessions that the role can't see.
 SELECT x.what::text AS what, x.seconds::float8 AS seconds, x.idle::boolean AS idle, x.hidden::bigint AS hidden FROM (
     SELECT format('session %s of %s (%s)', a.pid, a.usename, a.application_name) AS what,
         date_part('epoch', clock_timestamp() - a.xact_start) AS seconds, coalesce(a.state LIKE 'idle in transaction%', false) AS idle, 0 AS hidden

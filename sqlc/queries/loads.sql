@@ -1,20 +1,23 @@
 -- name: GetIncarnation :one
--- 0: a crash has removed it, see NewIncarnation. And the time.
+-- The incarnation and the database's time. 0: a crash has removed it, see NewIncarnation.
 SELECT coalesce((SELECT i.id FROM /* TEMPLATE: prefix */cache_incarnation i), 0)::bigint AS incarnation,
     (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us;
 
 -- name: StoreLoaded :many
--- Stores what a loader returned, unless the row is no longer the one that the load saw before it began (fence; 0: none)
--- or a Clear, a TRUNCATE or a crash came between (incarnation), or so much time that the tombstone of a Delete may be gone
--- (looked_us, by this clock: a suspended machine's own stands still), or a group of the row was removed (snapshot: of the
--- load's look, where there was any record of a removal), or one that the row had at the look and has no more (left_tags: not
--- from the row in place, which may have expired and be gone). ON CONFLICT judges the newest row, not the statement's snapshot:
+-- Stores what a loader returned. It does not store a row if, since the load looked,
+--   - the row is no longer the one that the load saw (fence; 0: none);
+--   - a Clear, a TRUNCATE or a crash came (incarnation);
+--   - so much time went by that the tombstone of a Delete may be gone (looked_us, by the server's clock: that of a suspended machine
+--     stands still);
+--   - a group of the row was removed (snapshot is that of the look, '' where there was no removal record), or a tag that the row
+--     had at the look and has no more (left_tags; the row itself may have expired and be gone).
+-- ON CONFLICT judges the newest row, not the statement's snapshot:
 --
 --     load reads row v1, loader runs        Set or Delete writes v2
 --                                           commit
 --     StoreLoaded(fence v1): row is v2 -> 0 rows
 --
--- leases, '' where there are none, end with it, also where nothing is stored: who gets one then sees the row.
+-- The statement ends leases ('': none), also where nothing is stored: whoever gets one of them next sees the row.
 WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', '100ms', true) IS NOT NULL -- callers share it: a row that somebody holds is not waited for
         AND (@leases::text = '' OR /* TEMPLATE: prefix */cache_release(nullif(@leases::text, '')::bigint[], nullif(@owners::text, '')::bigint[])) AS set

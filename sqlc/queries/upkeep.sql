@@ -1,5 +1,5 @@
 -- name: Probe :exec
--- The echo that proves a listener, with the identity of the server that the data connections talk to.
+-- Sends the notification that proves a listener live, with the identity of the server that this connection talks to.
 SELECT pg_notify(@channel::text, @nonce::text || ':' || (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint);
 
 -- name: GetState :one
@@ -26,7 +26,7 @@ SELECT (/* TEMPLATE: prefix */cache_expire(@first_block::bigint, @blocks::int, t
 SELECT (pg_relation_size('/* TEMPLATE: prefix */cache_entries') / current_setting('block_size')::bigint)::bigint AS blocks;
 
 -- name: Size :one
--- What the rows take, about: keys, values as stored, and what Postgres keeps beside them.
+-- How many rows have a value, also expired and dead ones, and about what they take: keys, values as stored, and 100 bytes for the rest.
 SELECT count(*) AS row_count, coalesce(sum(octet_length(key) + coalesce(pg_column_size(value), 0) + 100), 0)::bigint AS byte_count
 FROM /* TEMPLATE: prefix */cache_entries WHERE value IS NOT NULL;
 
@@ -42,7 +42,7 @@ FROM (
 WHERE nth > @max_rows::bigint OR bytes > @max_bytes::bigint;
 
 -- name: Trim :execrows
--- The rows may be live: like every write that is not urgent it leaves them in the change log.
+-- Removes rows that may be live, so it leaves their keys in the change log, for the next flush.
 WITH upkeep AS MATERIALIZED (SELECT set_config('pgcache.upkeep', 'on', true)),
 removed AS (
     DELETE FROM /* TEMPLATE: prefix */cache_entries c
@@ -71,7 +71,7 @@ SELECT (date_part('epoch', clock_timestamp()) * 1000000)::bigint AS now_us, EXIS
 ) AS lately;
 
 -- name: NewIncarnation :one
--- After a crash, which has removed the row. 0: none can be made yet.
+-- Makes an incarnation after a crash, which has removed it. 0: none can be made yet, see cache_incarnate.
 SELECT /* TEMPLATE: prefix */cache_incarnate(false)::bigint AS id;
 
 -- name: ChangeIncarnation :exec
