@@ -113,6 +113,7 @@ func TestWatch_Refused(t *testing.T) {
 		"there is no table":                {Table: w.name("none"), Keys: []string{"{id}"}},
 		"is a view":                        {Table: w.name("v"), Keys: []string{"{id}"}},
 		"is the cache's own":               {Table: w.object("cache_entries"), Keys: []string{"{key}"}},
+		"leases is the cache's own":        {Table: w.object("cache_leases"), Keys: []string{"{id}"}},
 		"watch that one":                   {Table: w.name("part"), Keys: []string{"{id}"}},
 		"a temporary or a system table":    {Table: "pg_catalog.pg_class", Keys: []string{"{relname}"}},
 		"has no column nope":               {Table: users, Keys: []string{"{nope}"}},

@@ -270,8 +270,7 @@ func (l *Leases) GiveBack(leases []store.Lease) {
 	}
 }
 
-// Close releases all leases. What can't be released expires. No other method may run at the same time: the maps are read
-// without the mutex.
+// Close releases all leases. What can't be released expires.
 func (l *Leases) Close() error {
 	l.mu.Lock()
 	closed := l.closed
@@ -282,10 +281,12 @@ func (l *Leases) Close() error {
 	}
 	l.cancel()
 	l.wg.Wait()
+	l.mu.Lock()
 	leases := l.toGiveBack()
 	for _, h := range l.held {
 		leases = append(leases, h.Lease)
 	}
+	l.mu.Unlock()
 	if len(leases) > 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()

@@ -71,7 +71,7 @@ func (l *Leases) toRelease() ([]store.Lease, *store.Store) {
 	return leases, l.store
 }
 
-// toGiveBack returns the leases that were given back and may be in the table. With the mutex held, or in Close.
+// toGiveBack returns the leases that were given back and may be in the table. With the mutex held.
 func (l *Leases) toGiveBack() (leases []store.Lease) {
 	for id, owners := range l.givenBack {
 		for _, owner := range owners {

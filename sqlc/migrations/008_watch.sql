@@ -410,7 +410,7 @@ BEGIN
         RAISE EXCEPTION '% is a temporary or a system table: it can''t be watched', root USING ERRCODE = 'PC002';
     ELSIF root IN ('/* TEMPLATE: prefix */cache_entries'::regclass, '/* TEMPLATE: prefix */cache_state'::regclass, '/* TEMPLATE: prefix */cache_incarnation'::regclass,
         '/* TEMPLATE: prefix */cache_changes'::regclass, '/* TEMPLATE: prefix */cache_notices'::regclass, '/* TEMPLATE: prefix */cache_groups'::regclass,
-        '/* TEMPLATE: prefix */cache_watches'::regclass) THEN
+        '/* TEMPLATE: prefix */cache_watches'::regclass, '/* TEMPLATE: prefix */cache_leases'::regclass) THEN
         RAISE EXCEPTION '% is the cache''s own', root USING ERRCODE = 'PC002';
     ELSIF EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = root) THEN
         RAISE EXCEPTION '% is a partition or inherits from another table: what is written through % would not be seen, watch that one', root,
