@@ -4,7 +4,12 @@
 // waits for no other goroutine. Callers that find no free slot queue, and share the next statement. None ever joins a
 // statement that has been sent, so each gets an answer from after it asked.
 //
-// A statement that takes too long is called stuck: it gives up its slot, so that the others go on without it.
+// A statement that takes too long is called stuck: it gives up its slot, so that the others go on without it. The requests of a
+// shared statement that failed are set apart: each is sent by itself, so that one that is bad fails alone, and one that meets a
+// lock waits alone. See apart.go.
+//
+//	a request alone        One
+//	requests that share    Many -- fails because of some --> each set apart: Try -- met a lock --> One, which waits for it
 package batch
 
 import (
