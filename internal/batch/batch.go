@@ -22,19 +22,20 @@ import (
 	"github.com/pgcache/go/internal/panics"
 )
 
-// Queue coalesces requests of type Q into statements that answer with R each. Set the fields before use. It is safe for
-// concurrent use.
+// Queue coalesces requests of type Q into statements that answer with R each. Set the fields before use; Slots, Timeout,
+// LockWaits, One, Many and Apart are needed. It is safe for concurrent use.
 type Queue[Q, R any] struct {
 	// Slots is how many statements may be under way at a time, those that are stuck not counted.
 	Slots int
 	// Timeout bounds every statement, and how long a request waits before it is sent.
 	Timeout time.Duration
-	// Patience is how long a statement may keep its slot while others wait: then it is stuck and loses the slot. 0: for ever.
+	// Patience is how long a statement may keep its slot while others wait: then it is stuck and loses the slot. 0: for ever;
+	// a request that waits for a slot is then ended by its own context alone.
 	Patience time.Duration
 	// Overlap says that two requests would wait for the lock of the same row: neither is sent while the other is stuck or
 	// set apart. nil: never.
 	Overlap func(a, b Q) bool
-	// MaxWeight bounds what shares a statement; a heavier request has one for itself.
+	// MaxWeight bounds what shares a statement; a heavier request has one for itself. 0: every request has.
 	MaxWeight int
 	// Weight is how much of MaxWeight one request takes. nil: 1 each.
 	Weight func(q Q) int
