@@ -25,8 +25,8 @@ type Conn interface {
 	Close() error
 }
 
-// A Dial opens a Conn. It returns soon when ctx ends, also where a server never answers; the end of ctx does not touch a Conn that was
-// returned. After an error the Listener tries again, with back-off, unless it is Permanent. Every notification that the Conn receives
+// A Dial opens a [Conn]. It returns soon when ctx ends, also where a server never answers; the end of ctx does not touch a Conn that was
+// returned. After an error the Listener tries again, with back-off, unless it is [Permanent]. Every notification that the Conn receives
 // goes to on.
 type Dial func(ctx context.Context, on func(channel, payload string)) (Conn, error)
 

@@ -19,6 +19,14 @@ type hubKey struct {
 	cfg Config
 }
 
+// The parts of a Listener that listens:
+//
+//	hub      one goroutine, from the first Listen call that shares it to the last: connect, serve, back off, connect again
+//	session  one connection of the hub: LISTEN, Wait, heartbeat, and the watchdog that closes it
+//	member   one Listen call: its Subscriber, its probe, and whether it is live
+//
+// The Subscriber's Trust, Notify and Down run on the hub's goroutine, each Probe on one of its own.
+
 // hub is one goroutine with one connection, and the members it serves: one for each Listen call.
 type hub struct {
 	hubKey

@@ -1,8 +1,8 @@
 // Package listener keeps a LISTEN alive: it dials, listens, proves that notifications arrive, asks for a reply every two seconds
-// (the heartbeat), and starts over with back-off when a reply is overdue or anything fails. It implements pgcache.Listener over a
-// small connection interface, Conn; driver/pgxdriver and driver/pqdriver bring one each.
+// (the heartbeat), and starts over with back-off when a reply is overdue or anything fails. It implements [pgcache.Listener] over
+// a small connection interface, [Conn]; driver/pgxdriver and driver/pqdriver bring one each.
 //
-// One connection serves every Listen call of a Listener, and of all Listeners that are Shared under one key. It is
+// One connection serves every Listen call of a Listener, and of all Listeners that are [Shared] under one key. It is
 // opened for the first call and closed with the last:
 //
 //	dial -> LISTEN -> Probe ~> its echo -> Trust -> Notify, Notify, Trust, ... -> a failure -> Down -> back off -> dial
@@ -82,7 +82,7 @@ func (c Config) withDefaults() (Config, error) {
 //
 // Its Listen returns nil when ctx ended, within a second even if the network is gone, and then nothing of it is left
 // unless other calls go on: no goroutine, no session. It returns an error for a channel that is not 1 to 63 bytes of
-// UTF-8 without NUL, for a Config that makes no sense, and for a Permanent error of dial. Down is called once
+// UTF-8 without NUL, for a [Config] that makes no sense, and for a [Permanent] error of dial. Down is called once
 // for every attempt that fails and once when it stops being live, but not because ctx ended. Payloads may be delivered
 // before Trust and after Down too. A method of the Subscriber must not wait for Listen to return. Safe for concurrent
 // use.
@@ -90,7 +90,7 @@ func New(dial Dial, cfg Config) pgcache.Listener {
 	return Shared(new(int), dial, cfg)
 }
 
-// Shared is New for Listeners that use one connection together: those whose key and cfg are equal, in the whole process. A key that is
+// Shared is [New] for Listeners that use one connection together: those whose key and cfg are equal, in the whole process. A key that is
 // not comparable is an error of Listen. The connection is opened with the dial of the first of them that listens.
 func Shared(key any, dial Dial, cfg Config) pgcache.Listener {
 	return &listener{key: key, dial: dial, cfg: cfg}

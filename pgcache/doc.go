@@ -14,6 +14,18 @@ Plug it into an existing *sql.DB, pick a codec, and wrap it for your types:
 	...
 	err = users.Delete(ctx, "42") // when it returns, this process has forgotten; the others have within milliseconds
 
+# Terms
+
+  - A node is one [Cache] in one process. The fleet is all nodes on the same tables.
+  - Memory is the local cache of a node, see [localcache.Cache]. To invalidate a key is to make a node forget what its memory
+    holds of it.
+  - The change log is a table of the changes that are not published yet. A flush, a statement of one node, publishes all of
+    them, whoever made them.
+  - A tombstone is the row that a Delete leaves for five minutes.
+  - The incarnation is a number of the tables. Clear, TRUNCATE and a crash of the server change it.
+  - A fence is the condition under which a loaded value is stored: neither the row nor the incarnation has changed since
+    before the loader began.
+
 # The data path
 
 	Get       memory ── hit ──────────────────────────────────────────────► value
@@ -69,36 +81,38 @@ fleet by the harness (go run ./harness).
 
 # Loads
 
-GetOrSet runs a loader at most once at a time in a process and, guarded by an advisory lock (or by a lease, see Lease), in
-one process of the fleet. The lock only saves loads. A process holds at most half as many locks as
+[Cache.GetOrSet] runs a loader at most once at a time in a process and, guarded by an advisory lock (or by a lease, see
+[Lease]), in one process of the fleet. The lock only saves loads. A process holds at most half as many locks as
 max_locks_per_transaction, and at most 128; beyond that, loads go without one. A call for more than 16 keys takes one lock,
 on the hash of all. A second load can happen: the lock session was lost, or a loader took longer than LockTimeout.
 
-A value that has been overtaken is never stored, because of a fence: the loader's value is stored only if the row is still
-the one that was there before the loader began, and if the incarnation of the tables is still the same. A Delete leaves a
-tombstone for five minutes, which is another row; Clear, TRUNCATE and a crash of the server change the incarnation.
+Callers that wait for a load get what it returned, whoever passed the loader, and later ones find it stored. So all calls for
+one key must pass loaders that return the same, and what a value depends on, such as the user who may see it, belongs in the key.
+
+A value that has been overtaken is never stored, because of the fence: the loader's value is stored only if the row is still
+the one that was there before the loader began, and if the incarnation is still the same. A tombstone is another row than none.
 
 While a key is deleted again and again, a process still runs one loader of it at a time: a caller that comes after a Delete
 waits for the load under way to end and shares the next.
 
 A loader runs detached from the caller's context: it ends when its last waiter has left, or after LoadTimeout. It may use
-the same pool. It must not ask the cache for its own key, nor for one whose loader asks for its own: ErrRecursiveLoad.
+the same pool. It must not ask the cache for its own key, nor for one whose loader asks for its own: [ErrRecursiveLoad].
 
 # Transactions
 
-WithTx puts writes into a transaction of the caller's. From the statement on until the outcome of the transaction is known, the
-node asks the database for these keys and keeps nothing of them in memory, so that there is no moment after Commit in which
-memory could still answer. The notification of its own change, which the next flush sends, says that it has committed; after a rollback there
-is none, and the node asks the database for the transaction's status, every second. Loads are fenced by the row that the transaction
-leaves, which may be a tombstone: the janitor keeps it until no load can have begun before the commit, however long the
-transaction was open.
+[Cache.WithTx] puts writes into a transaction of the caller's, see [Tx]. From the statement on until the outcome of the
+transaction is known, the node asks the database for these keys and keeps nothing of them in memory, so that there is no moment
+after Commit in which memory could still answer. The notification of its own change, which the next flush sends, says that it
+has committed; after a rollback there is none, and the node asks the database for the transaction's status, every second. Loads
+are fenced by the row that the transaction leaves, which may be a tombstone: the janitor keeps it until no load can have begun
+before the commit, however long the transaction was open.
 
 # Groups
 
-Tags puts an entry into groups; DeleteTags removes all entries of a group, DeletePrefix all whose keys begin with a prefix, and Clear
-of a view those of its namespace, each by one small row whatever it removes. The promises hold for them as for Delete: P1, P3 and P4
-on every node, P6 for loads, P8 in a transaction. What counts is what a statement saw: an entry is gone if the statement that
-stored it had not seen the removal, whichever of the two committed first. See docs/groups.md.
+[Tags] puts an entry into groups; [Cache.DeleteTags] removes all entries of a group, [Cache.DeletePrefix] all whose keys begin
+with a prefix, and [Typed.Clear] those of the view's namespace, each by one small row whatever it removes. The promises hold for
+them as for Delete: P1, P3 and P4 on every node, P6 for loads, P8 in a transaction. What counts is what a statement saw: an entry
+is gone if the statement that stored it had not seen the removal, whichever of the two committed first. See docs/groups.md.
 
 # When things are missing
 
@@ -130,7 +144,7 @@ stored it had not seen the removal, whichever of the two committed first. See do
 	the server crashed               an UNLOGGED table is empty, and so is every memory: no older value comes back
 	a failover                       rows of a server that the listener is not connected to are not kept in memory
 
-Errors are of type *Error and say operation, key and cause; use errors.Is and errors.As for the cause.
+Errors are of type *[Error] and say operation, key and cause; use errors.Is and errors.As for the cause.
 
 # What it is not
 

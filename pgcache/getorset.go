@@ -14,11 +14,13 @@ import (
 // GetOrSet reads the value under key into dst, or calls load, stores what it returns and decodes that into dst.
 //
 // One caller in the fleet runs load for a key at a time, as a rule (see Loads in the package comment); the others get its
-// value. load runs detached from ctx, but for its values, and ends when its last waiter has left or after LoadTimeout. An
-// error of load reaches all that wait for it and nothing is stored. One that is ErrNotFound is returned as load returned it
-// and counted in Stats.NotFound, not in Stats.LoadErrors. A panic reaches them as a PanicError. If a Set, Delete or Clear
-// finishes while load runs, what it returns is not stored; callers that waited get the newer value if the row has one, else
-// what was loaded.
+// value. So all calls for one key must pass a load that returns the same, and what the value depends on, such as the user who
+// may see it, belongs in the key.
+//
+// load runs detached from ctx, but for its values, and ends when its last waiter has left or after LoadTimeout. An error of
+// load reaches all that wait for it and nothing is stored. One that is ErrNotFound is returned as load returned it and counted
+// in Stats.NotFound, not in Stats.LoadErrors. A panic reaches them as a [PanicError]. If a Set, Delete or Clear finishes while
+// load runs, what it returns is not stored; callers that waited get the newer value if the row has one, else what was loaded.
 //
 // When the database can't be reached, GetOrSet loads and returns without storing. Permanent errors are returned:
 // ErrClosed, ErrNotMigrated, a SchemaError, missing rights.

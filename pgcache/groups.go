@@ -66,7 +66,7 @@ func (c *Cache) DeletePrefix(ctx context.Context, prefix string) error {
 	return c.removeGroups(ctx, "delete prefix", prefix, ofPrefix(prefix))
 }
 
-// Clear removes the entries of this view's namespace, like Cache.DeletePrefix. For a view without a namespace it is an error.
+// Clear removes the entries of this view's namespace, like [Cache.DeletePrefix]. For a view without a namespace it is an error.
 func (t *Typed[T]) Clear(ctx context.Context) error {
 	const op = "clear"
 	if t.err != nil {
@@ -170,24 +170,24 @@ func (c *Cache) removeGroups(ctx context.Context, op, key string, r removal) (er
 }
 
 // DeleteTags removes all entries that have one of the tags when the transaction commits, but for what the transaction stores after
-// this call. See Cache.DeleteTags.
+// this call. See [Cache.DeleteTags].
 func (x *Tx) DeleteTags(ctx context.Context, tags ...string) error {
 	return x.remove(ctx, "delete tags", "", ofTags(tags))
 }
 
 // DeletePrefix removes all entries whose keys begin with prefix when the transaction commits, but for what the transaction stores
-// after this call. See Cache.DeletePrefix.
+// after this call. See [Cache.DeletePrefix].
 func (x *Tx) DeletePrefix(ctx context.Context, prefix string) error {
 	return x.remove(ctx, "delete prefix", prefix, ofPrefix(prefix))
 }
 
-// DeleteTags removes all entries that have one of the tags when the transaction commits, of whatever view. See Tx.DeleteTags.
+// DeleteTags removes all entries that have one of the tags when the transaction commits, of whatever view. See [Tx.DeleteTags].
 func (x *TypedTx[T]) DeleteTags(ctx context.Context, tags ...string) error {
 	return x.remove(ctx, "delete tags", "", ofTags(tags))
 }
 
 // DeletePrefix removes all entries whose keys, with their namespaces, begin with prefix when the transaction commits, of whatever
-// view. See Tx.DeletePrefix.
+// view. See [Tx.DeletePrefix].
 func (x *TypedTx[T]) DeletePrefix(ctx context.Context, prefix string) error {
 	return x.remove(ctx, "delete prefix", prefix, ofPrefix(prefix))
 }

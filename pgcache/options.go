@@ -52,7 +52,10 @@ const tombstoneGrace = MaxLoadTimeout + time.Minute
 const _ = uint64(store.LoadGrace-MaxLoadTimeout-1) + uint64(tombstoneGrace-store.LoadGrace-1)
 
 // Options says how a Cache works. The zero value is useful: JSON, five minutes, and no local cache, because without a
-// Listener nothing would invalidate it.
+// Listener nothing would invalidate it. Most programs set Listener alone.
+//
+// The fields are in this order: values, the names and kind of the tables, invalidation and memory, loads, statements, the
+// removal of rows, and what the program is told.
 type Options struct {
 	// Codec turns values into bytes. Defaults to codec.JSON. A typed view may have its own.
 	Codec codec.Codec

@@ -24,7 +24,7 @@ type resilience struct {
 // value at once. ErrNotFound is no failure: it ends the stale value. 0 turns it off, and SoftTimeout with it.
 func StaleFor(d time.Duration) Option { return Option{kind: optionStale, dur: d} }
 
-// SoftTimeout bounds how long a caller waits where there is a stale value, see StaleFor, which it needs. The load goes on, until
+// SoftTimeout bounds how long a caller waits where there is a stale value, see [StaleFor], which it needs. The load goes on, until
 // LoadTimeout, and what it brings is stored. 0 waits until the loader has returned or failed.
 func SoftTimeout(d time.Duration) Option { return Option{kind: optionSoft, dur: d} }
 

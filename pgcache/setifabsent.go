@@ -14,7 +14,7 @@ func (c *Cache) SetIfAbsent(ctx context.Context, key string, value any, opts ...
 	return c.base.setIfAbsent(ctx, key, value, opts)
 }
 
-// SetIfAbsent stores value under key if there is no value, like Cache.SetIfAbsent.
+// SetIfAbsent stores value under key if there is no value, like [Cache.SetIfAbsent].
 func (t *Typed[T]) SetIfAbsent(ctx context.Context, key string, value T, opts ...Option) (stored bool, err error) {
 	return t.setIfAbsent(ctx, key, value, opts)
 }

@@ -13,7 +13,7 @@ import (
 
 // This file records maps on the servers: Migrate the first, Move all later ones.
 
-// Migrate creates or updates the tables of every shard, like Cache.Migrate, and records the map of all given shards where none is
+// Migrate creates or updates the tables of every shard, like [Cache.Migrate], and records the map of all given shards where none is
 // recorded yet. A shard that was added since gets the map that the others have: it is in none until a Move. It needs the
 // rights of the migrating role where there is something to do, and all shards.
 func (s *Shards) Migrate(ctx context.Context) error {

@@ -232,7 +232,7 @@ func (s *Shards) named(i int, err error) error {
 	return fmt.Errorf("shard %q: %w", s.shards[i].name, err)
 }
 
-// Ready waits until each shard is Ready and its map was seen, like Cache.Ready. It returns a ShardMapError at once.
+// Ready waits until each shard is Ready and its map was seen, like [Cache.Ready]. It returns a ShardMapError at once.
 func (s *Shards) Ready(ctx context.Context) error {
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -306,7 +306,7 @@ func (s *Shards) Stats() Stats {
 	return sum
 }
 
-// Cleanup removes a batch of expired rows of each shard, like Cache.Cleanup.
+// Cleanup removes a batch of expired rows of each shard, like [Cache.Cleanup].
 func (s *Shards) Cleanup(ctx context.Context) (removed int64, err error) {
 	var n atomic.Int64
 	err = s.each(s.all(), func(i int) error {

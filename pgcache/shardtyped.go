@@ -58,7 +58,7 @@ func (t *TypedShards[T]) view(i int) *Typed[T] {
 	return t.views[i]
 }
 
-// Get returns the value under key and whether there is one, like Typed.Get.
+// Get returns the value under key and whether there is one, like [Typed.Get].
 func (t *TypedShards[T]) Get(ctx context.Context, key string) (v T, found bool, err error) {
 	if v, h := t.fromMemory(key); h.e != nil {
 		return v, true, nil
@@ -78,7 +78,7 @@ func (t *TypedShards[T]) fromShard(ctx context.Context, key string) (v T, found 
 	return v, found, nil
 }
 
-// GetEntry returns the value under key with what the database knows of it, like Typed.GetEntry.
+// GetEntry returns the value under key with what the database knows of it, like [Typed.GetEntry].
 func (t *TypedShards[T]) GetEntry(ctx context.Context, key string) (e Entry[T], found bool, err error) {
 	err = t.s.reads(ctx, "get entry", t.null.key(key), func(i int) (err error) {
 		e, found, err = t.view(i).GetEntry(ctx, key)
@@ -90,7 +90,7 @@ func (t *TypedShards[T]) GetEntry(ctx context.Context, key string) (e Entry[T], 
 	return e, found, nil
 }
 
-// GetOrSet returns the value under key, or calls load and stores what it returns, like Typed.GetOrSet. While the key is moving, or its
+// GetOrSet returns the value under key, or calls load and stores what it returns, like [Typed.GetOrSet]. While the key is moving, or its
 // shard can't be reached, it loads and does not store.
 func (t *TypedShards[T]) GetOrSet(ctx context.Context, key string, load func(context.Context) (T, error), opts ...Option) (T, error) {
 	var v T
@@ -101,7 +101,7 @@ func (t *TypedShards[T]) GetOrSet(ctx context.Context, key string, load func(con
 	return v, err
 }
 
-// Fetch is GetOrSet with a loader that sees and says more, like Typed.Fetch.
+// Fetch is GetOrSet with a loader that sees and says more, like [Typed.Fetch].
 func (t *TypedShards[T]) Fetch(ctx context.Context, key string, load func(context.Context, *Load[T]) (T, error), opts ...Option) (Result[T], error) {
 	var r Result[T]
 	err := t.s.loads(ctx, "fetch", t.null.key(key), func(ctx context.Context, _ *Cache, i int) (err error) {
@@ -111,7 +111,7 @@ func (t *TypedShards[T]) Fetch(ctx context.Context, key string, load func(contex
 	return r, err
 }
 
-// Set stores value under key, like Typed.Set.
+// Set stores value under key, like [Typed.Set].
 func (t *TypedShards[T]) Set(ctx context.Context, key string, value T, opts ...Option) error {
 	return t.s.change(ctx, "set", []string{key}, t.null.key,
 		func() error { return t.null.Set(ctx, key, value, opts...) },
@@ -119,7 +119,7 @@ func (t *TypedShards[T]) Set(ctx context.Context, key string, value T, opts ...O
 		func(i int, _ []string) error { return t.views[i].Delete(ctx, key) })
 }
 
-// SetMany stores values, like Typed.SetMany, those of each shard by itself: after an error some may have been written.
+// SetMany stores values, like [Typed.SetMany], those of each shard by itself: after an error some may have been written.
 func (t *TypedShards[T]) SetMany(ctx context.Context, values map[string]T, opts ...Option) error {
 	if len(values) == 0 {
 		return t.null.SetMany(ctx, values, opts...)
@@ -136,7 +136,7 @@ func (t *TypedShards[T]) SetMany(ctx context.Context, values map[string]T, opts 
 		func(i int, keys []string) error { return t.views[i].Delete(ctx, keys...) })
 }
 
-// Delete removes keys, like Typed.Delete, in one statement for each shard of theirs.
+// Delete removes keys, like [Typed.Delete], in one statement for each shard of theirs.
 func (t *TypedShards[T]) Delete(ctx context.Context, keys ...string) error {
 	if len(keys) == 0 {
 		return t.null.Delete(ctx)
@@ -145,7 +145,7 @@ func (t *TypedShards[T]) Delete(ctx context.Context, keys ...string) error {
 	return t.s.change(ctx, "delete", keys, t.null.key, nil, del, del)
 }
 
-// SetIfAbsent stores value under key if there is no value, like Typed.SetIfAbsent. See ErrMoving.
+// SetIfAbsent stores value under key if there is no value, like [Typed.SetIfAbsent]. See [ErrMoving].
 func (t *TypedShards[T]) SetIfAbsent(ctx context.Context, key string, value T, opts ...Option) (stored bool, err error) {
 	err = t.s.exact(ctx, "set if absent", t.null.key(key), func(i int) (err error) {
 		stored, err = t.views[i].SetIfAbsent(ctx, key, value, opts...)
@@ -154,7 +154,7 @@ func (t *TypedShards[T]) SetIfAbsent(ctx context.Context, key string, value T, o
 	return stored && err == nil, err
 }
 
-// Update changes the value under key by change, like Typed.Update. See ErrMoving.
+// Update changes the value under key by change, like [Typed.Update]. See [ErrMoving].
 func (t *TypedShards[T]) Update(ctx context.Context, key string, change func(old T, found bool) (T, error), opts ...Option) (v T, err error) {
 	err = t.s.exact(ctx, "update", t.null.key(key), func(i int) (err error) {
 		v, err = t.views[i].Update(ctx, key, change, opts...)
@@ -166,7 +166,7 @@ func (t *TypedShards[T]) Update(ctx context.Context, key string, change func(old
 	return v, nil
 }
 
-// Touch changes how long the entry under key lives, like Typed.Touch. See ErrMoving.
+// Touch changes how long the entry under key lives, like [Typed.Touch]. See [ErrMoving].
 func (t *TypedShards[T]) Touch(ctx context.Context, key string, ttl time.Duration) (found bool, err error) {
 	err = t.s.exact(ctx, "touch", t.null.key(key), func(i int) (err error) {
 		found, err = t.views[i].Touch(ctx, key, ttl)
@@ -175,7 +175,7 @@ func (t *TypedShards[T]) Touch(ctx context.Context, key string, ttl time.Duratio
 	return found && err == nil, err
 }
 
-// Clear removes the entries of the view's namespace from every shard, like Typed.Clear.
+// Clear removes the entries of the view's namespace from every shard, like [Typed.Clear].
 func (t *TypedShards[T]) Clear(ctx context.Context) error {
 	return t.s.everywhere(ctx, "clear", "", func(i int) error { return t.views[i].Clear(ctx) })
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/pgcache/go/localcache"
 )
 
-// GetMany returns the values under keys, like Typed.GetMany: what is not in memory is read in one statement for each shard, side by side.
+// GetMany returns the values under keys, like [Typed.GetMany]: what is not in memory is read in one statement for each shard, side by side.
 // Where a shard can't be reached, the values of the others are returned beside the error.
 func (t *TypedShards[T]) GetMany(ctx context.Context, keys []string) (map[string]T, error) {
 	return t.many(ctx, "get many", keys, func(ctx context.Context, v *Typed[T], keys []string) (map[string]T, error) {
@@ -19,7 +19,7 @@ func (t *TypedShards[T]) GetMany(ctx context.Context, keys []string) (map[string
 	}, false)
 }
 
-// GetOrSetMany returns the values under keys, and loads those that have none, like Typed.GetOrSetMany. load is called for each shard
+// GetOrSetMany returns the values under keys, and loads those that have none, like [Typed.GetOrSetMany]. load is called for each shard
 // by itself, side by side: it must be safe for that.
 func (t *TypedShards[T]) GetOrSetMany(ctx context.Context, keys []string, load func(ctx context.Context, missing []string) (map[string]T, error), opts ...Option) (map[string]T, error) {
 	return t.many(ctx, "get or set many", keys, func(ctx context.Context, v *Typed[T], keys []string) (map[string]T, error) {
@@ -132,13 +132,13 @@ func (t *TypedShards[T]) split(r *routes, keys []string) (parts map[int][]string
 	return parts, list, nowhere, lacking
 }
 
-// Entries are the entries of the view's namespace, in the order of their keys, like Typed.Entries, without those that are moving.
+// Entries are the entries of the view's namespace, in the order of their keys, like [Typed.Entries], without those that are moving.
 func (t *TypedShards[T]) Entries(ctx context.Context) iter.Seq2[Entry[T], error] {
 	return merged(ctx, t.s, "entries", func(i int) iter.Seq2[Entry[T], error] { return t.views[i].Entries(ctx) },
 		func(e Entry[T]) localcache.Key { return t.null.key(e.Key) })
 }
 
-// Keys are the keys that begin with prefix, in order, like Cache.Keys, without those that are moving.
+// Keys are the keys that begin with prefix, in order, like [Cache.Keys], without those that are moving.
 func (s *Shards) Keys(ctx context.Context, prefix string) iter.Seq2[string, error] {
 	return merged(ctx, s, "keys", func(i int) iter.Seq2[string, error] { return s.shards[i].c.Keys(ctx, prefix) }, keyOf)
 }

@@ -13,7 +13,7 @@ func (c *Cache) Touch(ctx context.Context, key string, ttl time.Duration) (found
 	return c.base.touch(ctx, key, ttl)
 }
 
-// Touch gives the value under key a new TTL, like Cache.Touch; 0 is that of the view.
+// Touch gives the value under key a new TTL, like [Cache.Touch]; 0 is that of the view.
 func (t *Typed[T]) Touch(ctx context.Context, key string, ttl time.Duration) (found bool, err error) {
 	return t.touch(ctx, key, ttl)
 }

@@ -38,7 +38,7 @@ type Querier interface {
 // write roll the transaction back: whether the write was done is unknown.
 type Tx struct{ txView }
 
-// TypedTx is a Typed view within a transaction, see Tx.
+// TypedTx is a Typed view within a transaction, see [Tx].
 type TypedTx[T any] struct {
 	txView
 	view *Typed[T]
@@ -48,7 +48,7 @@ type TypedTx[T any] struct {
 // pool (*sql.DB), each method of the Tx returns an error.
 func (c *Cache) WithTx(tx Querier) *Tx { return &Tx{txView{view: c.base, tx: tx}} }
 
-// WithTx returns the view within tx, see Cache.WithTx.
+// WithTx returns the view within tx, see [Cache.WithTx].
 func (t *Typed[T]) WithTx(tx Querier) *TypedTx[T] {
 	return &TypedTx[T]{txView{view: t.view, tx: tx}, t}
 }
@@ -106,7 +106,7 @@ func (x *TypedTx[T]) SetMany(ctx context.Context, values map[string]T, opts ...O
 // Delete removes keys when the transaction commits; a key without an entry is no error.
 func (x *TypedTx[T]) Delete(ctx context.Context, keys ...string) error { return x.delete(ctx, keys) }
 
-// Get reads the value under key as the transaction sees it, see Tx.Get.
+// Get reads the value under key as the transaction sees it, see [Tx.Get].
 func (x *TypedTx[T]) Get(ctx context.Context, key string) (v T, found bool, err error) {
 	found, err = x.get(ctx, key, &v)
 	return v, found, err

@@ -121,12 +121,14 @@ func (t *Typed[T]) unpack(k localcache.Key, e *localcache.Entry) (v T, ok bool) 
 	return v, true
 }
 
-// Set stores value under key, like Cache.Set.
+// Set stores value under key, like [Cache.Set]: when it has returned, this Cache returns nothing older.
 func (t *Typed[T]) Set(ctx context.Context, key string, value T, opts ...Option) error {
 	return t.set(ctx, "set", key, value, opts)
 }
 
-// GetOrSet returns the value under key, or calls load and stores what it returns, like Cache.GetOrSet.
+// GetOrSet returns the value under key, or calls load and stores what it returns. One caller in the fleet runs load for a key
+// at a time, as a rule, and the others get its value: what the value depends on belongs in the key. An error of load is
+// returned and nothing is stored, but for [NegativeTTL] and [StaleFor]. [Cache.GetOrSet] says more.
 func (t *Typed[T]) GetOrSet(ctx context.Context, key string, load func(context.Context) (T, error), opts ...Option) (T, error) {
 	with, err := t.apply(opts)
 	if err != nil {
@@ -154,7 +156,8 @@ func getOrSet[T any](ctx context.Context, with view, key string, load func(conte
 	return v, nil
 }
 
-// Delete removes keys, like Cache.Delete.
+// Delete removes keys, like [Cache.Delete]; a key without an entry is no error. No loader that began before can store what it
+// read.
 func (t *Typed[T]) Delete(ctx context.Context, keys ...string) error { return t.delete(ctx, keys) }
 
 // plain says whether a copy of a value of type t shares nothing with it that could be changed.

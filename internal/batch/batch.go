@@ -4,7 +4,12 @@
 // waits for no other goroutine. Callers that find no free slot queue, and share the next statement. None ever joins a
 // statement that has been sent, so each gets an answer from after it asked.
 //
-// A statement that takes too long is called stuck: it gives up its slot, so that the others go on without it.
+// A statement that takes too long is called stuck: it gives up its slot, so that the others go on without it. The requests of a
+// shared statement that failed are set apart: each is sent by itself, so that one that is bad fails alone, and one that meets a
+// lock waits alone. See apart.go.
+//
+//	a request alone        One
+//	requests that share    Many -- fails because of some --> each set apart: Try -- met a lock --> One, which waits for it
 package batch
 
 import (
@@ -17,19 +22,20 @@ import (
 	"github.com/pgcache/go/internal/panics"
 )
 
-// Queue coalesces requests of type Q into statements that answer with R each. Set the fields before use. It is safe for
-// concurrent use.
+// Queue coalesces requests of type Q into statements that answer with R each. Set the fields before use; Slots, Timeout,
+// LockWaits, One, Many and Apart are needed. It is safe for concurrent use.
 type Queue[Q, R any] struct {
 	// Slots is how many statements may be under way at a time, those that are stuck not counted.
 	Slots int
 	// Timeout bounds every statement, and how long a request waits before it is sent.
 	Timeout time.Duration
-	// Patience is how long a statement may keep its slot while others wait: then it is stuck and loses the slot. 0: for ever.
+	// Patience is how long a statement may keep its slot while others wait: then it is stuck and loses the slot. 0: for ever;
+	// a request that waits for a slot is then ended by its own context alone.
 	Patience time.Duration
 	// Overlap says that two requests would wait for the lock of the same row: neither is sent while the other is stuck or
 	// set apart. nil: never.
 	Overlap func(a, b Q) bool
-	// MaxWeight bounds what shares a statement; a heavier request has one for itself.
+	// MaxWeight bounds what shares a statement; a heavier request has one for itself. 0: every request has.
 	MaxWeight int
 	// Weight is how much of MaxWeight one request takes. nil: 1 each.
 	Weight func(q Q) int

@@ -62,8 +62,8 @@ func OpenLeases(db *sql.DB, space string) *Leases {
 
 var errLeasesClosed = errors.New("lease: the guard is closed")
 
-// Unguarded is how often a lease was said to be got that was not taken, because the cache has as many as it may. A call of more
-// than single keys counts once.
+// Unguarded returns how many keys TryLock and LockAndLook said to have got without taking a lease, because the cache has as many
+// leases as it may. A call for more than single keys counts once.
 func (l *Leases) Unguarded() uint64 { return l.unguarded.Load() }
 
 // TryLock tries to take a lease on each of keys and says which it got.

@@ -81,7 +81,7 @@ func (l *Leases) toGiveBack() (leases []store.Lease) {
 	return leases
 }
 
-// forget is released for several leases, which are no more in the table or have expired there.
+// forget removes from givenBack leases that are no more in the table or have expired there.
 func (l *Leases) forget(leases []store.Lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

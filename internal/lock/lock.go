@@ -82,8 +82,8 @@ func (l *Locks) Close() error {
 	return l.session.Close()
 }
 
-// Unguarded is how often a lock was said to be got that was not taken, because the process has as many as it may. A call of more
-// than single keys counts once.
+// Unguarded returns how many keys TryLock and LockAndLook said to have got without taking a lock, because the process has as many
+// locks as it may. A call for more than single keys counts once.
 func (l *Locks) Unguarded() uint64 { return l.unguarded.Load() }
 
 // TryLock tries to lock each of keys and says which it got. After an error none of them is held.

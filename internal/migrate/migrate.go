@@ -84,7 +84,9 @@ func recordState(version int, n store.Names) string {
 // lockID is the second number of the advisory lock of migrations; the first is a hash of the schema's name.
 const lockID = -1
 
-// Run applies the migrations that are missing. It is idempotent, and changes nothing in a database that is ahead of this release.
+// Run applies the migrations that are missing, each in a transaction of its own: after an error the ones before it stay, and
+// the next Run goes on with the one that failed. It is idempotent, and changes nothing in a database that is ahead of this
+// release.
 func Run(ctx context.Context, db *sql.DB, n store.Names) error {
 	for {
 		done, err := step(ctx, db, n)
@@ -98,7 +100,13 @@ func Run(ctx context.Context, db *sql.DB, n store.Names) error {
 	}
 }
 
-// step applies the next missing migration in one transaction. done says that no further one is missing.
+// step applies the next missing migration in one transaction. done says that no further one is missing. What it does depends on
+// the version of the database:
+//
+//	none                       the first migration, unless tables of others have the names of the cache's
+//	older than this release    the next migration
+//	that of this release       nothing; the first migration if objects were dropped by hand; a secret if one is lacking, see hide
+//	newer                      nothing
 func step(ctx context.Context, db *sql.DB, n store.Names) (done bool, err error) {
 	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
