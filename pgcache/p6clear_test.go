@@ -77,3 +77,44 @@ func TestP6_ClearBesideTransaction(t *testing.T) {
 		})
 	}
 }
+
+// What a load from before a Clear stores while that waits for a transaction goes with the rest.
+//
+//	load looks at k             Clear waits for a transaction
+//	StoreLoaded: k is there     Clear removes what was written before it began: not k
+func TestP6_LoadBesideWaitingClear(t *testing.T) {
+	t.Parallel()
+	w := newPrepared(t, false)
+	loads := w.node()
+	db, wire := openWire(t, "pgx", w.server.DSN)
+	o := w.opts
+	o.Timeout = time.Minute
+	clears := (&cluster{t: t, opts: o}).new(db, nil)
+	tx, err := w.db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
+	if err := loads.WithTx(tx).Set(t.Context(), "user:1", "new"); err != nil {
+		t.Fatal(err)
+	}
+	slow := newLoader("old")
+	var v string
+	loaded := async(t, func() error { return loads.GetOrSet(t.Context(), "user:2", &v, slow.load) })
+	slow.wait(t)
+	cleared := async(t, func() error { return clears.Clear(t.Context()) })
+	eventually(t, "Clear waits for the transaction", func() bool { return wire.count(named("Writers")) > 2 })
+	slow.release()
+	if err := loaded(); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cleared(); err != nil {
+		t.Fatal(err)
+	}
+	if v, found := get[string](t, clears, "user:2"); found {
+		t.Errorf("%q, loaded before the Clear, is there after it", v)
+	}
+}

@@ -33,7 +33,16 @@ func (s *Store) clearRows(ctx context.Context) (err error) {
 		_, published := retry(ctx, notDone, func() (struct{}, error) { return struct{}{}, s.q.PublishAll(ctx) })
 		err = errors.Join(err, published)
 	}()
-	until, err := retry(ctx, lost, func() (int64, error) { return s.q.Now(ctx) })
+	// What a load from before stores meanwhile must go too, so it is fenced before the moment is read. Without that:
+	//
+	//	load looks        moment        waits for a transaction
+	//	                                StoreLoaded: written later than the moment, it stays
+	//	                                incarnation 2
+	err = s.FenceLoads(ctx)
+	var until int64
+	if err == nil {
+		until, err = retry(ctx, lost, func() (int64, error) { return s.q.Now(ctx) })
+	}
 	if err == nil {
 		err = s.fenceFrom(ctx, ctx)
 	}
